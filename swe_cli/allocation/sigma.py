@@ -1,0 +1,44 @@
+"""The paper's rule: every tensor's scores are measured in their own standard deviation."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from swe_cli.contracts import Counts, RankedScores
+from swe_cli.errors import PruningError
+from swe_cli.masks.rank import exact_count
+
+
+@dataclass(frozen=True)
+class Sigma:
+    """Scores over their tensor's sample standard deviation, at one global threshold.
+
+    By rate: cut where ``score < σ · rate``, in the scores' own precision (arXiv 2502.17071). By
+    ratio: the exact global rank of ``score / σ``. A tensor with σ = 0 or one element is never cut.
+    """
+
+    consults: ClassVar[Sequence[str]] = ()
+
+    def counts(
+        self, ranked: RankedScores, ratio: float, rank_by: Callable[[str], RankedScores]
+    ) -> Counts:
+        deviations = _deviations(ranked)
+        count = exact_count(ratio, ranked.total)
+        cuttable = sum(ranked.sizes[name] for name, sigma in deviations.items() if sigma > 0)
+        if count > cuttable:
+            raise PruningError(
+                f"allocation=sigma can cut {cuttable} of {ranked.total} weights, not {count}: "
+                "tensors without spread are never cut."
+            )
+        return ranked.divided_by(deviations).lowest(count)
+
+    def counts_at_rate(self, ranked: RankedScores, rate: float) -> Counts:
+        """Counts of the paper's multiplier of a standard deviation."""
+        return ranked.below({name: sigma * rate for name, sigma in _deviations(ranked).items()})
+
+
+def _deviations(ranked: RankedScores) -> dict[str, float]:
+    return {
+        name: float(score.std()) if score.numel() > 1 else 0.0
+        for name, score in ranked.scores.items()
+    }

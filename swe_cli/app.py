@@ -1,0 +1,204 @@
+"""The command line: every command, every exit code, and the only place that prints an error."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from swe_cli.errors import SweError
+
+# torch, hydra and pandas take seconds to import; help must not wait for them, so each command
+# imports its page when it runs.
+
+app = typer.Typer(
+    name="swe",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Prune neural networks by how their weights lived (Systematic Weight Evaluation), "
+    "and compare criteria fairly.",
+    epilog="Start: [bold]swe sweep experiment=demo[/bold], then [bold]swe report[/bold]. "
+    "Exit codes: 0 done, 1 failed, 2 bad usage, 130/143 interrupted (the same command resumes).",
+)
+
+RUN_AND_OVERRIDES = "[RUN] [KEY=VALUE]…"
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]…", show_default=False, help="Overrides, as in Hydra."),
+]
+RunWords = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar=RUN_AND_OVERRIDES,
+        show_default=False,
+        help="A run (name, unique prefix or path) and overrides.",
+    ),
+]
+ConfigDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--config-dir",
+        help="A folder of your own YAMLs, beside your own package; it comes before conf/.",
+        show_default=False,
+    ),
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results only, no progress.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait for a run that another process holds.")]
+Show = Annotated[
+    bool, typer.Option("--cfg", help="Print the composed configuration, with every key, and stop.")
+]
+
+
+@app.command(epilog="Example: swe train model=gpt_nano training.steps=500 tracking.every=10")
+def train(
+    words: Words = None,
+    config_dir: ConfigDir = None,
+    wait: Wait = False,
+    show: Show = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Train a model and track the weights of every step."""
+    from swe_cli.commands.train import train as command
+
+    _run(command, debug, words, config_dir, wait=wait, show=show, quiet=quiet)
+
+
+@app.command(epilog="Example: swe prune train-gpt_nano --ratio 0.5 criterion=magnitude")
+def prune(
+    words: RunWords = None,
+    ratio: Annotated[
+        float | None, typer.Option(help="Fraction of the prunable weights to cut.")
+    ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(help="The paper's multiplier of a standard deviation (allocation=sigma)."),
+    ] = None,
+    config_dir: ConfigDir = None,
+    show: Show = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Cut a trained run (the newest, unless named), recover, evaluate; keep the pruned model."""
+    from swe_cli.commands.prune import prune as command
+
+    _run(command, debug, words, config_dir, ratio=ratio, rate=rate, show=show, quiet=quiet)
+
+
+@app.command(epilog="Example: swe evaluate train-gpt_nano")
+def evaluate(
+    words: RunWords = None,
+    config_dir: ConfigDir = None,
+    show: Show = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """The full deterministic pass over a trained or pruned run."""
+    from swe_cli.commands.evaluate import evaluate as command
+
+    _run(command, debug, words, config_dir, show=show, quiet=quiet)
+
+
+@app.command(epilog="Example: swe sweep ratios=0.1..0.9 criteria=swe,magnitude,random seeds=0,1,2")
+def sweep(
+    words: Words = None,
+    config_dir: ConfigDir = None,
+    wait: Wait = False,
+    show: Show = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Train once per training, score once per criterion, cut many; then report."""
+    from swe_cli.commands.sweep import sweep as command
+
+    _run(command, debug, words, config_dir, wait=wait, show=show, quiet=quiet)
+
+
+@app.command(epilog="Example: swe report sweep-demo")
+def report(
+    words: RunWords = None,
+    config_dir: ConfigDir = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Tables and figures of a sweep (the newest, unless named), or of all cuts of a training."""
+    from swe_cli.commands.report import report as command
+
+    _run(command, debug, words, config_dir, quiet=quiet)
+
+
+@app.command(epilog='Example: swe generate prune-gpt_nano --prompt "And God said"')
+def generate(
+    words: RunWords = None,
+    prompt: Annotated[str, typer.Option(help="The text to continue.")] = "\n",
+    length: Annotated[int, typer.Option(min=1, help="Tokens to add.")] = 200,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest.")] = 0.8,
+    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
+    config_dir: ConfigDir = None,
+    debug: Debug = False,
+) -> None:
+    """Continue a text: dense and pruned side by side."""
+    from swe_cli.commands.generate import generate as command
+
+    options = {"prompt": prompt, "length": length, "temperature": temperature, "seed": seed}
+    _run(command, debug, words, config_dir, **options)
+
+
+@app.command()
+def runs(words: Words = None, debug: Debug = False) -> None:
+    """All runs, newest first: kind, status, size."""
+    from swe_cli.commands.runs import runs as command
+
+    _run(command, debug, words, None)
+
+
+@app.command()
+def doctor(words: Words = None, debug: Debug = False) -> None:
+    """Versions, device, threads, where data and results live, what is optional and missing."""
+    from swe_cli.commands.doctor import doctor as command
+
+    _run(command, debug, words, None)
+
+
+def _run(
+    command: Callable[..., None],
+    debug: bool,
+    words: list[str] | None,
+    config_dir: Path | None,
+    **options: Any,
+) -> None:
+    try:
+        command(words or [], config_dir, **options)
+    except SweError as error:
+        if debug:
+            traceback.print_exc()
+        _fail(error)
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted. What was finished is safe; the same command resumes.\n")
+        raise typer.Exit(130) from None
+    except BrokenPipeError:  # the reader of a pipe left: swe report | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(1) from None
+
+
+def _fail(error: SweError) -> NoReturn:
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    style = "yellow" if error.exit_code > 128 else "red"
+    console.print(error.message, style=style, markup=False)
+    if error.hint:
+        console.print(error.hint, markup=False)
+    raise typer.Exit(error.exit_code)
+
+
+def main() -> None:
+    """Entry point of the ``swe`` console script."""
+    app()

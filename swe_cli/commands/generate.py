@@ -1,0 +1,61 @@
+"""swe generate: a prompt continued, dense and pruned side by side."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from rich.columns import Columns
+from rich.panel import Panel
+from rich.text import Text
+
+from swe_cli.commands.shared import chosen_run, config_root, output, pruned_row, read_words
+from swe_cli.compose import compose
+from swe_cli.contracts import Tensors
+from swe_cli.errors import RunError, UsageError
+from swe_cli.models.gpt import GPT
+from swe_cli.models.gpt import generate as continue_tokens
+from swe_cli.runs import Run
+from swe_cli.sweeps.build import load_subject, results_root
+
+
+def generate(
+    words: Sequence[str],
+    config_dir: Path | None,
+    *,
+    prompt: str,
+    length: int,
+    temperature: float,
+    seed: int,
+) -> None:
+    """Continue ``prompt`` with a run; a pruned run is shown beside the model it was cut from."""
+    root, tokens = config_root(config_dir), read_words("generate", words, runs=1)
+    if not prompt:
+        raise UsageError("The prompt is empty.", 'Give a text to continue: --prompt "And"')
+    composed = compose("evaluate", tokens.overrides, root)
+    results = results_root(composed.values["results_dir"])
+    run = chosen_run(tokens, results, ("train", "prune"), "Train one: swe train model=gpt_nano")
+    training = Run(run.path.parent / run.config["training"]) if run.kind == "prune" else run
+    subject = load_subject(training, root, composed.values["device"], composed.values["threads"])
+    models: dict[str, Tensors] = {"dense": subject.weights("final")}
+    if run.kind == "prune":
+        row = pruned_row(run)
+        title = f"{row.criterion}, {100 * (row.sparsity or 0.0):.0f} % cut"
+        models[title] = run.tensors("model.safetensors")
+    ids = subject.dataset.encode(prompt)
+    panels = []
+    for title, weights in models.items():
+        model = subject.load(weights)
+        if not isinstance(model, GPT):
+            raise RunError(f"{run.name} is not a text model.", "Name another: swe runs")
+        model.eval()
+        generator = torch.Generator().manual_seed(seed)
+        grown = continue_tokens(
+            model, ids, length=length, temperature=temperature, generator=generator
+        )
+        panels.append(
+            (title, Text(prompt, "bold") + Text(subject.dataset.decode(grown[len(ids) :])))
+        )
+    console = output()
+    width = console.width // len(panels)
+    boxes = [Panel(text, title=title, width=width) for title, text in panels]
+    console.print(Columns(boxes, padding=0, expand=False))

@@ -1,0 +1,68 @@
+"""swe prune: a finished training run → one cut → a pruned model and its row."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from swe_cli.commands.shared import (
+    Stop,
+    Watcher,
+    chosen_run,
+    config_root,
+    output,
+    print_config,
+    read_words,
+)
+from swe_cli.compose import compose
+from swe_cli.pruning.cut import check_needs
+from swe_cli.reporting.row import print_row
+from swe_cli.runs import Run, identity
+from swe_cli.sweeps.build import results_root
+from swe_cli.sweeps.cells import Watch, run_cell
+from swe_cli.sweeps.plan import cells_of, check_amount, describe_cut, needs_of
+
+
+def prune(
+    words: Sequence[str],
+    config_dir: Path | None,
+    *,
+    ratio: float | None,
+    rate: float | None,
+    show: bool,
+    quiet: bool,
+) -> None:
+    """Cut one run once; keep the model, print what it lost."""
+    root, tokens = config_root(config_dir), read_words("prune", words, runs=1)
+    amounts = {"ratio": ratio, "rate": rate}
+    added = tuple(f"{key}={value}" for key, value in amounts.items() if value is not None)
+    by_rate = rate is not None and not any(w.startswith("allocation=") for w in tokens.overrides)
+    default = ("allocation=sigma",) if by_rate else ()  # the only one that knows what a rate is
+    composed = compose("prune", (*tokens.overrides, *default, *added), root)
+    console = output()
+    if show:
+        print_config(console, composed)
+        return
+    check_amount(composed.values["ratio"], composed.values["rate"])
+    results = results_root(composed.values["results_dir"])
+    run = chosen_run(tokens, results, ("train",), "Train one: swe train model=gpt_nano")
+    training_hash = identity(run.config["identity"])
+    if run.finished:
+        recorded = run.manifest["tracker"]["statistics"]
+        check_needs(
+            composed["criterion"].name, sorted(needs_of(composed, root)), recorded, run.name
+        )
+    machine = {key: composed.values[key] for key in ("device", "threads")}
+    described = describe_cut(composed)
+    cell = cells_of(described, training_hash, run.path, root, machine)["pruned"]
+    model, criterion = run.config["identity"]["model"]["name"], composed["criterion"].name
+    pruned = Run(results / "runs" / f"prune-{model}-{criterion}-{cell.hash[:8]}")
+    cell = replace(cell, model_to=pruned.path / "model.safetensors")
+    watcher = Watcher(quiet)
+    with Stop().listening() as stop, watcher.showing(), pruned.hold():
+        pruned.begin({"training": run.name, "cell": cell.hash, "cut": dict(cell.config)})
+        hook = watcher.recovery(composed["recovery"].options["steps"])
+        row = run_cell(cell, Watch(hook, stop))
+        pruned.finish(["model.safetensors"], row=row.to_json())
+    console.print(pruned.name, markup=False)
+    print_row(console, row)
+    console.print(f"  next: swe report {run.name}", markup=False, soft_wrap=True)

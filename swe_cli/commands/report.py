@@ -1,0 +1,57 @@
+"""swe report: rows that are there already → table, figures, terminal."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from swe_cli.commands.present import present
+from swe_cli.commands.shared import chosen_run, config_root, output, read_words
+from swe_cli.compose import compose
+from swe_cli.errors import RunError
+from swe_cli.records import Row
+from swe_cli.runs import Run, read_json
+from swe_cli.sweeps.build import results_root
+
+ANY = ("sweep", "train", "prune")
+
+
+def report(words: Sequence[str], config_dir: Path | None, *, quiet: bool) -> None:
+    """Report a sweep, or every cut of a training; the newest sweep, unless named."""
+    root, tokens = config_root(config_dir), read_words("report", words, runs=1)
+    results = results_root(compose("report", tokens.overrides, root).values["results_dir"])
+    kinds = ANY if tokens.runs else _newest_kinds(results)
+    run = chosen_run(tokens, results, kinds, "Make some rows: swe sweep experiment=demo")
+    if run.kind == "prune":
+        run = Run(run.path.parent / run.config["training"])
+    rows = _rows_of_sweep(run) if run.kind == "sweep" else _rows_of_training(run)
+    if not rows:
+        raise RunError(f"{run.name} has no rows yet.", f"Cut it: swe prune {run.name} --ratio 0.5")
+    folder = run.path if run.kind == "sweep" else run.path / "report"
+    console = output()
+    written = present(console, folder, rows, root, results)
+    if not quiet:
+        console.print()
+        for path in written:
+            console.print(str(path), markup=False, soft_wrap=True)
+
+
+def _newest_kinds(results: Path) -> tuple[str, ...]:
+    """Sweeps where there is one, else whatever has been cut."""
+    finished = [path for path in (results / "runs").glob("sweep-*") if Run(path).finished]
+    return ("sweep",) if finished else ("prune", "train")
+
+
+def _rows_of_sweep(run: Run) -> list[Row]:
+    if not (run.path / "cells.json").is_file():
+        raise RunError(f"{run.name} is {run.status}.", "Type the swe sweep that makes it again.")
+    rows = []
+    for entry in read_json(run.path / "cells.json"):
+        path = run.path.parent / "cells" / entry["cell"] / "row.json"
+        if path.is_file():
+            rows.append(replace(Row.from_json(read_json(path)), axes=entry["axes"]))
+    return rows
+
+
+def _rows_of_training(run: Run) -> list[Row]:
+    rows = [Row.from_json(read_json(p)) for p in (run.path.parent / "cells").glob("*/row.json")]
+    return [row for row in rows if row.training == run.name]

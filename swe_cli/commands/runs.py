@@ -1,0 +1,37 @@
+"""swe runs: what there is, newest first."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich import box
+from rich.filesize import decimal
+from rich.table import Table
+
+from swe_cli.commands.shared import output, read_words
+from swe_cli.compose import compose
+from swe_cli.runs import Run, list_runs
+from swe_cli.sweeps.build import results_root
+
+
+def runs(words: Sequence[str], config_dir: Path | None) -> None:
+    """Every run with its kind, status, age and size on disk."""
+    tokens = read_words("runs", words, runs=0)
+    results = results_root(compose("report", tokens.overrides).values["results_dir"])
+    console, found = output(), list_runs(results)
+    if not found:
+        console.print(f"No runs in {results / 'runs'}.", markup=False, soft_wrap=True)
+        console.print("Start one: swe sweep experiment=demo")
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("run", "status", "written", "size"):
+        table.add_column(title, overflow="fold", justify="right" if title == "size" else "left")
+    for run in found:
+        written = (run.path / "manifest.json").stat().st_mtime
+        moment = time.strftime("%Y-%m-%d %H:%M", time.localtime(written))
+        table.add_row(run.name, run.status, moment, decimal(_size(run)))
+    console.print(table)
+
+
+def _size(run: Run) -> int:
+    return sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file())

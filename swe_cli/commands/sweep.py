@@ -1,0 +1,75 @@
+"""swe sweep: overrides → cells → trainings, cuts, rows → report."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from swe_cli.commands.present import present
+from swe_cli.commands.shared import Stop, Watcher, config_root, output, print_config, typed
+from swe_cli.compose import compose, read_tokens
+from swe_cli.errors import SweError, UsageError
+from swe_cli.runs import Run, write_bytes, write_json
+from swe_cli.sweeps.build import results_root
+from swe_cli.sweeps.execute import Outcome, execute, timings
+from swe_cli.sweeps.plan import SweepPlan, plan_sweep
+
+
+def sweep(
+    words: Sequence[str], config_dir: Path | None, *, wait: bool, show: bool, quiet: bool
+) -> None:
+    """Run what is missing of a sweep, then write and show its report."""
+    root, tokens = config_root(config_dir), read_tokens(words)
+    if tokens.runs:
+        raise UsageError(
+            f"swe sweep takes no run; {tokens.runs[0]!r} is left over.", "Overrides: key=value."
+        )
+    composed = compose("sweep", tokens.overrides, root)
+    console = output()
+    if show:
+        print_config(console, composed)
+        return
+    results = results_root(composed.values["results_dir"])
+    watcher = Watcher(quiet)
+    with Stop().listening() as stop, watcher.showing():
+        plan = plan_sweep(tokens, root, results)
+        run = Run(results / "runs" / f"sweep-{plan.name}-{plan.hash[:8]}")
+        with run.hold(wait):
+            run.begin({"identity": {"sweep": plan.hash}, "words": list(words)})
+            resume = typed("sweep", words, config_dir)
+            outcome = execute(plan, results, watcher, stop, resume=resume, wait=wait)
+            _record(run, plan, results)
+            present(console, run.path, outcome.rows, root, results)
+            if not outcome.failed:
+                run.finish(["cells.json", "table.csv"])
+    _print_outcome(console, run, plan, results, outcome)
+
+
+def _record(run: Run, plan: SweepPlan, results: Path) -> None:
+    cells = [{"cell": p.cell.hash, "axes": dict(p.axes)} for p in plan.cells]
+    write_json(run.path / "cells.json", cells)
+    lines = timings(plan, results)
+    columns = list(dict.fromkeys(key for line in lines for key in line))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    write_bytes(run.path / "timings.csv", text.getvalue().encode())
+
+
+def _print_outcome(
+    console: object, run: Run, plan: SweepPlan, results: Path, outcome: Outcome
+) -> None:
+    out = output()
+    out.print(
+        f"{run.name}: {outcome.trained} trained, {outcome.ran} cells run, "
+        f"{outcome.reused} reused, {outcome.seconds:.0f} s",
+        markup=False,
+    )
+    out.print(f"  {run.path}", markup=False, soft_wrap=True)
+    if outcome.failed:
+        first = outcome.failed[0]
+        raise SweError(
+            f"{len(outcome.failed)} of {len(outcome.rows)} cells failed, first: {first.error}",
+            "The other rows are safe. The same command tries the failed ones again.",
+        )

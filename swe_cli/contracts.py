@@ -1,0 +1,178 @@
+"""What the extension groups promise. Between stages: plain data keyed by parameter name."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+from torch import Tensor
+
+Tensors = dict[str, Tensor]
+Scores = dict[str, Tensor]  # low score = pruned first
+Masks = dict[str, Tensor]  # bool, True = kept
+Counts = dict[str, int]  # how many weights each prunable tensor loses
+Batch = dict[str, Tensor]  # at least "tokens" and "targets", both int64 (B, T)
+
+Split = Literal["train", "validation", "test"]
+PrunableSet = Literal["linear", "all"]
+
+IGNORED = -100  # a target nobody has to predict
+
+
+class Prediction(NamedTuple):
+    """``losses`` (B, T) nats, float32, 0 where the target is ``IGNORED``; ``logits`` (B, T, V)."""
+
+    losses: Tensor
+    logits: Tensor
+
+
+class Model(Protocol):
+    """A ``torch.nn.Module`` that the whole pipeline can hold without knowing which one it is."""
+
+    context: int
+
+    def __call__(self, batch: Batch) -> Prediction: ...
+
+    def prunable(self, tensors: Mapping[str, Tensor], which: PrunableSet) -> Tensors:
+        """Pick the prunable part of anything keyed by parameter name, as views.
+
+        The same lens serves parameters, statistics, scores and gradients. A fused matrix may be
+        split into views with names of their own; tied weights appear once.
+        """
+
+    def blocks(self) -> Sequence[Any]:
+        """The units that layer-by-layer criteria walk, first to last."""
+
+
+class Dataset(Protocol):
+    """Token windows of three splits. All randomness comes in as a seed."""
+
+    sha256: str  # of the content, never of a path
+    vocabulary_size: int
+    training_tokens: int
+
+    def random_batch(self, split: Split, *, size: int, context: int, seed: int) -> Batch:
+        """``size`` windows at random places of a split: the same seed, the same batch."""
+
+    def windows(self, split: Split, *, context: int, size: int) -> Iterator[Batch]:
+        """Every token of a split once, in order, in batches of ``size`` windows."""
+
+    def characters(self, split: Split) -> int:
+        """Characters the split's predicted tokens stand for (bits per character)."""
+
+    def fingerprint(self, split: Split, *, context: int) -> str:
+        """Hash of data, split, window, stride, tokenizer: rows that differ are not compared."""
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a prompt. Raises DataError for what the vocabulary does not hold."""
+
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+
+class Statistic(Protocol):
+    """A tensor per parameter, accumulated over training in O(1) memory, in place, float32."""
+
+    def update(self, weights: Tensors, index: int, share: float) -> None:
+        """See one observation. ``index`` counts from 1; ``share`` = a_i / Σ_{s≤i} a_s."""
+
+    def state(self) -> Tensors:
+        """The accumulated tensor per parameter: exactly what is saved and later scored."""
+
+    def load(self, state: Tensors) -> None: ...
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that a criterion may look at, already reduced to the prunable tensors.
+
+    ``weights``: those the mask will be put on (``base``). ``trajectory``: statistic → tensors.
+    ``seed``: for criteria that draw.
+    """
+
+    weights: Tensors
+    trajectory: dict[str, Tensors] = field(default_factory=dict)
+    seed: int = 0
+
+
+class Criterion(Protocol):
+    """An equation. ``needs`` names the statistics that training must have recorded."""
+
+    @property
+    def needs(self) -> Sequence[str]: ...
+
+    def score(self, evidence: Evidence) -> Scores:
+        """Score every prunable weight, free of the ratio: one scoring serves every ratio."""
+
+
+class RankedScores(Protocol):
+    """Scores that have been put in order; see ``swe_cli.masks.rank.Ranking``."""
+
+    scores: Scores
+    sizes: dict[str, int]
+
+    @property
+    def total(self) -> int: ...
+
+    def lowest(self, count: int) -> Counts: ...
+
+    def below(self, thresholds: Mapping[str, float]) -> Counts: ...
+
+    def divided_by(self, divisors: Mapping[str, float]) -> "RankedScores": ...
+
+    def masks(self, counts: Counts) -> Masks: ...
+
+
+class Allocation(Protocol):
+    """How many weights each tensor loses. ``consults``: other criteria it asks for their ranks."""
+
+    @property
+    def consults(self) -> Sequence[str]: ...
+
+    def counts(
+        self, ranked: RankedScores, ratio: float, rank_by: Callable[[str], RankedScores]
+    ) -> Counts:
+        """Exact counts per tensor; their sum is ``round(ratio · n)``.
+
+        ``rank_by(name)`` ranks the same weights by a criterion named in ``consults``.
+        """
+
+
+@runtime_checkable
+class RateAllocation(Protocol):
+    """An allocation that also takes the paper's multiplier of a standard deviation."""
+
+    def counts_at_rate(self, ranked: RankedScores, rate: float) -> Counts: ...
+
+
+class Pattern(Protocol):
+    """Which masks are legal."""
+
+    def masks(self, ranked: RankedScores, counts: Counts) -> Masks: ...
+
+
+J = TypeVar("J")
+R = TypeVar("R")
+
+
+class Launcher(Protocol):
+    """Any flat map: runs jobs somewhere and hands back each result or the error it raised."""
+
+    def map(
+        self, function: Callable[[J], R], jobs: Sequence[J]
+    ) -> Iterator[tuple[J, R | BaseException]]: ...
+
+
+@dataclass(frozen=True)
+class WindowLosses:
+    """The loss of every evaluation window, kept so that two models are compared paired.
+
+    ``nats`` float64 (N,): summed loss of a window. ``tokens`` int64 (N,): tokens predicted in it.
+    """
+
+    nats: np.ndarray[Any, np.dtype[np.float64]]
+    tokens: np.ndarray[Any, np.dtype[np.int64]]
+
+    @property
+    def mean_nats(self) -> float:
+        """Token-weighted mean loss, nats per token."""
+        return float(self.nats.sum() / self.tokens.sum())

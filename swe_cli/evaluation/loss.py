@@ -1,0 +1,81 @@
+"""The full, deterministic pass: every token of a split once, window by window."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from swe_cli.contracts import IGNORED, Batch, Dataset, Model, Split, WindowLosses
+from swe_cli.errors import UsageError
+from swe_cli.machine import Machine
+from swe_cli.seeds import derive
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """``split`` of every table; ``random_batches`` > 0 adds the paper's way in its own column."""
+
+    split: Literal["validation", "test"]
+    batch_size: int
+    random_batches: int
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.random_batches < 0:
+            raise UsageError("evaluation.batch_size must be positive, random_batches not negative.")
+
+
+@torch.inference_mode()
+def window_losses(model: Model, batches: Iterable[Batch], *, machine: Machine) -> WindowLosses:
+    """Summed loss (nats) and predicted tokens of every window, in order."""
+    module = _module(model)
+    training = module.training
+    module.eval()
+    nats, tokens = [], []
+    try:
+        for batch in batches:
+            moved = machine.move(batch)
+            with machine.precision():
+                losses = model(moved).losses
+            nats.append(losses.double().sum(dim=1).cpu().numpy())
+            tokens.append((moved["targets"] != IGNORED).sum(dim=1).cpu().numpy())
+    finally:
+        module.train(training)
+    return WindowLosses(np.concatenate(nats), np.concatenate(tokens))
+
+
+def random_batches_loss(
+    model: Model,
+    dataset: Dataset,
+    split: Split,
+    *,
+    batches: int,
+    size: int,
+    seed: int,
+    machine: Machine,
+) -> float:
+    """Mean loss over random windows, in nats: how the SWE paper evaluates, beside the full pass."""
+    drawn = (
+        dataset.random_batch(
+            split, size=size, context=model.context, seed=derive(seed, "random_batches", index)
+        )
+        for index in range(batches)
+    )
+    return window_losses(model, drawn, machine=machine).mean_nats
+
+
+def perplexity(loss_nats: float) -> float:
+    """``exp(loss)`` per token; infinite where the exponential overflows."""
+    return math.exp(loss_nats) if loss_nats < 700 else math.inf
+
+
+def bits_per_character(losses: WindowLosses, characters: int) -> float:
+    """Total information in bits over the characters predicted: comparable across tokenizers."""
+    return float(losses.nats.sum()) / math.log(2) / characters
+
+
+def _module(model: Model) -> torch.nn.Module:
+    assert isinstance(model, torch.nn.Module)
+    return model

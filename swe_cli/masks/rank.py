@@ -1,0 +1,169 @@
+"""Exact selection: rank once, then cut at any number of ratios, and exactly that many weights."""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from copy import copy
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from swe_cli.contracts import Counts, Masks, Scores, Tensors
+from swe_cli.errors import PruningError
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def exact_count(ratio: float, total: int) -> int:
+    """``round(ratio · total)``, refusing what is not a fraction in [0, 1]."""
+    if not 0.0 <= ratio <= 1.0:
+        raise PruningError(f"The ratio {ratio} is not a fraction between 0 and 1.")
+    return round(ratio * total)
+
+
+class Ranking:
+    """Scores in order, per tensor. Built once per criterion; every ratio reads from it.
+
+    ``scores``: float tensors by name, low = pruned first. ``magnitudes`` (same shapes) break ties:
+    among equal scores the smaller ``|W|`` goes first, then the lower index. Ties are where
+    threshold-based cuts take too many, or everything.
+
+    Raises PruningError for scores that are NaN, naming the tensor.
+    """
+
+    def __init__(self, scores: Scores, magnitudes: Tensors | None = None) -> None:
+        if not scores:
+            raise PruningError("There is nothing to prune: the prunable set is empty.")
+        self.scores = scores
+        self.sizes = {name: score.numel() for name, score in scores.items()}
+        self._flat = {name: _flat(score) for name, score in scores.items()}
+        self._magnitudes = magnitudes or {}
+        # numpy sorts outside the interpreter lock and, unlike torch, with vector instructions.
+        with ThreadPoolExecutor(max_workers=max(1, torch.get_num_threads())) as pool:
+            ordered = pool.map(np.sort, self._flat.values())
+            self._sorted: dict[str, Array] = dict(zip(self._flat, ordered, strict=True))
+        for name, values in self._sorted.items():
+            if values.size and np.isnan(values[-1]):  # NaN sorts last
+                raise PruningError(f"The scores of {name} hold NaN; they cannot be ranked.")
+
+    @property
+    def total(self) -> int:
+        """Number of prunable weights."""
+        return sum(self.sizes.values())
+
+    def lowest(self, count: int) -> Counts:
+        """How many of the ``count`` lowest scores over *all* tensors fall into each tensor."""
+        if not 0 <= count <= self.total:
+            raise PruningError(f"Cannot cut {count} of {self.total} weights.")
+        if count == 0:
+            return dict.fromkeys(self.sizes, 0)
+        threshold = self._value_at(count - 1)
+        below = {n: int(np.searchsorted(s, threshold, "left")) for n, s in self._sorted.items()}
+        upto = {n: int(np.searchsorted(s, threshold, "right")) for n, s in self._sorted.items()}
+        missing = count - sum(below.values())
+        tied = {name: upto[name] - below[name] for name in below}
+        for name, extra in self._share_ties(threshold, tied, missing).items():
+            below[name] += extra
+        return below
+
+    def below(self, thresholds: Mapping[str, float]) -> Counts:
+        """How many scores of each tensor lie strictly below that tensor's threshold."""
+        return {
+            name: int(np.searchsorted(scores, scores.dtype.type(thresholds[name]), "left"))
+            for name, scores in self._sorted.items()
+        }
+
+    def divided_by(self, divisors: Mapping[str, float]) -> "Ranking":
+        """The same ranking with every tensor's scores over a divisor of its own, unsorted anew.
+
+        A divisor that is not positive puts its tensor last: those weights are never cut first.
+        """
+        scaled = copy(self)
+        scaled._flat = {n: _divided(flat, divisors[n]) for n, flat in self._flat.items()}
+        scaled._sorted = {n: _divided(flat, divisors[n]) for n, flat in self._sorted.items()}
+        return scaled
+
+    def masks(self, counts: Counts) -> Masks:
+        """Keep-masks (bool, True = kept): exactly ``counts[name]`` lowest scores are cut."""
+        return {
+            name: torch.from_numpy(self._mask(name, counts[name])).view(score.shape)
+            for name, score in self.scores.items()
+        }
+
+    def _mask(self, name: str, count: int) -> Array:
+        scores, size = self._flat[name], self.sizes[name]
+        if not 0 <= count <= size:
+            raise PruningError(f"Cannot cut {count} of the {size} weights of {name}.")
+        if count == 0:
+            return np.ones(size, dtype=bool)
+        threshold = self._sorted[name][count - 1]
+        kept: Array = scores > threshold
+        surplus = size - count - int(np.count_nonzero(kept))
+        if surplus:  # ties at the threshold: some of them stay
+            tied = np.flatnonzero(scores == threshold)
+            kept[self._in_tie_order(name, tied)[len(tied) - surplus :]] = True
+        return kept
+
+    def _in_tie_order(self, name: str, indices: Array) -> Array:
+        return np.asarray(indices[np.argsort(self._tie_keys(name, indices), kind="stable")])
+
+    def _tie_keys(self, name: str, indices: Array) -> Array:
+        if name not in self._magnitudes:
+            return np.zeros(len(indices), dtype=np.float32)
+        return np.asarray(np.abs(_flat(self._magnitudes[name])[indices]))
+
+    def _share_ties(self, threshold: Any, tied: Counts, missing: int) -> Counts:
+        """Share ``missing`` cuts among scores equal to the threshold: by ``|W|``, tensor, index."""
+        names = [name for name, number in tied.items() if number]
+        keys = [
+            self._tie_keys(name, np.flatnonzero(self._flat[name] == threshold)) for name in names
+        ]
+        owners = np.repeat(np.arange(len(names)), [len(k) for k in keys])
+        chosen = owners[np.argsort(np.concatenate(keys), kind="stable")[:missing]]
+        return dict(zip(names, np.bincount(chosen, minlength=len(names)).tolist(), strict=True))
+
+    def _value_at(self, position: int) -> Any:
+        """The score at a position of the order over all tensors, without merging them.
+
+        Bisection over the values themselves: float order is the order of their bit patterns, so
+        at most 64 rounds of binary searches find the exact value.
+        """
+        arrays = [array for array in self._sorted.values() if array.size]
+        low = min(_key(array[0]) for array in arrays)
+        high = max(_key(array[-1]) for array in arrays)
+        while low < high:
+            middle = (low + high) // 2
+            value = _value(middle, arrays[0].dtype)
+            if sum(int(np.searchsorted(a, value, "right")) for a in arrays) > position:
+                high = middle
+            else:
+                low = middle + 1
+        return _value(low, arrays[0].dtype)
+
+
+def _flat(tensor: Tensor) -> Array:
+    """The tensor as one row, on the CPU, in float32 (or float64 where it is float64)."""
+    tensor = tensor.detach().to("cpu")
+    if tensor.dtype is not torch.float64:
+        tensor = tensor.to(torch.float32)
+    return tensor.reshape(-1).numpy()
+
+
+def _divided(values: Array, divisor: float) -> Array:
+    if not divisor > 0:
+        return np.full_like(values, np.inf)
+    return np.asarray(values / values.dtype.type(divisor))
+
+
+def _key(value: Any) -> int:
+    """Integer whose order is the order of the float."""
+    wide = value.dtype == np.float64
+    bits = int((value + value.dtype.type(0)).view(np.int64 if wide else np.int32))  # -0.0 is 0.0
+    return bits if bits >= 0 else -(bits & (2**63 - 1 if wide else 2**31 - 1))
+
+
+def _value(key: int, dtype: Any) -> Any:
+    wide = dtype == np.float64
+    integer = np.int64 if wide else np.int32
+    return integer(key).view(dtype) if key >= 0 else -(integer(-key).view(dtype))

@@ -1,0 +1,88 @@
+"""Frozen rows: the plain values that stages hand to each other and that tables are made of."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, NamedTuple
+
+Scalar = str | int | float | bool | None
+
+Kind = Literal["dense", "dense_best", "dense_recovered", "dense_averaged", "pruned"]
+CONTROLS: tuple[Kind, ...] = ("dense_best", "dense_recovered", "dense_averaged")
+
+
+class Interval(NamedTuple):
+    """A mean and its 95 % interval, all in the unit of what was measured."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the table: what was cut, how, and what it cost.
+
+    Losses and deltas are nats per token. ``loss_low``/``loss_high`` and every ``delta_*`` bound are
+    95 % intervals over the windows of the test split; deltas are paired, window by window.
+    ``delta_nats`` is against ``dense``; ``delta_recovered_nats`` against ``dense_recovered``;
+    both compare what remains after recovery. ``axes`` holds the keys that a sweep varies and that
+    have no column of their own (``tracking.every``, …).
+    """
+
+    kind: Kind
+    status: Literal["done", "failed"] = "done"
+    error: str | None = None
+    model: str
+    data: str
+    criterion: str | None = None
+    allocation: str | None = None
+    pattern: str | None = None
+    base: str | None = None
+    prunable: str | None = None
+    recovery: str | None = None
+    seed: int
+    ratio: float | None = None
+    rate: float | None = None
+    sparsity: float | None = None
+    compression: float | None = None
+    loss_nats: float | None = None
+    loss_low: float | None = None
+    loss_high: float | None = None
+    loss_before_recovery_nats: float | None = None
+    delta_nats: float | None = None
+    delta_low: float | None = None
+    delta_high: float | None = None
+    bits_per_character: float | None = None
+    perplexity: float | None = None
+    config_hash: str
+    fingerprint: str
+    # Stable names end here; what follows may grow.
+    delta_before_recovery_nats: float | None = None
+    delta_before_recovery_low: float | None = None
+    delta_before_recovery_high: float | None = None
+    delta_recovered_nats: float | None = None
+    delta_recovered_low: float | None = None
+    delta_recovered_high: float | None = None
+    jaccard_magnitude: float | None = None
+    random_batches_loss_nats: float | None = None
+    training: str
+    axes: Mapping[str, Scalar] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for ``row.json``."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Row":
+        """Read a row back; columns this version does not know are dropped."""
+        known = {column.name for column in fields(cls)}
+        return cls(**{key: value for key, value in values.items() if key in known})
+
+    def flat(self) -> dict[str, Scalar]:
+        """One table line: every column, then one per axis."""
+        values = asdict(self)
+        values.pop("axes")
+        return {**values, **self.axes}
+
+
+COLUMNS: tuple[str, ...] = tuple(f.name for f in fields(Row) if f.name != "axes")

@@ -1,0 +1,1 @@
+"""Rows in; tables, words and figures out."""

@@ -1,0 +1,157 @@
+"""Rows of one protocol become a summary: means over seeds, with intervals."""
+
+from collections.abc import Iterable, Sequence
+
+from swe_cli.errors import SweError
+from swe_cli.records import Kind, Row, Scalar
+from swe_cli.reporting.estimate import Estimate, estimate
+from swe_cli.reporting.order import KINDS, ordered
+from swe_cli.reporting.summary import Control, Line, Point, Summary
+from swe_cli.reporting.text import count, differences
+
+
+def split_by_protocol(rows: Iterable[Row]) -> list[list[Row]]:
+    """Groups that may share a table of means or a figure: one fingerprint, model and data set each.
+
+    A failed row, which has been measured by no protocol, joins the first group of its model and
+    data.
+    """
+    groups: dict[tuple[str, str, str], list[Row]] = {}
+    lines = ordered(rows)
+    for row in lines:
+        if row.status == "done":
+            groups.setdefault((row.model, row.data, row.fingerprint), []).append(row)
+    for row in lines:
+        if row.status == "failed":
+            home = next((key for key in groups if key[:2] == (row.model, row.data)), None)
+            groups.setdefault(home or (row.model, row.data, row.fingerprint), []).append(row)
+    return list(groups.values())
+
+
+def summarise(rows: Iterable[Row]) -> Summary:
+    """Means over seeds with 95 % intervals, each of which says what it is over.
+
+    Raises SweError for no rows, for rows of several protocols, models or data sets, and for two
+    rows that differ in nothing a table shows, since their mean would not be one over seeds.
+    """
+    lines = ordered(rows)
+    done = [row for row in lines if row.status == "done"]
+    if not lines:
+        raise SweError("There is no row to report.", "Make some: swe sweep")
+    _one(done, "fingerprint", "protocol")
+    _one(done, "model", "model")
+    _one(done, "data", "data set")
+    first = (done or lines)[0]
+    return Summary(
+        model=first.model,
+        data=first.data,
+        fingerprint=first.fingerprint,
+        seeds=tuple(sorted({row.seed for row in done})),
+        controls=tuple(control for kind in KINDS[:-1] for control in _controls(done, kind)),
+        lines=tuple(_lines([row for row in done if row.kind == "pruned"])),
+        failed=tuple(row for row in lines if row.status == "failed"),
+    )
+
+
+def _one(rows: Sequence[Row], column: str, thing: str) -> None:
+    found = sorted({str(getattr(row, column)) for row in rows})
+    if len(found) > 1:
+        raise SweError(
+            f"Rows of {count(len(found), thing)} ({', '.join(found)}) are never averaged or drawn "
+            "together.",
+            f"Report each {thing} on its own.",
+        )
+
+
+def _settings(row: Row) -> dict[str, Scalar]:
+    names = ("allocation", "pattern", "base", "prunable", "recovery")
+    return {name: getattr(row, name) for name in names} | dict(sorted(row.axes.items()))
+
+
+def _lines(rows: Sequence[Row]) -> list[Line]:
+    groups: dict[tuple[object, ...], list[Row]] = {}
+    for row in rows:
+        by = "ratio" if row.ratio is not None else "rate"
+        key = (row.criterion, by, *_settings(row).items())
+        groups.setdefault(key, []).append(row)
+    members = list(groups.values())
+    keys: list[dict[str, Scalar]] = [
+        {"by": "rate" if group[0].ratio is None else "ratio", **_settings(group[0])}
+        for group in members
+    ]
+    return [
+        Line(
+            criterion=str(group[0].criterion),
+            by="rate" if key["by"] == "rate" else "ratio",
+            parts=parts,
+            points=tuple(_points(group)),
+        )
+        for group, key, parts in zip(members, keys, differences(keys), strict=True)
+    ]
+
+
+def _controls(rows: Sequence[Row], kind: Kind) -> list[Control]:
+    groups: dict[tuple[object, ...], list[Row]] = {}
+    for row in rows:
+        if row.kind == kind:
+            groups.setdefault(tuple(_settings(row).items()), []).append(row)
+    distinct: dict[tuple[object, ...], tuple[Row, Point]] = {}
+    for group in groups.values():
+        point = _point(group)
+        # An axis that does not touch a control repeats it; saying it once is enough.
+        distinct.setdefault((point.seeds, point.loss, point.delta), (group[0], point))
+    parts = differences([_settings(row) for row, _ in distinct.values()])
+    return [
+        Control(kind=kind, parts=words, point=point)
+        for (_, point), words in zip(distinct.values(), parts, strict=True)
+    ]
+
+
+def _points(rows: Sequence[Row]) -> list[Point]:
+    groups: dict[tuple[float | None, float | None], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.ratio, row.rate), []).append(row)
+    return sorted((_point(group) for group in groups.values()), key=lambda point: point.x)
+
+
+def _point(rows: Sequence[Row]) -> Point:
+    seeds = [row.seed for row in rows]
+    if len(set(seeds)) < len(seeds):
+        raise SweError(
+            f"Two {rows[0].kind} rows ({rows[0].config_hash}, {rows[1].config_hash}) differ in "
+            "nothing but settings that no column shows; their mean would not be one over seeds.",
+            "Report the runs separately, or sweep the setting so that it becomes a column.",
+        )
+    return Point(
+        ratio=rows[0].ratio,
+        rate=rows[0].rate,
+        sparsity=_mean(row.sparsity for row in rows),
+        seeds=tuple(sorted(seeds)),
+        loss=_estimate(rows, "loss_nats", "loss_low", "loss_high"),
+        before=_estimate(rows, "loss_before_recovery_nats"),
+        delta=_estimate(rows, "delta_nats", "delta_low", "delta_high"),
+        delta_before=_estimate(
+            rows,
+            "delta_before_recovery_nats",
+            "delta_before_recovery_low",
+            "delta_before_recovery_high",
+        ),
+        delta_recovered=_estimate(
+            rows, "delta_recovered_nats", "delta_recovered_low", "delta_recovered_high"
+        ),
+        jaccard=_mean(row.jaccard_magnitude for row in rows),
+    )
+
+
+def _estimate(
+    rows: Sequence[Row], mean: str, low: str | None = None, high: str | None = None
+) -> Estimate | None:
+    def value(row: Row, column: str | None) -> float | None:
+        return getattr(row, column) if column else None
+
+    return estimate([(value(row, mean), value(row, low), value(row, high)) for row in rows])
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

@@ -1,0 +1,346 @@
+"""One cell: load, cut, recover, evaluate, and leave a row. Cells are shared by all sweeps."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from swe_cli.compose import ConfigRoot, default_part, part
+from swe_cli.contracts import Evidence, Masks, RankedScores, Tensors, WindowLosses
+from swe_cli.evaluation.compare import loss_interval, paired_difference
+from swe_cli.evaluation.loss import (
+    Evaluation,
+    bits_per_character,
+    perplexity,
+    random_batches_loss,
+    window_losses,
+)
+from swe_cli.masks.masks import jaccard_of_cuts, sparsity
+from swe_cli.pruning.cut import Scoring, check_needs, choose_masks, cut, zeros
+from swe_cli.pruning.recover import Recovery
+from swe_cli.records import COLUMNS, Kind, Row
+from swe_cli.runs import (
+    Run,
+    canonical,
+    identity,
+    provenance,
+    read_json,
+    read_tensors,
+    write_json,
+    write_tensors,
+)
+from swe_cli.sweeps.build import Subject, load_subject
+from swe_cli.training.loop import as_module
+
+DELTAS = tuple(name for name in COLUMNS if name.startswith("delta_"))
+BASE_OF_CONTROL = {"dense_best": "best", "dense_averaged": "averaged"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one row stands for. ``config`` is plain: the training's hash, the cut, the evaluation.
+
+    ``training`` is the training run's path; ``model_to`` a file to keep the pruned model in;
+    ``reads`` are the cells its deltas are measured against, by kind.
+    """
+
+    kind: Kind
+    training: Path
+    config: Mapping[str, Any]
+    root: ConfigRoot
+    device: str = "auto"
+    threads: int | None = None
+    model_to: Path | None = None
+    reads: Mapping[str, "Cell"] = field(default_factory=dict)
+
+    @property
+    def hash(self) -> str:
+        return identity(self.config)
+
+    @property
+    def folder(self) -> Path:
+        return self.training.parent / "cells" / self.hash
+
+    @property
+    def done(self) -> bool:
+        kept = self.model_to is None or self.model_to.is_file()
+        return kept and (self.folder / "row.json").is_file()
+
+    def row(self) -> Row:
+        """The stored row of a cell that is done."""
+        return Row.from_json(read_json(self.folder / "row.json"))
+
+    def windows(self) -> WindowLosses:
+        """Loss of every window of a cell that is done: what deltas are paired over."""
+        stored = read_tensors(self.folder / "windows.safetensors")
+        return WindowLosses(stored["nats"].numpy(), stored["tokens"].numpy())
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What looks on while a cell runs: a progress bar, the user's Ctrl-C."""
+
+    recovery_step: Callable[[int], None] = lambda step: None
+    stop: Callable[[], bool] = lambda: False
+
+
+@dataclass
+class _Measured:
+    masks: Masks
+    before: WindowLosses
+    after: WindowLosses
+    random_batches_nats: float | None
+    compression: float
+    jaccard: float | None
+    seconds: dict[str, float]
+
+
+def run_cell(cell: Cell, watch: Watch = Watch()) -> Row:
+    """Run a cell, and first the controls it is compared with, unless they are already there."""
+    if cell.done:
+        return cell.row()
+    references = {}
+    for kind, reference in cell.reads.items():
+        run_cell(reference, Watch(stop=watch.stop))
+        references[kind] = reference.windows()
+    subject = _subject(cell.training, cell.root, cell.device, cell.threads)
+    model_weights, measured = _measure(cell, subject, watch)
+    row = _row(cell, subject, measured, references)
+    started = time.perf_counter()
+    if cell.model_to is not None:
+        write_tensors(cell.model_to, model_weights, {"cell": cell.hash})
+    _write(cell, row, measured)
+    measured.seconds["write"] = time.perf_counter() - started
+    write_json(cell.folder / "timing.json", {**provenance(), "seconds": measured.seconds})
+    return row
+
+
+def evaluate_model(
+    stored: Row,
+    training: Run,
+    weights: Tensors,
+    evaluation: Mapping[str, Any],
+    root: ConfigRoot,
+    *,
+    device: str,
+    threads: int | None,
+) -> Row:
+    """Measure a stored pruned model anew; what was cut, and how, is as ``stored`` says."""
+    subject = load_subject(training, root, device, threads)
+    subject.load(weights)
+    protocol: Evaluation = _build("evaluation", evaluation, root)
+    losses = _evaluate(subject, protocol)
+    loss = loss_interval(losses)
+    cleared: dict[str, Any] = dict.fromkeys(("loss_before_recovery_nats", *DELTAS))
+    return replace(
+        stored,
+        **cleared,
+        compression=zeros(weights) / sum(w.numel() for w in weights.values()),
+        loss_nats=loss.mean,
+        loss_low=loss.low,
+        loss_high=loss.high,
+        bits_per_character=bits_per_character(losses, subject.dataset.characters(protocol.split)),
+        perplexity=perplexity(loss.mean),
+        fingerprint=subject.dataset.fingerprint(protocol.split, context=subject.model.context),
+        random_batches_loss_nats=_random_batches(subject, protocol),
+    )
+
+
+def _write(cell: Cell, row: Row, measured: _Measured) -> None:
+    stored = {
+        "nats": torch.from_numpy(measured.after.nats),
+        "tokens": torch.from_numpy(measured.after.tokens),
+    }
+    if measured.before is not measured.after:
+        stored["nats_before_recovery"] = torch.from_numpy(measured.before.nats)
+    write_tensors(cell.folder / "windows.safetensors", stored, {"fingerprint": row.fingerprint})
+    write_json(cell.folder / "row.json", row.to_json())  # last: its presence means done
+
+
+def _measure(cell: Cell, subject: Subject, watch: Watch) -> tuple[Tensors, _Measured]:
+    seconds: dict[str, float] = {}
+    evaluation: Evaluation = _built("evaluation", cell)
+    clock = _Clock(seconds)
+    base = BASE_OF_CONTROL.get(cell.kind, cell.config.get("base", "final"))
+    weights = subject.weights(base)
+    model = subject.load(weights)
+    parameters = {name: p.detach() for name, p in as_module(model).named_parameters()}
+    clock.lap("load")
+    masks, jaccard = _masks(cell, subject, weights) if cell.kind == "pruned" else ({}, None)
+    if masks:
+        cut(model, parameters, masks, cell.config["prunable"])
+    clock.lap("cut")
+    before = _evaluate(subject, evaluation)
+    clock.lap("evaluation")
+    if "recovery" in cell.config:
+        recovery: Recovery = _built("recovery", cell)
+        recovery(
+            model,
+            masks,
+            subject.dataset,
+            cell.config.get("prunable", "linear"),
+            seed=subject.identity["seed"],
+            machine=subject.machine,
+            batch_size=subject.identity["training"]["batch_size"],
+            after_step=watch.recovery_step,
+            stop=watch.stop,
+        )
+        clock.lap("recovery")
+        after = _evaluate(subject, evaluation) if recovery.steps else before
+    else:
+        after = before
+    random_nats = _random_batches(subject, evaluation)
+    clock.lap("evaluation")
+    total = sum(p.numel() for p in parameters.values())
+    compression = zeros(parameters) / total
+    return parameters, _Measured(masks, before, after, random_nats, compression, jaccard, seconds)
+
+
+def _masks(cell: Cell, subject: Subject, weights: Tensors) -> tuple[Masks, float]:
+    config = cell.config
+    criterion = _built("criterion", cell)
+    name = config["criterion"]["name"]
+    check_needs(name, criterion.needs, tuple(subject.trajectory), subject.run.name)
+    scoring = _scoring(subject, config["base"], config["prunable"], weights)
+
+    def rank_by(other: str) -> RankedScores:
+        consulted = default_part("criterion", other, cell.root)
+        return scoring.rank(canonical(consulted.describe()), consulted.build())
+
+    ranked = scoring.rank(canonical(config["criterion"]), criterion)
+    allocation, pattern = _built("allocation", cell), _built("pattern", cell)
+    amount = {"ratio": config.get("ratio"), "rate": config.get("rate")}
+    masks = choose_masks(ranked, allocation, pattern, **amount, rank_by=rank_by)
+    if name == "magnitude":
+        return masks, 1.0
+    magnitude = choose_masks(rank_by("magnitude"), allocation, pattern, **amount, rank_by=rank_by)
+    return masks, jaccard_of_cuts(masks, magnitude)
+
+
+def _scoring(subject: Subject, base: str, prunable: Any, weights: Tensors) -> Scoring:
+    key = f"{base}/{prunable}"
+    if key not in subject.scorings:
+        subject.scorings[key] = Scoring(
+            Evidence(
+                weights=subject.model.prunable(weights, prunable),
+                trajectory={
+                    name: subject.model.prunable(tensors, prunable)
+                    for name, tensors in subject.trajectory.items()
+                },
+                seed=subject.identity["seed"],
+            )
+        )
+    return subject.scorings[key]
+
+
+def _evaluate(subject: Subject, evaluation: Evaluation) -> WindowLosses:
+    windows = subject.dataset.windows(
+        evaluation.split, context=subject.model.context, size=evaluation.batch_size
+    )
+    return window_losses(subject.model, windows, machine=subject.machine)
+
+
+def _random_batches(subject: Subject, evaluation: Evaluation) -> float | None:
+    if not evaluation.random_batches:
+        return None
+    return random_batches_loss(
+        subject.model,
+        subject.dataset,
+        evaluation.split,
+        batches=evaluation.random_batches,
+        size=evaluation.batch_size,
+        seed=subject.identity["seed"],
+        machine=subject.machine,
+    )
+
+
+def _row(
+    cell: Cell, subject: Subject, measured: _Measured, references: Mapping[str, WindowLosses]
+) -> Row:
+    evaluation: Evaluation = _built("evaluation", cell)
+    config, after = cell.config, measured.after
+    loss = loss_interval(after)
+    row = Row(
+        kind=cell.kind,
+        model=subject.identity["model"]["name"],
+        data=subject.identity["data"]["name"],
+        seed=subject.identity["seed"],
+        sparsity=sparsity(measured.masks) if measured.masks else 0.0,
+        compression=measured.compression,
+        loss_nats=loss.mean,
+        loss_low=loss.low,
+        loss_high=loss.high,
+        bits_per_character=bits_per_character(after, subject.dataset.characters(evaluation.split)),
+        perplexity=perplexity(after.mean_nats),
+        config_hash=cell.hash,
+        fingerprint=subject.dataset.fingerprint(evaluation.split, context=subject.model.context),
+        jaccard_magnitude=measured.jaccard,
+        random_batches_loss_nats=measured.random_batches_nats,
+        training=subject.run.name,
+        recovery=config["recovery"]["name"] if "recovery" in config else None,
+    )
+    if cell.kind == "pruned":
+        row = replace(
+            row,
+            criterion=config["criterion"]["name"],
+            allocation=config["allocation"]["name"],
+            pattern=config["pattern"]["name"],
+            base=config["base"],
+            prunable=config["prunable"],
+            ratio=config.get("ratio"),
+            rate=config.get("rate"),
+        )
+    return _with_deltas(row, measured, {"dense": after, **references})
+
+
+def _with_deltas(row: Row, measured: _Measured, references: Mapping[str, WindowLosses]) -> Row:
+    delta = paired_difference(measured.after, references["dense"])
+    row = replace(row, delta_nats=delta.mean, delta_low=delta.low, delta_high=delta.high)
+    if row.recovery is not None:
+        before = paired_difference(measured.before, references["dense"])
+        row = replace(
+            row,
+            loss_before_recovery_nats=measured.before.mean_nats,
+            delta_before_recovery_nats=before.mean,
+            delta_before_recovery_low=before.low,
+            delta_before_recovery_high=before.high,
+        )
+    if "dense_recovered" not in references:
+        return row
+    recovered = paired_difference(measured.after, references["dense_recovered"])
+    return replace(
+        row,
+        delta_recovered_nats=recovered.mean,
+        delta_recovered_low=recovered.low,
+        delta_recovered_high=recovered.high,
+    )
+
+
+def _built(group: str, cell: Cell) -> Any:
+    return _build(group, cell.config[group], cell.root)
+
+
+def _build(group: str, described: Mapping[str, Any], root: ConfigRoot) -> Any:
+    options = {key: value for key, value in described.items() if key != "name"}
+    return part(group, described["name"], options, root).build()
+
+
+@lru_cache(maxsize=1)
+def _subject(training: Path, root: ConfigRoot, device: str, threads: int | None) -> Subject:
+    return load_subject(Run(training), root, device, threads)
+
+
+class _Clock:
+    """Wall seconds by stage."""
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self._seconds, self._last = seconds, time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self._seconds[stage] = self._seconds.get(stage, 0.0) + now - self._last
+        self._last = now

@@ -1,0 +1,166 @@
+"""A sweep run: trainings, then controls, then cells. What is already there is not run again."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from swe_cli.errors import Interrupted, SweError
+from swe_cli.records import Row
+from swe_cli.runs import Run, read_json
+from swe_cli.sweeps.build import TrainingPlan
+from swe_cli.sweeps.cells import Cell, Watch, run_cell
+from swe_cli.sweeps.plan import PlannedCell, SweepPlan
+from swe_cli.training.loop import Hook
+from swe_cli.training.train import serves, train_run
+
+
+class Observer(Protocol):
+    """Who watches a sweep; every call is information, none is a question."""
+
+    def say(self, text: str) -> None: ...
+
+    def training(self, name: str, steps: int) -> Hook: ...
+
+    def cells(self, total: int, reused: int) -> None: ...
+
+    def cell_done(self, row: Row) -> None: ...
+
+
+@dataclass
+class Outcome:
+    """Rows in the plan's order, failed ones among them, and what it took to get them."""
+
+    rows: list[Row] = field(default_factory=list)
+    trained: int = 0
+    ran: int = 0
+    reused: int = 0
+    seconds: float = 0.0
+
+    @property
+    def failed(self) -> list[Row]:
+        return [row for row in self.rows if row.status == "failed"]
+
+
+def ensure_trained(
+    plan: TrainingPlan,
+    results: Path,
+    observer: Observer,
+    stop: Callable[[], bool],
+    *,
+    resume: str,
+    wait: bool = False,
+) -> bool:
+    """Train unless a finished run already serves; whether training ran.
+
+    A finished run that lacks a statistic is trained again, and that is said.
+    """
+    run = plan.run(results)
+    if serves(run, plan.statistics):
+        return False
+    with run.hold(wait):
+        if serves(run, plan.statistics):  # finished while we waited
+            return False
+        if run.finished:
+            recorded = run.manifest["tracker"]["statistics"]
+            missing = ", ".join(sorted(set(plan.statistics) - set(recorded)))
+            observer.say(f"{run.name} did not record {missing}: training it again.")
+            plan = replace(plan, statistics=tuple(sorted({*plan.statistics, *recorded})))
+        training = plan.build()
+        hook = observer.training(run.name, training.recipe.steps)
+        train_run(run, training, [hook], stop, resume)
+    return True
+
+
+def execute(
+    plan: SweepPlan,
+    results: Path,
+    observer: Observer,
+    stop: Callable[[], bool],
+    *,
+    resume: str,
+    wait: bool = False,
+) -> Outcome:
+    """Run what is missing of a plan. A failed cell becomes a row; the others go on.
+
+    Raises Interrupted when ``stop`` asks; finished cells and checkpoints are safe by then.
+    """
+    outcome, started = Outcome(), time.perf_counter()
+    for training in plan.trainings:
+        outcome.trained += ensure_trained(
+            training, results, observer, stop, resume=resume, wait=wait
+        )
+    missing = [planned for planned in plan.cells if not planned.cell.done]
+    outcome.reused = len(plan.cells) - len(missing)
+    observer.cells(len(plan.cells), outcome.reused)
+    rows = {p.cell.hash: _shown(p.cell.row(), p) for p in plan.cells if p.cell.done}
+    for controls in (True, False):  # controls first: pruned cells read their windows
+        jobs = [p for p in missing if (p.cell.kind != "pruned") is controls]
+        job = partial(_run, watch=Watch(stop=stop), resume=resume)
+        for planned, result in plan.launcher.map(job, jobs):
+            row = result if isinstance(result, Row) else _failed(planned.cell, result)
+            rows[planned.cell.hash] = _shown(row, planned)
+            outcome.ran += 1
+            observer.cell_done(rows[planned.cell.hash])
+    outcome.rows = [rows[planned.cell.hash] for planned in plan.cells]
+    outcome.seconds = time.perf_counter() - started
+    return outcome
+
+
+def _run(planned: PlannedCell, watch: Watch, resume: str) -> Row:
+    if watch.stop():
+        raise Interrupted("Stopped between cells; finished cells are safe.", resume)
+    return run_cell(planned.cell, watch)
+
+
+def _shown(row: Row, planned: PlannedCell) -> Row:
+    return replace(row, axes=planned.axes)
+
+
+def _failed(cell: Cell, error: BaseException) -> Row:
+    """The row of a cell that could not be measured: visible, never stored, so tried again."""
+    described = Run(cell.training).config["identity"]
+    config = cell.config
+    names: dict[str, Any] = {
+        group: config[group]["name"]
+        for group in ("criterion", "allocation", "pattern", "recovery")
+        if group in config
+    }
+    return Row(
+        kind=cell.kind,
+        status="failed",
+        error=_in_one_line(error),
+        model=described["model"]["name"],
+        data=described["data"]["name"],
+        seed=described["seed"],
+        config_hash=cell.hash,
+        fingerprint="",
+        training=cell.training.name,
+        **names,
+        **{key: config[key] for key in ("base", "prunable", "ratio", "rate") if key in config},
+    )
+
+
+def _in_one_line(error: BaseException) -> str:
+    if isinstance(error, SweError):
+        return error.message
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def timings(plan: SweepPlan, results: Path) -> list[dict[str, Any]]:
+    """One line per training and cell: where and how long. Never part of the table."""
+    lines: list[dict[str, Any]] = []
+    for training in plan.trainings:
+        manifest = training.run(results).manifest
+        steps, per_step = manifest["results"]["steps"], manifest["seconds_per_step"]
+        seconds = {"training_seconds": steps * per_step}
+        lines.append({"name": training.name, "host": manifest["host"], **seconds})
+    for planned in plan.cells:
+        path = planned.cell.folder / "timing.json"
+        if path.is_file():
+            stored = read_json(path)
+            seconds = {f"{stage}_seconds": s for stage, s in stored["seconds"].items()}
+            lines.append({"name": planned.cell.hash, "host": stored["host"], **seconds})
+    return lines

@@ -1,0 +1,205 @@
+"""A sweep on paper: which trainings, which cells, before anything runs."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from swe_cli.compose import (
+    Composed,
+    ConfigRoot,
+    Tokens,
+    compose,
+    default_part,
+    expand_range,
+    read_tokens,
+)
+from swe_cli.errors import UsageError
+from swe_cli.records import COLUMNS, Scalar
+from swe_cli.runs import identity
+from swe_cli.sweeps.build import TRAINING_GROUPS, TrainingPlan, plan_training
+from swe_cli.sweeps.cells import Cell
+
+CUT_GROUPS = ("criterion", "allocation", "pattern", "recovery")
+TRAINING_KEYS = (*TRAINING_GROUPS, "seed", "device", "dtype", "threads")
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """A cell and the axis values that a table shows beside it."""
+
+    cell: Cell
+    axes: Mapping[str, Scalar]
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """All of a sweep. Trainings come first, then cells; controls before what reads them."""
+
+    name: str
+    trainings: tuple[TrainingPlan, ...]
+    cells: tuple[PlannedCell, ...]
+    launcher: Any
+    results_dir: str | None
+
+    @property
+    def hash(self) -> str:
+        return identity({"cells": sorted(planned.cell.hash for planned in self.cells)})
+
+
+def plan_sweep(tokens: Tokens, root: ConfigRoot, results: Path) -> SweepPlan:
+    """Expand the axes and compose every cell from scalars. Raises UsageError before any work."""
+    composed = compose("sweep", tokens.overrides, root)
+    axes = _axes(composed, tokens)
+    points = [
+        (_values(point), compose("sweep", (*tokens.overrides, *point), root))
+        for point in product(*axes.values())
+    ]
+    for _, cell in points:
+        check_amount(cell.values["ratio"], cell.values["rate"])
+    statistics = _needed_statistics([cell for _, cell in points], root)
+    trainings: dict[str, TrainingPlan] = {}
+    cells: dict[str, PlannedCell] = {}
+    for values, point in points:
+        training = plan_training(point, root, statistics)
+        trainings.setdefault(training.hash, training)
+        for planned in _cells(point, training, values, root, results):
+            cells.setdefault(planned.cell.hash, planned)
+    ordered = sorted(cells.values(), key=lambda planned: planned.cell.kind == "pruned")
+    experiment = next((w for w in tokens.overrides if w.startswith("experiment=")), None)
+    name = experiment.partition("=")[2] if experiment else composed["model"].name
+    return SweepPlan(
+        name,
+        tuple(trainings.values()),
+        tuple(ordered),
+        composed["launcher"].build(),
+        composed.values["results_dir"],
+    )
+
+
+def check_amount(ratio: float | None, rate: float | None) -> None:
+    """Exactly one of the two says how much is cut."""
+    if (ratio is None) == (rate is None):
+        raise UsageError(
+            "Say how much to cut: a ratio or a rate, not both.", "For example: --ratio 0.5"
+        )
+
+
+def describe_cut(composed: Composed) -> dict[str, Any]:
+    """The part of a cell's identity that says what is cut and how it is measured."""
+    described: dict[str, Any] = {group: composed[group].describe() for group in CUT_GROUPS}
+    described["evaluation"] = composed["evaluation"].describe()
+    for key in ("base", "prunable", "ratio", "rate"):
+        if composed.values[key] is not None:
+            described[key] = composed.values[key]
+    return described
+
+
+def cells_of(
+    described: Mapping[str, Any],
+    training_hash: str,
+    training: Path,
+    root: ConfigRoot,
+    machine: Mapping[str, Any],
+) -> dict[str, Cell]:
+    """The pruned cell of one cut and the four dense ones it is judged by, by kind."""
+    measured = {"training": training_hash, "evaluation": described["evaluation"]}
+    shared = {"training": training, "root": root, **machine}
+    dense = Cell("dense", config={**measured, "kind": "dense"}, **shared)
+    cells = {"dense": dense}
+    for kind in ("dense_best", "dense_averaged"):
+        config = {**measured, "kind": kind}
+        cells[kind] = Cell(kind, config=config, reads={"dense": dense}, **shared)
+    recovered_config = {**measured, "kind": "dense_recovered", "recovery": described["recovery"]}
+    recovered = Cell("dense_recovered", config=recovered_config, reads={"dense": dense}, **shared)
+    cells["dense_recovered"] = recovered
+    cells["pruned"] = Cell(
+        "pruned",
+        config={"training": training_hash, "kind": "pruned", **described},
+        reads={"dense": dense, "dense_recovered": recovered},
+        **shared,
+    )
+    return cells
+
+
+def _cells(
+    composed: Composed,
+    training: TrainingPlan,
+    values: Mapping[str, Scalar],
+    root: ConfigRoot,
+    results: Path,
+) -> Iterator[PlannedCell]:
+    machine = {key: composed.values[key] for key in ("device", "threads")}
+    cells = cells_of(
+        describe_cut(composed),
+        training.hash,
+        training.run(results).path,
+        root,
+        machine,
+    )
+    for kind, cell in cells.items():
+        if composed.values["keep"] == "models":
+            cell = replace(cell, model_to=cell.folder / "model.safetensors")
+        yield PlannedCell(cell, _shown_axes(kind, values))
+
+
+def _shown_axes(kind: str, values: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Axis values without a column of their own that make a difference to this kind of row."""
+    own = {key: value for key, value in values.items() if key not in COLUMNS}
+    if kind == "pruned":
+        return own
+    matter = (*TRAINING_KEYS, "evaluation", *(("recovery",) if kind == "dense_recovered" else ()))
+    return {key: value for key, value in own.items() if key.partition(".")[0] in matter}
+
+
+def _axes(composed: Composed, tokens: Tokens) -> dict[str, tuple[str, ...]]:
+    """Axes of the configuration, each replaced by what was typed for its key."""
+    fixed = {word.partition("=")[0] for word in tokens.overrides}
+    axes: dict[str, tuple[str, ...]] = {}
+    for key, node in composed.values["axes"].items():
+        if key not in fixed and key not in tokens.axes:
+            elements = [text for item in _as_list(node) for text in expand_range(str(item))]
+            axes |= read_tokens([f"{key}={','.join(elements)}"]).axes or {
+                key: (f"{key}={elements[0]}",)
+            }
+    typed = fixed | tokens.axes.keys()
+    if typed & {"rate"}:
+        axes.pop("ratio", None)
+    if typed & {"ratio"}:
+        axes.pop("rate", None)
+    return {**axes, **tokens.axes}
+
+
+def _as_list(node: Any) -> list[Any]:
+    return node if isinstance(node, list) else [node]
+
+
+def _values(point: tuple[str, ...]) -> dict[str, Scalar]:
+    """Axis key → value of one point, numbers as numbers."""
+    values: dict[str, Scalar] = {}
+    for word in point:
+        key, _, text = word.partition("=")
+        try:
+            values[key] = int(text)
+        except ValueError:
+            try:
+                values[key] = float(text)
+            except ValueError:
+                values[key] = text
+    return values
+
+
+def _needed_statistics(points: list[Composed], root: ConfigRoot) -> tuple[str, ...]:
+    needed: set[str] = set()
+    for point in points:
+        needed |= needs_of(point, root)
+    return tuple(sorted(needed))
+
+
+def needs_of(composed: Composed, root: ConfigRoot) -> set[str]:
+    """Statistics that the criterion, and those its allocation consults, must find recorded."""
+    needs: set[str] = set(composed["criterion"].build().needs)
+    for name in composed["allocation"].build().consults:
+        needs |= set(default_part("criterion", name, root).build().needs)
+    return needs

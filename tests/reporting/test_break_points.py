@@ -1,0 +1,73 @@
+import pytest
+
+from swe_cli.records import Row
+from swe_cli.reporting.aggregate import summarise
+from swe_cli.reporting.break_points import BreakPoint, break_point, sentence
+from swe_cli.reporting.summary import Line
+
+from .toys import curve, pruned, upper_bounds
+
+
+def line(rows: list[Row]) -> Line:
+    (only,) = summarise(rows).lines
+    return only
+
+
+def test_the_largest_ratio_below_the_first_that_exceeds() -> None:
+    # 0.4 is over, so that 0.5, which is fine again, does not count.
+    toy = line(upper_bounds({0.2: -0.02, 0.3: 0.009, 0.4: 0.011, 0.5: -0.05, 0.6: 0.2}))
+    assert break_point(toy) == BreakPoint("found", 0.3, 0.4)
+
+
+def test_exactly_the_tolerance_still_holds() -> None:
+    toy = line(upper_bounds({0.2: 0.01, 0.3: 0.02}))
+    assert break_point(toy) == BreakPoint("found", 0.2, 0.3)
+    assert break_point(toy, tolerance=0.009) == BreakPoint("at_once", None, 0.2)
+    assert break_point(toy, tolerance=0.03) == BreakPoint("not_reached", 0.3)
+
+
+def test_each_reference_has_its_own() -> None:
+    toy = line(upper_bounds({0.2: -0.02, 0.3: 0.0}))
+    assert break_point(toy) == BreakPoint("not_reached", 0.3)
+    assert break_point(toy, "dense_recovered") == BreakPoint("found", 0.2, 0.3)
+    assert break_point(toy, before_recovery=True) == BreakPoint("unknown")
+    with pytest.raises(ValueError, match="dense only"):
+        break_point(toy, "dense_recovered", before_recovery=True)
+
+
+def test_nan_is_a_failure_and_a_missing_bound_is_passed_over() -> None:
+    toy = line(
+        [
+            pruned(0.1, 2.0, delta_high=0.0),
+            pruned(0.2, 2.0, delta_high=None),
+            pruned(0.3, 2.0, delta_high=float("nan")),
+        ]
+    )
+    assert break_point(toy) == BreakPoint("found", 0.1, 0.3)
+
+
+def test_before_recovery_reads_its_own_columns() -> None:
+    rows = [pruned(0.1, 2.0, delta_before_recovery_nats=0.5, delta_before_recovery_high=0.6)]
+    assert break_point(line(rows), before_recovery=True) == BreakPoint("at_once", None, 0.1)
+
+
+def test_rates_are_placed_by_the_sparsity_they_achieved() -> None:
+    rows = [
+        pruned(None, 2.0, rate=1.0, sparsity=0.4, delta_high=0.0),
+        pruned(None, 2.0, rate=1.575, sparsity=0.6012, delta_high=0.5),
+    ]
+    assert break_point(line(rows)) == BreakPoint("found", 0.4, 0.6012)
+    assert "holds to 40.0% against dense" in sentence(line(rows))
+
+
+def test_sentences() -> None:
+    # Deltas + 0.005: -0.005, -0.065, -0.155, 0.125, …; against dense recovered, 0.02 more.
+    assert sentence(line(curve())) == (
+        "swe holds to 60% against dense, and fails already at 10% against dense recovered; "
+        "its lowest loss is 1.9100 [1.9050, 1.9150] at 60%."
+    )
+    assert "holds at every cut tried against dense (not reached up to 62.5%)" in sentence(
+        line([pruned(0.625, 2.0)])
+    )
+    bare = pruned(0.1, 2.0, delta_nats=None, delta_recovered_nats=None)
+    assert sentence(line([bare])).startswith("swe was not compared with dense; its lowest loss")

@@ -1,0 +1,110 @@
+import csv
+import random
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from swe_cli.errors import StorageError
+from swe_cli.records import COLUMNS
+from swe_cli.reporting.table import csv_bytes, frame, parquet_bytes, write
+
+from .toys import controls, curve, pruned
+
+
+def read(table: pd.DataFrame) -> list[dict[str, str]]:
+    return list(csv.DictReader(csv_bytes(table).decode().splitlines()))
+
+
+def test_columns_are_the_stable_ones_then_the_axes_by_name() -> None:
+    table = frame([pruned(0.1, 2.0, axes={"z.b": 1, "a.c": "x"})])
+    assert tuple(table.columns) == (*COLUMNS, "a.c", "z.b")
+
+
+def test_controls_come_first_then_criteria_ratios_and_seeds_by_size() -> None:
+    rows = [
+        *curve("swe"),
+        pruned(0.1, 2.0, criterion="magnitude", seed=10),
+        pruned(0.1, 2.0, criterion="magnitude", seed=9),
+        *controls(),
+    ]
+    random.Random(0).shuffle(rows)
+    lines = [(r["kind"], r["criterion"], r["ratio"], r["seed"]) for r in read(frame(rows))]
+    assert lines == [
+        ("dense", "", "", "0"),
+        ("dense_best", "", "", "0"),
+        ("dense_recovered", "", "", "0"),
+        ("dense_averaged", "", "", "0"),
+        ("pruned", "magnitude", "0.1", "9"),
+        ("pruned", "magnitude", "0.1", "10"),
+        *(("pruned", "swe", ratio, "0") for ratio in ("0.1", "0.3", "0.6", "0.8", "0.9")),
+    ]
+
+
+def test_axes_sort_by_size_not_by_spelling_and_before_the_criterion() -> None:
+    rows = [
+        pruned(0.1, 2.0, criterion=criterion, axes={"tracking.every": every})
+        for criterion in ("a", "b")
+        for every in (100, 9)
+    ]
+    lines = [(r["tracking.every"], r["criterion"]) for r in read(frame(rows))]
+    assert lines == [("9", "a"), ("9", "b"), ("100", "a"), ("100", "b")]
+
+
+def test_nulls_are_empty_and_decimals_exact() -> None:
+    line = read(frame([pruned(0.3, 2.0, bits_per_character=None, axes={"x": None})]))[0]
+    assert line["ratio"] == "0.3"
+    assert line["bits_per_character"] == line["rate"] == line["error"] == line["x"] == ""
+
+
+def test_an_axis_of_mixed_types_and_gaps_is_written() -> None:
+    rows = [
+        pruned(0.1, 2.0, axes={"n": 1, "mixed": "all", "on": True}),
+        pruned(0.2, 2.0, axes={"mixed": 2, "on": False}),
+    ]
+    lines = read(frame(rows))
+    assert [line["mixed"] for line in lines] == ["2", "all"]
+    assert [line["n"] for line in lines] == ["", "1"]
+    assert {line["on"] for line in lines} == {"True", "False"}
+    assert parquet_bytes(frame(rows))
+
+
+def test_the_same_rows_in_any_order_are_the_same_bytes(tmp_path: Path) -> None:
+    rows = [*curve("swe"), *curve("magnitude", shift=0.1), *controls()]
+    first = write(frame(rows), tmp_path / "a")
+    second = write(frame([*rows[::-1], rows[0]]), tmp_path / "b")
+    assert [path.name for path in first] == ["table.csv", "table.parquet", "table.md"]
+    for one, other in zip(first, second, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == sorted(
+        path.name for path in first
+    )
+    assert frame([pruned(0.1, 2.0)]).equals(frame([pruned(0.1, 2.0)]))
+    assert csv_bytes(frame(rows)) != csv_bytes(frame(rows[1:]))
+
+
+def test_parquet_reads_back_with_types_and_nulls(tmp_path: Path) -> None:
+    write(frame([*controls(), pruned(0.3, 2.0)]), tmp_path)
+    table = pd.read_parquet(tmp_path / "table.parquet")
+    assert table["ratio"].tolist()[-1] == 0.3
+    assert table["ratio"].isna().tolist() == [True] * 4 + [False]
+    assert table["seed"].dtype == "int64"
+    assert table["criterion"].isna().sum() == 4
+
+
+def test_markdown_says_what_the_interval_is_and_keeps_four_decimals(tmp_path: Path) -> None:
+    failed = pruned(0.9, 2.0, status="failed", error="no | luck\nat all")
+    write(frame([pruned(0.3, 2.0), failed]), tmp_path)
+    text = (tmp_path / "table.md").read_text()
+    assert "95% intervals over the windows" in text.splitlines()[0]
+    assert (
+        "| 0.3 | 0.3000 | 4.0000 | 2.0000 [1.9950, 2.0050] | -0.0700 [-0.0750, -0.0650] |" in text
+    )
+    assert "failed: no \\| luck |" in text
+    assert "at all" not in text
+
+
+def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError):
+        write(frame(controls()), tmp_path / "file")
