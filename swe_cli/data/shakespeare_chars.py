@@ -6,6 +6,7 @@ from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import Literal
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from rich.console import Console
@@ -14,7 +15,7 @@ from rich.progress import Progress
 from swe_cli.data.cache import cache_folder, write_atomically
 from swe_cli.data.sources import StringSource, readable
 from swe_cli.data.text import Text
-from swe_cli.errors import DataError
+from swe_cli.errors import DataError, UsageError
 
 URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 NAME = "tinyshakespeare.txt"
@@ -23,21 +24,28 @@ SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 TIMEOUT_SECONDS = 30
 
 
-def shakespeare_chars(*, path: str | None, holdout: Literal["halves", "whole"]) -> Text:
-    """First 90 % train; ``holdout`` says what the last 10 % is.
+def shakespeare_chars(
+    *, path: str | None, holdout: Literal["halves", "whole"], train_characters: int | None
+) -> Text:
+    """First 90 % train, or the first ``train_characters`` of it; ``holdout``: the last 10 %.
 
     ``halves``: validation, then test. ``whole``: all of it is both, as the SWE paper and nanoGPT
     evaluate. Looked for in ``path``, ``$SWE_DATA_DIR``, the cache, then downloaded. Raises
-    DataError for a file that is not tinyshakespeare and for a download that fails.
+    DataError for a file that is not tinyshakespeare and for a download that fails, UsageError for
+    ``train_characters`` beyond the 90 %.
     """
     source = StringSource(_load(path).decode())
     end = source.characters
     train = int(0.9 * end)
+    if train_characters is not None and not 1 <= train_characters <= train:
+        raise UsageError(f"data.train_characters={train_characters} is not in 1 to {train}.")
     middle = train + (end - train) // 2
     validation, test = (train, middle), (middle, end)
     if holdout == "whole":
         validation = test = (train, end)
-    return Text(source, {"train": (0, train), "validation": validation, "test": test})
+    return Text(
+        source, {"train": (0, train_characters or train), "validation": validation, "test": test}
+    )
 
 
 def _load(path: str | None) -> bytes:
@@ -79,8 +87,12 @@ def _download() -> bytes:
                 bar.update(task, completed=len(received))
                 if len(received) > BYTES:
                     break
+    except HTTPError as error:
+        error.close()
+        raise DataError(f"{URL} answers {error.code} {error.reason}.", _by_hand()) from None
     except (OSError, HTTPException) as error:
-        raise DataError(f"Cannot download {URL}: {error}.", _by_hand()) from error
+        reason = getattr(error, "reason", error)
+        raise DataError(f"Cannot download {URL}: {reason}.", _by_hand()) from error
     if not _genuine(received):
         raise DataError(
             f"{URL} gave {len(received):,} bytes that are not tinyshakespeare ({BYTES:,} bytes).",

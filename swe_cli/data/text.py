@@ -36,7 +36,7 @@ class Text:
 def word_end(text: str) -> int:
     """The last place where a space follows a word: no tokenizer of words joins across it.
 
-    A text without such a place is one long word and ends at its end.
+    A text without such a place (one endless word, or nothing but spaces) ends at its end.
     """
     for index in range(len(text) - 1, 0, -1):
         if text[index] in SPACES and not text[index - 1].isspace():

@@ -158,7 +158,7 @@ def _axes(composed: Composed, tokens: Tokens) -> dict[str, tuple[str, ...]]:
     fixed = {word.partition("=")[0] for word in tokens.overrides}
     axes: dict[str, tuple[str, ...]] = {}
     for key, node in composed.values["axes"].items():
-        if key not in fixed and key not in tokens.axes:
+        if node is not None and key not in fixed and key not in tokens.axes:
             elements = [text for item in _as_list(node) for text in expand_range(str(item))]
             axes |= read_tokens([f"{key}={','.join(elements)}"]).axes or {
                 key: (f"{key}={elements[0]}",)

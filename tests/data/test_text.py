@@ -1,7 +1,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swe_cli.data import sources
@@ -12,6 +12,7 @@ from .toys import text_of
 WORDS = st.text(st.sampled_from("ab é\n\t\u00a0"), max_size=60)
 
 
+@settings(deadline=None)
 @given(train=WORDS, chunk=st.integers(1, 20))
 def test_chunks_are_the_split_and_cut_only_between_words(train: str, chunk: int) -> None:
     with pytest.MonkeyPatch.context() as patch:

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swe_cli.contracts import IGNORED
@@ -20,6 +20,7 @@ def alphabet(length: int) -> str:
     return "".join(chr(0x100 + index) for index in range(length))
 
 
+@settings(deadline=None)
 @given(length=st.integers(2, 80), context=st.integers(1, 20), size=st.integers(1, 5))
 def test_windows_predict_every_token_but_the_first_once(
     length: int, context: int, size: int
