@@ -44,7 +44,7 @@ ConfigDir = Annotated[
     Path | None,
     typer.Option(
         "--config-dir",
-        help="A folder of your own YAMLs, beside your own package; it comes before conf/.",
+        help="A folder of your own YAMLs, beside your own package; it adds to conf/.",
         show_default=False,
     ),
 ]
@@ -75,13 +75,18 @@ def train(
 def prune(
     words: RunWords = None,
     ratio: Annotated[
-        float | None, typer.Option(help="Fraction of the prunable weights to cut.")
+        str | None,
+        typer.Option(metavar="NUMBER", help="Fraction of the prunable weights to cut."),
     ] = None,
     rate: Annotated[
-        float | None,
-        typer.Option(help="The paper's multiplier of a standard deviation (allocation=sigma)."),
+        str | None,
+        typer.Option(
+            metavar="NUMBER",
+            help="The paper's multiplier of a standard deviation (allocation=sigma).",
+        ),
     ] = None,
     config_dir: ConfigDir = None,
+    wait: Wait = False,
     show: Show = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -89,7 +94,8 @@ def prune(
     """Cut a trained run (the newest, unless named), recover, evaluate; keep the pruned model."""
     from swe_cli.commands.prune import prune as command
 
-    _run(command, debug, words, config_dir, ratio=ratio, rate=rate, show=show, quiet=quiet)
+    options = {"ratio": ratio, "rate": rate, "wait": wait, "show": show, "quiet": quiet}
+    _run(command, debug, words, config_dir, **options)
 
 
 @app.command(epilog="Example: swe evaluate train-gpt_nano")
@@ -151,7 +157,7 @@ def generate(
     _run(command, debug, words, config_dir, **options)
 
 
-@app.command()
+@app.command(epilog="Example: swe runs results_dir=/data/results")
 def runs(words: Words = None, debug: Debug = False) -> None:
     """All runs, newest first: kind, status, size."""
     from swe_cli.commands.runs import runs as command
@@ -159,7 +165,7 @@ def runs(words: Words = None, debug: Debug = False) -> None:
     _run(command, debug, words, None)
 
 
-@app.command()
+@app.command(epilog="Example: swe doctor")
 def doctor(words: Words = None, debug: Debug = False) -> None:
     """Versions, device, threads, where data and results live, what is optional and missing."""
     from swe_cli.commands.doctor import doctor as command
@@ -186,6 +192,11 @@ def _run(
     except BrokenPipeError:  # the reader of a pipe left: swe report | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(1) from None
+    except OSError as error:  # a place nobody expected to be refused
+        if debug:
+            traceback.print_exc()
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(SweError(f"{where}{error.strerror or error}.", "Add --debug to see where."))
 
 
 def _fail(error: SweError) -> NoReturn:

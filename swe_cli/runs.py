@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -78,11 +79,8 @@ def commit(temporary: Path, final: Path) -> None:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file atomically."""
-    with storage(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _temporary(path)
+    with _replacing(path) as temporary:
         temporary.write_bytes(data)
-        commit(temporary, path)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -93,30 +91,66 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_tensors(path: Path, tensors: Tensors, metadata: Mapping[str, Any] | None = None) -> None:
     """Write safetensors atomically. ``metadata`` is stored as JSON under the single key ``swe``."""
-    with storage(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _temporary(path)
-        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with _replacing(path) as temporary:
         try:
             save_file(plain, temporary, {"swe": canonical(metadata or {})})
         except SafetensorError as error:  # it wraps the system's error in its own
             raise OSError(str(error)) from error
-        commit(temporary, path)
 
 
 def write_directory(path: Path, files: Mapping[str, Tensors], state: Mapping[str, Any]) -> None:
     """Write a directory of tensor files and ``state.json`` that appears whole or not at all."""
     temporary = _temporary(path)
-    with storage(path):
+    try:
+        with storage(path):
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+        for name, tensors in files.items():
+            write_tensors(temporary / f"{name}.safetensors", tensors)
+        names = [f"{name}.safetensors" for name in files]
+        hashes = {name: sha256(temporary / name) for name in names}
+        write_json(temporary / "state.json", {**state, "files": hashes})
+        remove_directory(path)
+        with storage(path):
+            commit(temporary, path)
+    except StorageError:  # on a full disk, room is what is wanted
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-    for name, tensors in files.items():
-        write_tensors(temporary / f"{name}.safetensors", tensors)
-    hashes = {f"{name}.safetensors": sha256(temporary / f"{name}.safetensors") for name in files}
-    write_json(temporary / "state.json", {**state, "files": hashes})
+        raise
+
+
+def remove_directory(path: Path) -> None:
+    """Remove a directory, if it is there, without ever showing half of it under its name."""
+    if not path.exists():
+        return
+    removed = path.with_name(f".{path.name}.{os.getpid()}.removed.tmp")
     with storage(path):
-        shutil.rmtree(path, ignore_errors=True)
-        commit(temporary, path)
+        shutil.rmtree(removed, ignore_errors=True)
+        os.replace(path, removed)
+        shutil.rmtree(removed)
+
+
+def remove_litter(folder: Path) -> None:
+    """Remove what a killed process left half-written; only the holder of the folder may ask."""
+    for left in list(folder.rglob(".*.tmp")):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A temporary name to write to, which then becomes ``path``; it goes where that fails."""
+    temporary = _temporary(path)
+    with storage(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            commit(temporary, path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def _temporary(path: Path) -> Path:
@@ -152,6 +186,19 @@ def read_json(path: Path) -> Any:
         raise CorruptFileError(
             f"{path} is damaged: {error}.", "Delete it and run the command that made it again."
         ) from None
+
+
+def _read_object(path: Path, *needed: str) -> dict[str, Any]:
+    """A JSON object that holds the keys it must have, or CorruptFileError naming the file."""
+    value = read_json(path)
+    missing = [key for key in needed if not isinstance(value, dict) or key not in value]
+    if missing:
+        raise CorruptFileError(
+            f"{path} is damaged: it holds no {missing[0]}.",
+            "Delete it and run the command that made it again.",
+        )
+    found: dict[str, Any] = value
+    return found
 
 
 def read_tensors(path: Path, expected_sha256: str | None = None) -> Tensors:
@@ -212,13 +259,12 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        config: dict[str, Any] = read_json(self.path / "config.json")
-        return config
+        needed = {"train": ("identity", "paths"), "prune": ("training",)}.get(self.kind, ())
+        return _read_object(self.path / "config.json", *needed)
 
     @property
     def manifest(self) -> dict[str, Any]:
-        manifest: dict[str, Any] = read_json(self.path / "manifest.json")
-        return manifest
+        return _read_object(self.path / "manifest.json", "status", "files")
 
     @property
     def finished(self) -> bool:
@@ -274,14 +320,14 @@ class Run:
         with storage(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(self.path / ".lock", timeout=-1 if wait else 0)
-        try:
-            with storage(self.path):
+        with storage(self.path):
+            try:
                 lock.acquire()
-        except filelock.Timeout:
-            raise RunError(
-                f"{self.name} is held by {self.holder() or 'another process'}.",
-                "Add --wait to wait for it.",
-            ) from None
+            except filelock.Timeout:  # an OSError, too
+                raise RunError(
+                    f"{self.name} is held by {self.holder() or 'another process'}.",
+                    "Add --wait to wait for it.",
+                ) from None
         try:
             since = time.strftime("%Y-%m-%d %H:%M:%S")
             holder = {"process": os.getpid(), "host": platform.node(), "since": since}
@@ -340,6 +386,7 @@ def _version(package: str) -> str | None:
         return None
 
 
+@cache
 def _commit() -> str | None:
     """The commit of the checkout this code runs from; None for an installed package."""
     here = Path(__file__).resolve().parent.parent

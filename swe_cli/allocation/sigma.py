@@ -34,7 +34,13 @@ class Sigma:
 
     def counts_at_rate(self, ranked: RankedScores, rate: float) -> Counts:
         """Counts of the paper's multiplier of a standard deviation."""
-        return ranked.below({name: sigma * rate for name, sigma in _deviations(ranked).items()})
+        return ranked.below(
+            {
+                # σ times rate is rounded in σ's own precision, as the paper's code rounds it.
+                name: float(ranked.scores[name].new_tensor(sigma) * rate)
+                for name, sigma in _deviations(ranked).items()
+            }
+        )
 
 
 def _deviations(ranked: RankedScores) -> dict[str, float]:

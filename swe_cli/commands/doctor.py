@@ -23,7 +23,7 @@ OPTIONAL = {"tokenizers": "tokenizer=bpe: pip install 'swe-cli[bpe]'"}
 def doctor(words: Sequence[str], config_dir: Path | None) -> None:
     """Print versions, device, threads, folders, and what is optional and missing."""
     tokens = read_words("doctor", words, runs=0)
-    results = results_root(compose("report", tokens.overrides).values["results_dir"])
+    results = results_root(compose("doctor", tokens.overrides).values["results_dir"])
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
@@ -62,6 +62,8 @@ def _writable(results: Path) -> str:
     place = results.resolve()
     while not place.exists():
         place = place.parent
+    if not place.is_dir():
+        return "not a folder"
     if not os.access(place, os.W_OK):
         return "read-only"
     return f"{shutil.disk_usage(place).free / 2**30:.0f} GiB free"

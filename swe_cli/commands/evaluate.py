@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from swe_cli.commands.shared import (
+    check_finished,
     chosen_run,
     config_root,
     output,
     print_config,
     pruned_row,
     read_words,
+    training_of,
 )
 from swe_cli.compose import ConfigRoot, compose
 from swe_cli.records import Row
@@ -41,10 +43,11 @@ def _evaluate(
     run: Run, evaluation: Mapping[str, Any], machine: Mapping[str, Any], root: ConfigRoot
 ) -> Row:
     if run.kind == "train":
+        check_finished(run)
         described = {"evaluation": evaluation, "recovery": {"name": "none"}}
         training_hash = identity(run.config["identity"])
         return run_cell(cells_of(described, training_hash, run.path, root, machine)["dense"])
     stored = pruned_row(run)
-    training = Run(run.path.parent / run.config["training"])
+    training = training_of(run)
     weights = run.tensors("model.safetensors")
     return evaluate_model(stored, training, weights, evaluation, root, **machine)

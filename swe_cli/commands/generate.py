@@ -8,13 +8,19 @@ from rich.columns import Columns
 from rich.panel import Panel
 from rich.text import Text
 
-from swe_cli.commands.shared import chosen_run, config_root, output, pruned_row, read_words
+from swe_cli.commands.shared import (
+    chosen_run,
+    config_root,
+    output,
+    pruned_row,
+    read_words,
+    training_of,
+)
 from swe_cli.compose import compose
 from swe_cli.contracts import Tensors
 from swe_cli.errors import RunError, UsageError
 from swe_cli.models.gpt import GPT
 from swe_cli.models.gpt import generate as continue_tokens
-from swe_cli.runs import Run
 from swe_cli.sweeps.build import load_subject, results_root
 
 
@@ -31,10 +37,10 @@ def generate(
     root, tokens = config_root(config_dir), read_words("generate", words, runs=1)
     if not prompt:
         raise UsageError("The prompt is empty.", 'Give a text to continue: --prompt "And"')
-    composed = compose("evaluate", tokens.overrides, root)
+    composed = compose("generate", tokens.overrides, root)
     results = results_root(composed.values["results_dir"])
     run = chosen_run(tokens, results, ("train", "prune"), "Train one: swe train model=gpt_nano")
-    training = Run(run.path.parent / run.config["training"]) if run.kind == "prune" else run
+    training = training_of(run) if run.kind == "prune" else run
     subject = load_subject(training, root, composed.values["device"], composed.values["threads"])
     models: dict[str, Tensors] = {"dense": subject.weights("final")}
     if run.kind == "prune":

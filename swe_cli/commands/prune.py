@@ -7,6 +7,7 @@ from pathlib import Path
 from swe_cli.commands.shared import (
     Stop,
     Watcher,
+    check_finished,
     chosen_run,
     config_root,
     output,
@@ -14,43 +15,48 @@ from swe_cli.commands.shared import (
     read_words,
 )
 from swe_cli.compose import compose
+from swe_cli.errors import UsageError
 from swe_cli.pruning.cut import check_needs
 from swe_cli.reporting.row import print_row
 from swe_cli.runs import Run, identity
 from swe_cli.sweeps.build import results_root
 from swe_cli.sweeps.cells import Watch, run_cell
-from swe_cli.sweeps.plan import cells_of, check_amount, describe_cut, needs_of
+from swe_cli.sweeps.plan import cells_of, check_cut, describe_cut, needs_of
 
 
 def prune(
     words: Sequence[str],
     config_dir: Path | None,
     *,
-    ratio: float | None,
-    rate: float | None,
+    ratio: str | None,
+    rate: str | None,
+    wait: bool,
     show: bool,
     quiet: bool,
 ) -> None:
     """Cut one run once; keep the model, print what it lost."""
-    root, tokens = config_root(config_dir), read_words("prune", words, runs=1)
     amounts = {"ratio": ratio, "rate": rate}
-    added = tuple(f"{key}={value}" for key, value in amounts.items() if value is not None)
-    by_rate = rate is not None and not any(w.startswith("allocation=") for w in tokens.overrides)
-    default = ("allocation=sigma",) if by_rate else ()  # the only one that knows what a rate is
-    composed = compose("prune", (*tokens.overrides, *default, *added), root)
+    options = [f"{key}={value}" for key, value in amounts.items() if value is not None]
+    root, tokens = config_root(config_dir), read_words("prune", [*words, *options], runs=1)
+    overrides = tokens.overrides
+    keys = [word.partition("=")[0] for word in overrides]
+    for key in amounts:
+        if keys.count(key) > 1:
+            raise UsageError(f"The {key} is given twice.", f"Keep one: --{key} or {key}=…")
+    if "rate" in keys and "allocation" not in keys:
+        overrides = (*overrides, "allocation=sigma")  # the only one that knows what a rate is
+    composed = compose("prune", overrides, root)
     console = output()
     if show:
         print_config(console, composed)
         return
-    check_amount(composed.values["ratio"], composed.values["rate"])
+    check_cut(composed)
     results = results_root(composed.values["results_dir"])
     run = chosen_run(tokens, results, ("train",), "Train one: swe train model=gpt_nano")
     training_hash = identity(run.config["identity"])
-    if run.finished:
-        recorded = run.manifest["tracker"]["statistics"]
-        check_needs(
-            composed["criterion"].name, sorted(needs_of(composed, root)), recorded, run.name
-        )
+    check_finished(run)
+    recorded = run.manifest["tracker"]["statistics"]
+    check_needs(composed["criterion"].name, sorted(needs_of(composed, root)), recorded, run.name)
     machine = {key: composed.values[key] for key in ("device", "threads")}
     described = describe_cut(composed)
     cell = cells_of(described, training_hash, run.path, root, machine)["pruned"]
@@ -58,7 +64,7 @@ def prune(
     pruned = Run(results / "runs" / f"prune-{model}-{criterion}-{cell.hash[:8]}")
     cell = replace(cell, model_to=pruned.path / "model.safetensors")
     watcher = Watcher(quiet)
-    with Stop().listening() as stop, watcher.showing(), pruned.hold():
+    with Stop().listening() as stop, watcher.showing(), pruned.hold(wait):
         pruned.begin({"training": run.name, "cell": cell.hash, "cut": dict(cell.config)})
         hook = watcher.recovery(composed["recovery"].options["steps"])
         row = run_cell(cell, Watch(hook, stop))

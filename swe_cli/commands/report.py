@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from swe_cli.commands.present import present
-from swe_cli.commands.shared import chosen_run, config_root, output, read_words
+from swe_cli.commands.shared import chosen_run, config_root, output, read_words, training_of
 from swe_cli.compose import compose
 from swe_cli.errors import RunError
 from swe_cli.records import Row
@@ -22,7 +22,7 @@ def report(words: Sequence[str], config_dir: Path | None, *, quiet: bool) -> Non
     kinds = ANY if tokens.runs else _newest_kinds(results)
     run = chosen_run(tokens, results, kinds, "Make some rows: swe sweep experiment=demo")
     if run.kind == "prune":
-        run = Run(run.path.parent / run.config["training"])
+        run = training_of(run)
     rows = _rows_of_sweep(run) if run.kind == "sweep" else _rows_of_training(run)
     if not rows:
         raise RunError(f"{run.name} has no rows yet.", f"Cut it: swe prune {run.name} --ratio 0.5")

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from swe_cli.commands.shared import output, read_words
 from swe_cli.compose import compose
+from swe_cli.errors import CorruptFileError
 from swe_cli.runs import Run, list_runs
 from swe_cli.sweeps.build import results_root
 
@@ -17,7 +18,7 @@ from swe_cli.sweeps.build import results_root
 def runs(words: Sequence[str], config_dir: Path | None) -> None:
     """Every run with its kind, status, age and size on disk."""
     tokens = read_words("runs", words, runs=0)
-    results = results_root(compose("report", tokens.overrides).values["results_dir"])
+    results = results_root(compose("runs", tokens.overrides).values["results_dir"])
     console, found = output(), list_runs(results)
     if not found:
         console.print(f"No runs in {results / 'runs'}.", markup=False, soft_wrap=True)
@@ -29,8 +30,15 @@ def runs(words: Sequence[str], config_dir: Path | None) -> None:
     for run in found:
         written = (run.path / "manifest.json").stat().st_mtime
         moment = time.strftime("%Y-%m-%d %H:%M", time.localtime(written))
-        table.add_row(run.name, run.status, moment, decimal(_size(run)))
+        table.add_row(run.name, _status(run), moment, decimal(_size(run)))
     console.print(table)
+
+
+def _status(run: Run) -> str:
+    try:
+        return run.status
+    except CorruptFileError:
+        return "damaged"
 
 
 def _size(run: Run) -> int:

@@ -39,10 +39,12 @@ def read_words(command: str, words: Sequence[str], *, runs: int) -> Tokens:
     """The words of a command that takes no axes and at most ``runs`` run names."""
     tokens = read_tokens(words)
     if tokens.axes:
-        key = next(iter(tokens.axes))
+        key, values = next(iter(tokens.axes.items()))
+        if len(values) == 1:
+            raise UsageError(f"An axis of {key} belongs to swe sweep.", f"Write {values[0]}")
         raise UsageError(
             f"{key} is given several values; axes belong to swe sweep.",
-            f"Type: swe sweep {' '.join(map(shlex.quote, words))}"
+            f"Type: swe sweep {shlex.join(words)}"
             if command == "train"
             else f"Give {key} one value.",
         )
@@ -70,14 +72,49 @@ def pruned_row(run: Run) -> Row:
     return Row.from_json(run.manifest["row"])
 
 
+def check_finished(run: Run) -> None:
+    """Raise RunError for a training that has no final weights."""
+    if not run.finished:
+        raise RunError(
+            f"{run.name} is {run.status}: it has no final weights yet.",
+            "Type the command that trains it again: it resumes.",
+        )
+
+
+def training_of(run: Run) -> Run:
+    """The training that a pruned run was cut from. Raises RunError where it is gone."""
+    training = Run(run.path.parent / run.config["training"])
+    if not training.exists:
+        raise RunError(
+            f"{run.name} was cut from {training.name}, which is not in {run.path.parent}.",
+            "Put that folder back, or type the swe train that makes it again.",
+        )
+    return training
+
+
 def chosen_run(tokens: Tokens, results: Path, kinds: tuple[str, ...], otherwise: str) -> Run:
     """The run a user named, else the newest finished one of ``kinds``."""
     if tokens.runs:
-        return find_run(tokens.runs[0], results, kinds)
+        return _named_run(tokens.runs[0], results, kinds)
     for run in list_runs(results, kinds):
         if run.finished:
             return run
-    raise RunError(f"No finished {kinds[0]} run in {results / 'runs'}.", otherwise)
+    raise RunError(f"No finished {' or '.join(kinds)} run in {results / 'runs'}.", otherwise)
+
+
+def _named_run(token: str, results: Path, kinds: tuple[str, ...]) -> Run:
+    try:
+        run = find_run(token, results, kinds)
+    except RunError:
+        run = find_run(token, results)  # of another kind, then; else the better complaint
+        if run.kind in kinds:
+            raise
+    if run.kind not in kinds:
+        wanted = " or ".join(kinds)
+        raise RunError(
+            f"{run.name} is no {wanted} run, which is what is asked for.", "See: swe runs"
+        )
+    return run
 
 
 class Stop:

@@ -39,7 +39,7 @@ def window_losses(model: Model, batches: Iterable[Batch], *, machine: Machine) -
             moved = machine.move(batch)
             with machine.precision():
                 losses = model(moved).losses
-            nats.append(losses.double().sum(dim=1).cpu().numpy())
+            nats.append(losses.cpu().double().sum(dim=1).numpy())
             tokens.append((moved["targets"] != IGNORED).sum(dim=1).cpu().numpy())
     finally:
         module.train(training)
@@ -66,9 +66,9 @@ def random_batches_loss(
     return window_losses(model, drawn, machine=machine).mean_nats
 
 
-def perplexity(loss_nats: float) -> float:
-    """``exp(loss)`` per token; infinite where the exponential overflows."""
-    return math.exp(loss_nats) if loss_nats < 700 else math.inf
+def perplexity(loss_nats: float) -> float | None:
+    """``exp(loss)`` per token; None where the exponential overflows."""
+    return math.exp(loss_nats) if loss_nats < 700 else None
 
 
 def bits_per_character(losses: WindowLosses, characters: int) -> float:

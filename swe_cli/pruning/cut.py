@@ -79,7 +79,7 @@ def check_needs(criterion: str, needs: Sequence[str], recorded: Sequence[str], r
     if missing:
         raise PruningError(
             f"criterion={criterion} needs {', '.join(missing)}, which {run} did not record.",
-            f"Train with: swe train … criteria={criterion}",
+            f"Record it: swe sweep criteria={criterion}, with what {run} was trained with.",
         )
 
 

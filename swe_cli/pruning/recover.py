@@ -1,6 +1,5 @@
 """Training after the cut, with the mask enforced after every step."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -49,7 +48,7 @@ class Recovery:
     ) -> None:
         """Recover ``model`` in place. ``masks`` may be empty: then the dense model just trains on.
 
-        Raises TrainingError, naming the step, for a loss that is not finite.
+        Raises TrainingError, naming the step, for a loss or a gradient that is not finite.
         """
         module = as_module(model)
         module.train()
@@ -68,10 +67,13 @@ class Recovery:
                 context=model.context,
                 seed=derive(seed, "recovery", step),
             )
-            with global_randomness(seed, "recovery_dropout", step):
-                loss = optimizer_step(model, optimizer, [batch], self.gradient_clip, machine)
-            if not math.isfinite(loss):
-                raise TrainingError(f"The loss is {loss} at recovery step {step}.")
+            try:
+                with global_randomness(seed, "recovery_dropout", step):
+                    optimizer_step(model, optimizer, [batch], self.gradient_clip, machine)
+            except FloatingPointError as error:
+                raise TrainingError(
+                    f"The {error} at recovery step {step}.", "Lower recovery.learning_rate."
+                ) from None
             if masks:
                 masking.apply(masks, weights)
             after_step(step)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from scipy.stats import t as student
+from scipy.special import stdtrit  # scipy.stats takes a second to import
 
 
 @dataclass(frozen=True)
@@ -49,5 +49,5 @@ def estimate(
     if not math.isfinite(mean):
         return Estimate(mean, mean, mean, "seeds")
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in means) / (n - 1))
-    half = float(student.ppf(0.975, n - 1)) * deviation / math.sqrt(n)
+    half = float(stdtrit(n - 1, 0.975)) * deviation / math.sqrt(n)
     return Estimate(mean, mean - half, mean + half, "seeds")

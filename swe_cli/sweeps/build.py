@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from swe_cli.compose import Composed, ConfigRoot, Part, default_part, is_path_key, part
-from swe_cli.contracts import Dataset, Model, Tensors
+from swe_cli.contracts import Dataset, Model, Split, Tensors
 from swe_cli.data.tokens import tokenize
 from swe_cli.errors import DataError, RunError
 from swe_cli.machine import Machine, resolve
@@ -21,6 +21,7 @@ from swe_cli.training.loop import as_module
 from swe_cli.training.tracker import statistic_of
 from swe_cli.training.train import Training
 
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 TRAINING_GROUPS = ("model", "data", "tokenizer", "training", "tracking")
 ALWAYS_RECORDED = "weighted_average"  # the dense_averaged control and base=averaged need it
 # These change when results are safe, not what they are.
@@ -60,9 +61,12 @@ class TrainingPlan:
         values, parts = self.composed.values, self.composed.parts
         machine = resolve(values["device"], values["dtype"], values["threads"])
         dataset = load_dataset(parts["data"], parts["tokenizer"])
+        model = _new_model(parts["model"], dataset, values["seed"])
+        for split in SPLITS:  # a split that is too short is refused before anything is written
+            dataset.windows(split, context=model.context, size=1)
         return Training(
             config=self.config,
-            model=_new_model(parts["model"], dataset, values["seed"]),
+            model=model,
             dataset=dataset,
             recipe=parts["training"].build(),
             tracking=parts["tracking"].build(),
@@ -81,6 +85,8 @@ def plan_training(
     """What would be trained, and under which name. Reads the text once, for its hash."""
     values, parts = composed.values, composed.parts
     machine = resolve(values["device"], values["dtype"], values["threads"])
+    for group in ("training", "tracking"):
+        parts[group].build()  # options that cannot be are refused before any work
     dataset = load_dataset(parts["data"], parts["tokenizer"])
     described = {group: _without_paths(parts[group]) for group in TRAINING_GROUPS}
     described["data"]["sha256"] = dataset.sha256
@@ -106,7 +112,15 @@ def _without_paths(chosen: Part) -> dict[str, Any]:
 
 def load_dataset(data: Part, tokenizer: Part) -> Dataset:
     """Text and tokenizer made into token windows; once a process for the same choice."""
-    return _dataset(canonical([data.describe(), tokenizer.describe()]), _Held((data, tokenizer)))
+    described = [data.describe(), tokenizer.describe(), *_file_states(data)]
+    return _dataset(canonical(described), _Held((data, tokenizer)))
+
+
+def _file_states(data: Part) -> list[list[int]]:
+    """Size and time of the files that a text is read from: one that changed is read again."""
+    paths = [Path(v).expanduser() for k, v in data.options.items() if is_path_key(k) and v]
+    states = [path.stat() for path in paths if path.exists()]
+    return [[state.st_size, state.st_mtime_ns] for state in states]
 
 
 class _Held(tuple[Part, Part]):

@@ -7,10 +7,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from swe_cli.compose import ConfigRoot, default_part, part
 from swe_cli.contracts import Evidence, Masks, RankedScores, Tensors, WindowLosses
+from swe_cli.errors import PruningError
 from swe_cli.evaluation.compare import loss_interval, paired_difference
 from swe_cli.evaluation.loss import (
     Evaluation,
@@ -67,8 +69,8 @@ class Cell:
 
     @property
     def done(self) -> bool:
-        kept = self.model_to is None or self.model_to.is_file()
-        return kept and (self.folder / "row.json").is_file()
+        files = [self.folder / "row.json", self.folder / "windows.safetensors", self.model_to]
+        return all(file is None or file.is_file() for file in files)
 
     def row(self) -> Row:
         """The stored row of a cell that is done."""
@@ -107,7 +109,9 @@ def run_cell(cell: Cell, watch: Watch = Watch()) -> Row:
     for kind, reference in cell.reads.items():
         run_cell(reference, Watch(stop=watch.stop))
         references[kind] = reference.windows()
-    subject = _subject(cell.training, cell.root, cell.device, cell.threads)
+    subject = _subject(
+        Run(cell.training), cell.root, cell.device, cell.threads, _written(cell.training)
+    )
     model_weights, measured = _measure(cell, subject, watch)
     row = _row(cell, subject, measured, references)
     started = time.perf_counter()
@@ -241,7 +245,10 @@ def _evaluate(subject: Subject, evaluation: Evaluation) -> WindowLosses:
     windows = subject.dataset.windows(
         evaluation.split, context=subject.model.context, size=evaluation.batch_size
     )
-    return window_losses(subject.model, windows, machine=subject.machine)
+    losses = window_losses(subject.model, windows, machine=subject.machine)
+    if not np.isfinite(losses.nats).all():
+        raise PruningError("The loss of the cut model is not a finite number.")
+    return losses
 
 
 def _random_batches(subject: Subject, evaluation: Evaluation) -> float | None:
@@ -330,8 +337,16 @@ def _build(group: str, described: Mapping[str, Any], root: ConfigRoot) -> Any:
 
 
 @lru_cache(maxsize=1)
-def _subject(training: Path, root: ConfigRoot, device: str, threads: int | None) -> Subject:
-    return load_subject(Run(training), root, device, threads)
+def _subject(
+    training: Run, root: ConfigRoot, device: str, threads: int | None, written: int
+) -> Subject:
+    return load_subject(training, root, device, threads)
+
+
+def _written(training: Path) -> int:
+    """When a run was last finished: one trained again, for one more statistic, is loaded again."""
+    manifest = training / "manifest.json"
+    return manifest.stat().st_mtime_ns if manifest.is_file() else 0
 
 
 class _Clock:

@@ -15,6 +15,7 @@ from swe_cli.compose import (
     expand_range,
     read_tokens,
 )
+from swe_cli.contracts import RateAllocation
 from swe_cli.errors import UsageError
 from swe_cli.records import COLUMNS, Scalar
 from swe_cli.runs import identity
@@ -57,7 +58,7 @@ def plan_sweep(tokens: Tokens, root: ConfigRoot, results: Path) -> SweepPlan:
         for point in product(*axes.values())
     ]
     for _, cell in points:
-        check_amount(cell.values["ratio"], cell.values["rate"])
+        check_cut(cell)
     statistics = _needed_statistics([cell for _, cell in points], root)
     trainings: dict[str, TrainingPlan] = {}
     cells: dict[str, PlannedCell] = {}
@@ -78,11 +79,23 @@ def plan_sweep(tokens: Tokens, root: ConfigRoot, results: Path) -> SweepPlan:
     )
 
 
-def check_amount(ratio: float | None, rate: float | None) -> None:
-    """Exactly one of the two says how much is cut."""
+def check_cut(composed: Composed) -> None:
+    """Exactly one of ratio and rate says how much is cut, and the allocation knows what it is.
+
+    Options that cannot be (``recovery.steps=-1``) are refused here, before any work.
+    """
+    for group in (*CUT_GROUPS, "evaluation"):
+        composed[group].build()
+    ratio, rate = composed.values["ratio"], composed.values["rate"]
     if (ratio is None) == (rate is None):
         raise UsageError(
-            "Say how much to cut: a ratio or a rate, not both.", "For example: --ratio 0.5"
+            "Say how much to cut: a ratio or a rate, not both.", "For example: ratio=0.5"
+        )
+    if rate is not None and not isinstance(composed["allocation"].build(), RateAllocation):
+        raise UsageError(
+            "A rate is a multiple of a standard deviation, which "
+            f"allocation={composed['allocation'].name} does not know.",
+            "Add allocation=sigma, or give a ratio.",
         )
 
 

@@ -2,13 +2,12 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from shutil import rmtree
 
 import torch
 from torch import nn
 
 from swe_cli.contracts import Tensors
-from swe_cli.runs import Run, read_directory, write_directory
+from swe_cli.runs import Run, read_directory, remove_directory, write_directory
 from swe_cli.training.loop import Progress
 from swe_cli.training.tracker import Tracker
 
@@ -39,7 +38,7 @@ def save(
         {"progress": asdict(progress), "tracker": tracker.info()},
     )
     for old in _all(run)[:-KEPT]:
-        rmtree(old)
+        remove_directory(old)
 
 
 @torch.no_grad()
@@ -52,12 +51,14 @@ def restore(
 ) -> Progress:
     """Load the newest whole checkpoint in place, or start afresh where there is none to use.
 
-    A checkpoint that lacks a statistic that is now wanted cannot serve.
+    A checkpoint that lacks a statistic that is now wanted cannot serve, and is dropped: otherwise
+    it would pass for the newest one of the training that starts afresh.
     Raises CorruptFileError, naming the file, for a damaged one.
     """
     for path in reversed(_all(run)):
         files, state = read_directory(path)
         if not set(tracker.statistics) <= set(state["tracker"]["statistics"]):
+            remove_directory(path)
             continue
         for name, parameter in model.named_parameters():
             parameter.copy_(files["model"][name])
@@ -70,7 +71,7 @@ def restore(
 
 def clear(run: Run) -> None:
     """Drop all checkpoints: the run is finished."""
-    rmtree(run.path / "checkpoints", ignore_errors=True)
+    remove_directory(run.path / "checkpoints")
 
 
 def _all(run: Run) -> list[Path]:

@@ -31,8 +31,8 @@ class Progress:
 
     step: int = 0
     best_step: int = 0
-    best_loss_nats: float = math.inf
-    final_loss_nats: float = math.nan
+    best_loss_nats: float | None = None  # None until the first evaluation
+    final_loss_nats: float | None = None
     recent_losses: list[float] = field(default_factory=list)
 
 
@@ -56,7 +56,8 @@ def train(
     ``best`` receives the weights of the lowest validation loss. ``record`` takes one line of
     metrics; ``checkpoint`` saves everything. Losses are nats per token.
 
-    Raises TrainingError, naming the step, for a loss that is not finite.
+    Raises TrainingError, naming the step, for a loss or a gradient that is not finite; the weights
+    are then as the step found them.
     """
     module = as_module(model)
     module.train()
@@ -74,13 +75,11 @@ def train(
             )
             for part in range(recipe.accumulation)
         ]
-        with global_randomness(seed, "dropout", step):
-            loss = optimizer_step(forward, optimizer, batches, recipe.gradient_clip, machine)
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"The loss is {loss} at step {step}; the last good checkpoint is kept.",
-                "Lower training.learning_rate, or set training.gradient_clip=1.0.",
-            )
+        try:
+            with global_randomness(seed, "dropout", step):
+                loss = optimizer_step(forward, optimizer, batches, recipe.gradient_clip, machine)
+        except FloatingPointError as error:
+            raise _stopped(str(error), step) from None
         progress.step = step
         metrics = {"loss_nats": loss, "learning_rate": recipe.rate(step)}
         if _is_spike(loss, progress.recent_losses):
@@ -90,8 +89,10 @@ def train(
             hook.after_step(step, metrics)
         if step % recipe.evaluate_every == 0 or step == recipe.steps:
             validation = validation_loss(model, dataset, recipe.batch_size, machine)
+            if not math.isfinite(validation):
+                raise _stopped(f"validation loss is {validation}", step)
             metrics["validation_loss_nats"] = progress.final_loss_nats = validation
-            if validation < progress.best_loss_nats:
+            if progress.best_loss_nats is None or validation < progress.best_loss_nats:
                 progress.best_loss_nats, progress.best_step = validation, step
                 best.update({n: p.detach().clone() for n, p in module.named_parameters()})
         record({"step": step, **metrics})
@@ -112,7 +113,8 @@ def optimizer_step(
 ) -> float:
     """One update from the mean gradient of ``batches``; returns the mean loss in nats per token.
 
-    A loss that is not finite leaves the weights as they were.
+    Raises FloatingPointError for a loss or a gradient that is not finite; the weights are then as
+    they were.
     """
     total = 0.0
     for batch in batches:
@@ -122,13 +124,23 @@ def optimizer_step(
         loss = losses.sum() / (moved["targets"] != IGNORED).sum() / len(batches)
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.item()
-    if math.isfinite(total):
-        if gradient_clip > 0:
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            nn.utils.clip_grad_norm_(parameters, gradient_clip)
+    norm = _clip(optimizer, gradient_clip)
+    if math.isfinite(total) and math.isfinite(norm):
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
+    if not math.isfinite(total):
+        raise FloatingPointError(f"loss is {total}")
+    if not math.isfinite(norm):
+        raise FloatingPointError(f"norm of the gradient is {norm}")
     return total
+
+
+def _clip(optimizer: torch.optim.Optimizer, largest: float) -> float:
+    """The norm of the whole gradient, which is scaled down to ``largest`` unless that is 0."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    if largest > 0:
+        return float(nn.utils.clip_grad_norm_(parameters, largest))
+    return float(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
 
 
 def validation_loss(model: Model, dataset: Dataset, size: int, machine: Machine) -> float:
@@ -141,6 +153,13 @@ def as_module(model: Model) -> nn.Module:
     """The same object, as the module it also is."""
     assert isinstance(model, nn.Module)
     return model
+
+
+def _stopped(what: str, step: int) -> TrainingError:
+    return TrainingError(
+        f"The {what} at step {step}; the last good checkpoint is kept.",
+        "Lower training.learning_rate, or set training.gradient_clip=1.0.",
+    )
 
 
 def _is_spike(loss: float, recent: list[float]) -> bool:

@@ -52,7 +52,8 @@ class Tracker:
     """Feeds statistics after every observed optimizer step; memory does not grow with steps.
 
     ``weights``: the live parameters by name. ``followed``: the part of them that the sample draws
-    from (the prunable matrices), by prunable name.
+    from (the prunable matrices), by prunable name. Raises UsageError where nothing would be
+    observed: an average of nothing is zero everywhere, and would cut anything.
     """
 
     def __init__(
@@ -68,6 +69,12 @@ class Tracker:
     ) -> None:
         self.weights, self.statistics, self.tracking = weights, statistics, tracking
         self.every = tracking.interval(steps_per_epoch)
+        if tracking.start + self.every > steps:
+            raise UsageError(
+                f"tracking.every={tracking.every} ({self.every} steps) from tracking.start="
+                f"{tracking.start} observes nothing in training.steps={steps}.",
+                "Lower tracking.every or tracking.start.",
+            )
         self.count, self.total_weight = 0, 0.0
         self._followed = followed
         self._sample_every = max(1, steps // SAMPLE_POINTS)

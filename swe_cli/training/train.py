@@ -12,7 +12,7 @@ import torch
 from swe_cli.contracts import Dataset, Model, Statistic, Tensors
 from swe_cli.errors import Interrupted, RunError
 from swe_cli.machine import Machine
-from swe_cli.runs import Run, storage, write_bytes, write_tensors
+from swe_cli.runs import Run, remove_litter, storage, write_bytes, write_tensors
 from swe_cli.training import checkpoint
 from swe_cli.training.loop import Hook, Progress, as_module, train
 from swe_cli.training.recipe import Recipe
@@ -65,6 +65,7 @@ def train_run(
     optimizer = training.recipe.build_optimizer(model.parameters())
     best: Tensors = {}
     run.begin(training.config)
+    remove_litter(run.path)
     progress = checkpoint.restore(run, model, optimizer, tracker, best)
     started, resumed_at = time.perf_counter(), progress.step
     metrics = _Metrics(run.path / "metrics.jsonl", progress.step)
@@ -112,7 +113,7 @@ def _write_results(run: Run, weights: Tensors, best: Tensors, tracker: Tracker) 
     write_tensors(run.path / "trajectory.safetensors", tracker.tensors(), tracker.info())
 
 
-def _results(progress: Progress) -> dict[str, float | int]:
+def _results(progress: Progress) -> dict[str, float | int | None]:
     return {
         "steps": progress.step,
         "best_step": progress.best_step,

@@ -1,0 +1,284 @@
+"""Bad input: one sentence, the next thing to type, the right exit code, never a traceback."""
+
+import os
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from swe_cli.runs import Run
+
+USAGE, FAILED = 2, 1
+
+
+def refused(result, code, *said):
+    """The complaint of a command: short, on stderr, with the exit code promised."""
+    text = " ".join(result.stderr.split())
+    assert result.exit_code == code, result.output
+    assert all(words in text for words in said), text
+    assert "Traceback" not in text
+    assert result.stdout == ""
+    return text
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        ("train modle=gpt_nano", USAGE, "Did you mean model? Write model=…"),
+        ("train model=gpt_nanno", USAGE, "Did you mean gpt_nano? Choose one of: gpt_nano"),
+        ("train model.layers=abc", USAGE, "should be an integer. Write model.layers=10"),
+        ("train seeds=0,1", USAGE, "axes belong to swe sweep. Type: swe sweep seeds=0,1"),
+        ("train seeds=0", USAGE, "belongs to swe sweep. Write seed=0"),
+        ("train some-run", USAGE, "swe train takes no run; 'some-run' is left over"),
+        ("train device=nonsense", USAGE, "is not a device. Try cpu"),
+        ("train device=cuda:99", USAGE, "is not present on this machine. Try device=cpu"),
+        ("train threads=0", USAGE, "threads=0 must be at least 1"),
+        (
+            "sweep ratios=0.5 criteria=swe recovery.steps=-1",
+            USAGE,
+            "recovery.steps must not be negative",
+        ),
+        (
+            "sweep ratios=0.5 criteria=swe training.steps=1,0",
+            USAGE,
+            "training.steps=0 must be at least 1",
+        ),
+        ("train training.steps=0", USAGE, "training.steps=0 must be at least 1"),
+        ("train data.train_characters=0", USAGE, "must be at least 1"),
+        ("train data=text_file", USAGE, "data.path is needed. Add data.path=…"),
+        ("train data=text_file data.path=gone.txt", FAILED, "There is no file gone.txt"),
+        ("train data=text_file data.path=.", FAILED, "is a directory"),
+        ("train --config-dir gone", USAGE, "gone is not a folder"),
+        ("train --wrong", USAGE, "No such option: --wrong"),
+        ("prune", USAGE, "Say how much to cut"),
+        ("prune --ratio 0.5 --rate 1", USAGE, "a ratio or a rate, not both"),
+        ("prune --ratio 1", USAGE, "ratio=1 is not in [0, 1)"),
+        ("prune --ratio -0.1", USAGE, "is not in [0, 1)"),
+        ("prune --ratio nan", USAGE, "is not a finite number"),
+        ("prune --rate inf", USAGE, "is not a finite number"),
+        ("prune --ratio half", USAGE, "should be a number"),
+        ("prune --ratio 0.1,0.2", USAGE, "axes belong to swe sweep"),
+        ("prune --ratio 0.5 ratio=0.6", USAGE, "The ratio is given twice"),
+        ("prune --rate 1 allocation=global", USAGE, "Add allocation=sigma"),
+        ("prune --ratio 0.5 model=gpt_small", USAGE, "It belongs to swe train and swe sweep"),
+        ("prune --ratio 0.5 experiment=demo", USAGE, "Type: swe sweep experiment=demo"),
+        ("prune a b --ratio 0.5", USAGE, "takes one run; 'b' is left over"),
+        ("prune nobody --ratio 0.5", FAILED, "is called 'nobody'. List them: swe runs"),
+        ("prune --ratio 0.5", FAILED, "No finished train run"),
+        ("sweep some-run", USAGE, "swe sweep takes no run"),
+        ("sweep ratios=0.9..0.1", USAGE, "descends. Write 0.1..0.9"),
+        ("sweep ratios=0.1..0.9..0", USAGE, "step of a range must be positive"),
+        ("sweep ratios=", USAGE, "names no value"),
+        ("sweep ratios=0.1,1", USAGE, "ratio=1 is not in [0, 1)"),
+        ("sweep ratios=0.1 rates=1", USAGE, "a ratio or a rate, not both"),
+        ("sweep rates=1,2", USAGE, "allocation=global does not know. Add allocation=sigma"),
+        ("sweep criteria=swe,magnitde", USAGE, "Did you mean magnitude?"),
+        ("evaluate", FAILED, "No finished train or prune run"),
+        ("evaluate nobody", FAILED, "is called 'nobody'"),
+        ("report", FAILED, "Make some rows: swe sweep experiment=demo"),
+        ("report nobody", FAILED, "is called 'nobody'"),
+        ("generate --prompt And", FAILED, "Train one: swe train"),
+        ("generate --length 0", USAGE, "--length"),
+        ("runs extra=1", USAGE, "extra is not a key of swe runs"),
+        ("doctor some-run", USAGE, "swe doctor takes no run"),
+        ("trian", USAGE, "No such command 'trian'"),
+    ],
+)
+def test_words(swe, line, code, said):
+    refused(swe(*line.split()), code, said)
+    assert not Path("results").exists()
+
+
+def test_a_model_that_cannot_be_leaves_no_run(swe):
+    refused(swe("train", "model.heads=3"), USAGE, "is not a multiple of model.heads=3")
+    assert "No runs" in swe("runs").stdout
+
+
+def test_an_empty_prompt(swe):
+    refused(swe("generate", "--prompt", ""), USAGE, "The prompt is empty")
+
+
+def test_runs_of_an_empty_root_are_not_an_error(swe):
+    assert swe("runs").exit_code == 0
+    assert "swe sweep experiment=demo" in swe("runs").stdout
+
+
+# Text
+
+
+TEXT = "In the beginning was the word. " * 100
+SMALL = [
+    "model.layers=1",
+    "model.heads=2",
+    "model.width=16",
+    "model.context=16",
+    "training.steps=1",
+    "training.batch_size=2",
+    "data=text_file",
+]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is empty"),
+        ("é".encode("latin-1") * 500, "is not UTF-8: byte 0"),
+        (b"too short", "needs 17. Lower model.context"),
+        (TEXT[:200].encode(), "The validation split"),
+    ],
+)
+def test_texts_that_cannot_be_used_leave_no_run(swe, tmp_path, content, said):
+    (tmp_path / "text.txt").write_bytes(content)
+    refused(swe("train", *SMALL, "data.path=text.txt"), FAILED, said)
+    assert "No runs" in swe("runs").stdout
+
+
+@pytest.mark.parametrize("name", ["a b.txt", "a=b.txt", "a, (b).txt", "été.txt", "it's ${x}.txt"])
+def test_a_path_with_signs_in_it_works(swe, tmp_path, name):
+    (tmp_path / name).write_text(TEXT, encoding="utf-8")
+    trained = swe("train", "-q", *SMALL, f"data.path={name}")
+    assert trained.exit_code == 0, trained.output
+    pruned = swe("prune", "-q", "--ratio", "0.5", "recovery=none", trained.stdout.split()[0])
+    assert pruned.exit_code == 0, pruned.output
+
+
+def test_home_is_expanded(swe, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "text.txt").write_text(TEXT)
+    assert swe("train", "-q", *SMALL, "data.path=~/text.txt").exit_code == 0
+
+
+def test_a_text_that_changed_is_refused(swe, tmp_path):
+    (tmp_path / "text.txt").write_text(TEXT)
+    run = swe("train", "-q", *SMALL, "data.path=text.txt").stdout.split()[0]
+    (tmp_path / "text.txt").write_text(TEXT + "More.")
+    assert run not in swe("train", "-q", *SMALL, "data.path=text.txt").stdout
+    refused(swe("evaluate", run, "evaluation.batch_size=7"), FAILED, "has changed")
+
+
+# Places
+
+
+def test_a_results_root_that_is_a_file(swe, tmp_path, tiny_words):
+    (tmp_path / "taken").write_text("")
+    said = ("taken", "Not a directory", "results_dir=PATH")
+    refused(swe("train", "-q", *tiny_words, "results_dir=taken"), FAILED, *said)
+    assert "not a folder" in swe("doctor", "results_dir=taken").stdout
+
+
+def test_a_results_root_that_is_read_only(swe, tiny_words, monkeypatch):
+    def refuse(*args, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    refused(swe("train", "-q", *tiny_words), FAILED, "Cannot write", "Permission denied")
+
+
+def test_a_refusal_nobody_foresaw_is_still_a_sentence(swe, monkeypatch):
+    def refuse(*args, **options):
+        raise OSError(28, "No space left on device", "somewhere")
+
+    monkeypatch.setattr("swe_cli.commands.runs.list_runs", refuse)
+    refused(swe("runs"), FAILED, "somewhere: No space left on device")
+
+
+# Runs
+
+
+def test_a_prefix_of_two_runs_is_ambiguous(swe, own_run):
+    shutil.copytree(own_run.path, own_run.path.with_name(own_run.name + "x"))
+    prefix = own_run.name[:-1]
+    refused(swe("prune", prefix, "--ratio", "0.5"), FAILED, "could be", "Type more.")
+    assert swe("evaluate", own_run.name).exit_code == 0  # a whole name is never ambiguous
+
+
+def test_a_run_of_another_kind(swe, own_run):
+    for name in (own_run.pruned, own_run.pruned_path):
+        refused(swe("prune", name, "--ratio", "0.5"), FAILED, "is no train run", "swe runs")
+
+
+@pytest.mark.parametrize("command", ["prune --ratio 0.4", "evaluate", "generate"])
+def test_an_unfinished_run(swe, own_run, command):
+    manifest = own_run.path / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"status": "done"', '"status": "running"'))
+    name, *options = command.split()
+    shutil.rmtree(own_run.results / "runs" / "cells")
+    refused(swe(name, own_run.name, *options), FAILED, "is stopped: it has no final weights")
+    assert swe("runs").stdout.count("stopped") == 1
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"{}", b"[]", b"\xff"])
+@pytest.mark.parametrize("file", ["manifest.json", "config.json"])
+@pytest.mark.parametrize("kind", ["train", "prune"])
+def test_damaged_descriptions_are_named(swe, own_run, kind, file, damage):
+    path = own_run.path if kind == "train" else own_run.pruned_path
+    (path / file).write_bytes(damage)
+    for command in ("evaluate", "generate"):
+        refused(swe(command, path.name), FAILED, str(path / file), "damaged")
+    assert swe("runs").exit_code == 0
+    if kind == "train":
+        refused(swe("prune", path.name, "--ratio", "0.4"), FAILED, str(path / file))
+
+
+@pytest.mark.parametrize("kind", ["train", "prune"])
+def test_truncated_weights_are_named(swe, own_run, kind):
+    path = (own_run.path if kind == "train" else own_run.pruned_path) / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+    shutil.rmtree(own_run.results / "runs" / "cells")
+    for command in ("evaluate", "generate"):
+        refused(swe(command, path.parent.name), FAILED, str(path), "truncated or was changed")
+
+
+def test_a_pruned_run_whose_training_is_gone(swe, own_run):
+    shutil.rmtree(own_run.path)
+    for command in ("evaluate", "generate", "report"):
+        said = f"{own_run.pruned} was cut from {own_run.name}, which is not in"
+        refused(swe(command, own_run.pruned), FAILED, said)
+
+
+def test_a_statistic_that_was_not_recorded_is_found_before_any_work(swe, own_run):
+    before = sorted(os.listdir(own_run.results / "runs"))
+    result = swe("prune", own_run.name, "--ratio", "0.5", "criterion=swe_mean")
+    refused(result, FAILED, "criterion=swe_mean needs mean", "swe sweep criteria=swe_mean")
+    assert sorted(os.listdir(own_run.results / "runs")) == before
+
+
+def test_a_prompt_outside_the_vocabulary(swe, own_run):
+    refused(swe("generate", own_run.name, "--prompt", "Жук"), FAILED, "does not hold 'Ж'")
+
+
+def test_a_run_that_is_held(swe, own_run, tiny_words):
+    """The second process is told who holds the run; with --wait it waits until it is let go."""
+    manifest = own_run.path / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"status": "done"', '"status": "running"'))
+    held, let_go = threading.Event(), threading.Event()
+
+    def hold():
+        with Run(own_run.path).hold():
+            held.set()
+            let_go.wait(60)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    try:
+        assert held.wait(10)
+        said = (f"{own_run.name} is held by process {os.getpid()}", "Add --wait")
+        refused(swe("train", "-q", *tiny_words), FAILED, *said)
+        assert "running" in swe("runs").stdout
+        started = time.monotonic()
+        threading.Timer(0.5, let_go.set).start()
+        waited = swe("train", "-q", "--wait", *tiny_words)
+    finally:
+        let_go.set()
+        holder.join()
+    assert waited.exit_code == 0, waited.output
+    assert waited.stdout.startswith(own_run.name)
+    assert time.monotonic() - started >= 0.5
+
+
+def test_debug_shows_where(swe):
+    shown = swe("train", "--debug", "modle=x")
+    assert shown.exit_code == USAGE
+    assert "modle is not a key" in shown.stderr

@@ -1,0 +1,55 @@
+"""The commands on a tiny run: what they print and leave behind."""
+
+import json
+
+from safetensors.torch import load_file
+
+
+def test_prune_takes_the_newest_training_and_cuts_exactly_half(own_run):
+    tensors = load_file(own_run.pruned_path / "model.safetensors")
+    cut = {n: t for n, t in tensors.items() if n.startswith("layers.") and t.dim() == 2}
+    zeros = sum(int((t == 0).sum()) for t in cut.values())
+    assert zeros == sum(t.numel() for t in cut.values()) // 2
+
+
+def test_a_rate_alone_means_the_paper_s_allocation(swe, own_run):
+    made = swe("prune", "-q", "--rate", "0.5", "recovery=none", own_run.name)
+    assert made.exit_code == 0, made.output
+    name = made.stdout.split()[0]
+    stored = json.loads((own_run.results / "runs" / name / "config.json").read_text())
+    assert stored["cut"]["allocation"] == {"name": "sigma"}
+    assert stored["cut"]["rate"] == 0.5
+
+
+def test_a_run_is_found_by_prefix_by_its_tail_and_by_path(swe, own_run):
+    for token in (own_run.name[:-2], own_run.name.removeprefix("train-"), own_run.path):
+        shown = swe("evaluate", token)
+        assert shown.exit_code == 0, shown.output
+        assert shown.stdout.split()[0] == own_run.name
+
+
+def test_options_work_in_any_position(swe, own_run):
+    for words in (["--ratio", "0.5", own_run.name], [own_run.name, "--ratio=0.5"], ["ratio=0.5"]):
+        made = swe("prune", "-q", *words, "recovery.steps=2")
+        assert made.exit_code == 0, made.output
+        assert made.stdout.split()[0] == own_run.pruned
+
+
+def test_dense_and_pruned_text_side_by_side(swe, own_run):
+    shown = swe("generate", own_run.pruned, "--prompt", "And", "--length", 5).stdout
+    assert "dense" in shown
+    assert "50 % cut" in shown
+    assert shown.count("And") == 2
+    assert max(map(len, shown.splitlines())) <= 80
+    assert shown == swe("generate", own_run.pruned, "--prompt", "And", "--length", 5).stdout
+
+
+def test_runs_are_listed_newest_first(swe, own_run):
+    lines = swe("runs").stdout
+    assert lines.index(own_run.pruned) < lines.index(own_run.name)
+
+
+def test_doctor_names_places(swe, tmp_path):
+    shown = swe("doctor").stdout
+    assert str(tmp_path / "cache") in shown.replace("\n", "")
+    assert "threads" in shown

@@ -1,0 +1,44 @@
+"""Help: quick, complete, with an example for every command."""
+
+import subprocess
+import sys
+
+import pytest
+
+from swe_cli.app import app
+
+NAMES = [command.callback.__name__ for command in app.registered_commands]
+
+
+def test_help_imports_neither_torch_nor_hydra():
+    code = (
+        "import sys\n"
+        "from typer.testing import CliRunner\n"
+        "from swe_cli.app import app\n"
+        "assert CliRunner().invoke(app, ['--help']).exit_code == 0\n"
+        "assert CliRunner().invoke(app, ['sweep', '--help']).exit_code == 0\n"
+        "heavy = {'torch', 'hydra', 'omegaconf', 'numpy', 'pandas', 'scipy', 'matplotlib'}\n"
+        "print(sorted(heavy & sys.modules.keys()))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_says_what_it_does_and_shows_an_example(swe, name):
+    shown = swe(name, "--help")
+    command = next(c for c in app.registered_commands if c.callback.__name__ == name)
+    assert shown.exit_code == 0
+    assert command.callback.__doc__.split("\n")[0].split(":")[0][:30] in shown.output
+    assert f"Example: swe {name}" in " ".join(shown.output.split())
+
+
+def test_no_words_at_all_show_the_help(swe):
+    assert all(name in swe().output for name in NAMES)
+
+
+@pytest.mark.parametrize("name", ["train", "prune", "sweep", "evaluate"])
+def test_the_configuration_can_be_looked_at(swe, name):
+    shown = swe(name, "--cfg")
+    assert shown.exit_code == 0
+    assert "results_dir: null" in shown.output

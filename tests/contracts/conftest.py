@@ -1,0 +1,50 @@
+"""Toys that every contract is tried on: a small model, its weights, a short life of them."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from swe_cli.compose import ConfigRoot, default_part, part, shipped_conf
+
+ROOT = ConfigRoot()
+VOCABULARY = 11
+SMALL_GPT = {"layers": 2, "heads": 2, "width": 8, "context": 6}
+
+
+def names(group: str) -> list[str]:
+    """Every choice of a group: a new YAML is tested the moment it exists."""
+    return sorted(path.stem for path in (shipped_conf() / group).glob("*.yaml"))
+
+
+def small_model(name: str):
+    """The model of a YAML, made small where its sizes go by the usual names."""
+    options = default_part("model", name, ROOT).options
+    smaller = {key: value for key, value in SMALL_GPT.items() if key in options}
+    torch.manual_seed(0)
+    return part("model", name, smaller, ROOT).build(VOCABULARY)
+
+
+def built(group: str, name: str, *runtime):
+    return default_part(group, name, ROOT).build(*runtime)
+
+
+@pytest.fixture
+def life():
+    """Weights, five observations of them, and every statistic of those."""
+    generator = torch.Generator().manual_seed(7)
+    shapes = {"a": (4, 6), "b": (5,), "c": (3, 2)}
+    weights = {n: torch.randn(s, generator=generator) for n, s in shapes.items()}
+    observations = []
+    for _ in range(5):
+        weights = {
+            n: w + 0.1 * torch.randn(w.shape, generator=generator) for n, w in weights.items()
+        }
+        observations.append(weights)
+    trajectory = {}
+    for name in names("statistic"):
+        statistic = built("statistic", name, observations[0])
+        for index, observed in enumerate(observations, 1):
+            statistic.update(observed, index, index / (index * (index + 1) / 2))
+        trajectory[name] = {n: t.clone() for n, t in statistic.state().items()}
+    return SimpleNamespace(observations=observations, weights=weights, trajectory=trajectory)

@@ -1,0 +1,61 @@
+import pytest
+import torch
+
+from swe_cli.compose import ConfigRoot, default_part
+from swe_cli.contracts import Evidence
+
+WEIGHTS = {"a": torch.tensor([[1.0, -2.0], [0.0, 3.0]]), "b": torch.tensor([-5.0, 4.0])}
+AVERAGES = {"a": torch.tensor([[-4.0, 0.5], [2.0, 0.0]]), "b": torch.tensor([1.0, -1.0])}
+MEANS = {"a": torch.tensor([[9.0, -8.0], [7.0, -6.0]]), "b": torch.tensor([5.0, -3.0])}
+EVIDENCE = Evidence(WEIGHTS, {"weighted_average": AVERAGES, "mean": MEANS}, seed=3)
+
+
+def scores(name: str, evidence: Evidence = EVIDENCE):
+    return default_part("criterion", name, ConfigRoot()).build().score(evidence)
+
+
+@pytest.mark.parametrize(
+    ("name", "source"), [("swe", AVERAGES), ("swe_mean", MEANS), ("magnitude", WEIGHTS)]
+)
+def test_the_score_is_the_absolute_value_of_its_own_source(name, source):
+    found = scores(name)
+    assert list(found) == ["a", "b"]
+    for key, tensor in source.items():
+        assert torch.equal(found[key], tensor.abs())
+    assert torch.equal(WEIGHTS["a"], torch.tensor([[1.0, -2.0], [0.0, 3.0]]))  # not in place
+
+
+@pytest.mark.parametrize(
+    ("name", "needs"),
+    [("swe", ("weighted_average",)), ("swe_mean", ("mean",)), ("magnitude", ()), ("random", ())],
+)
+def test_what_a_criterion_needs(name, needs):
+    assert tuple(default_part("criterion", name, ConfigRoot()).build().needs) == needs
+
+
+def test_random_scores_come_from_the_seed_and_the_tensors_name():
+    first, again = scores("random"), scores("random")
+    assert all(torch.equal(first[name], again[name]) for name in WEIGHTS)
+    assert {name: score.shape for name, score in first.items()} == {
+        name: weight.shape for name, weight in WEIGHTS.items()
+    }
+    other = scores("random", Evidence(WEIGHTS, seed=4))
+    assert not torch.equal(first["a"], other["a"])
+    twins = {"a": torch.zeros(8), "b": torch.zeros(8)}
+    drawn = scores("random", Evidence(twins, seed=3))
+    assert not torch.equal(drawn["a"], drawn["b"])
+
+
+def test_random_scores_do_not_depend_on_the_weights_or_on_what_else_draws():
+    torch.rand(5)
+    changed = {name: weight + 1 for name, weight in WEIGHTS.items()}
+    found = scores("random", Evidence(changed, seed=3))
+    assert all(torch.equal(found[name], scores("random")[name]) for name in WEIGHTS)
+
+
+def test_random_scores_are_uniform():
+    drawn = scores("random", Evidence({"a": torch.zeros(20_000)}))["a"]
+    assert drawn.min() >= 0
+    assert drawn.max() < 1
+    assert drawn.mean().item() == pytest.approx(0.5, abs=0.01)
+    assert drawn.std().item() == pytest.approx(12**-0.5, abs=0.01)

@@ -1,0 +1,115 @@
+import numpy as np
+import pytest
+from scipy.stats import bootstrap
+
+from swe_cli.contracts import WindowLosses
+from swe_cli.errors import SweError
+from swe_cli.evaluation import compare
+from swe_cli.evaluation.compare import loss_interval, paired_difference
+
+COUNT = 60
+
+
+def losses(seed=0, count=COUNT, shift=0.0):
+    """Windows of 16 tokens, the last of 5, around 2 nats a token."""
+    random = np.random.default_rng(seed)
+    tokens = np.full(count, 16)
+    tokens[-1] = 5
+    return WindowLosses(tokens * (2.0 + shift + 0.3 * random.standard_normal(count)), tokens)
+
+
+def of_scipy(nats, tokens):
+    found = bootstrap(
+        (nats, tokens),
+        lambda n, t, axis: n.sum(axis=axis) / t.sum(axis=axis),
+        paired=True,
+        vectorized=True,
+        n_resamples=9_999,
+        method="percentile",
+        rng=np.random.default_rng(1),
+    )
+    return found.confidence_interval
+
+
+def test_the_interval_is_the_percentile_bootstrap_of_scipy():
+    one = losses()
+    found, expected = loss_interval(one), of_scipy(one.nats, one.tokens)
+    width = expected.high - expected.low
+    assert found.mean == one.mean_nats
+    assert found.low == pytest.approx(expected.low, abs=0.05 * width)
+    assert found.high == pytest.approx(expected.high, abs=0.05 * width)
+
+
+def test_a_difference_is_paired_window_by_window():
+    dense = losses()
+    noise = 0.01 * np.random.default_rng(3).standard_normal(COUNT)
+    pruned = WindowLosses(dense.nats + dense.tokens * (0.05 + noise), dense.tokens)
+    found = paired_difference(pruned, dense)
+    expected = of_scipy(pruned.nats - dense.nats, dense.tokens)
+    assert found.mean == pytest.approx(pruned.mean_nats - dense.mean_nats)
+    assert found.low == pytest.approx(expected.low, abs=0.0002)
+    assert found.high == pytest.approx(expected.high, abs=0.0002)
+    # Unpaired, the spread between windows would hide it.
+    unpaired = loss_interval(pruned).high - loss_interval(pruned).low
+    assert found.high - found.low < 0.1 * unpaired
+    assert 0 < found.low < found.mean < found.high
+
+
+def test_no_difference_is_exactly_zero():
+    assert paired_difference(losses(), losses()) == (0.0, 0.0, 0.0)
+
+
+def test_the_same_comparison_gives_the_same_interval():
+    assert loss_interval(losses()) == loss_interval(losses())
+    reverse = paired_difference(losses(1), losses(0))
+    there = paired_difference(losses(0), losses(1))
+    assert there.mean == -reverse.mean
+    assert (there.low, there.high) == pytest.approx((-reverse.high, -reverse.low))
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 3, 57])
+def test_resamples_may_be_drawn_in_pieces(pieces, monkeypatch):
+    one = losses()
+    expected = of_scipy(one.nats, one.tokens)
+    width = expected.high - expected.low
+    rows = -(-compare.RESAMPLES // pieces)
+    monkeypatch.setattr(compare, "CHUNK_BYTES", rows * 8 * COUNT)
+    drawn = [(counts.shape, counts.sum(axis=1)) for counts in compare._resamples(COUNT, 9_999)]
+    assert len(drawn) == pieces
+    assert sum(shape[0] for shape, _ in drawn) == 9_999
+    assert all((total == COUNT).all() for _, total in drawn)
+    found = loss_interval(one)
+    assert found.low == pytest.approx(expected.low, abs=0.05 * width)
+    assert found.high == pytest.approx(expected.high, abs=0.05 * width)
+
+
+def test_pieces_are_not_the_same_resamples_again(monkeypatch):
+    monkeypatch.setattr(compare, "CHUNK_BYTES", 100 * 8 * COUNT)
+    first, second, *_ = compare._resamples(COUNT, 9_999)
+    assert not np.array_equal(first, second)
+
+
+def test_even_windows_larger_than_a_piece_are_drawn(monkeypatch):
+    monkeypatch.setattr(compare, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(compare, "RESAMPLES", 50)
+    found = loss_interval(losses())
+    assert found.low < found.mean < found.high
+
+
+def test_the_last_window_counts_by_its_tokens():
+    even = WindowLosses(np.array([16.0] * 9 + [50.0]), np.array([16] * 9 + [5]))
+    assert loss_interval(even).mean == pytest.approx((9 * 16 + 50) / (9 * 16 + 5))
+
+
+def test_one_window_has_no_spread():
+    one = WindowLosses(np.array([3.0]), np.array([2]))
+    assert loss_interval(one) == (1.5, 1.5, 1.5)
+
+
+def test_different_windows_are_not_compared():
+    with pytest.raises(SweError, match="different windows"):
+        paired_difference(losses(count=60), losses(count=61))
+    shifted = losses()
+    moved = WindowLosses(shifted.nats, shifted.tokens[::-1].copy())
+    with pytest.raises(SweError, match="different windows"):
+        paired_difference(moved, shifted)

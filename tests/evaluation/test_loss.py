@@ -1,0 +1,132 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from training.toys import MACHINE, dataset, gpt
+
+from swe_cli.contracts import IGNORED, WindowLosses
+from swe_cli.errors import UsageError
+from swe_cli.evaluation.loss import (
+    Evaluation,
+    bits_per_character,
+    perplexity,
+    random_batches_loss,
+    window_losses,
+)
+from swe_cli.seeds import derive
+
+DATA = dataset()
+CONTEXT = 16
+
+
+def full_pass(model, size=4, machine=MACHINE):
+    return window_losses(model, DATA.windows("test", context=CONTEXT, size=size), machine=machine)
+
+
+def model_of(**options):
+    return gpt(DATA.vocabulary_size, initialization="torch", **options)
+
+
+def by_hand(model):
+    """Token by token: what came before it in its window, softmax in float64, and its −log p."""
+    tokens = [int(token) for token in DATA.tokens["test"]]
+    losses = []
+    for position in range(1, len(tokens)):
+        first = (position - 1) // CONTEXT * CONTEXT
+        window = torch.tensor([tokens[first:position]])
+        logits = model({"tokens": window, "targets": window}).logits[0, -1].double()
+        losses.append((torch.logsumexp(logits, 0) - logits[tokens[position]]).item())
+    return losses
+
+
+def test_the_full_pass_is_the_naive_loop_token_by_token():
+    model = model_of().eval()
+    expected = by_hand(model)
+    found = full_pass(model)
+    assert len(expected) % CONTEXT  # the last window is filled up
+    assert found.tokens.sum() == len(expected) == len(DATA.tokens["test"]) - 1
+    windows = [expected[i : i + CONTEXT] for i in range(0, len(expected), CONTEXT)]
+    assert found.tokens.tolist() == [len(window) for window in windows]
+    assert found.nats.tolist() == pytest.approx([sum(window) for window in windows], abs=1e-4)
+
+
+def test_the_mean_is_weighted_by_tokens():
+    losses = WindowLosses(np.array([30.0, 2.0]), np.array([10, 1]))
+    assert losses.mean_nats == pytest.approx(32 / 11)  # and not (3 + 2) / 2
+    model = model_of().eval()
+    assert full_pass(model).mean_nats == pytest.approx(np.mean(by_hand(model)), abs=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_the_batch_size_does_not_matter(size):
+    model = model_of()
+    expected, found = full_pass(model, 4), full_pass(model, size)
+    assert found.tokens.tolist() == expected.tokens.tolist()
+    np.testing.assert_allclose(
+        found.nats / found.tokens, expected.nats / expected.tokens, atol=1e-6
+    )
+
+
+def test_dropout_is_off_and_the_mode_is_given_back():
+    model = model_of(dropout=0.5)
+    for training in (True, False):
+        model.train(training)
+        assert full_pass(model).nats.tolist() == full_pass(model).nats.tolist()
+        assert model.training is training
+
+
+def test_the_mode_is_given_back_after_a_failure_too():
+    model = model_of().train()
+    tokens = torch.full((1, 4), 10_000)
+    with pytest.raises(IndexError):
+        window_losses(model, [{"tokens": tokens, "targets": tokens}], machine=MACHINE)
+    assert model.training
+
+
+def test_ignored_targets_count_neither_as_loss_nor_as_tokens():
+    model = model_of()
+    batch = next(DATA.windows("test", context=CONTEXT, size=2))
+    half = {**batch, "targets": batch["targets"].clone()}
+    half["targets"][1, 4:] = IGNORED
+    whole, part = (window_losses(model, [b], machine=MACHINE) for b in (batch, half))
+    assert part.tokens.tolist() == [CONTEXT, 4]
+    assert part.nats[0] == whole.nats[0]
+    assert part.nats[1] < whole.nats[1]
+
+
+def test_bfloat16_is_near_and_still_gives_float64_windows():
+    model = model_of()
+    near = full_pass(model, machine=replace(MACHINE, dtype="bfloat16"))
+    exact = full_pass(model)
+    assert near.nats.dtype == np.float64
+    assert near.mean_nats == pytest.approx(exact.mean_nats, abs=0.02)
+    assert near.nats.tolist() != exact.nats.tolist()
+
+
+def test_random_batches_are_the_seeds_and_no_others():
+    model = model_of()
+    options = {"batches": 3, "size": 2, "machine": MACHINE}
+    found = random_batches_loss(model, DATA, "test", seed=5, **options)
+    batches = [
+        DATA.random_batch("test", size=2, context=CONTEXT, seed=derive(5, "random_batches", index))
+        for index in range(3)
+    ]
+    with torch.no_grad():
+        expected = torch.cat([model.eval()(batch).losses for batch in batches]).mean().item()
+    assert found == pytest.approx(expected, abs=1e-6)
+    assert found != random_batches_loss(model, DATA, "test", seed=6, **options)
+
+
+def test_bits_per_character_and_perplexity():
+    losses = WindowLosses(np.array([2 * math.log(2), 6 * math.log(2)]), np.array([1, 3]))
+    assert bits_per_character(losses, 16) == pytest.approx(0.5)
+    assert perplexity(math.log(7)) == pytest.approx(7)
+    assert perplexity(10_000.0) is None
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 0}, {"random_batches": -1}])
+def test_impossible_evaluations_are_refused(options):
+    with pytest.raises(UsageError, match="evaluation"):
+        Evaluation(**{"split": "test", "batch_size": 1, "random_batches": 0, **options})

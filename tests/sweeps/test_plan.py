@@ -1,0 +1,131 @@
+import pytest
+from training.toys import words_for, write_text
+
+from swe_cli.compose import ConfigRoot, read_tokens
+from swe_cli.errors import UsageError
+from swe_cli.sweeps.plan import plan_sweep
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    return write_text(tmp_path_factory.mktemp("text"))
+
+
+@pytest.fixture
+def plan(text, tmp_path):
+    def make(*words, results=tmp_path):
+        return plan_sweep(read_tokens(words_for(text, *words)), ConfigRoot(), results)
+
+    return make
+
+
+def pruned(made):
+    return [planned.cell for planned in made.cells if planned.cell.kind == "pruned"]
+
+
+def ratios(made):
+    return sorted({cell.config["ratio"] for cell in pruned(made)})
+
+
+def test_by_default_three_criteria_at_nine_exact_ratios(plan):
+    made = plan()
+    assert ratios(made) == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+    assert len(made.trainings) == 1
+    assert len(pruned(made)) == 27
+    assert len(made.cells) == 27 + 4
+
+
+def test_ratios_are_decimal_exact(plan):
+    made = plan("ratios=0.1..0.4", "criteria=swe")
+    assert ratios(made) == [0.1, 0.2, 0.3, 0.4]  # no 0.30000000000000004
+    assert ratios(plan("ratios=0.05..0.15..0.05", "criteria=swe")) == [0.05, 0.1, 0.15]
+
+
+def test_the_same_amount_written_otherwise_is_the_same_cell(plan):
+    one, other = (plan("criteria=swe", f"ratios={words}") for words in ("0.3,0.6", "0.30,0.6"))
+    assert {c.hash for c in pruned(one)} == {c.hash for c in pruned(other)}
+
+
+def test_controls_come_first_and_are_shared_by_all_cuts(plan):
+    made = plan("ratios=0.2,0.4", "criteria=swe,random", "allocations=global,uniform")
+    kinds = [planned.cell.kind for planned in made.cells]
+    assert kinds == [
+        "dense",
+        "dense_best",
+        "dense_averaged",
+        "dense_recovered",
+        *["pruned"] * 8,
+    ]
+    for cell in pruned(made):
+        assert {kind: read.hash for kind, read in cell.reads.items()} == {
+            "dense": made.cells[0].cell.hash,
+            "dense_recovered": made.cells[3].cell.hash,
+        }
+
+
+def test_each_training_is_planned_once_for_all_that_is_cut_from_it(plan):
+    made = plan("seeds=1,2", "tracking.every=1,4", "ratios=0.5", "criteria=swe,random")
+    assert len(made.trainings) == 4
+    assert len(pruned(made)) == 8
+    axes = {
+        (planned.axes["tracking.every"], planned.cell.training.name)
+        for planned in made.cells
+        if planned.cell.kind == "pruned"
+    }
+    assert len(axes) == 4
+
+
+def test_a_training_records_what_all_criteria_and_those_they_consult_need(plan):
+    assert plan("criteria=magnitude", "ratios=0.5").trainings[0].statistics == ("weighted_average",)
+    consulted = plan(
+        "criteria=random", "ratios=0.5", "allocation=like", "allocation.criterion=swe_mean"
+    )
+    assert consulted.trainings[0].statistics == ("mean", "weighted_average")
+
+
+def test_statistics_do_not_name_a_training_but_cadence_does(plan):
+    ratio = "ratios=0.5"
+    one, other = (plan(f"criteria={name}", ratio) for name in ("magnitude", "swe_mean"))
+    assert one.trainings[0].name == other.trainings[0].name
+    assert (
+        plan("tracking.every=2", "criteria=swe", ratio).trainings[0].name != one.trainings[0].name
+    )
+
+
+def test_results_and_checkpoints_do_not_name_a_cell_but_every_choice_does(plan, tmp_path):
+    def hashes(*words, **options):
+        made = plan("criteria=swe", "ratios=0.5", *words, **options)
+        return {planned.cell.kind: planned.cell.hash for planned in made.cells}
+
+    before = hashes()
+    assert hashes(results=tmp_path / "elsewhere") == before
+    assert hashes("training.checkpoint_every=1") == before
+    assert hashes("keep=models") == before
+    for word in ("base=averaged", "prunable=all", "allocation=uniform"):
+        changed = hashes(word)
+        assert changed["pruned"] != before["pruned"], word
+        assert changed["dense"] == before["dense"], word
+    recovered = hashes("recovery.steps=1")
+    assert recovered["dense_recovered"] != before["dense_recovered"]
+    assert recovered["dense"] == before["dense"]
+    assert hashes("seed=2")["dense"] != before["dense"]
+    assert hashes("evaluation.batch_size=3")["dense"] != before["dense"]
+
+
+def test_a_rate_replaces_the_default_ratios(plan):
+    made = plan("rates=1.0,1.575", "allocation=sigma", "criteria=swe")
+    assert sorted(cell.config["rate"] for cell in pruned(made)) == [1.0, 1.575]
+    assert all("ratio" not in cell.config for cell in pruned(made))
+
+
+def test_both_a_ratio_and_a_rate_are_refused_before_any_work(plan, tmp_path):
+    with pytest.raises(UsageError, match="a ratio or a rate, not both"):
+        plan("rates=1.0,2.0", "ratios=0.5,0.6", "allocation=sigma", "criteria=swe")
+    with pytest.raises(UsageError, match="standard deviation"):
+        plan("rates=1.0,2.0", "allocation=global", "criteria=swe")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_writes_nothing(plan, tmp_path):
+    plan("ratios=0.5")
+    assert list(tmp_path.iterdir()) == []
