@@ -130,6 +130,12 @@ def sweep(
 @app.command(epilog="Example: swe report sweep-demo")
 def report(
     words: RunWords = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Write here instead of beside the run.", show_default=False
+        ),
+    ] = None,
     config_dir: ConfigDir = None,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -137,7 +143,7 @@ def report(
     """Tables and figures of a sweep (the newest, unless named), or of all cuts of a training."""
     from swe_cli.commands.report import report as command
 
-    _run(command, debug, words, config_dir, quiet=quiet)
+    _run(command, debug, words, config_dir, folder=folder, quiet=quiet)
 
 
 @app.command(epilog='Example: swe generate prune-gpt_nano --prompt "And God said"')
@@ -212,4 +218,7 @@ def _fail(error: SweError) -> NoReturn:
 
 def main() -> None:
     """Entry point of the ``swe`` console script."""
+    # OpenMP threads spin while they wait. On a machine that others use too, spinning made a
+    # training step several times slower; a short spin costs a few percent on an idle one.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     app()

@@ -1,21 +1,24 @@
 """swe report: rows that are there already → table, figures, terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from swe_cli.commands.present import present
 from swe_cli.commands.shared import chosen_run, config_root, output, read_words, training_of
 from swe_cli.compose import compose
 from swe_cli.errors import RunError
-from swe_cli.records import Row
+from swe_cli.records import Row, Scalar
 from swe_cli.runs import Run, read_json
 from swe_cli.sweeps.build import results_root
 
 ANY = ("sweep", "train", "prune")
 
 
-def report(words: Sequence[str], config_dir: Path | None, *, quiet: bool) -> None:
+def report(
+    words: Sequence[str], config_dir: Path | None, *, folder: Path | None, quiet: bool
+) -> None:
     """Report a sweep, or every cut of a training; the newest sweep, unless named."""
     root, tokens = config_root(config_dir), read_words("report", words, runs=1)
     results = results_root(compose("report", tokens.overrides, root).values["results_dir"])
@@ -26,9 +29,9 @@ def report(words: Sequence[str], config_dir: Path | None, *, quiet: bool) -> Non
     rows = _rows_of_sweep(run) if run.kind == "sweep" else _rows_of_training(run)
     if not rows:
         raise RunError(f"{run.name} has no rows yet.", f"Cut it: swe prune {run.name} --ratio 0.5")
-    folder = run.path if run.kind == "sweep" else run.path / "report"
+    own = run.path if run.kind == "sweep" else run.path / "report"
     console = output()
-    written = present(console, folder, rows, root, results)
+    written = present(console, folder.expanduser() if folder else own, rows, root, results)
     if not quiet:
         console.print()
         for path in written:
@@ -53,5 +56,29 @@ def _rows_of_sweep(run: Run) -> list[Row]:
 
 
 def _rows_of_training(run: Run) -> list[Row]:
-    rows = [Row.from_json(read_json(p)) for p in (run.path.parent / "cells").glob("*/row.json")]
-    return [row for row in rows if row.training == run.name]
+    """Every cut of a training; what was set differently among them becomes an axis."""
+    found = []
+    for path in sorted((run.path.parent / "cells").glob("*/row.json")):
+        row = Row.from_json(read_json(path))
+        if row.training == run.name:
+            found.append((row, _options(read_json(path.with_name("cell.json")))))
+    values: dict[str, set[Scalar]] = {}
+    for _, options in found:
+        for key, value in options.items():
+            values.setdefault(key, set()).add(value)
+    varied = {key for key, seen in values.items() if len(seen) > 1}
+    return [
+        replace(row, axes={key: value for key, value in options.items() if key in varied})
+        for row, options in found
+    ]
+
+
+def _options(config: Mapping[str, Any]) -> dict[str, Scalar]:
+    """``recovery.steps`` and the like: all of a cell that has no column of its own."""
+    return {
+        f"{group}.{key}": value
+        for group, options in config.items()
+        if isinstance(options, Mapping)
+        for key, value in options.items()
+        if key != "name"
+    }

@@ -5,6 +5,8 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.console import Console
+
 from swe_cli.commands.present import present
 from swe_cli.commands.shared import Stop, Watcher, config_root, output, print_config, typed
 from swe_cli.compose import compose, read_tokens
@@ -31,18 +33,19 @@ def sweep(
         return
     results = results_root(composed.values["results_dir"])
     watcher = Watcher(quiet)
-    with Stop().listening() as stop, watcher.showing():
+    with Stop().listening() as stop:
         plan = plan_sweep(tokens, root, results)
         run = Run(results / "runs" / f"sweep-{plan.name}-{plan.hash[:8]}")
         with run.hold(wait):
             run.begin({"identity": {"sweep": plan.hash}, "words": list(words)})
             resume = typed("sweep", words, config_dir)
-            outcome = execute(plan, results, watcher, stop, resume=resume, wait=wait)
+            with watcher.showing():
+                outcome = execute(plan, results, watcher, stop, resume=resume, wait=wait)
             _record(run, plan, results)
             present(console, run.path, outcome.rows, root, results)
             if not outcome.failed:
                 run.finish(["cells.json", "table.csv"])
-    _print_outcome(console, run, plan, results, outcome)
+    _print_outcome(console, run, outcome)
 
 
 def _record(run: Run, plan: SweepPlan, results: Path) -> None:
@@ -57,16 +60,17 @@ def _record(run: Run, plan: SweepPlan, results: Path) -> None:
     write_bytes(run.path / "timings.csv", text.getvalue().encode())
 
 
-def _print_outcome(
-    console: object, run: Run, plan: SweepPlan, results: Path, outcome: Outcome
-) -> None:
-    out = output()
-    out.print(
+def _print_outcome(console: Console, run: Run, outcome: Outcome) -> None:
+    """What ran, and where its time went. Raises SweError where cells failed."""
+    console.print()
+    console.print(
         f"{run.name}: {outcome.trained} trained, {outcome.ran} cells run, "
-        f"{outcome.reused} reused, {outcome.seconds:.0f} s",
-        markup=False,
+        f"{outcome.reused} reused, {outcome.seconds:.0f} s"
     )
-    out.print(f"  {run.path}", markup=False, soft_wrap=True)
+    stages = [f"{stage} {seconds:.0f} s" for stage, seconds in outcome.stages.items()]
+    if stages:
+        console.print("  " + ", ".join(stages))
+    console.print(f"  {run.path}", markup=False, soft_wrap=True)
     if outcome.failed:
         first = outcome.failed[0]
         raise SweError(

@@ -1,6 +1,7 @@
 """YAMLs and overrides put together by Hydra, and its errors said in our words."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,9 +10,11 @@ import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import OmegaConf
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
+from swe_cli.compose.check import ROOT_TYPES
 from swe_cli.compose.root import ConfigRoot, shipped_conf
 from swe_cli.compose.suggest import closest, did_you_mean
 from swe_cli.errors import UsageError
@@ -63,6 +66,24 @@ def plain_tree(config: str, root: ConfigRoot) -> Tree:
 def _compose(
     config: str | None, overrides: tuple[str, ...], root: ConfigRoot, complete: bool = True
 ) -> Tree:
+    """Hydra takes a tenth of a second; a ratio or a seed chooses no YAML and is set on a copy."""
+    values = tuple(word for word in overrides if word.partition("=")[0] in ROOT_TYPES)
+    choosing = tuple(word for word in overrides if word not in values)
+    composed, choices = _chosen(config, choosing, root)
+    if not all(word.partition("=")[0] in composed for word in values):
+        composed, choices = _chosen(config, overrides, root)  # Hydra says what is wrong
+    composed = deepcopy(composed)
+    for override in OverridesParser.create().parse_overrides(list(values)):
+        composed[override.key_or_group] = override.value()
+    nodes = OmegaConf.to_container(composed, resolve=True, throw_on_missing=complete)
+    assert isinstance(nodes, dict)
+    return Tree({str(key): node for key, node in nodes.items()}, choices)
+
+
+@lru_cache(maxsize=64)
+def _chosen(
+    config: str | None, overrides: tuple[str, ...], root: ConfigRoot
+) -> tuple[DictConfig, dict[str, str | None]]:
     added = (f"hydra.searchpath=['file://{root.extra.resolve()}']",) if root.extra else ()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(shipped_conf()), version_base="1.3"):
@@ -70,9 +91,7 @@ def _compose(
     choices = dict(composed.hydra.runtime.choices)
     OmegaConf.set_struct(composed, False)
     composed.pop("hydra")
-    nodes = OmegaConf.to_container(composed, resolve=True, throw_on_missing=complete)
-    assert isinstance(nodes, dict)
-    return Tree({str(key): node for key, node in nodes.items()}, choices)
+    return composed, choices
 
 
 # Errors

@@ -162,6 +162,7 @@ def _write(cell: Cell, row: Row, measured: _Measured) -> None:
     if measured.before is not measured.after:
         stored["nats_before_recovery"] = torch.from_numpy(measured.before.nats)
     write_tensors(cell.folder / "windows.safetensors", stored, {"fingerprint": row.fingerprint})
+    write_json(cell.folder / "cell.json", dict(cell.config))
     write_json(cell.folder / "row.json", row.to_json())  # last: its presence means done
 
 

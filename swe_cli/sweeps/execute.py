@@ -31,13 +31,17 @@ class Observer(Protocol):
 
 @dataclass
 class Outcome:
-    """Rows in the plan's order, failed ones among them, and what it took to get them."""
+    """Rows in the plan's order, failed ones among them, and what it took to get them.
+
+    ``stages``: wall seconds of this very run by stage (training, recovery, evaluation, …).
+    """
 
     rows: list[Row] = field(default_factory=list)
     trained: int = 0
     ran: int = 0
     reused: int = 0
     seconds: float = 0.0
+    stages: dict[str, float] = field(default_factory=dict)
 
     @property
     def failed(self) -> list[Row]:
@@ -92,6 +96,8 @@ def execute(
         outcome.trained += ensure_trained(
             training, results, observer, stop, resume=resume, wait=wait
         )
+    if outcome.trained:
+        outcome.stages["training"] = time.perf_counter() - started
     missing = [planned for planned in plan.cells if not planned.cell.done]
     outcome.reused = len(plan.cells) - len(missing)
     observer.cells(len(plan.cells), outcome.reused)
@@ -103,6 +109,7 @@ def execute(
             row = result if isinstance(result, Row) else _failed(planned.cell, result)
             rows[planned.cell.hash] = _shown(row, planned)
             outcome.ran += 1
+            _add_stages(outcome.stages, planned.cell)
             observer.cell_done(rows[planned.cell.hash])
     outcome.rows = [rows[planned.cell.hash] for planned in plan.cells]
     outcome.seconds = time.perf_counter() - started
@@ -147,6 +154,13 @@ def _in_one_line(error: BaseException) -> str:
     if isinstance(error, SweError):
         return error.message
     return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _add_stages(stages: dict[str, float], cell: Cell) -> None:
+    path = cell.folder / "timing.json"
+    seconds = read_json(path)["seconds"] if path.is_file() else {}
+    for stage, duration in seconds.items():
+        stages[stage] = stages.get(stage, 0.0) + duration
 
 
 def timings(plan: SweepPlan, results: Path) -> list[dict[str, Any]]:

@@ -67,7 +67,12 @@ def plan_sweep(tokens: Tokens, root: ConfigRoot, results: Path) -> SweepPlan:
         trainings.setdefault(training.hash, training)
         for planned in _cells(point, training, values, root, results):
             cells.setdefault(planned.cell.hash, planned)
-    ordered = sorted(cells.values(), key=lambda planned: planned.cell.kind == "pruned")
+    # Controls first: pruned cells read them. Then training by training, so that each is loaded,
+    # and each of its criteria scored, once.
+    places = {training.run(results).path: i for i, training in enumerate(trainings.values())}
+    ordered = sorted(
+        cells.values(), key=lambda p: (p.cell.kind == "pruned", places[p.cell.training])
+    )
     experiment = next((w for w in tokens.overrides if w.startswith("experiment=")), None)
     name = experiment.partition("=")[2] if experiment else composed["model"].name
     return SweepPlan(

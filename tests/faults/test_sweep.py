@@ -45,7 +45,7 @@ def test_killed_at_every_rename_the_table_is_the_same_bytes(side, words, clean, 
     shutil.copytree(trained, tmp_path / "count")
     with dying_at() as renames:
         swept(words, tmp_path / "count")
-    assert renames.count == 5 * 4 + 3  # model, windows, row, timing of each cell; the tables
+    assert renames.count == 5 * 5 + 3  # model, windows, cell, row, timing of each; the tables
     for index in range(renames.count):
         results = tmp_path / str(index)
         shutil.copytree(trained, results)
