@@ -32,8 +32,9 @@ _BEFORE = (0, (4, 2))
 def loss_figure(summary: Summary) -> Figure:
     """Loss in nats per token against the percentage cut, with the controls as horizontal lines.
 
-    After recovery solid with its interval as a band, before recovery dashed. What explodes goes on
-    in a narrow logarithmic panel above, so that the region around the controls stays readable.
+    After recovery solid, with the paired interval of its difference to dense as a band; before
+    recovery dashed. What explodes goes on in a narrow logarithmic panel above, so that the region
+    around the controls stays readable.
     Raises SweError where no pruned row has a finite loss.
     """
     low, cut, top = _limits(summary)
@@ -84,12 +85,12 @@ def _limits(summary: Summary) -> tuple[float, float, float]:
     top_reference = max(references or [after[0]])
     span = max(top_reference - bottom, 0.02 * abs(bottom), 1e-3)
     highest = max(references + after + before)
-    estimates = [point.loss for line in summary.lines for point in line.points if point.loss]
+    bands = [point.band for line in summary.lines for point in line.points if point.band]
     cut = top_reference + 0.8 * span
     if highest <= cut + 0.5 * span:
-        highs = _finite(e.high for e in estimates if e.high is not None)
+        highs = _finite(high for _, high in bands)
         cut = min(max([highest, *highs]), highest + 0.5 * span) + 0.08 * span
-    lows = _finite(e.low for e in estimates if e.low is not None)
+    lows = _finite(low for low, _ in bands)
     lowest = max(min([bottom, *lows]), bottom - 0.5 * span)
     return lowest - 0.1 * span, cut, highest
 
@@ -130,7 +131,7 @@ def _draw_line(axes: Axes, line: Line, place: int, floor: float) -> None:
         linewidth=1.6,
         zorder=4,
     )
-    bounds = [(place, e.low, e.high) for place, e in measured if e.low is not None]
+    bounds = [(100 * point.x, *point.band) for point in line.points if point.band]
     if bounds:
         where, low, high = zip(*bounds, strict=True)
         axes.fill_between(where, low, high, color=colour, alpha=0.15, linewidth=0)
@@ -160,7 +161,8 @@ def _break(upper: Axes, lower: Axes, cut: float, top: float) -> None:
 
 def _title(summary: Summary) -> str:
     seeds = count(len(summary.seeds), "seed")
-    band = f"; band: {summary.intervals}" if summary.intervals else ""
+    over = summary.intervals.removeprefix("95% ")
+    band = f"; band: difference to dense, 95% {over}" if over else ""
     return f"{summary.model} on {summary.data}: loss against sparsity\n{seeds}{band}"
 
 
@@ -189,8 +191,8 @@ def _legend(summary: Summary) -> list[Artist]:
         handles.append(
             Line2D([], [], color="0.4", linestyle=_BEFORE, linewidth=1, label="before recovery")
         )
-    if any(point.loss and point.loss.low is not None for point in summary.points):
-        handles.append(Patch(color="0.4", alpha=0.15, linewidth=0, label="95% interval"))
+    if any(point.band for point in summary.points):
+        handles.append(Patch(color="0.4", alpha=0.15, linewidth=0, label="95% interval, paired"))
     handles.append(Line2D([], [], color="none", label=""))
     for control in summary.controls:
         if control.point.loss:

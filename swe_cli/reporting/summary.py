@@ -36,6 +36,20 @@ class Point:
         return float("nan") if self.sparsity is None else self.sparsity
 
     @property
+    def band(self) -> tuple[float, float] | None:
+        """The paired interval of the difference to dense, laid around the loss; None without one.
+
+        Windows, and seeds, differ far more from each other than two models do on one of them; an
+        interval of the loss itself would hide differences that are certain.
+        """
+        if self.loss is None or self.delta is None:
+            return None
+        if self.delta.low is None or self.delta.high is None:
+            return None
+        below, above = self.delta.low - self.delta.mean, self.delta.high - self.delta.mean
+        return self.loss.mean + below, self.loss.mean + above
+
+    @property
     def chance(self) -> float:
         """Jaccard overlap expected of two independent random cuts of this size: r / (2 - r)."""
         return self.x / (2 - self.x)

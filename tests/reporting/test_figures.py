@@ -31,7 +31,7 @@ def test_every_line_and_control_is_drawn_and_named() -> None:
         "swe (every 10)",
         "after recovery",
         "before recovery",
-        "95% interval",
+        "95% interval, paired",
         "dense 2.0700",
         "dense best 1.8400",
         "dense recovered 2.0500",
@@ -64,10 +64,13 @@ def test_one_panel_is_enough_where_nothing_explodes() -> None:
 
 def test_the_title_says_what_the_band_is() -> None:
     assert drawn([*controls(), *curve()]).get_suptitle() == (
-        "gpt_nano on kjv: loss against sparsity\n1 seed; band: 95% interval over test windows"
+        "gpt_nano on kjv: loss against sparsity\n1 seed; "
+        "band: difference to dense, 95% interval over test windows"
     )
     both = drawn([*controls(), *controls(1), *curve(), *curve(seed=1)])
-    assert both.get_suptitle().endswith("2 seeds; band: 95% t interval over seeds")
+    assert both.get_suptitle().endswith(
+        "2 seeds; band: difference to dense, 95% t interval over seeds"
+    )
 
 
 def test_rates_are_drawn_at_the_sparsity_they_achieved() -> None:

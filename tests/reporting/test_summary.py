@@ -127,3 +127,9 @@ def test_two_different_rows_for_one_seed_are_refused() -> None:
     with pytest.raises(SweError, match="no column shows"):
         summarise([pruned(0.1, 2.0), pruned(0.1, 2.1, config_hash="other")])
     assert summarise([pruned(0.1, 2.0), pruned(0.1, 2.0)]).lines[0].points[0].seeds == (0,)
+
+
+def test_the_band_is_the_paired_interval_around_the_loss() -> None:
+    rows = [*controls(), pruned(0.5, 1.9, delta_nats=-0.2, delta_low=-0.23, delta_high=-0.18)]
+    (line,) = summarise(rows).lines
+    assert line.points[0].band == pytest.approx((1.87, 1.92))
