@@ -7,6 +7,11 @@ from typing import Any, Literal, NamedTuple
 Scalar = str | int | float | bool | None
 
 Kind = Literal["dense", "dense_best", "dense_recovered", "dense_averaged", "pruned"]
+# Keys whose axis has a column of its own in every table.
+AXIS_COLUMNS = frozenset(
+    {"model", "data", "seed", "criterion", "allocation", "pattern", "base", "prunable"}
+    | {"recovery", "ratio", "rate"}
+)
 CONTROLS: tuple[Kind, ...] = ("dense_best", "dense_recovered", "dense_averaged")
 
 

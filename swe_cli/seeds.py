@@ -14,9 +14,14 @@ def derive(seed: int, name: str, step: int = 0) -> int:
 
 
 @contextmanager
-def global_randomness(seed: int, name: str, step: int = 0) -> Iterator[None]:
-    """Seed torch's global generators for what takes no generator (init, dropout); restore after."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+def global_randomness(
+    seed: int, name: str, step: int = 0, device: torch.device | None = None
+) -> Iterator[None]:
+    """Seed torch's global generators for what takes no generator (init, dropout); restore after.
+
+    ``device``: where the draws happen, besides the CPU.
+    """
+    devices = [device] if device is not None and device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(derive(seed, name, step))
         yield

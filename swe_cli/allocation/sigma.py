@@ -34,13 +34,15 @@ class Sigma:
 
     def counts_at_rate(self, ranked: RankedScores, rate: float) -> Counts:
         """Counts of the paper's multiplier of a standard deviation."""
-        return ranked.below(
+        deviations = _deviations(ranked)
+        counts = ranked.below(
             {
                 # σ times rate is rounded in σ's own precision, as the paper's code rounds it.
                 name: float(ranked.scores[name].new_tensor(sigma) * rate)
-                for name, sigma in _deviations(ranked).items()
+                for name, sigma in deviations.items()
             }
         )
+        return {name: counts[name] if sigma > 0 else 0 for name, sigma in deviations.items()}
 
 
 def _deviations(ranked: RankedScores) -> dict[str, float]:

@@ -46,7 +46,9 @@ def _evaluate(
         check_finished(run)
         described = {"evaluation": evaluation, "recovery": {"name": "none"}}
         training_hash = identity(run.config["identity"])
-        return run_cell(cells_of(described, training_hash, run.path, root, machine)["dense"])
+        trained_on = run.config["identity"]["machine"]
+        cells = cells_of(described, training_hash, run.path, root, machine, trained_on)
+        return run_cell(cells["dense"])
     stored = pruned_row(run)
     training = training_of(run)
     weights = run.tensors("model.safetensors")

@@ -41,7 +41,10 @@ def present(
         suffix = f"-{place + 1}" if len(groups) > 1 else ""
         figures = folder / "figures"
         written += write_figure(loss_figure(summary), figures, f"loss{suffix}")
-        written += _weights(group, root, results, figures, f"weights{suffix}")
+        try:
+            written += _weights(group, root, results, figures, f"weights{suffix}")
+        except SweError as error:  # the rows are there; only the trajectory cannot be drawn
+            console.print(f"No weight figure: {error.message}", markup=False, soft_wrap=True)
     return written
 
 

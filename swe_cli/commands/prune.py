@@ -58,8 +58,9 @@ def prune(
     recorded = run.manifest["tracker"]["statistics"]
     check_needs(composed["criterion"].name, sorted(needs_of(composed, root)), recorded, run.name)
     machine = {key: composed.values[key] for key in ("device", "threads")}
-    described = describe_cut(composed)
-    cell = cells_of(described, training_hash, run.path, root, machine)["pruned"]
+    trained_on = run.config["identity"]["machine"]
+    described = describe_cut(composed, root)
+    cell = cells_of(described, training_hash, run.path, root, machine, trained_on)["pruned"]
     model, criterion = run.config["identity"]["model"]["name"], composed["criterion"].name
     pruned = Run(results / "runs" / f"prune-{model}-{criterion}-{cell.hash[:8]}")
     cell = replace(cell, model_to=pruned.path / "model.safetensors")

@@ -47,7 +47,7 @@ def _newest_kinds(results: Path) -> tuple[str, ...]:
 def _rows_of_sweep(run: Run) -> list[Row]:
     if not (run.path / "cells.json").is_file():
         raise RunError(f"{run.name} is {run.status}.", "Type the swe sweep that makes it again.")
-    rows = []
+    rows = [Row.from_json(values) for values in read_json(run.path / "failed.json")]
     for entry in read_json(run.path / "cells.json"):
         path = run.path.parent / "cells" / entry["cell"] / "row.json"
         if path.is_file():

@@ -41,16 +41,17 @@ def sweep(
             resume = typed("sweep", words, config_dir)
             with watcher.showing():
                 outcome = execute(plan, results, watcher, stop, resume=resume, wait=wait)
-            _record(run, plan, results)
+            _record(run, plan, outcome, results)
             present(console, run.path, outcome.rows, root, results)
             if not outcome.failed:
                 run.finish(["cells.json", "table.csv"])
     _print_outcome(console, run, outcome)
 
 
-def _record(run: Run, plan: SweepPlan, results: Path) -> None:
+def _record(run: Run, plan: SweepPlan, outcome: Outcome, results: Path) -> None:
     cells = [{"cell": p.cell.hash, "axes": dict(p.axes)} for p in plan.cells]
     write_json(run.path / "cells.json", cells)
+    write_json(run.path / "failed.json", [row.to_json() for row in outcome.failed])
     lines = timings(plan, results)
     columns = list(dict.fromkeys(key for line in lines for key in line))
     text = io.StringIO()

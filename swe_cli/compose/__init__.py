@@ -7,7 +7,7 @@ Convention: arguments that come from the run (a vocabulary size, a text) are pos
 from YAML are keyword-only.
 """
 
-from swe_cli.compose.check import Part
+from swe_cli.compose.check import Part, described_options
 from swe_cli.compose.configuration import Composed, compose, default_part, part
 from swe_cli.compose.root import ConfigRoot, shipped_conf
 from swe_cli.compose.words import PLURALS, Tokens, expand_range, is_path_key, read_tokens
@@ -20,6 +20,7 @@ __all__ = [
     "Tokens",
     "compose",
     "default_part",
+    "described_options",
     "expand_range",
     "is_path_key",
     "part",

@@ -1,10 +1,13 @@
 """Nodes of a composed configuration held against the signatures of what they build."""
 
+import hashlib
 import inspect
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -45,8 +48,26 @@ class Part:
         return self.target(*runtime, **self.options)
 
     def describe(self) -> dict[str, Any]:
-        """Group name and options, never a target: what is stored and what identity is made of."""
-        return {"name": self.name, **self.options}
+        """Group name and options, never a target: what is stored and what identity is made of.
+
+        What a user's own module builds is told by the module's content too: after an edit, its
+        old numbers are not its numbers.
+        """
+        source = _source_hash(self.target.__module__)
+        return {"name": self.name, **({"source": source} if source else {}), **self.options}
+
+
+def described_options(described: Mapping[str, Any]) -> dict[str, Any]:
+    """The options out of what ``Part.describe`` gave."""
+    return {key: value for key, value in described.items() if key not in ("name", "source")}
+
+
+def _source_hash(module: str) -> str | None:
+    """Hash of a module outside this package; None for our own, whose version is recorded."""
+    path = getattr(sys.modules.get(module), "__file__", None)
+    if module.partition(".")[0] == __package__.partition(".")[0] or path is None:
+        return None
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
 def checked_part(group: str, name: str, node: Any) -> Part:

@@ -32,6 +32,10 @@ class Recovery:
     def __post_init__(self) -> None:
         if self.steps < 0 or not self.learning_rate > 0:
             raise UsageError("recovery.steps must not be negative, its learning_rate positive.")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise UsageError(f"recovery.batch_size={self.batch_size} must be at least 1, or null.")
+        if self.weight_decay < 0 or self.gradient_clip < 0:
+            raise UsageError("recovery.weight_decay and gradient_clip must not be negative.")
 
     def __call__(
         self,
@@ -60,6 +64,7 @@ class Recovery:
         )
         with torch.no_grad():
             weights = model.prunable(dict(module.named_parameters()), which)
+        masks = {name: mask.to(weights[name]) for name, mask in masks.items()}  # once, not a step
         for step in range(1, self.steps + 1):
             batch = dataset.random_batch(
                 "train",
@@ -68,7 +73,7 @@ class Recovery:
                 seed=derive(seed, "recovery", step),
             )
             try:
-                with global_randomness(seed, "recovery_dropout", step):
+                with global_randomness(seed, "recovery_dropout", step, machine.device):
                     optimizer_step(model, optimizer, [batch], self.gradient_clip, machine)
             except FloatingPointError as error:
                 raise TrainingError(

@@ -1,5 +1,6 @@
 """Rows of one protocol become a summary: means over seeds, with intervals."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 from swe_cli.errors import SweError
@@ -48,7 +49,7 @@ def summarise(rows: Iterable[Row]) -> Summary:
         fingerprint=first.fingerprint,
         seeds=tuple(sorted({row.seed for row in done})),
         controls=tuple(control for kind in KINDS[:-1] for control in _controls(done, kind)),
-        lines=tuple(_lines([row for row in done if row.kind == "pruned"])),
+        lines=tuple(_lines([row for row in lines if row.kind == "pruned"])),
         failed=tuple(row for row in lines if row.status == "failed"),
     )
 
@@ -111,7 +112,8 @@ def _points(rows: Sequence[Row]) -> list[Point]:
     groups: dict[tuple[float | None, float | None], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.ratio, row.rate), []).append(row)
-    return sorted((_point(group) for group in groups.values()), key=lambda point: point.x)
+    points = [_point(group) for group in groups.values()]
+    return sorted(points, key=lambda point: (math.isnan(point.x), point.x))
 
 
 def _point(rows: Sequence[Row]) -> Point:
@@ -122,24 +124,27 @@ def _point(rows: Sequence[Row]) -> Point:
             "nothing but settings that no column shows; their mean would not be one over seeds.",
             "Report the runs separately, or sweep the setting so that it becomes a column.",
         )
+    failed = any(row.status == "failed" for row in rows)
+    known = [] if failed else rows
     return Point(
+        failed=failed,
         ratio=rows[0].ratio,
         rate=rows[0].rate,
         sparsity=_mean(row.sparsity for row in rows),
-        seeds=tuple(sorted(seeds)),
-        loss=_estimate(rows, "loss_nats", "loss_low", "loss_high"),
-        before=_estimate(rows, "loss_before_recovery_nats"),
-        delta=_estimate(rows, "delta_nats", "delta_low", "delta_high"),
+        seeds=tuple(sorted(row.seed for row in rows if row.status == "done")),
+        loss=_estimate(known, "loss_nats", "loss_low", "loss_high"),
+        before=_estimate(known, "loss_before_recovery_nats"),
+        delta=_estimate(known, "delta_nats", "delta_low", "delta_high"),
         delta_before=_estimate(
-            rows,
+            known,
             "delta_before_recovery_nats",
             "delta_before_recovery_low",
             "delta_before_recovery_high",
         ),
         delta_recovered=_estimate(
-            rows, "delta_recovered_nats", "delta_recovered_low", "delta_recovered_high"
+            known, "delta_recovered_nats", "delta_recovered_low", "delta_recovered_high"
         ),
-        jaccard=_mean(row.jaccard_magnitude for row in rows),
+        jaccard=_mean(row.jaccard_magnitude for row in known),
     )
 
 

@@ -46,18 +46,20 @@ def break_point(
 ) -> BreakPoint:
     """Where the paired upper bound first exceeds ``tolerance`` (nats per token).
 
-    A later cut that happens to be fine again does not count. Points without an upper bound are
-    passed over. Raises ValueError for ``before_recovery`` against dense recovered, which would
-    credit the control with training that the cut has not had.
+    A later cut that happens to be fine again does not count. A cut that failed does not hold;
+    other points without an upper bound are passed over. Raises ValueError for ``before_recovery``
+    against dense recovered, which would credit the control with training that the cut has not had.
     """
     if before_recovery and against == "dense_recovered":
         raise ValueError("before recovery, a cut is compared with dense only")
     held: float | None = None
     for point in line.points:
         delta = _delta(point, against, before_recovery)
-        if delta is None or delta.high is None:
+        if not point.failed and (delta is None or delta.high is None):
             continue
-        if not delta.high <= tolerance:  # so that NaN, too, is a failure
+        if (
+            delta is None or delta.high is None or not delta.high <= tolerance
+        ):  # so that NaN, too, is a failure
             return BreakPoint("at_once" if held is None else "found", held, point.x)
         held = point.x
     return BreakPoint("unknown") if held is None else BreakPoint("not_reached", held)

@@ -14,9 +14,11 @@ class Point:
 
     ``delta`` is against dense, ``delta_recovered`` against dense recovered, both after recovery;
     ``delta_before`` is against dense, before it. ``jaccard``: mean overlap of what is cut with
-    what magnitude cuts. None where no row holds the value.
+    what magnitude cuts. None where no row holds the value, and where the cut ``failed`` at any
+    seed: a mean over the seeds that survived would flatter it.
     """
 
+    failed: bool
     ratio: float | None
     rate: float | None
     sparsity: float | None

@@ -9,7 +9,15 @@ from typing import Any
 
 from torch import Tensor
 
-from swe_cli.compose import Composed, ConfigRoot, Part, default_part, is_path_key, part
+from swe_cli.compose import (
+    Composed,
+    ConfigRoot,
+    Part,
+    default_part,
+    described_options,
+    is_path_key,
+    part,
+)
 from swe_cli.contracts import Dataset, Model, Split, Tensors
 from swe_cli.data.tokens import tokenize
 from swe_cli.errors import DataError, RunError
@@ -201,6 +209,11 @@ def load_subject(
         )
     model = _new_model(_stored_part("model", described, stored["paths"], root), dataset, seed=0)
     as_module(model).to(machine.device)
+    if run.manifest["fingerprint"] != dataset.fingerprint("test", context=model.context):
+        raise DataError(
+            f"The text of {run.name} is now cut into other tokens than it was trained on.",
+            "Put the old tokenizer (or its package's version) back, or train again.",
+        )
     saved = run.tensors("trajectory.safetensors")
     statistics = run.manifest["tracker"]["statistics"]
     trajectory = {name: statistic_of(saved, name) for name in statistics}
@@ -224,7 +237,7 @@ def _threads(described: Mapping[str, Any]) -> int | None:
 def _stored_part(
     group: str, described: Mapping[str, Any], paths: Mapping[str, str], root: ConfigRoot
 ) -> Part:
-    options = {k: v for k, v in described[group].items() if k not in ("name", "sha256")}
+    options = {k: v for k, v in described_options(described[group]).items() if k != "sha256"}
     prefix = f"{group}."
     options |= {k.removeprefix(prefix): p for k, p in paths.items() if k.startswith(prefix)}
     return part(group, described[group]["name"], options, root)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from swe_cli.compose import ConfigRoot, default_part, part
+from swe_cli.compose import ConfigRoot, default_part, described_options, part
 from swe_cli.contracts import Evidence, Masks, RankedScores, Tensors, WindowLosses
 from swe_cli.errors import PruningError
 from swe_cli.evaluation.compare import loss_interval, paired_difference
@@ -333,8 +333,7 @@ def _built(group: str, cell: Cell) -> Any:
 
 
 def _build(group: str, described: Mapping[str, Any], root: ConfigRoot) -> Any:
-    options = {key: value for key, value in described.items() if key != "name"}
-    return part(group, described["name"], options, root).build()
+    return part(group, described["name"], described_options(described), root).build()
 
 
 @lru_cache(maxsize=1)

@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from swe_cli.errors import Interrupted, SweError
+from swe_cli.errors import Interrupted, SweError, TrainingError
 from swe_cli.records import Row
-from swe_cli.runs import Run, read_json
+from swe_cli.runs import Run, read_json, write_json
 from swe_cli.sweeps.build import TrainingPlan
 from swe_cli.sweeps.cells import Cell, Watch, run_cell
 from swe_cli.sweeps.plan import PlannedCell, SweepPlan
@@ -63,6 +63,7 @@ def ensure_trained(
     """
     run = plan.run(results)
     if serves(run, plan.statistics):
+        _follow_moved_files(run, plan)
         return False
     with run.hold(wait):
         if serves(run, plan.statistics):  # finished while we waited
@@ -78,6 +79,12 @@ def ensure_trained(
     return True
 
 
+def _follow_moved_files(run: Run, plan: TrainingPlan) -> None:
+    """The same text at another path is the same training; later commands read it there."""
+    if run.config["paths"] != plan.config["paths"]:
+        write_json(run.path / "config.json", plan.config)
+
+
 def execute(
     plan: SweepPlan,
     results: Path,
@@ -87,30 +94,44 @@ def execute(
     resume: str,
     wait: bool = False,
 ) -> Outcome:
-    """Run what is missing of a plan. A failed cell becomes a row; the others go on.
+    """Run what is missing of a plan. What fails becomes a row; the rest goes on.
+
+    A training that diverges fails the rows of its own cells only.
 
     Raises Interrupted when ``stop`` asks; finished cells and checkpoints are safe by then.
     """
     outcome, started = Outcome(), time.perf_counter()
+    rows: dict[str, Row] = {}
     for training in plan.trainings:
-        outcome.trained += ensure_trained(
-            training, results, observer, stop, resume=resume, wait=wait
-        )
+        try:
+            outcome.trained += ensure_trained(
+                training, results, observer, stop, resume=resume, wait=wait
+            )
+        except TrainingError as error:
+            observer.say(f"{training.name}: {error.message}")
+            path = training.run(results).path
+            lost = [planned for planned in plan.cells if planned.cell.training == path]
+            rows |= {p.cell.hash: _failed(p, training, error) for p in lost}
     if outcome.trained:
         outcome.stages["training"] = time.perf_counter() - started
-    missing = [planned for planned in plan.cells if not planned.cell.done]
-    outcome.reused = len(plan.cells) - len(missing)
-    observer.cells(len(plan.cells), outcome.reused)
-    rows = {p.cell.hash: _shown(p.cell.row(), p) for p in plan.cells if p.cell.done}
+    trainings = {training.run(results).path: training for training in plan.trainings}
+    possible = [planned for planned in plan.cells if planned.cell.hash not in rows]
+    missing = [planned for planned in possible if not planned.cell.done]
+    outcome.reused = len(possible) - len(missing)
+    observer.cells(len(possible), outcome.reused)
+    rows |= {p.cell.hash: _shown(p.cell.row(), p) for p in possible if p.cell.done}
     for controls in (True, False):  # controls first: pruned cells read their windows
         jobs = [p for p in missing if (p.cell.kind != "pruned") is controls]
         job = partial(_run, watch=Watch(stop=stop), resume=resume)
         for planned, result in plan.launcher.map(job, jobs):
-            row = result if isinstance(result, Row) else _failed(planned.cell, result)
-            rows[planned.cell.hash] = _shown(row, planned)
+            if isinstance(result, Row):
+                row = _shown(result, planned)
+            else:
+                row = _failed(planned, trainings[planned.cell.training], result)
+            rows[planned.cell.hash] = row
             outcome.ran += 1
             _add_stages(outcome.stages, planned.cell)
-            observer.cell_done(rows[planned.cell.hash])
+            observer.cell_done(row)
     outcome.rows = [rows[planned.cell.hash] for planned in plan.cells]
     outcome.seconds = time.perf_counter() - started
     return outcome
@@ -126,9 +147,9 @@ def _shown(row: Row, planned: PlannedCell) -> Row:
     return replace(row, axes=planned.axes)
 
 
-def _failed(cell: Cell, error: BaseException) -> Row:
-    """The row of a cell that could not be measured: visible, never stored, so tried again."""
-    described = Run(cell.training).config["identity"]
+def _failed(planned: PlannedCell, training: TrainingPlan, error: BaseException) -> Row:
+    """The row of a cell that could not be measured: visible, not kept as done, so tried again."""
+    described, cell = training.config["identity"], planned.cell
     config = cell.config
     names: dict[str, Any] = {
         group: config[group]["name"]
@@ -145,6 +166,7 @@ def _failed(cell: Cell, error: BaseException) -> Row:
         config_hash=cell.hash,
         fingerprint="",
         training=cell.training.name,
+        axes=planned.axes,
         **names,
         **{key: config[key] for key in ("base", "prunable", "ratio", "rate") if key in config},
     )
@@ -167,6 +189,8 @@ def timings(plan: SweepPlan, results: Path) -> list[dict[str, Any]]:
     """One line per training and cell: where and how long. Never part of the table."""
     lines: list[dict[str, Any]] = []
     for training in plan.trainings:
+        if not training.run(results).finished:
+            continue
         manifest = training.run(results).manifest
         steps, per_step = manifest["results"]["steps"], manifest["seconds_per_step"]
         seconds = {"training_seconds": steps * per_step}

@@ -17,7 +17,8 @@ from swe_cli.compose import (
 )
 from swe_cli.contracts import RateAllocation
 from swe_cli.errors import UsageError
-from swe_cli.records import COLUMNS, Scalar
+from swe_cli.machine import resolve
+from swe_cli.records import AXIS_COLUMNS, Scalar
 from swe_cli.runs import identity
 from swe_cli.sweeps.build import TRAINING_GROUPS, TrainingPlan, plan_training
 from swe_cli.sweeps.cells import Cell
@@ -104,9 +105,14 @@ def check_cut(composed: Composed) -> None:
         )
 
 
-def describe_cut(composed: Composed) -> dict[str, Any]:
+def describe_cut(composed: Composed, root: ConfigRoot) -> dict[str, Any]:
     """The part of a cell's identity that says what is cut and how it is measured."""
     described: dict[str, Any] = {group: composed[group].describe() for group in CUT_GROUPS}
+    consulted = composed["allocation"].build().consults
+    if consulted:
+        described["consulted"] = {
+            name: default_part("criterion", name, root).describe() for name in consulted
+        }
     described["evaluation"] = composed["evaluation"].describe()
     for key in ("base", "prunable", "ratio", "rate"):
         if composed.values[key] is not None:
@@ -120,9 +126,18 @@ def cells_of(
     training: Path,
     root: ConfigRoot,
     machine: Mapping[str, Any],
+    trained_on: Mapping[str, Any],
 ) -> dict[str, Cell]:
-    """The pruned cell of one cut and the four dense ones it is judged by, by kind."""
+    """The pruned cell of one cut and the four dense ones it is judged by, by kind.
+
+    ``machine``: the device and threads asked for; ``trained_on``: the training's. Where they come
+    out different, they are part of the cells' identity.
+    """
     measured = {"training": training_hash, "evaluation": described["evaluation"]}
+    threads = machine["threads"] or trained_on["threads"]
+    used = resolve(machine["device"], trained_on["dtype"], threads).identity()
+    if used != trained_on:
+        measured["machine"] = used
     shared = {"training": training, "root": root, **machine}
     dense = Cell("dense", config={**measured, "kind": "dense"}, **shared)
     cells = {"dense": dense}
@@ -134,7 +149,7 @@ def cells_of(
     cells["dense_recovered"] = recovered
     cells["pruned"] = Cell(
         "pruned",
-        config={"training": training_hash, "kind": "pruned", **described},
+        config={**measured, "kind": "pruned", **described},
         reads={"dense": dense, "dense_recovered": recovered},
         **shared,
     )
@@ -150,11 +165,12 @@ def _cells(
 ) -> Iterator[PlannedCell]:
     machine = {key: composed.values[key] for key in ("device", "threads")}
     cells = cells_of(
-        describe_cut(composed),
+        describe_cut(composed, root),
         training.hash,
         training.run(results).path,
         root,
         machine,
+        training.config["identity"]["machine"],
     )
     for kind, cell in cells.items():
         if composed.values["keep"] == "models":
@@ -164,11 +180,12 @@ def _cells(
 
 def _shown_axes(kind: str, values: Mapping[str, Scalar]) -> dict[str, Scalar]:
     """Axis values without a column of their own that make a difference to this kind of row."""
-    own = {key: value for key, value in values.items() if key not in COLUMNS}
-    if kind == "pruned":
-        return own
-    matter = (*TRAINING_KEYS, "evaluation", *(("recovery",) if kind == "dense_recovered" else ()))
-    return {key: value for key, value in own.items() if key.partition(".")[0] in matter}
+    own = {key: value for key, value in values.items() if key not in AXIS_COLUMNS}
+    if kind != "pruned":
+        matter = {*TRAINING_KEYS, "evaluation", *(["recovery"] * (kind == "dense_recovered"))}
+        own = {key: value for key, value in own.items() if key.partition(".")[0] in matter}
+    # The table's column of that name is the run.
+    return {"training recipe" if key == "training" else key: value for key, value in own.items()}
 
 
 def _axes(composed: Composed, tokens: Tokens) -> dict[str, tuple[str, ...]]:

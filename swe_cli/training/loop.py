@@ -65,7 +65,7 @@ def train(
     while progress.step < recipe.steps:
         step = progress.step + 1
         for group in optimizer.param_groups:
-            group["lr"] = recipe.rate(step)
+            group["lr"] = recipe.learning_rate_at(step)
         batches = [
             dataset.random_batch(
                 "train",
@@ -76,12 +76,12 @@ def train(
             for part in range(recipe.accumulation)
         ]
         try:
-            with global_randomness(seed, "dropout", step):
+            with global_randomness(seed, "dropout", step, machine.device):
                 loss = optimizer_step(forward, optimizer, batches, recipe.gradient_clip, machine)
         except FloatingPointError as error:
             raise _stopped(str(error), step) from None
         progress.step = step
-        metrics = {"loss_nats": loss, "learning_rate": recipe.rate(step)}
+        metrics = {"loss_nats": loss, "learning_rate": recipe.learning_rate_at(step)}
         if _is_spike(loss, progress.recent_losses):
             metrics["spike"] = True
         progress.recent_losses = [*progress.recent_losses[1 - RECENT :], loss]

@@ -38,10 +38,13 @@ class Recipe:
         for key in ("warmup_steps", "weight_decay", "gradient_clip", "minimum_learning_rate"):
             if getattr(self, key) < 0:
                 raise UsageError(f"training.{key}={getattr(self, key)} must not be negative.")
+        for key in ("beta1", "beta2"):
+            if not 0.0 <= getattr(self, key) < 1.0:
+                raise UsageError(f"training.{key}={getattr(self, key)} is not in [0, 1).")
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
             raise UsageError(f"training.learning_rate={self.learning_rate} must be positive.")
 
-    def rate(self, step: int) -> float:
+    def learning_rate_at(self, step: int) -> float:
         """Learning rate of optimizer step ``step`` (1-based): linear warm-up, then the schedule."""
         if step <= self.warmup_steps:
             return self.learning_rate * step / self.warmup_steps

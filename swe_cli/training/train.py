@@ -91,6 +91,7 @@ def train_run(
         FILES,
         seed=training.seed,
         data_sha256=training.dataset.sha256,
+        fingerprint=training.dataset.fingerprint("test", context=training.model.context),
         tracker=tracker.info(),
         results=_results(progress),
         seconds_per_step=seconds / max(1, progress.step - resumed_at),

@@ -80,6 +80,8 @@ def test_sigma_never_cuts_a_tensor_without_spread():
     counts = Sigma().counts(ranked, 0.5, refuse)
     assert counts == {"flat": 0, "one": 0, "w": 5}
     assert Sigma().counts_at_rate(ranked, 100.0) == {"flat": 0, "one": 0, "w": 5}
+    signed = Ranking({"flat": torch.full((3,), -1.0), "spread": torch.tensor([1.0, torch.inf])})
+    assert Sigma().counts_at_rate(signed, 0.1) == {"flat": 0, "spread": 0}
     with pytest.raises(PruningError, match="can cut 5 of 10"):
         Sigma().counts(ranked, 0.6, refuse)
 

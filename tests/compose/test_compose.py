@@ -148,7 +148,9 @@ def own(tmp_path, monkeypatch):
 
 def test_an_own_choice_composes_beside_the_shipped_ones(own):
     chosen = compose("prune", ("criterion=good",), own)["criterion"]
-    assert chosen.describe() == {"name": "good", "power": 2.0}
+    described = chosen.describe()
+    assert len(described.pop("source")) == 16  # its module's content is part of its identity
+    assert described == {"name": "good", "power": 2.0}
     assert chosen.build().power == 2.0
     assert default_part("criterion", "good", own).options == {"power": 2.0}
     assert part("criterion", "good", {"power": 3}, own).options == {"power": 3.0}

@@ -71,3 +71,9 @@ def test_sentences() -> None:
     )
     bare = pruned(0.1, 2.0, delta_nats=None, delta_recovered_nats=None)
     assert sentence(line([bare])).startswith("swe was not compared with dense; its lowest loss")
+
+
+def test_a_cut_that_failed_does_not_hold() -> None:
+    rows = [pruned(r, 2.0, delta_high=0.0) for r in (0.1, 0.3)]
+    failed = pruned(0.2, 2.0, delta_high=0.0, status="failed", error="not finite")
+    assert break_point(line([*rows, failed])) == BreakPoint("found", 0.1, 0.2)

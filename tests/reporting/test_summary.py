@@ -96,14 +96,15 @@ def test_an_axis_is_said_only_of_the_controls_that_it_changes() -> None:
     ]
 
 
-def test_failed_rows_are_counted_and_never_averaged() -> None:
+def test_a_cut_that_failed_at_one_seed_has_no_mean_over_the_others() -> None:
     failed = pruned(0.9, 99.0, status="failed", error="boom", seed=1)
     summary = summarise([*curve(), failed])
     assert summary.failed == (failed,)
     last = summary.lines[0].points[-1]
+    assert last.failed
     assert last.seeds == (0,)
-    assert last.loss is not None
-    assert last.loss.mean == 2.9
+    assert last.loss is None
+    assert [point.failed for point in summary.lines[0].points[:-1]] == [False] * 4
 
 
 def test_two_protocols_are_refused_and_can_be_split() -> None:

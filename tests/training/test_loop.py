@@ -69,7 +69,7 @@ def test_every_step_leaves_a_line_with_its_learning_rate():
     assert [line["step"] for line in recorder.lines] == list(range(1, STEPS + 1))
     made = recipe(steps=STEPS, warmup_steps=2)
     assert [line["learning_rate"] for line in recorder.lines] == [
-        made.rate(step) for step in range(1, STEPS + 1)
+        made.learning_rate_at(step) for step in range(1, STEPS + 1)
     ]
     evaluated = [line["step"] for line in recorder.lines if "validation_loss_nats" in line]
     assert evaluated == [3, 6, 9, 12]

@@ -11,28 +11,28 @@ from .toys import recipe
 
 def test_constant_schedule_after_a_linear_warm_up():
     made = recipe(learning_rate=0.1, schedule="constant", warmup_steps=4, steps=10)
-    assert [made.rate(step) for step in range(1, 7)] == pytest.approx(
+    assert [made.learning_rate_at(step) for step in range(1, 7)] == pytest.approx(
         [0.025, 0.05, 0.075, 0.1, 0.1, 0.1]
     )
 
 
 def test_without_warm_up_the_first_step_has_the_full_rate():
-    assert recipe(learning_rate=0.1, schedule="constant", warmup_steps=0).rate(1) == 0.1
+    assert recipe(learning_rate=0.1, schedule="constant", warmup_steps=0).learning_rate_at(1) == 0.1
 
 
 def test_cosine_by_hand():
     made = recipe(
         learning_rate=1.0, minimum_learning_rate=0.2, schedule="cosine", warmup_steps=2, steps=10
     )
-    assert made.rate(2) == pytest.approx(1.0)
-    assert made.rate(4) == pytest.approx(0.2 + 0.8 * 0.5 * (1 + math.sqrt(0.5)))  # a quarter
-    assert made.rate(6) == pytest.approx(0.6)  # half way, half way down
-    assert made.rate(10) == pytest.approx(0.2)
+    assert made.learning_rate_at(2) == pytest.approx(1.0)
+    assert made.learning_rate_at(4) == pytest.approx(0.2 + 0.8 * 0.5 * (1 + math.sqrt(0.5)))
+    assert made.learning_rate_at(6) == pytest.approx(0.6)  # half way, half way down
+    assert made.learning_rate_at(10) == pytest.approx(0.2)
 
 
 def test_a_warm_up_as_long_as_the_training_divides_by_nothing():
     made = recipe(learning_rate=1.0, schedule="cosine", warmup_steps=5, steps=5)
-    assert made.rate(5) == pytest.approx(1.0)
+    assert made.learning_rate_at(5) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(
