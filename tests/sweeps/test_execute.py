@@ -14,7 +14,7 @@ from swe_cli.sweeps import build, cells
 from swe_cli.sweeps.build import load_subject, load_weights
 from swe_cli.sweeps.cells import run_cell
 from swe_cli.sweeps.execute import execute, timings
-from swe_cli.sweeps.plan import plan_sweep
+from swe_cli.sweeps.plan import cells_of, plan_sweep
 
 RECOVERY = ("recovery.steps=2", "training.steps=6")
 TWICE = ("criteria=swe,magnitude", "ratios=0.0,0.5")
@@ -205,3 +205,38 @@ def test_a_cell_says_where_it_is_without_running(swept):
     assert cell.folder == results / "runs" / "cells" / cell.hash
     assert not replace(cell, model_to=results / "missing").done
     assert cells._written(results / "nowhere") == 0
+
+
+def test_a_training_that_diverges_fails_its_own_rows_only(text, tmp_path):
+    words = ("training.learning_rate=1e-3,1e30", "criteria=magnitude", "ratios=0.5")
+    outcome = executed(planned(text, tmp_path, *words), tmp_path)
+    failed = {row.axes["training.learning_rate"] for row in outcome.failed}
+    assert failed == {1e30}
+    assert "step" in outcome.failed[0].error
+    assert len(outcome.rows) == 2 * len(outcome.failed)
+
+
+def test_a_moved_text_is_the_same_training_and_is_followed(text, tmp_path):
+    executed(planned(text, tmp_path, "criteria=magnitude", "ratios=0.5"), tmp_path)
+    moved = tmp_path / "moved.txt"
+    moved.write_bytes(text.read_bytes())
+    plan = planned(moved, tmp_path, "criteria=magnitude", "ratios=0.5,0.6")
+    outcome = executed(plan, tmp_path)
+    assert (outcome.trained, outcome.ran) == (0, 1)
+    stored = plan.trainings[0].run(tmp_path).config["paths"]
+    assert stored == {"data.path": str(moved)}
+
+
+def test_another_machine_is_another_cell(swept):
+    plan, _, _ = swept
+    training = plan.trainings[0]
+    described = {**dict(plan.cells[-1].cell.config)}
+    trained_on = training.config["identity"]["machine"]
+
+    def pruned_on(threads):
+        machine = {"device": "cpu", "threads": threads}
+        path = plan.cells[-1].cell.training
+        return cells_of(described, training.hash, path, ConfigRoot(), machine, trained_on)["pruned"]
+
+    assert pruned_on(None).hash == pruned_on(trained_on["threads"]).hash
+    assert pruned_on(trained_on["threads"] + 1).hash != pruned_on(None).hash

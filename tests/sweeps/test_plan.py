@@ -129,3 +129,8 @@ def test_both_a_ratio_and_a_rate_are_refused_before_any_work(plan, tmp_path):
 def test_a_plan_writes_nothing(plan, tmp_path):
     plan("ratios=0.5")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_axis_named_like_a_column_is_still_shown(plan):
+    made = plan("training=adamw,adam_paper", "criteria=swe", "ratios=0.5")
+    assert {planned.axes["training recipe"] for planned in made.cells} == {"adamw", "adam_paper"}
