@@ -9,8 +9,9 @@ from swe_cli.commands.present import present
 from swe_cli.commands.shared import chosen_run, config_root, output, read_words, training_of
 from swe_cli.compose import compose
 from swe_cli.errors import RunError
+from swe_cli.files import read_json
 from swe_cli.records import Row, Scalar
-from swe_cli.runs import Run, read_json
+from swe_cli.runs import Run
 from swe_cli.sweeps.build import results_root
 
 ANY = ("sweep", "train", "prune")

@@ -11,7 +11,8 @@ from swe_cli.commands.present import present
 from swe_cli.commands.shared import Stop, Watcher, config_root, output, print_config, typed
 from swe_cli.compose import compose, read_tokens
 from swe_cli.errors import SweError, UsageError
-from swe_cli.runs import Run, write_bytes, write_json
+from swe_cli.files import write_bytes, write_json
+from swe_cli.runs import Run
 from swe_cli.sweeps.build import results_root
 from swe_cli.sweeps.execute import Outcome, execute, timings
 from swe_cli.sweeps.plan import SweepPlan, plan_sweep

@@ -7,7 +7,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from swe_cli.runs import write_bytes
+from swe_cli.files import write_bytes
 
 # Okabe and Ito's colours, told apart by colour-blind readers; black is left to the controls.
 # Six colours and seven markers only meet again after 42 lines, so grey print stays readable too.

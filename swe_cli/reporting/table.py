@@ -7,10 +7,10 @@ from typing import Any, get_type_hints
 
 import pandas as pd
 
+from swe_cli.files import write_bytes
 from swe_cli.records import COLUMNS, Row, Scalar
 from swe_cli.reporting.markdown import markdown
 from swe_cli.reporting.order import ordered
-from swe_cli.runs import write_bytes
 
 
 def frame(rows: Sequence[Row]) -> pd.DataFrame:

@@ -21,9 +21,10 @@ from swe_cli.compose import (
 from swe_cli.contracts import Dataset, Model, Split, Tensors
 from swe_cli.data.tokens import tokenize
 from swe_cli.errors import DataError, RunError
+from swe_cli.files import canonical
 from swe_cli.machine import Machine, resolve
 from swe_cli.pruning.cut import Scoring
-from swe_cli.runs import Run, canonical, identity
+from swe_cli.runs import Run, identity
 from swe_cli.seeds import global_randomness
 from swe_cli.training.loop import as_module
 from swe_cli.training.tracker import statistic_of

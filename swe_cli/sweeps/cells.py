@@ -21,20 +21,18 @@ from swe_cli.evaluation.loss import (
     random_batches_loss,
     window_losses,
 )
-from swe_cli.masks.masks import jaccard_of_cuts, sparsity
-from swe_cli.pruning.cut import Scoring, check_needs, choose_masks, cut, zeros
-from swe_cli.pruning.recover import Recovery
-from swe_cli.records import COLUMNS, Kind, Row
-from swe_cli.runs import (
-    Run,
+from swe_cli.files import (
     canonical,
-    identity,
-    provenance,
     read_json,
     read_tensors,
     write_json,
     write_tensors,
 )
+from swe_cli.masks.masks import jaccard_of_cuts, sparsity
+from swe_cli.pruning.cut import Scoring, check_needs, choose_masks, cut, zeros
+from swe_cli.pruning.recover import Recovery
+from swe_cli.records import COLUMNS, Kind, Row
+from swe_cli.runs import Run, identity, provenance
 from swe_cli.sweeps.build import Subject, load_subject
 from swe_cli.training.loop import as_module
 

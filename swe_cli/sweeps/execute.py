@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from swe_cli.errors import Interrupted, SweError, TrainingError
+from swe_cli.files import read_json, write_json
 from swe_cli.records import Row
-from swe_cli.runs import Run, read_json, write_json
+from swe_cli.runs import Run
 from swe_cli.sweeps.build import TrainingPlan
 from swe_cli.sweeps.cells import Cell, Watch, run_cell
 from swe_cli.sweeps.plan import PlannedCell, SweepPlan

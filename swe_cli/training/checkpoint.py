@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from swe_cli.contracts import Tensors
-from swe_cli.runs import Run, read_directory, remove_directory, write_directory
+from swe_cli.files import read_directory, remove_directory, write_directory
+from swe_cli.runs import Run
 from swe_cli.training.loop import Progress
 from swe_cli.training.tracker import Tracker
 

@@ -11,8 +11,9 @@ import torch
 
 from swe_cli.contracts import Dataset, Model, Statistic, Tensors
 from swe_cli.errors import Interrupted, RunError
+from swe_cli.files import remove_litter, storage, write_bytes, write_tensors
 from swe_cli.machine import Machine
-from swe_cli.runs import Run, remove_litter, storage, write_bytes, write_tensors
+from swe_cli.runs import Run
 from swe_cli.training import checkpoint
 from swe_cli.training.loop import Hook, Progress, as_module, train
 from swe_cli.training.recipe import Recipe

@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from typing import Literal
 from unittest.mock import patch
 
-from swe_cli import runs
-from swe_cli.runs import Run, read_directory
+from swe_cli import files
+from swe_cli.files import read_directory
+from swe_cli.runs import Run
 
 Side = Literal["before", "after"]
 
@@ -36,7 +37,7 @@ def dying_at(index: int | None = None, side: Side = "before") -> Iterator[Rename
         if number == index:
             raise Killed
 
-    with patch.object(os, "replace", rename), patch.object(runs, "_sync"):  # no disk is pulled out
+    with patch.object(os, "replace", rename), patch.object(files, "_sync"):  # no disk is pulled out
         yield renames
 
 

@@ -17,7 +17,7 @@ from training.toys import (
     write_text,
 )
 
-from swe_cli import runs
+from swe_cli import files
 from swe_cli.compose import ConfigRoot, read_tokens
 from swe_cli.errors import CorruptFileError, Interrupted, StorageError
 from swe_cli.runs import Run
@@ -107,7 +107,7 @@ def test_a_truncated_cell_is_refused_by_name_and_made_again_once_deleted(name, t
 
 def fill_the_disk(monkeypatch, after: int) -> None:
     """After so many files of tensors, nothing more can be written."""
-    save, left = runs.save_file, [after]
+    save, left = files.save_file, [after]
 
     def save_file(tensors, path, metadata):
         left[0] -= 1
@@ -116,7 +116,7 @@ def fill_the_disk(monkeypatch, after: int) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
         save(tensors, path, metadata)
 
-    monkeypatch.setattr(runs, "save_file", save_file)
+    monkeypatch.setattr(files, "save_file", save_file)
 
 
 def test_a_full_disk_says_so_and_spoils_nothing(text, tmp_path, monkeypatch, expected):

@@ -3,8 +3,9 @@ import pytest
 from swe_cli import runs
 from swe_cli.compose import ConfigRoot, compose, part
 from swe_cli.errors import UsageError
+from swe_cli.files import canonical
 from swe_cli.records import COLUMNS, Row
-from swe_cli.runs import canonical, identity
+from swe_cli.runs import identity
 from swe_cli.seeds import derive, global_randomness
 
 CONFIG = {

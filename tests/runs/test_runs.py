@@ -9,12 +9,9 @@ import torch
 from training.toys import files_under
 
 import swe_cli
-from swe_cli import runs
+from swe_cli import files
 from swe_cli.errors import CorruptFileError, RunError, StorageError
-from swe_cli.runs import (
-    Run,
-    find_run,
-    list_runs,
+from swe_cli.files import (
     read_directory,
     read_json,
     read_metadata,
@@ -27,6 +24,7 @@ from swe_cli.runs import (
     write_json,
     write_tensors,
 )
+from swe_cli.runs import Run, find_run, list_runs
 
 TENSORS = {"a/b": torch.arange(6.0).view(2, 3), "c": torch.tensor(7), "e": torch.zeros(0)}
 
@@ -88,7 +86,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monke
 def test_a_file_is_synced_before_it_is_renamed_and_its_folder_after(tmp_path, monkeypatch):
     events = []
     replace = os.replace
-    monkeypatch.setattr(runs, "_sync", lambda path: events.append(("sync", path.name)))
+    monkeypatch.setattr(files, "_sync", lambda path: events.append(("sync", path.name)))
     monkeypatch.setattr(
         os, "replace", lambda a, b: (events.append(("rename", b.name)), replace(a, b))
     )
@@ -113,7 +111,7 @@ def test_a_directory_that_does_not_fit_leaves_no_litter(tmp_path, monkeypatch):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(runs, "save_file", full)
+    monkeypatch.setattr(files, "save_file", full)
     with pytest.raises(StorageError, match="No space left"):
         write_directory(tmp_path / "step", {"one": TENSORS}, {})
     assert list(tmp_path.iterdir()) == []
@@ -129,7 +127,7 @@ def test_a_directory_is_removed_under_another_name(tmp_path, monkeypatch):
         if Path(path).exists():
             raise Killed
 
-    monkeypatch.setattr(runs.shutil, "rmtree", die)
+    monkeypatch.setattr(files.shutil, "rmtree", die)
     with pytest.raises(Killed):
         remove_directory(tmp_path / "step")
     assert not (tmp_path / "step").exists()  # all of it is gone from its name at once

@@ -7,9 +7,10 @@ from training.toys import Silent, gpt, never, plan_of, trained, words_for, write
 from swe_cli.compose import ConfigRoot, read_tokens
 from swe_cli.errors import DataError, RunError
 from swe_cli.evaluation.loss import window_losses
+from swe_cli.files import read_tensors
 from swe_cli.masks.masks import sparsity
 from swe_cli.records import CONTROLS
-from swe_cli.runs import Run, read_tensors
+from swe_cli.runs import Run
 from swe_cli.sweeps import build, cells
 from swe_cli.sweeps.build import load_subject, load_weights
 from swe_cli.sweeps.cells import run_cell

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from swe_cli.errors import UsageError
-from swe_cli.runs import read_metadata
+from swe_cli.files import read_metadata
 from swe_cli.training.tracker import SAMPLE_POINTS, Tracker, Tracking, gather
 
 from .toys import FILES, assert_same_tensors, contents, metrics, plan_of, trained, write_text

@@ -12,10 +12,11 @@ from swe_cli.data.chars import chars
 from swe_cli.data.sources import StringSource
 from swe_cli.data.text import Text
 from swe_cli.data.tokens import TextDataset, tokenize
+from swe_cli.files import read_tensors
 from swe_cli.machine import Machine
 from swe_cli.models.gpt import GPT
 from swe_cli.records import Row
-from swe_cli.runs import Run, read_tensors
+from swe_cli.runs import Run
 from swe_cli.seeds import global_randomness
 from swe_cli.sweeps.build import TrainingPlan, plan_training
 from swe_cli.sweeps.execute import ensure_trained

@@ -1,0 +1,206 @@
+"""Atomic files: what carries its final name is complete, whenever the machine stopped.
+
+Every file goes to a temporary name, is synced, and is renamed; a checkpoint is a whole directory
+that is renamed once. safetensors and JSON only: nothing is ever unpickled.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from swe_cli.contracts import Tensors
+from swe_cli.errors import CorruptFileError, StorageError
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no spaces; non-finite numbers are refused."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+# Writing
+
+
+@contextmanager
+def storage(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusal to write into one sentence that names the place."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"Cannot write {path}: {error.strerror or error}. What was written before stays valid.",
+            "Choose another place with results_dir=PATH, or make room.",
+        ) from error
+
+
+def commit(temporary: Path, final: Path) -> None:
+    """Make a finished file or directory appear under its final name, durably."""
+    _sync(temporary)
+    os.replace(temporary, final)
+    _sync(final.parent)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file atomically."""
+    with _replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically, readable and with sorted keys."""
+    text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False)
+    write_bytes(path, (text + "\n").encode())
+
+
+def write_tensors(path: Path, tensors: Tensors, metadata: Mapping[str, Any] | None = None) -> None:
+    """Write safetensors atomically. ``metadata`` is stored as JSON under the single key ``swe``."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with _replacing(path) as temporary:
+        try:
+            save_file(plain, temporary, {"swe": canonical(metadata or {})})
+        except SafetensorError as error:  # it wraps the system's error in its own
+            raise OSError(str(error)) from error
+
+
+def write_directory(path: Path, files: Mapping[str, Tensors], state: Mapping[str, Any]) -> None:
+    """Write a directory of tensor files and ``state.json`` that appears whole or not at all."""
+    temporary = _temporary(path)
+    try:
+        with storage(path):
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+        for name, tensors in files.items():
+            write_tensors(temporary / f"{name}.safetensors", tensors)
+        names = [f"{name}.safetensors" for name in files]
+        hashes = {name: sha256(temporary / name) for name in names}
+        write_json(temporary / "state.json", {**state, "files": hashes})
+        remove_directory(path)
+        with storage(path):
+            commit(temporary, path)
+    except StorageError:  # on a full disk, room is what is wanted
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def remove_directory(path: Path) -> None:
+    """Remove a directory, if it is there, without ever showing half of it under its name."""
+    if not path.exists():
+        return
+    removed = path.with_name(f".{path.name}.{os.getpid()}.removed.tmp")
+    with storage(path):
+        shutil.rmtree(removed, ignore_errors=True)
+        os.replace(path, removed)
+        shutil.rmtree(removed)
+
+
+def remove_litter(folder: Path) -> None:
+    """Remove what a killed process left half-written; only the holder of the folder may ask."""
+    for left in list(folder.rglob(".*.tmp")):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A temporary name to write to, which then becomes ``path``; it goes where that fails."""
+    temporary = _temporary(path)
+    with storage(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            commit(temporary, path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# Reading
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON, or say which file is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CorruptFileError(
+            f"{path} is missing.", "Run the command that made it again."
+        ) from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CorruptFileError(
+            f"{path} is damaged: {error}.", "Delete it and run the command that made it again."
+        ) from None
+
+
+def read_object(path: Path, *needed: str) -> dict[str, Any]:
+    """A JSON object that holds the keys it must have, or CorruptFileError naming the file."""
+    value = read_json(path)
+    missing = [key for key in needed if not isinstance(value, dict) or key not in value]
+    if missing:
+        raise CorruptFileError(
+            f"{path} is damaged: it holds no {missing[0]}.",
+            "Delete it and run the command that made it again.",
+        )
+    found: dict[str, Any] = value
+    return found
+
+
+def read_tensors(path: Path, expected_sha256: str | None = None) -> Tensors:
+    """Read safetensors; a file that does not match its hash is refused by name."""
+    if not path.is_file():
+        raise CorruptFileError(f"{path} is missing.", "Run the command that made it again.")
+    if expected_sha256 is not None and sha256(path) != expected_sha256:
+        raise CorruptFileError(
+            f"{path} does not match its recorded hash: it is truncated or was changed.",
+            "Delete its folder and run the command that made it again.",
+        )
+    try:
+        tensors: Tensors = load_file(path)
+    except SafetensorError as error:
+        raise CorruptFileError(
+            f"{path} is damaged: {error}.", "Delete it and run the command that made it again."
+        ) from None
+    return tensors
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The JSON stored beside the tensors of a file written by ``write_tensors``."""
+    with safe_open(path, framework="pt") as file:
+        metadata: dict[str, Any] = json.loads((file.metadata() or {}).get("swe", "{}"))
+    return metadata
+
+
+def read_directory(path: Path) -> tuple[dict[str, Tensors], dict[str, Any]]:
+    """Read back what ``write_directory`` wrote: tensors by file stem, and the state."""
+    state = read_json(path / "state.json")
+    files = {
+        name.removesuffix(".safetensors"): read_tensors(path / name, digest)
+        for name, digest in state["files"].items()
+    }
+    return files, state
