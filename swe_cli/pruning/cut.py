@@ -79,7 +79,7 @@ def check_needs(criterion: str, needs: Sequence[str], recorded: Sequence[str], r
     if missing:
         raise PruningError(
             f"criterion={criterion} needs {', '.join(missing)}, which {run} did not record.",
-            f"Record it: swe sweep criteria={criterion}, with what {run} was trained with.",
+            f"Train with tracking.statistics=[{','.join(missing)}], or sweep criteria={criterion}.",
         )
 
 

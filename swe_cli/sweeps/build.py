@@ -19,6 +19,7 @@ from swe_cli.compose import (
     part,
 )
 from swe_cli.contracts import Dataset, Model, Split, Tensors
+from swe_cli.data.text import Text
 from swe_cli.data.tokens import tokenize
 from swe_cli.errors import DataError, RunError
 from swe_cli.files import canonical
@@ -33,8 +34,8 @@ from swe_cli.training.train import Training
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 TRAINING_GROUPS = ("model", "data", "tokenizer", "training", "tracking")
 ALWAYS_RECORDED = "weighted_average"  # the dense_averaged control and base=averaged need it
-# These change when results are safe, not what they are.
-NOT_IDENTITY = {"training": ("checkpoint_every",)}
+# These change when results are safe and what is recorded, not the weights that come out.
+NOT_IDENTITY = {"training": ("checkpoint_every",), "tracking": ("statistics",)}
 
 
 def results_root(setting: str | None) -> Path:
@@ -106,7 +107,10 @@ def plan_training(
         for key, value in parts[group].options.items()
         if is_path_key(key) and value is not None
     }
-    recorded = tuple(sorted({ALWAYS_RECORDED, *statistics}))
+    asked = parts["tracking"].options["statistics"]
+    for name in asked:
+        default_part("statistic", name, root)  # an unknown name is refused before any work
+    recorded = tuple(sorted({ALWAYS_RECORDED, *statistics, *asked}))
     return TrainingPlan({"identity": described, "paths": paths}, composed, recorded, root)
 
 
@@ -145,9 +149,11 @@ class _Held(tuple[Part, Part]):
 @lru_cache(maxsize=4)
 def _dataset(key: str, parts: _Held) -> Dataset:
     data, tokenizer = parts
-    text = data.build()
-    dataset: Dataset = tokenize(text, tokenizer.build(text))
-    return dataset
+    built = data.build()
+    if not isinstance(built, Text):
+        dataset: Dataset = built  # brings its own tokens
+        return dataset
+    return tokenize(built, tokenizer.build(built))
 
 
 def _new_model(chosen: Part, dataset: Dataset, seed: int) -> Model:
@@ -210,7 +216,8 @@ def load_subject(
         )
     model = _new_model(_stored_part("model", described, stored["paths"], root), dataset, seed=0)
     as_module(model).to(machine.device)
-    if run.manifest["fingerprint"] != dataset.fingerprint("test", context=model.context):
+    expected = dataset.fingerprint("test", context=model.context)
+    if run.manifest.get("fingerprint", expected) != expected:
         raise DataError(
             f"The text of {run.name} is now cut into other tokens than it was trained on.",
             "Put the old tokenizer (or its package's version) back, or train again.",

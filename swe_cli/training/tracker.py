@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -23,6 +23,7 @@ class Tracking:
     ``start``: steps before the first. ``weighting``: a_i of observation i: "linear" i (the paper),
     "sqrt" √i, "uniform" 1, "exponential" 1 with all earlier ones multiplied by ``decay``.
     ``sample``: how many single weights are followed for the weight-evolution figure.
+    ``statistics``: what to record besides what the criteria at hand need.
     """
 
     every: int | Literal["epoch"]
@@ -30,6 +31,7 @@ class Tracking:
     weighting: Literal["linear", "sqrt", "uniform", "exponential"]
     decay: float
     sample: int
+    statistics: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.every != "epoch" and self.every < 1:
