@@ -241,8 +241,15 @@ def test_a_pruned_run_whose_training_is_gone(swe, own_run):
 def test_a_statistic_that_was_not_recorded_is_found_before_any_work(swe, own_run):
     before = sorted(os.listdir(own_run.results / "runs"))
     result = swe("prune", own_run.name, "--ratio", "0.5", "criterion=swe_mean")
-    refused(result, FAILED, "criterion=swe_mean needs mean", "swe sweep criteria=swe_mean")
+    refused(result, FAILED, "criterion=swe_mean needs mean", "tracking.statistics=[mean]")
     assert sorted(os.listdir(own_run.results / "runs")) == before
+
+
+def test_a_statistic_that_was_asked_for_is_recorded(swe, tiny_words):
+    trained = swe("train", "-q", *tiny_words, "tracking.statistics=[mean]")
+    run = trained.stdout.split()[0]
+    assert swe("prune", "-q", run, "--ratio", "0.5", "criterion=swe_mean").exit_code == 0
+    refused(swe("train", *tiny_words, "tracking.statistics=[men]"), USAGE, "Did you mean mean?")
 
 
 def test_a_prompt_outside_the_vocabulary(swe, own_run):
