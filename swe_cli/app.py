@@ -27,10 +27,10 @@ app = typer.Typer(
     "Exit codes: 0 done, 1 failed, 2 bad usage, 130/143 interrupted (the same command resumes).",
 )
 
-RUN_AND_OVERRIDES = "[RUN] [KEY=VALUE]…"
+RUN_AND_OVERRIDES = "RUN|KEY=VALUE"
 Words = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]…", show_default=False, help="Overrides, as in Hydra."),
+    typer.Argument(metavar="KEY=VALUE", show_default=False, help="Overrides, as in Hydra."),
 ]
 RunWords = Annotated[
     list[str] | None,
