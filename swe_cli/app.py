@@ -146,7 +146,7 @@ def report(
     _run(command, debug, words, config_dir, folder=folder, quiet=quiet)
 
 
-@app.command(epilog='Example: swe generate prune-gpt_nano --prompt "And God said"')
+@app.command(epilog='Example: swe generate --prompt "And God said"')
 def generate(
     words: RunWords = None,
     prompt: Annotated[str, typer.Option(help="The text to continue.")] = "\n",
@@ -203,6 +203,26 @@ def _run(
             traceback.print_exc()
         where = f"{error.filename}: " if error.filename else ""
         _fail(SweError(f"{where}{error.strerror or error}.", "Add --debug to see where."))
+    except (typer.Exit, typer.Abort):
+        raise
+    except Exception as error:
+        if debug:
+            raise
+        _fail(_unforeseen(error))
+
+
+def _unforeseen(error: Exception) -> SweError:
+    """One sentence for what nobody foresaw: too little memory, or a defect of this program."""
+    text = " ".join(str(error).split())
+    if type(error).__name__ == "OutOfMemoryError" or "allocate memory" in text:
+        return SweError(
+            "There is not enough memory for this model and batch.",
+            "Lower model.width, model.context or training.batch_size.",
+        )
+    return SweError(
+        f"{type(error).__name__}: {text[:300]}",
+        "This is a defect of swe. Add --debug to see where.",
+    )
 
 
 def _fail(error: SweError) -> NoReturn:

@@ -170,7 +170,10 @@ def find_run(token: str, root: Path, kinds: tuple[str, ...] = KINDS) -> Run:
     if not matches:
         raise RunError(f"No run in {root / 'runs'} is called {token!r}.", "List them: swe runs")
     names = ", ".join(run.name for run in matches[:4])
-    raise RunError(f"{token!r} could be {names}{', …' if len(matches) > 4 else ''}.", "Type more.")
+    raise RunError(
+        f"{token!r} could be {names}{', …' if len(matches) > 4 else ''}.",
+        f"Type more of it; the newest is {matches[0].name}",
+    )
 
 
 def provenance() -> dict[str, Any]:

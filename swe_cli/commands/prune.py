@@ -62,9 +62,10 @@ def prune(
     described = describe_cut(composed, root)
     cell = cells_of(described, training_hash, run.path, root, machine, trained_on)["pruned"]
     model, criterion = run.config["identity"]["model"]["name"], composed["criterion"].name
-    pruned = Run(results / "runs" / f"prune-{model}-{criterion}-{cell.hash[:8]}")
+    pruned = Run(run.path.parent / f"prune-{model}-{criterion}-{cell.hash[:8]}")
     cell = replace(cell, model_to=pruned.path / "model.safetensors")
     watcher = Watcher(quiet)
+    watcher.say(f"Cutting {run.name}{'' if tokens.runs else ' (the newest)'}")
     with Stop().listening() as stop, watcher.showing(), pruned.hold(wait):
         pruned.begin({"training": run.name, "cell": cell.hash, "cut": dict(cell.config)})
         hook = watcher.recovery(composed["recovery"].options["steps"])

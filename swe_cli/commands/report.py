@@ -32,6 +32,8 @@ def report(
         raise RunError(f"{run.name} has no rows yet.", f"Cut it: swe prune {run.name} --ratio 0.5")
     own = run.path if run.kind == "sweep" else run.path / "report"
     console = output()
+    # A run named by its path has its trainings beside it, wherever that is.
+    results = run.path.parent.parent
     written = present(console, folder.expanduser() if folder else own, rows, root, results)
     if not quiet:
         console.print()
@@ -48,7 +50,8 @@ def _newest_kinds(results: Path) -> tuple[str, ...]:
 def _rows_of_sweep(run: Run) -> list[Row]:
     if not (run.path / "cells.json").is_file():
         raise RunError(f"{run.name} is {run.status}.", "Type the swe sweep that makes it again.")
-    rows = [Row.from_json(values) for values in read_json(run.path / "failed.json")]
+    failed = run.path / "failed.json"
+    rows = [Row.from_json(values) for values in (read_json(failed) if failed.is_file() else [])]
     for entry in read_json(run.path / "cells.json"):
         path = run.path.parent / "cells" / entry["cell"] / "row.json"
         if path.is_file():

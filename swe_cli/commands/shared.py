@@ -19,6 +19,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 from swe_cli.compose import ConfigRoot, Tokens, read_tokens
@@ -123,8 +124,9 @@ class Stop:
     An ``Interrupted`` that passes through ``listening`` leaves with the exit code of its signal.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, resume: str | None = None) -> None:
         self.signal_number: int | None = None
+        self._resume = resume
 
     def __call__(self) -> bool:
         return self.signal_number is not None
@@ -141,6 +143,7 @@ class Stop:
         try:
             yield self
         except Interrupted as interruption:
+            interruption.hint = interruption.hint or self._resume
             interruption.exit_code = 128 + (self.signal_number or signal.SIGINT)
             raise
         finally:
@@ -164,12 +167,12 @@ class Watcher:
             yield self
             return
         with Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=10),
             MofNCompleteColumn(),
             _Rate(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True)),
             console=self.console,
         ) as bar:
             self._bar = bar
@@ -263,6 +266,7 @@ def print_config(console: Console, composed: Any) -> None:
     for options in tree.values():
         options.pop("name")
     names = {group: chosen.name for group, chosen in composed.parts.items()}
-    console.print("# " + " ".join(f"{group}={name}" for group, name in names.items()), markup=False)
+    chosen = " ".join(f"{group}={name}" for group, name in names.items())
+    console.print(f"# {chosen}", markup=False, soft_wrap=True)
     text = yaml.safe_dump({**tree, **composed.values}, sort_keys=False)
     console.print(text.rstrip(), markup=False, soft_wrap=True)

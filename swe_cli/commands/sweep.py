@@ -34,12 +34,12 @@ def sweep(
         return
     results = results_root(composed.values["results_dir"])
     watcher = Watcher(quiet)
-    with Stop().listening() as stop:
+    resume = typed("sweep", words, config_dir)
+    with Stop(resume).listening() as stop:
         plan = plan_sweep(tokens, root, results)
         run = Run(results / "runs" / f"sweep-{plan.name}-{plan.hash[:8]}")
         with run.hold(wait):
             run.begin({"identity": {"sweep": plan.hash}, "words": list(words)})
-            resume = typed("sweep", words, config_dir)
             with watcher.showing():
                 outcome = execute(plan, results, watcher, stop, resume=resume, wait=wait)
             _record(run, plan, outcome, results)

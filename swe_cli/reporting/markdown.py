@@ -18,7 +18,7 @@ _SETTINGS = ("allocation", "pattern", "prunable", "recovery")
 def markdown(table: pd.DataFrame) -> str:
     """A readable part of ``frame``'s table. Settings that never change stand above it."""
     axes = [str(name) for name in table.columns if name not in COLUMNS]
-    said = ["model", "data", *_SETTINGS]
+    said = ["model", "data", *_SETTINGS, "fingerprint"]
     values = {name: list(table[name].dropna().unique()) for name in [*said, *axes]}
     varying = [name for name in [*said, *axes] if len(values[name]) > 1]
     fixed = [f"{name} {values[name][0]}" for name in said if len(values[name]) == 1]
