@@ -166,14 +166,17 @@ class Watcher:
         if self.quiet or not self.console.is_terminal:
             yield self
             return
+        # At 80 columns a bar must not wrap: the note gives way first, and the name is said above.
+        whole, short = Column(no_wrap=True), Column(no_wrap=True, overflow="ellipsis", ratio=1)
         with Progress(
-            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
-            BarColumn(bar_width=10),
-            MofNCompleteColumn(),
-            _Rate(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True)),
+            TextColumn("{task.description}", table_column=whole),
+            BarColumn(bar_width=10, table_column=whole),
+            MofNCompleteColumn(table_column=whole),
+            _Rate(table_column=whole),
+            TimeRemainingColumn(table_column=whole),
+            TextColumn("{task.fields[note]}", table_column=short),
             console=self.console,
+            expand=True,
         ) as bar:
             self._bar = bar
             yield self
@@ -184,7 +187,7 @@ class Watcher:
 
     def training(self, name: str, steps: int) -> "_Steps":
         self.say(f"Training {name}: {steps} steps")
-        return _Steps(self._line(f"  {name}", "step", steps))
+        return _Steps(self._line("  training", "step", steps))
 
     def recovery(self, steps: int) -> Callable[[int], None]:
         advance = self._line("  recovery", "step", max(1, steps))
