@@ -83,11 +83,5 @@ class Row:
         known = {column.name for column in fields(cls)}
         return cls(**{key: value for key, value in values.items() if key in known})
 
-    def flat(self) -> dict[str, Scalar]:
-        """One table line: every column, then one per axis."""
-        values = asdict(self)
-        values.pop("axes")
-        return {**values, **self.axes}
-
 
 COLUMNS: tuple[str, ...] = tuple(f.name for f in fields(Row) if f.name != "axes")

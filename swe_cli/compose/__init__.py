@@ -10,10 +10,9 @@ from YAML are keyword-only.
 from swe_cli.compose.check import Part, described_options
 from swe_cli.compose.configuration import Composed, compose, default_part, part
 from swe_cli.compose.root import ConfigRoot, shipped_conf
-from swe_cli.compose.words import PLURALS, Tokens, expand_range, is_path_key, read_tokens
+from swe_cli.compose.words import Tokens, expand_range, is_path_key, read_tokens
 
 __all__ = [
-    "PLURALS",
     "Composed",
     "ConfigRoot",
     "Part",

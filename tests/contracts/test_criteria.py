@@ -33,7 +33,9 @@ def test_scores_are_finite_one_for_each_weight_and_the_same_twice(name, life):
 def test_it_reads_no_statistic_that_it_does_not_name(name, life):
     criterion = built("criterion", name)
     only = {need: life.trajectory[need] for need in criterion.needs}
-    criterion.score(Evidence(life.weights, only, 3))
+    alone = criterion.score(Evidence(life.weights, only, 3))
+    among_all = criterion.score(Evidence(life.weights, life.trajectory, 3))
+    assert all(torch.equal(alone[tensor], score) for tensor, score in among_all.items())
 
 
 def test_it_changes_nothing_it_looks_at(name, life):

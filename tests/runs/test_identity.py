@@ -4,7 +4,7 @@ from swe_cli import runs
 from swe_cli.compose import ConfigRoot, compose, part
 from swe_cli.errors import UsageError
 from swe_cli.files import canonical
-from swe_cli.records import COLUMNS, Row
+from swe_cli.records import Row
 from swe_cli.runs import identity
 from swe_cli.seeds import derive, global_randomness
 
@@ -96,4 +96,3 @@ def test_a_row_comes_back_from_json_and_unknown_columns_are_dropped():
         axes={"tracking.every": 10},
     )
     assert Row.from_json({**row.to_json(), "from_the_future": 1}) == row
-    assert list(row.flat()) == [*COLUMNS, "tracking.every"]
