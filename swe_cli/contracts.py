@@ -11,12 +11,23 @@ Tensors = dict[str, Tensor]
 Scores = dict[str, Tensor]  # low score = pruned first
 Masks = dict[str, Tensor]  # bool, True = kept
 Counts = dict[str, int]  # how many weights each prunable tensor loses
-Batch = dict[str, Tensor]  # at least "tokens" and "targets", both int64 (B, T)
+# At least "tokens" and "targets", both int64 (B, T). With images: "images" uint8 (M, K, height,
+# width) and "image" int64 (B,), which of them a row is about. "window" int64 (B,): rows of one
+# window are resampled together; without it every row is a window.
+Batch = dict[str, Tensor]
+Lens = Callable[[Mapping[str, Tensor]], Tensors]  # picks the prunable part, as views
 
 Split = Literal["train", "validation", "test"]
 PrunableSet = Literal["linear", "all"]
 
 IGNORED = -100  # a target nobody has to predict
+
+
+class DataShape(NamedTuple):
+    """What a model must know of its data. ``image``: (channels, height, width), or None."""
+
+    vocabulary_size: int
+    image: tuple[int, int, int] | None = None
 
 
 class Prediction(NamedTuple):
@@ -27,29 +38,39 @@ class Prediction(NamedTuple):
 
 
 class Model(Protocol):
-    """A ``torch.nn.Module`` that the whole pipeline can hold without knowing which one it is."""
+    """A ``torch.nn.Module`` that the whole pipeline can hold without knowing which one it is.
+
+    ``context``: text positions it can take. ``roles``: the names of its modules that can be
+    trained, frozen and pruned apart.
+    """
 
     context: int
+
+    @property
+    def roles(self) -> Sequence[str]: ...
 
     def __call__(self, batch: Batch) -> Prediction: ...
 
     def prunable(self, tensors: Mapping[str, Tensor], which: PrunableSet) -> Tensors:
         """Pick the prunable part of anything keyed by parameter name, as views.
 
-        The same lens serves parameters, statistics, scores and gradients. A fused matrix may be
-        split into views with names of their own; tied weights appear once.
+        The same lens serves parameters, statistics, scores and gradients; names that ``tensors``
+        lacks are left out. A fused matrix may be split into views with names of their own, which
+        begin with the parameter's; tied weights appear once.
         """
+
+    def role_of(self, name: str) -> str:
+        """Which of ``roles`` a parameter, or a view of one, belongs to."""
 
     def blocks(self) -> Sequence[Any]:
         """The units that layer-by-layer criteria walk, first to last."""
 
 
 class Dataset(Protocol):
-    """Token windows of three splits. All randomness comes in as a seed."""
+    """Windows of three splits. All randomness comes in as a seed."""
 
     sha256: str  # of the content, never of a path
-    vocabulary_size: int
-    training_tokens: int
+    shape: DataShape
 
     def random_batch(self, split: Split, *, size: int, context: int, seed: int) -> Batch:
         """``size`` windows at random places of a split: the same seed, the same batch."""
@@ -57,8 +78,8 @@ class Dataset(Protocol):
     def windows(self, split: Split, *, context: int, size: int) -> Iterator[Batch]:
         """Every token of a split once, in order, in batches of ``size`` windows."""
 
-    def characters(self, split: Split) -> int:
-        """Characters the split's predicted tokens stand for (bits per character)."""
+    def steps_per_epoch(self, *, size: int, context: int) -> int:
+        """Batches of ``size`` windows that make one pass over the training split, rounded up."""
 
     def fingerprint(self, split: Split, *, context: int) -> str:
         """Hash of data, split, window, stride, tokenizer: rows that differ are not compared."""
@@ -67,6 +88,46 @@ class Dataset(Protocol):
         """Token ids of a prompt. Raises DataError for what the vocabulary does not hold."""
 
     def decode(self, ids: Sequence[int]) -> str: ...
+
+
+@runtime_checkable
+class RunningText(Dataset, Protocol):
+    """A text, every token of which is predicted."""
+
+    def characters(self, split: Split) -> int:
+        """Characters the split's predicted tokens stand for (bits per character)."""
+
+
+class Example(NamedTuple):
+    """A question about an image. ``kind``: the type of question that accuracies are told by."""
+
+    image: int
+    question: str
+    answer: str
+    kind: str
+
+
+@runtime_checkable
+class Questions(Dataset, Protocol):
+    """Questions about images; only answers are predicted. A window is an image."""
+
+    end: int  # the token that ends an answer
+    answer_tokens: int  # of the longest answer, its end included
+
+    @property
+    def numeric(self) -> bool:
+        """Whether every answer is a number."""
+
+    def examples(self, split: Split, *, shuffle_images: int | None = None) -> Sequence[Example]:
+        """In the order of ``windows``."""
+
+    def windows(
+        self, split: Split, *, context: int, size: int, shuffle_images: int | None = None
+    ) -> Iterator[Batch]:
+        """As in ``Dataset``. With a seed, each image of the split is replaced by another's."""
+
+    def prompts(self, examples: Sequence[Example]) -> Batch:
+        """The questions alone, filled up on the right: ``tokens`` and ``lengths`` int64 (B,)."""
 
 
 class Statistic(Protocol):

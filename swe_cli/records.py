@@ -6,13 +6,13 @@ from typing import Any, Literal, NamedTuple
 
 Scalar = str | int | float | bool | None
 
-Kind = Literal["dense", "dense_best", "dense_recovered", "dense_averaged", "pruned"]
+Kind = Literal["dense", "dense_best", "dense_recovered", "dense_averaged", "dense_blind", "pruned"]
 # Keys whose axis has a column of its own in every table.
 AXIS_COLUMNS = frozenset(
     {"model", "data", "seed", "criterion", "allocation", "pattern", "base", "prunable"}
-    | {"recovery", "ratio", "rate"}
+    | {"roles", "recovery", "ratio", "rate"}
 )
-CONTROLS: tuple[Kind, ...] = ("dense_best", "dense_recovered", "dense_averaged")
+CONTROLS: tuple[Kind, ...] = ("dense_best", "dense_recovered", "dense_averaged", "dense_blind")
 
 
 class Interval(NamedTuple):
@@ -32,6 +32,10 @@ class Row:
     ``delta_nats`` is against ``dense``; ``delta_recovered_nats`` against ``dense_recovered``;
     both compare what remains after recovery. ``axes`` holds the keys that a sweep varies and that
     have no column of their own (``tracking.every``, …).
+
+    ``roles`` says which modules could be cut, where the model has several; ``measures`` holds what
+    only some data sets have: ``accuracy`` and ``mae`` with their intervals, ``accuracy.<type>``,
+    ``sparsity.<role>`` (achieved, of the prunable weights of that role), ….
     """
 
     kind: Kind
@@ -71,6 +75,8 @@ class Row:
     jaccard_magnitude: float | None = None
     random_batches_loss_nats: float | None = None
     training: str
+    roles: str | None = None
+    measures: Mapping[str, float] = field(default_factory=dict)
     axes: Mapping[str, Scalar] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -84,4 +90,5 @@ class Row:
         return cls(**{key: value for key, value in values.items() if key in known})
 
 
-COLUMNS: tuple[str, ...] = tuple(f.name for f in fields(Row) if f.name != "axes")
+OPTIONAL = ("roles", "measures", "axes")  # columns of these are there where a row has them
+COLUMNS: tuple[str, ...] = tuple(f.name for f in fields(Row) if f.name not in OPTIONAL)

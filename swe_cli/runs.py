@@ -25,7 +25,12 @@ KINDS = ("train", "prune", "sweep")
 
 # A key added after version 0.1 leaves identities as they were where it has the value listed here.
 # Values are frozen: when a default changes later, its runs get a new name.
-INTRODUCTION_VALUES: Mapping[str, Any] = {}
+INTRODUCTION_VALUES: Mapping[str, Any] = {
+    "training.trains": "all",
+    "tracking.frozen": False,
+    "pretraining.name": "none",
+    "roles": "all",
+}
 
 
 def identity(config: Mapping[str, Any]) -> str:
@@ -38,7 +43,9 @@ def _without_introductions(config: Mapping[str, Any], prefix: str = "") -> dict[
     for key, value in config.items():
         path = f"{prefix}{key}"
         if isinstance(value, Mapping):
-            kept[key] = _without_introductions(value, f"{path}.")
+            inside = _without_introductions(value, f"{path}.")
+            if inside or not value:
+                kept[key] = inside
         elif path not in INTRODUCTION_VALUES or INTRODUCTION_VALUES[path] != value:
             kept[key] = value
     return kept

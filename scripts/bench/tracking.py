@@ -8,6 +8,7 @@
 """
 
 import sys
+from pathlib import Path
 
 import torch
 from common import alternate
@@ -18,6 +19,7 @@ from swe_cli.sweeps.build import plan_training
 from swe_cli.training.loop import optimizer_step
 from swe_cli.training.tracker import Tracker
 
+RESULTS = Path("results")
 ROUNDS = {"gpt_nano": 60, "gpt_small": 12}
 BATCH = {"gpt_nano": 24, "gpt_small": 4}
 
@@ -25,8 +27,8 @@ BATCH = {"gpt_nano": 24, "gpt_small": 4}
 def main() -> None:
     name = sys.argv[1] if len(sys.argv) > 1 else "gpt_nano"
     overrides = (f"model={name}", f"training.batch_size={BATCH[name]}", "training.gradient_clip=0")
-    plan = plan_training(compose("train", overrides), ConfigRoot())
-    training = plan.build()
+    plan = plan_training(compose("train", overrides), ConfigRoot(), RESULTS)
+    training = plan.build(RESULTS)
     model, dataset, machine = training.model, training.dataset, training.machine
     model.train()
     weights = {n: p.detach() for n, p in model.named_parameters()}
@@ -56,7 +58,8 @@ def main() -> None:
 
     def plain() -> None:
         loss = torch.nn.functional.cross_entropy(
-            model.logits(model.embed(fixed["tokens"])).flatten(0, 1), fixed["targets"].flatten()
+            model.logits(model.hidden(model.inputs(fixed))).flatten(0, 1),
+            fixed["targets"].flatten(),
         )
         loss.backward()
         optimizer.step()

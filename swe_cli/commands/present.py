@@ -59,11 +59,9 @@ def _weights(
     saved = run.tensors("trajectory.safetensors")
     if "sample/values" not in saved:
         return []
-    trajectory = {
-        statistic: subject.model.prunable(tensors, "linear")
-        for statistic, tensors in subject.trajectory.items()
-    }
-    weights = subject.model.prunable(subject.weights("final"), "linear")
+    lens = subject.lens("linear", "all")
+    trajectory = {statistic: lens(tensors) for statistic, tensors in subject.trajectory.items()}
+    weights = lens(subject.weights("final"))
     scoring = Scoring(Evidence(weights, trajectory, subject.identity["seed"]))
     criterion = default_part("criterion", SHOWN_CRITERION, root).build()
     ranked = scoring.rank(SHOWN_CRITERION, criterion)

@@ -28,7 +28,7 @@ def train(
         print_config(console, composed)
         return
     results = results_root(composed.values["results_dir"])
-    plan = plan_training(composed, root)
+    plan = plan_training(composed, root, results)
     watcher = Watcher(quiet)
     with Stop().listening() as stop, watcher.showing():
         resume = typed("train", words, config_dir)

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
 from swe_cli.compose.suggest import did_you_mean
+from swe_cli.compose.words import is_path_key
 from swe_cli.errors import UsageError
 
 ROOT_TYPES: dict[str, Any] = {
@@ -24,6 +25,7 @@ ROOT_TYPES: dict[str, Any] = {
     "threads": int | None,
     "results_dir": str | None,
     "prunable": Literal["linear", "all"],
+    "roles": str,
     "base": Literal["final", "averaged", "best"],
     "ratio": float | None,
     "rate": float | None,
@@ -36,16 +38,33 @@ MISSING = "???"  # OmegaConf's sign for a value that the user must give
 
 @dataclass(frozen=True)
 class Part:
-    """One choice of a group: what it builds and with which options."""
+    """One choice of a group: what it builds and with which options.
+
+    An option may be a part itself (the towers of a model). ``from_run`` names the run whose weights
+    a part starts from; whoever builds it sees to that.
+    """
 
     group: str
     name: str
     target: Callable[..., Any]
     options: dict[str, Any]
+    from_run: str | None = None
 
     def build(self, *runtime: Any) -> Any:
         """Make the thing; ``runtime`` are the positional arguments that no YAML can know."""
         return self.target(*runtime, **self.options)
+
+    __call__ = build
+
+    def paths(self) -> dict[str, str]:
+        """Dotted key → value of every option that holds a path, those of parts inside it too."""
+        found = {"from_run": self.from_run} if self.from_run else {}
+        for key, value in self.options.items():
+            if isinstance(value, Part):
+                found |= {f"{key}.{inner}": path for inner, path in value.paths().items()}
+            elif is_path_key(key) and value is not None:
+                found[key] = value
+        return found
 
     def describe(self) -> dict[str, Any]:
         """Group name and options, never a target: what is stored and what identity is made of.
@@ -54,12 +73,29 @@ class Part:
         old numbers are not its numbers.
         """
         source = _source_hash(self.target.__module__)
-        return {"name": self.name, **({"source": source} if source else {}), **self.options}
+        return {
+            "name": self.name,
+            **({"source": source} if source else {}),
+            **({"from_run": self.from_run} if self.from_run else {}),
+            **{key: _described(value) for key, value in self.options.items()},
+        }
+
+
+def _described(value: Any) -> Any:
+    if not isinstance(value, Part):
+        return value
+    described = value.describe()
+    del described["name"]  # of the whole
+    return described
 
 
 def described_options(described: Mapping[str, Any]) -> dict[str, Any]:
-    """The options out of what ``Part.describe`` gave."""
-    return {key: value for key, value in described.items() if key not in ("name", "source")}
+    """The options out of what ``Part.describe`` gave, those of parts inside it too."""
+    return {
+        key: described_options(value) if isinstance(value, Mapping) else value
+        for key, value in described.items()
+        if key not in ("name", "source")
+    }
 
 
 def _source_hash(module: str) -> str | None:
@@ -72,15 +108,16 @@ def _source_hash(module: str) -> str | None:
 
 def checked_part(group: str, name: str, node: Any) -> Part:
     """A node with a ``_target_`` as a part. Raises UsageError for options that do not fit."""
-    shown = f"{group}={name}"
+    shown = f"{group}={name}" if name else group
     if not isinstance(node, Mapping) or "_target_" not in node:
         raise UsageError(
             f"{group}/{name}.yaml does not say what it builds.",
             "Give it a line _target_: package.module.Name",
         )
     target = _resolve(str(node["_target_"]), shown)
-    given = {key: value for key, value in node.items() if key != "_target_"}
-    return Part(group, name, target, _check_options(group, name, target, given))
+    given = {key: value for key, value in node.items() if key not in ("_target_", "from_run")}
+    from_run = _check(f"{group}.from_run", str | None, node.get("from_run"))
+    return Part(group, name, target, _check_options(group, shown, target, given), from_run)
 
 
 def check_root(key: str, value: Any) -> Any:
@@ -112,31 +149,37 @@ def _resolve(path: str, shown: str) -> Callable[..., Any]:
 
 
 def _check_options(
-    group: str, name: str, target: Callable[..., Any], given: Mapping[str, Any]
+    group: str, shown: str, target: Callable[..., Any], given: Mapping[str, Any]
 ) -> dict[str, Any]:
-    hints = _hints(target, f"{group}={name}")
+    hints = _hints(target, shown)
     parameters = inspect.signature(target).parameters
     wanted = [p.name for p in parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY]
     for key in given:
         if key in parameters and key not in wanted:
             raise UsageError(
-                f"{group}.{key} of {name} cannot be set: options are keyword-only.",
+                f"{group}.{key} of {shown} cannot be set: options are keyword-only.",
                 "Write @dataclass(frozen=True, kw_only=True), or a * before the option.",
             )
         if key not in wanted:
             raise UsageError(
-                f"{group}.{key} is not a key of {group}={name}.{did_you_mean(key, wanted)}",
-                f"Keys of {group}={name}: {', '.join(wanted) or 'none'}.",
+                f"{group}.{key} is not a key of {shown}.{did_you_mean(key, wanted)}",
+                f"Keys of {shown}: {', '.join(wanted) or 'none'}.",
             )
     for key in wanted:
         if given.get(key) == MISSING:
             raise UsageError(f"{group}.{key} is needed.", f"Add {group}.{key}=…")
         if key not in given:
             raise UsageError(
-                f"{group}.{key} is needed by {group}={name}.",
-                f"Add +{group}.{key}=…, or write it in {group}/{name}.yaml.",
+                f"{group}.{key} is needed by {shown}.",
+                f"Add +{group}.{key}=…, or write it in {shown.replace('=', '/')}.yaml.",
             )
-    return {key: _check(f"{group}.{key}", hints.get(key, Any), given[key]) for key in wanted}
+    return {key: _option(f"{group}.{key}", hints.get(key, Any), given[key]) for key in wanted}
+
+
+def _option(key: str, wanted: Any, value: Any) -> Any:
+    if isinstance(value, Mapping) and "_target_" in value:
+        return checked_part(key, "", value)
+    return _check(key, wanted, value)
 
 
 def _hints(target: Callable[..., Any], shown: str) -> dict[str, Any]:

@@ -50,7 +50,17 @@ def compose(command: str, overrides: tuple[str, ...] = (), root: ConfigRoot = SH
 
 def part(group: str, name: str, options: Mapping[str, Any], root: ConfigRoot) -> Part:
     """A part out of a stored description: the target comes from ``conf/``, never from the run."""
-    return checked_part(group, name, {**_shipped_node(group, name, root), **options})
+    return checked_part(group, name, _merged(_shipped_node(group, name, root), options))
+
+
+def _merged(node: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """``options`` laid over ``node``, inside its own parts too."""
+    inside = {
+        key: _merged(node[key], value)
+        for key, value in options.items()
+        if isinstance(value, Mapping) and "_target_" in (node.get(key) or {})
+    }
+    return {**node, **options, **inside}
 
 
 def default_part(group: str, name: str, root: ConfigRoot) -> Part:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from swe_cli.contracts import IGNORED, Batch, Split
+from swe_cli.contracts import IGNORED, Batch, DataShape, Split
 from swe_cli.data.text import Text
 from swe_cli.data.tokenizer import Tokenizer
 from swe_cli.errors import DataError
@@ -24,8 +24,7 @@ class TextDataset:
         self.tokenizer = tokenizer
         self.tokens = tokens
         self.sha256 = _hash({"text": text.sha256, "splits": text.splits})
-        self.vocabulary_size = tokenizer.vocabulary_size
-        self.training_tokens = len(tokens["train"])
+        self.shape = DataShape(tokenizer.vocabulary_size)
 
     def random_batch(self, split: Split, *, size: int, context: int, seed: int) -> Batch:
         """(B, T) int64. Raises DataError for a split shorter than one window."""
@@ -42,6 +41,9 @@ class TextDataset:
         the first batch is asked for, when the split is shorter than one window.
         """
         return _windows(self._tokens(split, context), context, size)
+
+    def steps_per_epoch(self, *, size: int, context: int) -> int:
+        return -(-len(self.tokens["train"]) // (size * context))
 
     def characters(self, split: Split) -> int:
         """Characters of a split less those of its first token, which nobody predicts."""
@@ -94,6 +96,13 @@ def _encode(text: Text, split: Split, tokenizer: Tokenizer) -> Tokens:
     dtype = np.uint16 if tokenizer.vocabulary_size <= 1 << 16 else np.uint32
     chunks = [tokenizer.encode(chunk).astype(dtype) for chunk in text.chunks(split)]
     tokens: Tokens = np.concatenate(chunks) if chunks else np.zeros(0, dtype)
+    unknown = getattr(tokenizer, "unknown", None)
+    if unknown is not None and (tokens == unknown).any():
+        raise DataError(
+            f"The {split} split holds words that the tokenizer does not know; their loss would "
+            "mean nothing.",
+            "For running text choose tokenizer=chars or tokenizer=bpe.",
+        )
     return tokens
 
 

@@ -15,7 +15,7 @@ CHUNK_BYTES = 64 * 2**20  # resampled window counts are drawn in pieces of at mo
 
 def loss_interval(losses: WindowLosses) -> Interval:
     """Mean loss in nats per token with a 95 % percentile bootstrap over windows."""
-    return _bootstrap(losses.nats, losses.tokens)
+    return mean_interval(losses.nats, losses.tokens)
 
 
 def paired_difference(losses: WindowLosses, reference: WindowLosses) -> Interval:
@@ -25,21 +25,24 @@ def paired_difference(losses: WindowLosses, reference: WindowLosses) -> Interval
     """
     if not np.array_equal(losses.tokens, reference.tokens):
         raise SweError("Two models evaluated on different windows cannot be compared.")
-    return _bootstrap(losses.nats - reference.nats, losses.tokens)
+    return mean_interval(losses.nats - reference.nats, losses.tokens)
 
 
-def _bootstrap(nats: np.ndarray[Any, Any], tokens: np.ndarray[Any, Any]) -> Interval:
-    """Token-weighted percentile bootstrap (Efron & Tibshirani 1993, ch. 13); zeros give [0, 0].
+def mean_interval(sums: np.ndarray[Any, Any], counts: np.ndarray[Any, Any]) -> Interval:
+    """Σ sums / Σ counts over windows (N,) with its 95 % percentile bootstrap interval.
+
+    Efron & Tibshirani 1993, ch. 13; windows are resampled whole, so what they count (tokens,
+    questions) keeps its weight. Zeros give [0, 0].
 
     Every comparison over the same number of windows uses the same resamples: rows of a table are
     compared on equal terms, and a resample becomes one row of a matrix product.
     """
-    count = len(nats)
+    count = len(sums)
     means = np.concatenate(
-        [(drawn @ nats) / (drawn @ tokens) for drawn in _resamples(count, RESAMPLES)]
+        [(drawn @ sums) / (drawn @ counts) for drawn in _resamples(count, RESAMPLES)]
     )
     low, high = np.percentile(means, [2.5, 97.5])
-    return Interval(float(nats.sum() / tokens.sum()), float(low), float(high))
+    return Interval(float(sums.sum() / counts.sum()), float(low), float(high))
 
 
 def _resamples(count: int, resamples: int) -> Any:

@@ -1,9 +1,10 @@
 """The full, deterministic pass: every token of a split once, window by window."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,20 +31,41 @@ class Evaluation:
 @torch.inference_mode()
 def window_losses(model: Model, batches: Iterable[Batch], *, machine: Machine) -> WindowLosses:
     """Summed loss (nats) and predicted tokens of every window, in order."""
-    module = _module(model)
-    training = module.training
-    module.eval()
-    nats, tokens = [], []
-    try:
+    nats, tokens, windows = [], [], []
+    with evaluating(model):
         for batch in batches:
             moved = machine.move(batch)
             with machine.precision():
                 losses = model(moved).losses
             nats.append(losses.cpu().double().sum(dim=1).numpy())
             tokens.append((moved["targets"] != IGNORED).sum(dim=1).cpu().numpy())
+            windows.append(window_of(batch))
+    if windows[0] is None:
+        return WindowLosses(np.concatenate(nats), np.concatenate(tokens))
+    places = np.concatenate(windows)
+    return WindowLosses(by_window(nats, places), by_window(tokens, places).astype(np.int64))
+
+
+def window_of(batch: Batch) -> Any:
+    """Which window every row belongs to, int64 (B,); None where every row is a window."""
+    return batch["window"].numpy() if "window" in batch else None
+
+
+def by_window(values: Sequence[Any], windows: Any) -> Any:
+    """Values of rows, batch by batch, summed window by window: float64 (N,)."""
+    return np.bincount(windows, weights=np.concatenate(values))
+
+
+@contextmanager
+def evaluating(model: Model) -> Iterator[None]:
+    """The model without dropout, and then as it was."""
+    module = _module(model)
+    training = module.training
+    module.eval()
+    try:
+        yield
     finally:
         module.train(training)
-    return WindowLosses(np.concatenate(nats), np.concatenate(tokens))
 
 
 def random_batches_loss(

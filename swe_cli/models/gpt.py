@@ -1,6 +1,6 @@
 """A decoder-only GPT, read top-down.
 
-Shapes: B windows, T positions, C width, H heads, D = C / H, V vocabulary.
+Shapes: B windows, T positions, C width, V vocabulary.
 """
 
 from collections.abc import Mapping
@@ -10,8 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from swe_cli.contracts import IGNORED, Batch, Prediction, PrunableSet, Tensors
+from swe_cli.contracts import IGNORED, Batch, DataShape, Prediction, PrunableSet, Tensors
 from swe_cli.errors import UsageError
+from swe_cli.models.transformer import (
+    MLP,
+    Attention,
+    Block,
+    Cache,
+    initialize_as_gpt2,
+    prunable_of,
+)
 
 
 class GPT(nn.Module):
@@ -23,9 +31,12 @@ class GPT(nn.Module):
     so that per-tensor thresholds are per head, while the arithmetic stays fused.
     """
 
+    roles = ("language",)
+    image_tokens = 0
+
     def __init__(
         self,
-        vocabulary_size: int,
+        data: DataShape,
         *,
         layers: int,
         heads: int,
@@ -50,138 +61,77 @@ class GPT(nn.Module):
             raise UsageError(f"model.dropout={dropout} is not in [0, 1).")
         if tied_head and head_bias:
             raise UsageError("A tied head has no bias.", "Set model.head_bias=false.")
-        self.context, self.heads, self.split_heads = context, heads, split_heads
+        self.context, self.width, self.heads, self.split_heads = context, width, heads, split_heads
         scale = (width if attention_scale == "width" else width // heads) ** -0.5
-        self.token_embedding = nn.Embedding(vocabulary_size, width)
+        self.token_embedding = nn.Embedding(data.vocabulary_size, width)
         self.position_embedding = nn.Embedding(context, width)
         self.dropout = nn.Dropout(dropout)
         self.layers = nn.ModuleList(
             Block(
                 width,
-                attention=Attention(width, heads, dropout, scale, bias=bias, qkv_bias=qkv_bias),
+                attention=Attention(
+                    width, heads, dropout, scale, bias=bias, qkv_bias=qkv_bias, causal=True
+                ),
                 mlp=MLP(width, dropout, activation, bias=bias),
                 bias=bias,
             )
             for _ in range(layers)
         )
         self.norm = nn.LayerNorm(width, bias=bias)
-        self.head = None if tied_head else nn.Linear(width, vocabulary_size, bias=head_bias)
+        self.head = None if tied_head else nn.Linear(width, data.vocabulary_size, bias=head_bias)
         if initialization == "gpt2":
-            self._initialize(residual_std=0.02 * (2 * layers) ** -0.5)
+            initialize_as_gpt2(self, layers)
+
+    @property
+    def language(self) -> "GPT":
+        """What reads and writes tokens: the model itself."""
+        return self
 
     def forward(self, batch: Batch) -> Prediction:
-        tokens, targets = batch["tokens"], batch["targets"]
-        logits = self.logits(self.embed(tokens))
-        losses = F.cross_entropy(
-            logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="none"
-        )
-        return Prediction(losses.view_as(targets), logits)
+        logits = self.logits(self.hidden(self.inputs(batch)))
+        return Prediction(token_losses(logits, batch["targets"]), logits)
 
-    def embed(self, tokens: Tensor) -> Tensor:
-        """Token and position embeddings: (B, T) → (B, T, C)."""
-        positions = self.position_embedding.weight[: tokens.shape[1]]  # (T, C)
-        embedded: Tensor = self.dropout(self.token_embedding(tokens) + positions)
-        return embedded
+    def inputs(self, batch: Batch) -> Tensor:
+        """The embedded sequence: (B, T, C)."""
+        tokens = batch["tokens"]
+        return self.embed(tokens, torch.arange(tokens.shape[1], device=tokens.device))
 
-    def logits(self, x: Tensor) -> Tensor:
-        """The residual stream through every block and the head: (B, T, C) → (B, T, V)."""
+    def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Token and position embeddings: (B, T) and (T,) or (B, T) → (B, T, C)."""
+        embedded: Tensor = self.token_embedding(tokens) + self.position_embedding(positions)
+        dropped: Tensor = self.dropout(embedded)
+        return dropped
+
+    def hidden(self, x: Tensor, cache: Cache | None = None) -> Tensor:
+        """The residual stream through every block: (B, T, C) → (B, T, C)."""
         for block in self.layers:
-            x = block(x)
-        x = self.norm(x)
+            x = block(x, cache)
+        normalised: Tensor = self.norm(x)
+        return normalised
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(B, T, C) → (B, T, V)."""
         head = self.token_embedding if self.head is None else self.head
-        logits: Tensor = F.linear(x, head.weight, getattr(head, "bias", None))
-        return logits
+        return F.linear(hidden, head.weight, getattr(head, "bias", None))
 
     def prunable(self, tensors: Mapping[str, Tensor], which: PrunableSet) -> Tensors:
-        """Views of the prunable part of ``tensors``; see ``contracts.Model``.
+        """Views of the prunable part of ``tensors``; see ``contracts.Model``."""
+        names = [name for name, _ in self.named_parameters()]
+        return prunable_of(names, tensors, which, self.heads if self.split_heads else 0)
 
-        ``linear``: the matrices of attention and MLP. ``all``: every trainable parameter.
-        """
-        linear = ("qkv.weight", "projection.weight", "expand.weight", "contract.weight")
-        chosen: Tensors = {}
-        for name, _ in self.named_parameters():
-            if which == "linear" and not name.endswith(linear):
-                continue
-            if self.split_heads and name.endswith(("qkv.weight", "qkv.bias")):
-                parts = tensors[name].chunk(3 * self.heads)  # rows: H queries, H keys, H values
-                for index, part in enumerate(parts):
-                    role = ("query", "key", "value")[index // self.heads]
-                    chosen[f"{name}[{role}.{index % self.heads}]"] = part
-            else:
-                chosen[name] = tensors[name]
-        return chosen
+    def role_of(self, name: str) -> str:
+        return "language"
 
-    def blocks(self) -> list["Block"]:
+    def blocks(self) -> list[Block]:
         return list(self.layers)  # type: ignore[arg-type]
 
-    def _initialize(self, residual_std: float) -> None:
-        for name, parameter in self.named_parameters():
-            if name.endswith("bias"):
-                nn.init.zeros_(parameter)
-            elif name.endswith(("projection.weight", "contract.weight")):
-                nn.init.normal_(parameter, std=residual_std)
-            elif "norm" not in name:
-                nn.init.normal_(parameter, std=0.02)
 
-
-class Block(nn.Module):
-    """Attention and MLP, each on a normalised copy of the residual stream."""
-
-    def __init__(self, width: int, attention: "Attention", mlp: "MLP", *, bias: bool) -> None:
-        super().__init__()
-        self.attention_norm, self.attention = nn.LayerNorm(width, bias=bias), attention
-        self.mlp_norm, self.mlp = nn.LayerNorm(width, bias=bias), mlp
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attention(self.attention_norm(x))
-        x = x + self.mlp(self.mlp_norm(x))
-        return x
-
-
-class Attention(nn.Module):
-    """Causal self-attention; query, key and value are one matrix, head by head in each third."""
-
-    def __init__(
-        self,
-        width: int,
-        heads: int,
-        dropout: float,
-        scale: float,
-        *,
-        bias: bool,
-        qkv_bias: bool,
-    ) -> None:
-        super().__init__()
-        self.heads, self.scale = heads, scale
-        self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
-        self.projection = nn.Linear(width, width, bias=bias)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        b, t, c = x.shape
-        q, k, v = self.qkv(x).view(b, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # (B, H, T, D)
-        dropout = self.dropout.p if self.training else 0.0
-        y = F.scaled_dot_product_attention(
-            q, k, v, is_causal=True, dropout_p=dropout, scale=self.scale
-        )
-        projected: Tensor = self.dropout(self.projection(y.transpose(1, 2).reshape(b, t, c)))
-        return projected
-
-
-class MLP(nn.Module):
-    """Two matrices around an activation; the hidden layer is four times the width."""
-
-    def __init__(self, width: int, dropout: float, activation: str, *, bias: bool) -> None:
-        super().__init__()
-        self.expand = nn.Linear(width, 4 * width, bias=bias)
-        self.contract = nn.Linear(4 * width, width, bias=bias)
-        self.activation = activation
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        hidden = F.relu(self.expand(x)) if self.activation == "relu" else F.gelu(self.expand(x))
-        projected: Tensor = self.dropout(self.contract(hidden))
-        return projected
+def token_losses(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy in nats, float32: (B, T, V) and (B, T) → (B, T), 0 where ``IGNORED``."""
+    losses = F.cross_entropy(
+        logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="none"
+    )
+    return losses.view_as(targets)
 
 
 @torch.no_grad()
@@ -192,7 +142,7 @@ def generate(
     device = model.token_embedding.weight.device
     for _ in range(length):
         window = torch.tensor([tokens[-model.context :]], device=device)
-        logits = model.logits(model.embed(window))[0, -1].float().cpu()
+        logits = model.logits(model.hidden(model.inputs({"tokens": window})))[0, -1].float().cpu()
         if temperature == 0.0:
             tokens = [*tokens, int(logits.argmax())]
         else:

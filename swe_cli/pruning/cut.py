@@ -9,10 +9,9 @@ from swe_cli.contracts import (
     Allocation,
     Criterion,
     Evidence,
+    Lens,
     Masks,
-    Model,
     Pattern,
-    PrunableSet,
     RankedScores,
     RateAllocation,
     Tensors,
@@ -63,13 +62,13 @@ def choose_masks(
 
 
 @torch.no_grad()
-def cut(model: Model, parameters: Tensors, masks: Masks, which: PrunableSet) -> None:
-    """Zero what the masks cut, in the live parameters of ``model``."""
-    masking.apply(masks, model.prunable(parameters, which))
+def cut(parameters: Tensors, masks: Masks, lens: Lens) -> None:
+    """Zero what the masks cut, in the live parameters."""
+    masking.apply(masks, lens(parameters))
 
 
 def zeros(parameters: Tensors) -> int:
-    """Exact zeros among all trainable parameters: the numerator of compression."""
+    """Exact zeros among all parameters: the numerator of compression."""
     return sum(p.numel() - int(torch.count_nonzero(p)) for p in parameters.values())
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from swe_cli.contracts import Dataset, Masks, Model, PrunableSet
+from swe_cli.contracts import Dataset, Lens, Masks, Model
 from swe_cli.errors import Interrupted, TrainingError, UsageError
 from swe_cli.machine import Machine
 from swe_cli.masks import masks as masking
@@ -42,7 +42,7 @@ class Recovery:
         model: Model,
         masks: Masks,
         dataset: Dataset,
-        which: PrunableSet,
+        lens: Lens,
         *,
         seed: int,
         machine: Machine,
@@ -51,6 +51,7 @@ class Recovery:
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
         """Recover ``model`` in place. ``masks`` may be empty: then the dense model just trains on.
+        What was frozen in training stays so; ``lens`` picks what the masks are for.
 
         Raises TrainingError, naming the step, for a loss or a gradient that is not finite.
         """
@@ -63,7 +64,7 @@ class Recovery:
             weight_decay=self.weight_decay,
         )
         with torch.no_grad():
-            weights = model.prunable(dict(module.named_parameters()), which)
+            weights = lens(dict(module.named_parameters()))
         masks = {name: mask.to(weights[name]) for name, mask in masks.items()}  # once, not a step
         for step in range(1, self.steps + 1):
             batch = dataset.random_batch(

@@ -65,7 +65,7 @@ def _one(rows: Sequence[Row], column: str, thing: str) -> None:
 
 
 def _settings(row: Row) -> dict[str, Scalar]:
-    names = ("allocation", "pattern", "base", "prunable", "recovery")
+    names = ("allocation", "pattern", "base", "prunable", "roles", "recovery")
     return {name: getattr(row, name) for name in names} | dict(sorted(row.axes.items()))
 
 

@@ -25,6 +25,7 @@ _CONTROL_STYLES: dict[Kind, tuple[str, Any]] = {
     "dense_best": ("0.25", (0, (7, 2, 1, 2))),
     "dense_recovered": ("0.45", (0, (1, 1.5))),
     "dense_averaged": ("0.25", (0, (9, 3))),
+    "dense_blind": ("0.6", (0, (3, 1, 1, 1, 1, 1))),
 }
 _BEFORE = (0, (4, 2))
 

@@ -17,7 +17,15 @@ def ordered(rows: Iterable[Row]) -> list[Row]:
 
 def _place(row: Row) -> tuple[Any, ...]:
     axes = sorted(row.axes.items())
-    words = (row.criterion, row.allocation, row.pattern, row.base, row.prunable, row.recovery)
+    words = (
+        row.criterion,
+        row.allocation,
+        row.pattern,
+        row.base,
+        row.prunable,
+        row.recovery,
+        row.roles,
+    )
     return (
         KINDS.index(row.kind),
         row.model,

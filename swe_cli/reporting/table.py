@@ -14,7 +14,7 @@ from swe_cli.reporting.order import ordered
 
 
 def frame(rows: Sequence[Row]) -> pd.DataFrame:
-    """One line per cell; the columns of ``COLUMNS``, then the axes by name; empty where null.
+    """One line per cell; the columns of ``COLUMNS``, then roles, measures, axes; empty where null.
 
     Losses and deltas in nats per token. The order of lines does not depend on that of ``rows``.
     """
@@ -24,6 +24,10 @@ def frame(rows: Sequence[Row]) -> pd.DataFrame:
         name: pd.Series([getattr(row, name) for row in lines], dtype=_dtype(hints[name]))
         for name in COLUMNS
     }
+    if any(row.roles is not None for row in lines):
+        columns["roles"] = pd.Series([row.roles for row in lines], dtype="string")
+    for name in sorted({name for row in lines for name in row.measures}):
+        columns[name] = pd.Series([row.measures.get(name) for row in lines], dtype="float64")
     for axis in sorted({axis for row in lines for axis in row.axes}):
         columns[axis] = _axis([row.axes.get(axis) for row in lines])
     return pd.DataFrame(columns)

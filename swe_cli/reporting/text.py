@@ -14,6 +14,7 @@ KIND_NAMES: dict[Kind, str] = {
     "dense_best": "dense best",
     "dense_recovered": "dense recovered",
     "dense_averaged": "dense averaged",
+    "dense_blind": "dense, images shuffled",
     "pruned": "pruned",
 }
 

@@ -1,13 +1,13 @@
 """From a composed configuration to things that run, and from a stored run back to them."""
 
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from swe_cli.compose import (
     Composed,
@@ -15,24 +15,26 @@ from swe_cli.compose import (
     Part,
     default_part,
     described_options,
-    is_path_key,
     part,
 )
-from swe_cli.contracts import Dataset, Model, Split, Tensors
-from swe_cli.data.text import Text
-from swe_cli.data.tokens import tokenize
+from swe_cli.contracts import Dataset, Lens, Model, PrunableSet, Split, Tensors
+from swe_cli.data.dataset import dataset_of
 from swe_cli.errors import DataError, RunError
+from swe_cli.evaluation.measure import controls_of
 from swe_cli.files import canonical
 from swe_cli.machine import Machine, resolve
 from swe_cli.pruning.cut import Scoring
-from swe_cli.runs import Run, identity
+from swe_cli.records import Kind
+from swe_cli.runs import Run, find_run, identity
 from swe_cli.seeds import global_randomness
-from swe_cli.training.loop import as_module
+from swe_cli.training.loop import as_module, check_roles, freeze
 from swe_cli.training.tracker import statistic_of
 from swe_cli.training.train import Training
 
+FROM_RUN = "from_run"
+BY_TOKEN = ("token_embedding", "head")  # tensors with a row for every token
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-TRAINING_GROUPS = ("model", "data", "tokenizer", "training", "tracking")
+TRAINING_GROUPS = ("model", "data", "tokenizer", "pretraining", "training", "tracking")
 ALWAYS_RECORDED = "weighted_average"  # the dense_averaged control and base=averaged need it
 # These change when results are safe and what is recorded, not the weights that come out.
 NOT_IDENTITY = {"training": ("checkpoint_every",), "tracking": ("statistics",)}
@@ -48,12 +50,16 @@ class TrainingPlan:
     """A training that may or may not have run: its identity, its name, and how to build it.
 
     ``config`` is what is stored: ``identity`` (content hashes in place of paths) and ``paths``.
+    ``first`` is the training whose final weights this one starts from, if it has two stages.
+    ``controls`` are those that its data set adds to every table.
     """
 
     config: dict[str, Any]
     composed: Composed
     statistics: tuple[str, ...]
     root: ConfigRoot
+    first: "TrainingPlan | None" = None
+    controls: tuple[Kind, ...] = ()
 
     @property
     def hash(self) -> str:
@@ -66,12 +72,17 @@ class TrainingPlan:
     def run(self, results: Path) -> Run:
         return Run(results / "runs" / self.name)
 
-    def build(self) -> Training:
-        """Load the text, make the model and what trains and tracks it."""
+    def build(self, results: Path) -> Training:
+        """Load the data, make the model and what trains and tracks it."""
         values, parts = self.composed.values, self.composed.parts
         machine = resolve(values["device"], values["dtype"], values["threads"])
         dataset = load_dataset(parts["data"], parts["tokenizer"])
         model = _new_model(parts["model"], dataset, values["seed"])
+        if self.first is not None:
+            run = self.first.run(results)
+            load_weights(model, run.tensors("model.safetensors"), run.name)
+        else:
+            _start_from_runs(model, dataset, self.config["paths"], self.root)
         for split in SPLITS:  # a split that is too short is refused before anything is written
             dataset.windows(split, context=model.context, size=1)
         return Training(
@@ -90,48 +101,147 @@ class TrainingPlan:
 
 
 def plan_training(
-    composed: Composed, root: ConfigRoot, statistics: Iterable[str] = ()
+    composed: Composed, root: ConfigRoot, results: Path, statistics: Iterable[str] = ()
 ) -> TrainingPlan:
-    """What would be trained, and under which name. Reads the text once, for its hash."""
+    """What would be trained, and under which name. Reads the data once, for its hash."""
     values, parts = composed.values, composed.parts
     machine = resolve(values["device"], values["dtype"], values["threads"])
     for group in ("training", "tracking"):
         parts[group].build()  # options that cannot be are refused before any work
+    trains = parts["training"].options["trains"]
+    check_roles_of(parts["model"], [] if trains == "all" else trains, "training.trains")
     dataset = load_dataset(parts["data"], parts["tokenizer"])
     described = {group: _without_paths(parts[group]) for group in TRAINING_GROUPS}
     described["data"]["sha256"] = dataset.sha256
     described["seed"], described["machine"] = values["seed"], machine.identity()
-    paths = {
-        f"{group}.{key}": str(Path(value).expanduser().resolve())
-        for group in TRAINING_GROUPS
-        for key, value in parts[group].options.items()
-        if is_path_key(key) and value is not None
-    }
+    paths = {}
+    for group in TRAINING_GROUPS:
+        for key, value in parts[group].paths().items():
+            path = Path(value).expanduser().resolve()
+            if key.endswith(FROM_RUN):
+                run = _finished(find_run(value, results, ("train", "prune")))
+                _set(described[group], key, run.manifest["files"]["model.safetensors"])
+                path = run.path
+            paths[f"{group}.{key}"] = str(path)
     asked = parts["tracking"].options["statistics"]
     for name in asked:
         default_part("statistic", name, root)  # an unknown name is refused before any work
     recorded = tuple(sorted({ALWAYS_RECORDED, *statistics, *asked}))
-    return TrainingPlan({"identity": described, "paths": paths}, composed, recorded, root)
+    return TrainingPlan(
+        {"identity": described, "paths": paths},
+        composed,
+        recorded,
+        root,
+        _first_stage(composed, root, results),
+        controls_of(dataset),
+    )
+
+
+def _first_stage(composed: Composed, root: ConfigRoot, results: Path) -> TrainingPlan | None:
+    """The same training by the recipe of ``pretraining``, with none before it."""
+    chosen = composed["pretraining"]
+    if chosen.build() is None:
+        return None
+    none = default_part("pretraining", "none", root)
+    parts = {**composed.parts, "training": chosen, "pretraining": none}
+    return plan_training(replace(composed, parts=parts), root, results)
+
+
+def check_roles_of(model: Part, asked: Sequence[str], key: str) -> None:
+    """Raise UsageError for a role that a model, not built yet, does not have."""
+    check_roles(getattr(model.target, "roles", asked), asked, key)
 
 
 def _without_paths(chosen: Part) -> dict[str, Any]:
-    left_out = NOT_IDENTITY.get(chosen.group, ())
-    return {
-        key: value
-        for key, value in chosen.describe().items()
-        if not is_path_key(key) and key not in left_out
-    }
+    described = chosen.describe()
+    for key in (*chosen.paths(), *NOT_IDENTITY.get(chosen.group, ())):
+        _set(described, key, None)
+    return described
+
+
+def _set(described: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key, or with None leave it out."""
+    *outer, last = key.split(".")
+    for name in outer:
+        described = described[name]
+    if value is None:
+        described.pop(last, None)
+    else:
+        described[last] = value
+
+
+def _finished(run: Run) -> Run:
+    if not run.finished:
+        raise RunError(
+            f"{run.name} is {run.status}: it has no final weights yet.",
+            "Type the command that makes it again: it resumes.",
+        )
+    return run
+
+
+def _start_from_runs(
+    model: Model, dataset: Dataset, paths: Mapping[str, str], root: ConfigRoot
+) -> None:
+    """Put the weights of other runs into the towers whose ``from_run`` names one."""
+    for key, path in paths.items():
+        if key.startswith("model.") and key.endswith(FROM_RUN):
+            role = key.removeprefix("model.").removesuffix(FROM_RUN).rstrip(".")
+            run = Run(Path(path))
+            tower = as_module(model).get_submodule(role)
+            _adopt(tower, role, run.tensors("model.safetensors"), run, dataset, root)
+
+
+def _adopt(
+    tower: nn.Module, role: str, weights: Tensors, run: Run, dataset: Dataset, root: ConfigRoot
+) -> None:
+    """Copy what ``run`` learnt. Tokens are matched by what they spell, positions by their place.
+
+    A token that the run did not know, and positions beyond its last, keep their fresh weights.
+    Raises RunError, naming the first tensor, where another shape does not fit.
+    """
+    prefix = f"{role}."
+    own = {n.removeprefix(prefix): t for n, t in weights.items() if n.startswith(prefix)} or weights
+    theirs = _spelling(_dataset_of(_training_of(run), root))
+    ours = _spelling(dataset)
+    for name, parameter in tower.named_parameters():
+        source = own.get(name)
+        fits = source is not None and source.shape[1:] == parameter.shape[1:]
+        if source is not None and fits and name.startswith(BY_TOKEN):
+            for piece, row in ours.items():
+                if piece in theirs:
+                    parameter.data[row] = source[theirs[piece]]
+        elif source is not None and fits and name.startswith("position_embedding"):
+            rows = min(len(source), len(parameter))
+            parameter.data[:rows] = source[:rows]
+        elif source is not None and source.shape == parameter.shape:
+            parameter.data.copy_(source)
+        else:
+            found = "nothing of that name" if source is None else tuple(source.shape)
+            raise RunError(
+                f"{run.name} does not fit model.{role}: {name} is {tuple(parameter.shape)} here, "
+                f"{found} there.",
+                f"Give model.{role} the shape of that run: swe runs, and its config.json",
+            )
+
+
+def _spelling(dataset: Dataset) -> dict[str, int]:
+    """What every token spells, as a whole → its id."""
+    return {dataset.decode([i]): i for i in range(dataset.shape.vocabulary_size)}
+
+
+def _training_of(run: Run) -> Run:
+    return Run(run.path.parent / run.config["training"]) if run.kind == "prune" else run
 
 
 def load_dataset(data: Part, tokenizer: Part) -> Dataset:
-    """Text and tokenizer made into token windows; once a process for the same choice."""
+    """Data and tokenizer made into token windows; once a process for the same choice."""
     described = [data.describe(), tokenizer.describe(), *_file_states(data)]
     return _dataset(canonical(described), _Held((data, tokenizer)))
 
 
 def _file_states(data: Part) -> list[list[int]]:
-    """Size and time of the files that a text is read from: one that changed is read again."""
-    paths = [Path(v).expanduser() for k, v in data.options.items() if is_path_key(k) and v]
+    """Size and time of the files that data are read from: one that changed is read again."""
+    paths = [Path(value).expanduser() for value in data.paths().values()]
     states = [path.stat() for path in paths if path.exists()]
     return [[state.st_size, state.st_mtime_ns] for state in states]
 
@@ -149,16 +259,12 @@ class _Held(tuple[Part, Part]):
 @lru_cache(maxsize=4)
 def _dataset(key: str, parts: _Held) -> Dataset:
     data, tokenizer = parts
-    built = data.build()
-    if not isinstance(built, Text):
-        dataset: Dataset = built  # brings its own tokens
-        return dataset
-    return tokenize(built, tokenizer.build(built))
+    return dataset_of(data.build(), tokenizer.build)
 
 
 def _new_model(chosen: Part, dataset: Dataset, seed: int) -> Model:
     with global_randomness(seed, "init"):
-        model: Model = chosen.build(dataset.vocabulary_size)
+        model: Model = chosen.build(dataset.shape)
     return model
 
 
@@ -182,10 +288,30 @@ class Subject:
     scorings: dict[str, Scoring] = field(default_factory=dict)
 
     def weights(self, base: str) -> Tensors:
-        """Parameters by name: ``final``, ``best`` (validation) or ``averaged`` (W̄)."""
+        """Parameters by name: ``final``, ``best`` (validation) or ``averaged`` (W̄).
+
+        What was frozen and not tracked stood still: it is its own average.
+        """
         if base == "averaged":
-            return self.trajectory[ALWAYS_RECORDED]
+            final = self.run.tensors("model.safetensors")
+            return {
+                name: self.trajectory[ALWAYS_RECORDED].get(name, w) for name, w in final.items()
+            }
         return self.run.tensors({"final": "model", "best": "best"}[base] + ".safetensors")
+
+    def lens(self, which: PrunableSet, roles: str) -> Lens:
+        """What may be cut: of one role, or with ``all`` of those that were trained."""
+        check_roles(self.model.roles, [] if roles == "all" else [roles], "roles")
+        trained = self.identity["training"].get("trains", "all")
+        wanted = (
+            {roles} if roles != "all" else set(self.model.roles if trained == "all" else trained)
+        )
+
+        def pick(tensors: Mapping[str, Tensor]) -> Tensors:
+            views = self.model.prunable(tensors, which)
+            return {n: view for n, view in views.items() if self.model.role_of(n) in wanted}
+
+        return pick
 
     def load(self, weights: Tensors) -> Model:
         """The one model of this subject, holding a copy of ``weights``."""
@@ -205,17 +331,10 @@ def load_subject(
     stored = run.config
     described = stored["identity"]
     machine = resolve(device, described["machine"]["dtype"], threads or _threads(described))
-    data, tokenizer = (
-        _stored_part(group, described, stored["paths"], root) for group in ("data", "tokenizer")
-    )
-    dataset = load_dataset(data, tokenizer)
-    if dataset.sha256 != described["data"]["sha256"]:
-        raise DataError(
-            f"The text of {run.name} has changed since it was trained.",
-            "Put the old text back, or train again on the new one.",
-        )
+    dataset = _dataset_of(run, root)
     model = _new_model(_stored_part("model", described, stored["paths"], root), dataset, seed=0)
     as_module(model).to(machine.device)
+    freeze(model, described["training"].get("trains", "all"))
     expected = dataset.fingerprint("test", context=model.context)
     if run.manifest.get("fingerprint", expected) != expected:
         raise DataError(
@@ -226,6 +345,22 @@ def load_subject(
     statistics = run.manifest["tracker"]["statistics"]
     trajectory = {name: statistic_of(saved, name) for name in statistics}
     return Subject(run, described, model, dataset, machine, trajectory)
+
+
+def _dataset_of(run: Run, root: ConfigRoot) -> Dataset:
+    """What a run was trained on; DataError where that has changed."""
+    stored = run.config
+    described = stored["identity"]
+    data, tokenizer = (
+        _stored_part(group, described, stored["paths"], root) for group in ("data", "tokenizer")
+    )
+    dataset = load_dataset(data, tokenizer)
+    if dataset.sha256 != described["data"]["sha256"]:
+        raise DataError(
+            f"The data of {run.name} has changed since it was trained.",
+            "Put the old data back, or train again on the new ones.",
+        )
+    return dataset
 
 
 def load_weights(model: Model, weights: Mapping[str, Tensor], source: str) -> None:
@@ -247,5 +382,7 @@ def _stored_part(
 ) -> Part:
     options = {k: v for k, v in described_options(described[group]).items() if k != "sha256"}
     prefix = f"{group}."
-    options |= {k.removeprefix(prefix): p for k, p in paths.items() if k.startswith(prefix)}
+    for key, path in paths.items():
+        if key.startswith(prefix):
+            _set(options, key.removeprefix(prefix), path)
     return part(group, described[group]["name"], options, root)

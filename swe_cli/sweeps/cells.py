@@ -1,25 +1,25 @@
 """One cell: load, cut, recover, evaluate, and leave a row. Cells are shared by all sweeps."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from swe_cli.compose import ConfigRoot, default_part, described_options, part
-from swe_cli.contracts import Evidence, Masks, RankedScores, Tensors, WindowLosses
+from swe_cli.contracts import Evidence, Lens, Masks, RankedScores, Tensors
 from swe_cli.errors import PruningError
 from swe_cli.evaluation.compare import loss_interval, paired_difference
-from swe_cli.evaluation.loss import (
-    Evaluation,
-    bits_per_character,
-    perplexity,
-    random_batches_loss,
-    window_losses,
+from swe_cli.evaluation.loss import Evaluation, perplexity, random_batches_loss
+from swe_cli.evaluation.measure import (
+    Measured,
+    answered_before,
+    characters_column,
+    measure,
+    measures,
 )
 from swe_cli.files import (
     canonical,
@@ -74,10 +74,9 @@ class Cell:
         """The stored row of a cell that is done."""
         return Row.from_json(read_json(self.folder / "row.json"))
 
-    def windows(self) -> WindowLosses:
-        """Loss of every window of a cell that is done: what deltas are paired over."""
-        stored = read_tensors(self.folder / "windows.safetensors")
-        return WindowLosses(stored["nats"].numpy(), stored["tokens"].numpy())
+    def windows(self) -> Measured:
+        """Every window of a cell that is done: what deltas are paired over."""
+        return Measured.from_tensors(read_tensors(self.folder / "windows.safetensors"))
 
 
 @dataclass(frozen=True)
@@ -89,10 +88,10 @@ class Watch:
 
 
 @dataclass
-class _Measured:
+class _Outcome:
     masks: Masks
-    before: WindowLosses
-    after: WindowLosses
+    before: Measured
+    after: Measured
     random_batches_nats: float | None
     compression: float
     jaccard: float | None
@@ -110,7 +109,7 @@ def run_cell(cell: Cell, watch: Watch = Watch()) -> Row:
     subject = _subject(
         Run(cell.training), cell.root, cell.device, cell.threads, _written(cell.training)
     )
-    model_weights, measured = _measure(cell, subject, watch)
+    model_weights, measured = _run(cell, subject, watch)
     row = _row(cell, subject, measured, references)
     started = time.perf_counter()
     if cell.model_to is not None:
@@ -135,8 +134,8 @@ def evaluate_model(
     subject = load_subject(training, root, device, threads)
     subject.load(weights)
     protocol: Evaluation = _build("evaluation", evaluation, root)
-    losses = _evaluate(subject, protocol)
-    loss = loss_interval(losses)
+    measured = _evaluate(subject, protocol)
+    loss = loss_interval(measured.losses)
     cleared: dict[str, Any] = dict.fromkeys(("loss_before_recovery_nats", *DELTAS))
     return replace(
         stored,
@@ -145,26 +144,24 @@ def evaluate_model(
         loss_nats=loss.mean,
         loss_low=loss.low,
         loss_high=loss.high,
-        bits_per_character=bits_per_character(losses, subject.dataset.characters(protocol.split)),
-        perplexity=perplexity(loss.mean),
+        bits_per_character=characters_column(measured, subject.dataset, protocol),
+        perplexity=_perplexity(measured),
+        measures=measures(measured, subject.dataset, protocol, None),
         fingerprint=subject.dataset.fingerprint(protocol.split, context=subject.model.context),
         random_batches_loss_nats=_random_batches(subject, protocol),
     )
 
 
-def _write(cell: Cell, row: Row, measured: _Measured) -> None:
-    stored = {
-        "nats": torch.from_numpy(measured.after.nats),
-        "tokens": torch.from_numpy(measured.after.tokens),
-    }
+def _write(cell: Cell, row: Row, measured: _Outcome) -> None:
+    stored = measured.after.tensors()
     if measured.before is not measured.after:
-        stored["nats_before_recovery"] = torch.from_numpy(measured.before.nats)
+        stored["nats_before_recovery"] = torch.from_numpy(measured.before.losses.nats)
     write_tensors(cell.folder / "windows.safetensors", stored, {"fingerprint": row.fingerprint})
     write_json(cell.folder / "cell.json", dict(cell.config))
     write_json(cell.folder / "row.json", row.to_json())  # last: its presence means done
 
 
-def _measure(cell: Cell, subject: Subject, watch: Watch) -> tuple[Tensors, _Measured]:
+def _run(cell: Cell, subject: Subject, watch: Watch) -> tuple[Tensors, _Outcome]:
     seconds: dict[str, float] = {}
     evaluation: Evaluation = _built("evaluation", cell)
     clock = _Clock(seconds)
@@ -173,11 +170,13 @@ def _measure(cell: Cell, subject: Subject, watch: Watch) -> tuple[Tensors, _Meas
     model = subject.load(weights)
     parameters = {name: p.detach() for name, p in as_module(model).named_parameters()}
     clock.lap("load")
-    masks, jaccard = _masks(cell, subject, weights) if cell.kind == "pruned" else ({}, None)
+    lens = subject.lens(cell.config.get("prunable", "linear"), cell.config.get("roles", "all"))
+    masks, jaccard = _masks(cell, subject, weights, lens) if cell.kind == "pruned" else ({}, None)
     if masks:
-        cut(model, parameters, masks, cell.config["prunable"])
+        cut(parameters, masks, lens)
     clock.lap("cut")
-    before = _evaluate(subject, evaluation)
+    blinded = subject.identity["seed"] if cell.kind == "dense_blind" else None
+    before = _evaluate(subject, evaluation, blinded)
     clock.lap("evaluation")
     if "recovery" in cell.config:
         recovery: Recovery = _built("recovery", cell)
@@ -185,7 +184,7 @@ def _measure(cell: Cell, subject: Subject, watch: Watch) -> tuple[Tensors, _Meas
             model,
             masks,
             subject.dataset,
-            cell.config.get("prunable", "linear"),
+            lens,
             seed=subject.identity["seed"],
             machine=subject.machine,
             batch_size=subject.identity["training"]["batch_size"],
@@ -200,15 +199,16 @@ def _measure(cell: Cell, subject: Subject, watch: Watch) -> tuple[Tensors, _Meas
     clock.lap("evaluation")
     total = sum(p.numel() for p in parameters.values())
     compression = zeros(parameters) / total
-    return parameters, _Measured(masks, before, after, random_nats, compression, jaccard, seconds)
+    return parameters, _Outcome(masks, before, after, random_nats, compression, jaccard, seconds)
 
 
-def _masks(cell: Cell, subject: Subject, weights: Tensors) -> tuple[Masks, float]:
+def _masks(cell: Cell, subject: Subject, weights: Tensors, lens: Lens) -> tuple[Masks, float]:
     config = cell.config
     criterion = _built("criterion", cell)
     name = config["criterion"]["name"]
     check_needs(name, criterion.needs, tuple(subject.trajectory), subject.run.name)
-    scoring = _scoring(subject, config["base"], config["prunable"], weights)
+    scoring = _scoring(subject, cell, weights, lens)
+    _check_tracked(scoring.evidence, criterion.needs, name, subject.run.name)
 
     def rank_by(other: str) -> RankedScores:
         consulted = default_part("criterion", other, cell.root)
@@ -224,30 +224,44 @@ def _masks(cell: Cell, subject: Subject, weights: Tensors) -> tuple[Masks, float
     return masks, jaccard_of_cuts(masks, magnitude)
 
 
-def _scoring(subject: Subject, base: str, prunable: Any, weights: Tensors) -> Scoring:
-    key = f"{base}/{prunable}"
+def _scoring(subject: Subject, cell: Cell, weights: Tensors, lens: Lens) -> Scoring:
+    config = cell.config
+    key = f"{config['base']}/{config['prunable']}/{config.get('roles', 'all')}"
     if key not in subject.scorings:
         subject.scorings[key] = Scoring(
             Evidence(
-                weights=subject.model.prunable(weights, prunable),
-                trajectory={
-                    name: subject.model.prunable(tensors, prunable)
-                    for name, tensors in subject.trajectory.items()
-                },
+                weights=lens(weights),
+                trajectory={name: lens(of) for name, of in subject.trajectory.items()},
                 seed=subject.identity["seed"],
             )
         )
     return subject.scorings[key]
 
 
-def _evaluate(subject: Subject, evaluation: Evaluation) -> WindowLosses:
-    windows = subject.dataset.windows(
-        evaluation.split, context=subject.model.context, size=evaluation.batch_size
+def _check_tracked(evidence: Evidence, needs: Sequence[str], criterion: str, run: str) -> None:
+    """Raise PruningError where a criterion would judge parts that were frozen and not observed."""
+    for statistic in needs:
+        if evidence.trajectory[statistic].keys() < evidence.weights.keys():
+            raise PruningError(
+                f"criterion={criterion} judges by {statistic}, and {run} recorded none of parts "
+                "that it froze.",
+                "Train with tracking.frozen=true, or leave them out: roles=all",
+            )
+
+
+def _evaluate(
+    subject: Subject, evaluation: Evaluation, shuffle_images: int | None = None
+) -> Measured:
+    measured = measure(
+        subject.model,
+        subject.dataset,
+        evaluation,
+        machine=subject.machine,
+        shuffle_images=shuffle_images,
     )
-    losses = window_losses(subject.model, windows, machine=subject.machine)
-    if not np.isfinite(losses.nats).all():
+    if not measured.finite:
         raise PruningError("The loss of the cut model is not a finite number.")
-    return losses
+    return measured
 
 
 def _random_batches(subject: Subject, evaluation: Evaluation) -> float | None:
@@ -265,11 +279,11 @@ def _random_batches(subject: Subject, evaluation: Evaluation) -> float | None:
 
 
 def _row(
-    cell: Cell, subject: Subject, measured: _Measured, references: Mapping[str, WindowLosses]
+    cell: Cell, subject: Subject, measured: _Outcome, references: Mapping[str, Measured]
 ) -> Row:
     evaluation: Evaluation = _built("evaluation", cell)
     config, after = cell.config, measured.after
-    loss = loss_interval(after)
+    loss = loss_interval(after.losses)
     row = Row(
         kind=cell.kind,
         model=subject.identity["model"]["name"],
@@ -280,8 +294,10 @@ def _row(
         loss_nats=loss.mean,
         loss_low=loss.low,
         loss_high=loss.high,
-        bits_per_character=bits_per_character(after, subject.dataset.characters(evaluation.split)),
-        perplexity=perplexity(after.mean_nats),
+        bits_per_character=characters_column(after, subject.dataset, evaluation),
+        perplexity=_perplexity(after),
+        measures=measures(after, subject.dataset, evaluation, references.get("dense", after))
+        | answered_before(measured.before if "recovery" in config else None),
         config_hash=cell.hash,
         fingerprint=subject.dataset.fingerprint(evaluation.split, context=subject.model.context),
         jaccard_magnitude=measured.jaccard,
@@ -300,24 +316,39 @@ def _row(
             ratio=config.get("ratio"),
             rate=config.get("rate"),
         )
+        row = _with_roles(row, cell, subject, measured)
     return _with_deltas(row, measured, {"dense": after, **references})
 
 
-def _with_deltas(row: Row, measured: _Measured, references: Mapping[str, WindowLosses]) -> Row:
-    delta = paired_difference(measured.after, references["dense"])
+def _with_roles(row: Row, cell: Cell, subject: Subject, measured: _Outcome) -> Row:
+    """Which modules could be cut, and how much each was, where the model has several."""
+    if len(subject.model.roles) == 1:
+        return row
+    masks, role_of = measured.masks, subject.model.role_of
+    achieved = {
+        f"sparsity.{role}": sparsity({n: m for n, m in masks.items() if role_of(n) == role})
+        for role in dict.fromkeys(role_of(name) for name in masks)
+    }
+    roles = cell.config.get("roles", "all")
+    return replace(row, roles=roles, measures={**row.measures, **achieved})
+
+
+def _with_deltas(row: Row, measured: _Outcome, references: Mapping[str, Measured]) -> Row:
+    dense = references["dense"].losses
+    delta = paired_difference(measured.after.losses, dense)
     row = replace(row, delta_nats=delta.mean, delta_low=delta.low, delta_high=delta.high)
     if row.recovery is not None:
-        before = paired_difference(measured.before, references["dense"])
+        before = paired_difference(measured.before.losses, dense)
         row = replace(
             row,
-            loss_before_recovery_nats=measured.before.mean_nats,
+            loss_before_recovery_nats=measured.before.losses.mean_nats,
             delta_before_recovery_nats=before.mean,
             delta_before_recovery_low=before.low,
             delta_before_recovery_high=before.high,
         )
     if "dense_recovered" not in references:
         return row
-    recovered = paired_difference(measured.after, references["dense_recovered"])
+    recovered = paired_difference(measured.after.losses, references["dense_recovered"].losses)
     return replace(
         row,
         delta_recovered_nats=recovered.mean,
@@ -328,6 +359,11 @@ def _with_deltas(row: Row, measured: _Measured, references: Mapping[str, WindowL
 
 def _built(group: str, cell: Cell) -> Any:
     return _build(group, cell.config[group], cell.root)
+
+
+def _perplexity(measured: Measured) -> float | None:
+    """Per token; of questions it would say nothing: most tokens are not predicted."""
+    return perplexity(measured.losses.mean_nats) if measured.answers is None else None
 
 
 def _build(group: str, described: Mapping[str, Any], root: ConfigRoot) -> Any:

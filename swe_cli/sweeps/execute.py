@@ -69,12 +69,16 @@ def ensure_trained(
     with run.hold(wait):
         if serves(run, plan.statistics):  # finished while we waited
             return False
+        if plan.first is not None:
+            ensure_trained(plan.first, results, observer, stop, resume=resume, wait=wait)
         if run.finished:
             recorded = run.manifest["tracker"]["statistics"]
             missing = ", ".join(sorted(set(plan.statistics) - set(recorded)))
             observer.say(f"{run.name} did not record {missing}: training it again.")
             plan = replace(plan, statistics=tuple(sorted({*plan.statistics, *recorded})))
-        training = plan.build()
+        training = plan.build(results)
+        for note in getattr(training.dataset, "notes", ()):
+            observer.say(note)
         hook = observer.training(run.name, training.recipe.steps)
         train_run(run, training, [hook], stop, resume)
     return True
@@ -170,6 +174,7 @@ def _failed(planned: PlannedCell, training: TrainingPlan, error: BaseException) 
         axes=planned.axes,
         **names,
         **{key: config[key] for key in ("base", "prunable", "ratio", "rate") if key in config},
+        roles=config.get("roles"),
     )
 
 

@@ -1,6 +1,6 @@
 """A sweep on paper: which trainings, which cells, before anything runs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -18,9 +18,9 @@ from swe_cli.compose import (
 from swe_cli.contracts import RateAllocation
 from swe_cli.errors import UsageError
 from swe_cli.machine import resolve
-from swe_cli.records import AXIS_COLUMNS, Scalar
+from swe_cli.records import AXIS_COLUMNS, Kind, Scalar
 from swe_cli.runs import identity
-from swe_cli.sweeps.build import TRAINING_GROUPS, TrainingPlan, plan_training
+from swe_cli.sweeps.build import TRAINING_GROUPS, TrainingPlan, check_roles_of, plan_training
 from swe_cli.sweeps.cells import Cell
 
 CUT_GROUPS = ("criterion", "allocation", "pattern", "recovery")
@@ -64,7 +64,9 @@ def plan_sweep(tokens: Tokens, root: ConfigRoot, results: Path) -> SweepPlan:
     trainings: dict[str, TrainingPlan] = {}
     cells: dict[str, PlannedCell] = {}
     for values, point in points:
-        training = plan_training(point, root, statistics)
+        roles = point.values["roles"]
+        check_roles_of(point["model"], [] if roles == "all" else [roles], "roles")
+        training = plan_training(point, root, results, statistics)
         trainings.setdefault(training.hash, training)
         for planned in _cells(point, training, values, root, results):
             cells.setdefault(planned.cell.hash, planned)
@@ -114,7 +116,7 @@ def describe_cut(composed: Composed, root: ConfigRoot) -> dict[str, Any]:
             name: default_part("criterion", name, root).describe() for name in consulted
         }
     described["evaluation"] = composed["evaluation"].describe()
-    for key in ("base", "prunable", "ratio", "rate"):
+    for key in ("base", "prunable", "roles", "ratio", "rate"):
         if composed.values[key] is not None:
             described[key] = composed.values[key]
     return described
@@ -127,8 +129,9 @@ def cells_of(
     root: ConfigRoot,
     machine: Mapping[str, Any],
     trained_on: Mapping[str, Any],
+    more_controls: Sequence[Kind] = (),
 ) -> dict[str, Cell]:
-    """The pruned cell of one cut and the four dense ones it is judged by, by kind.
+    """The pruned cell of one cut and the dense ones it is judged by, by kind.
 
     ``machine``: the device and threads asked for; ``trained_on``: the training's. Where they come
     out different, they are part of the cells' identity.
@@ -141,7 +144,7 @@ def cells_of(
     shared = {"training": training, "root": root, **machine}
     dense = Cell("dense", config={**measured, "kind": "dense"}, **shared)
     cells = {"dense": dense}
-    for kind in ("dense_best", "dense_averaged"):
+    for kind in ("dense_best", "dense_averaged", *more_controls):
         config = {**measured, "kind": kind}
         cells[kind] = Cell(kind, config=config, reads={"dense": dense}, **shared)
     recovered_config = {**measured, "kind": "dense_recovered", "recovery": described["recovery"]}
@@ -171,6 +174,7 @@ def _cells(
         root,
         machine,
         training.config["identity"]["machine"],
+        training.controls,
     )
     for kind, cell in cells.items():
         if composed.values["keep"] == "models":

@@ -1,15 +1,15 @@
 """The training loop, on a page. Hooks observe; they never change a weight."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import nn
 
 from swe_cli.contracts import IGNORED, Batch, Dataset, Model, Tensors
-from swe_cli.errors import TrainingError
+from swe_cli.errors import TrainingError, UsageError
 from swe_cli.evaluation.loss import window_losses
 from swe_cli.machine import Machine
 from swe_cli.seeds import derive, global_randomness
@@ -153,6 +153,22 @@ def as_module(model: Model) -> nn.Module:
     """The same object, as the module it also is."""
     assert isinstance(model, nn.Module)
     return model
+
+
+def freeze(model: Model, trains: Literal["all"] | Sequence[str]) -> None:
+    """Let only the roles that are trained have gradients. Raises UsageError for another's role."""
+    check_roles(model.roles, [] if trains == "all" else trains, "training.trains")
+    for name, parameter in as_module(model).named_parameters():
+        parameter.requires_grad_(trains == "all" or model.role_of(name) in trains)
+
+
+def check_roles(known: Sequence[str], asked: Iterable[str], key: str) -> None:
+    """Raise UsageError for a role that the model does not have."""
+    for role in asked:
+        if role not in known:
+            raise UsageError(
+                f"{key}: this model has no {role}.", f"Its roles are {', '.join(known)}; or all."
+            )
 
 
 def _stopped(what: str, step: int) -> TrainingError:

@@ -13,7 +13,10 @@ from swe_cli.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Steps, batch, optimizer and schedule; every ``…_every`` counts optimizer steps."""
+    """Steps, batch, optimizer and schedule; every ``…_every`` counts optimizer steps.
+
+    ``trains``: the roles of the model whose weights move; the others are frozen.
+    """
 
     steps: int
     batch_size: int
@@ -30,6 +33,7 @@ class Recipe:
     evaluate_every: int
     checkpoint_every: int
     compile: bool
+    trains: Literal["all"] | list[str]
 
     def __post_init__(self) -> None:
         for key in ("steps", "batch_size", "accumulation", "evaluate_every", "checkpoint_every"):
@@ -41,6 +45,8 @@ class Recipe:
         for key in ("beta1", "beta2"):
             if not 0.0 <= getattr(self, key) < 1.0:
                 raise UsageError(f"training.{key}={getattr(self, key)} is not in [0, 1).")
+        if not self.trains:
+            raise UsageError("training.trains names no role.", "Write training.trains=all")
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
             raise UsageError(f"training.learning_rate={self.learning_rate} must be positive.")
 
@@ -64,6 +70,10 @@ class Recipe:
         )
 
 
+def no_pretraining() -> None:
+    """What ``pretraining=none`` builds: the model is trained in one stage."""
+
+
 def build_optimizer(
     parameters: Iterable[nn.Parameter],
     kind: Literal["adamw", "adam"],
@@ -72,8 +82,8 @@ def build_optimizer(
     betas: tuple[float, float] = (0.9, 0.999),
     weight_decay: float,
 ) -> torch.optim.Optimizer:
-    """Adam or AdamW, fused. Weight decay spares vectors (biases and norms)."""
-    parameters = list(parameters)
+    """Adam or AdamW, fused, over what is not frozen. Weight decay spares vectors."""
+    parameters = [p for p in parameters if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},

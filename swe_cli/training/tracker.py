@@ -24,6 +24,7 @@ class Tracking:
     "sqrt" √i, "uniform" 1, "exponential" 1 with all earlier ones multiplied by ``decay``.
     ``sample``: how many single weights are followed for the weight-evolution figure.
     ``statistics``: what to record besides what the criteria at hand need.
+    ``frozen``: observe parts that are not trained, too.
     """
 
     every: int | Literal["epoch"]
@@ -32,6 +33,7 @@ class Tracking:
     decay: float
     sample: int
     statistics: list[str] = field(default_factory=list)
+    frozen: bool = False
 
     def __post_init__(self) -> None:
         if self.every != "epoch" and self.every < 1:

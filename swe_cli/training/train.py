@@ -15,7 +15,7 @@ from swe_cli.files import remove_litter, storage, write_bytes, write_tensors
 from swe_cli.machine import Machine
 from swe_cli.runs import Run
 from swe_cli.training import checkpoint
-from swe_cli.training.loop import Hook, Progress, as_module, train
+from swe_cli.training.loop import Hook, Progress, as_module, freeze, train
 from swe_cli.training.recipe import Recipe
 from swe_cli.training.tracker import Tracker, Tracking
 
@@ -53,14 +53,23 @@ def train_run(
     ``resume`` is what to type after an interruption. Raises Interrupted once a checkpoint is safe.
     """
     model = as_module(training.model).to(training.machine.device)
+    freeze(training.model, training.recipe.trains)
     weights = {name: p.detach() for name, p in model.named_parameters()}
+    tracked = {
+        name: weights[name]
+        for name, p in model.named_parameters()
+        if p.requires_grad or training.tracking.frozen
+    }
     tracker = Tracker(
-        weights,
-        {name: make(weights) for name, make in training.statistics.items()},
-        training.model.prunable(weights, "linear"),
+        tracked,
+        {name: make(tracked) for name, make in training.statistics.items()},
+        training.model.prunable(tracked, "linear"),
         training.tracking,
         steps=training.recipe.steps,
-        steps_per_epoch=_steps_per_epoch(training),
+        steps_per_epoch=training.dataset.steps_per_epoch(
+            size=training.recipe.batch_size * training.recipe.accumulation,
+            context=training.model.context,
+        ),
         seed=training.seed,
     )
     optimizer = training.recipe.build_optimizer(model.parameters())
@@ -122,12 +131,6 @@ def _results(progress: Progress) -> dict[str, float | int | None]:
         "best_validation_loss_nats": progress.best_loss_nats,
         "final_validation_loss_nats": progress.final_loss_nats,
     }
-
-
-def _steps_per_epoch(training: Training) -> int:
-    recipe = training.recipe
-    tokens_per_step = recipe.batch_size * recipe.accumulation * training.model.context
-    return -(-training.dataset.training_tokens // tokens_per_step)
 
 
 class _Metrics:

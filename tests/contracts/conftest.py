@@ -5,11 +5,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from swe_cli.compose import ConfigRoot, default_part, part, shipped_conf
+from swe_cli.compose import ConfigRoot, Part, default_part, part, shipped_conf
+from swe_cli.contracts import DataShape
 
 ROOT = ConfigRoot()
 VOCABULARY = 11
-SMALL_GPT = {"layers": 2, "heads": 2, "width": 8, "context": 6}
+SHAPE = DataShape(VOCABULARY, image=(3, 4, 4))
+SMALL = {"layers": 2, "heads": 2, "width": 8, "context": 10, "patch": 2}
 
 
 def names(group: str) -> list[str]:
@@ -19,10 +21,14 @@ def names(group: str) -> list[str]:
 
 def small_model(name: str):
     """The model of a YAML, made small where its sizes go by the usual names."""
-    options = default_part("model", name, ROOT).options
-    smaller = {key: value for key, value in SMALL_GPT.items() if key in options}
     torch.manual_seed(0)
-    return part("model", name, smaller, ROOT).build(VOCABULARY)
+    return part("model", name, _smaller(default_part("model", name, ROOT)), ROOT).build(SHAPE)
+
+
+def _smaller(chosen: Part) -> dict:
+    """Of a model, and of the towers inside it."""
+    inside = {k: _smaller(v) for k, v in chosen.options.items() if isinstance(v, Part)}
+    return {key: SMALL[key] for key in chosen.options if key in SMALL} | inside
 
 
 def built(group: str, name: str, *runtime):

@@ -22,7 +22,7 @@ def test_every_choice_is_checked_against_what_it_builds(group, name):
         chosen = default_part(group, name, ROOT)
     assert chosen.name == name
     assert callable(chosen.target)
-    if group not in NO_RUNTIME:
+    if group not in NO_RUNTIME and (group, name) != ("pretraining", "none"):
         assert chosen.build() is not None
 
 
@@ -53,7 +53,7 @@ def test_every_experiment_composes_for_the_command_it_names(name):
     composed = compose(command, (f"experiment={name}",))
     assert f"swe {command} experiment={name}" in " ".join(head)
     for group, chosen in composed.parts.items():
-        if group not in NO_RUNTIME:
+        if group not in NO_RUNTIME and (group, name) != ("pretraining", "none"):
             chosen.build()
 
 

@@ -5,7 +5,7 @@ import torch
 
 from swe_cli.contracts import IGNORED
 
-from .conftest import VOCABULARY, names, small_model
+from .conftest import SHAPE, VOCABULARY, names, small_model
 
 pytestmark = pytest.mark.parametrize("name", names("model"))
 
@@ -15,7 +15,9 @@ def batch(model, windows=3):
     shape = (windows, model.context)
     tokens, targets = (torch.randint(VOCABULARY, shape, generator=generator) for _ in range(2))
     targets[0, :2] = targets[-1, -1] = IGNORED
-    return {"tokens": tokens, "targets": targets}
+    images = torch.randint(256, (2, *SHAPE.image), generator=generator, dtype=torch.uint8)
+    image = torch.arange(windows) % 2
+    return {"tokens": tokens, "targets": targets, "images": images, "image": image}
 
 
 def test_losses_and_logits_have_their_shapes_and_ignored_targets_cost_nothing(name):
@@ -36,7 +38,8 @@ def test_losses_and_logits_have_their_shapes_and_ignored_targets_cost_nothing(na
 
 def test_shorter_windows_are_taken_too(name):
     model = small_model(name)
-    short = {key: value[:, :3] for key, value in batch(model).items()}
+    whole = batch(model)
+    short = whole | {key: whole[key][:, :3] for key in ("tokens", "targets")}
     assert model(short).losses.shape == (3, 3)
 
 
@@ -76,6 +79,22 @@ def test_there_are_blocks_and_they_hold_the_prunable_matrices(name):
     held = sum(p.numel() for p in model.parameters() if id(p) in inside and p.dim() > 1)
     assert len(blocks) > 0
     assert sum(t.numel() for t in linear.values()) <= held
+
+
+@pytest.mark.parametrize("which", ["linear", "all"])
+def test_every_prunable_tensor_belongs_to_a_role_and_every_role_has_some(name, which):
+    model = small_model(name)
+    shown = model.prunable({n: p.detach() for n, p in model.named_parameters()}, which)
+    assert {model.role_of(n) for n in shown} == set(model.roles)
+
+
+def test_the_lens_leaves_out_what_it_is_not_given(name):
+    model = small_model(name)
+    parameters = {n: p.detach() for n, p in model.named_parameters()}
+    role = model.roles[0]
+    some = {n: p for n, p in parameters.items() if model.role_of(n) == role}
+    expected = [n for n in model.prunable(parameters, "all") if model.role_of(n) == role]
+    assert list(model.prunable(some, "all")) == expected
 
 
 def test_every_weight_learns(name):

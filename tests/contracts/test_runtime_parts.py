@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from swe_cli.compose import compose, default_part
+from swe_cli.contracts import DataShape
 from swe_cli.data.tokens import tokenize
 from swe_cli.errors import Interrupted, StorageError
 from swe_cli.training.tracker import Tracker
@@ -85,8 +86,14 @@ def test_a_tokenizer_gives_back_what_it_was_given(name, text):
 @pytest.mark.parametrize("name", names("model"))
 def test_shipped_models_have_the_sizes_their_yaml_promises(name):
     with torch.device("meta"):
-        model = default_part("model", name, ROOT).build(65)
-    millions = {"gpt_nano": 0.8, "gpt_small": 10.7, "gpt_paper": 10.788929}.get(name)
+        model = default_part("model", name, ROOT).build(DataShape(65, image=(3, 64, 64)))
+    millions = {
+        "gpt_nano": 0.8,
+        "gpt_small": 10.7,
+        "gpt_paper": 10.788929,
+        "llava_nano": 0.28,
+        "llava_small": 17.07,
+    }.get(name)
     total = sum(p.numel() for p in model.parameters()) / 1e6
     assert total > 0
     if millions:

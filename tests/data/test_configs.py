@@ -24,7 +24,7 @@ def test_the_default_text_with_every_tokenizer(name: str) -> None:
     text = default_part("data", "kjv_chars", ROOT).build()
     dataset = tokenize(text, default_part("tokenizer", name, ROOT).build(text))
     assert text.splits["train"] == (0, 1_000_000)
-    assert dataset.vocabulary_size == {"chars": 65, "bpe": 1024}[name]
+    assert dataset.shape.vocabulary_size == {"chars": 65, "bpe": 1024}[name]
     assert dataset.decode(dataset.encode("In the beginning")) == "In the beginning"
 
 

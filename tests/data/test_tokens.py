@@ -87,8 +87,8 @@ def test_a_split_shorter_than_a_window_is_named() -> None:
 
 def test_facts_of_a_data_set() -> None:
     dataset = dataset_of("abcabc", "abca", "ab")
-    assert dataset.vocabulary_size == 3
-    assert dataset.training_tokens == 6
+    assert dataset.shape.vocabulary_size == 3
+    assert dataset.steps_per_epoch(size=2, context=2) == 2
     assert dataset.characters("validation") == 3
     assert dataset.encode("cab") == [2, 0, 1]
     assert dataset.decode([2, 0, 1]) == "cab"

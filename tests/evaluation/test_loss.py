@@ -26,7 +26,7 @@ def full_pass(model, size=4, machine=MACHINE):
 
 
 def model_of(**options):
-    return gpt(DATA.vocabulary_size, initialization="torch", **options)
+    return gpt(DATA.shape.vocabulary_size, initialization="torch", **options)
 
 
 def by_hand(model):

@@ -5,7 +5,7 @@ from torch.nn import functional as F
 from training.toys import batch_of, gpt
 
 from swe_cli.compose import ConfigRoot, default_part
-from swe_cli.contracts import IGNORED
+from swe_cli.contracts import IGNORED, DataShape
 from swe_cli.errors import UsageError
 from swe_cli.models.gpt import GPT, Attention, generate
 
@@ -15,7 +15,7 @@ VOCABULARY = 11
 def preset(name: str, vocabulary_size: int = 65) -> GPT:
     """Exactly what conf/model says, its weights never drawn."""
     with torch.device("meta"):
-        return default_part("model", name, ConfigRoot()).build(vocabulary_size)
+        return default_part("model", name, ConfigRoot()).build(DataShape(vocabulary_size))
 
 
 def size(model: nn.Module) -> int:

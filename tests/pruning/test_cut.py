@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 from training.toys import MACHINE, batch_of, gpt
@@ -90,7 +92,7 @@ def test_the_cut_falls_on_the_final_weights_and_not_on_the_average():
     model = Line()
     evidence = Evidence(PATH[-1], {"weighted_average": averaged(PATH)})
     masks = masks_of(evidence, SWE(), ratio=0.5)
-    cut(model, dict(model.named_parameters()), masks, "all")
+    cut(dict(model.named_parameters()), masks, partial(model.prunable, which="all"))
     assert model.w.tolist() == [2.0, 1.0, 0.0, 0.0]  # 1.0, where the average is 3.5
     assert zeros(dict(model.named_parameters())) == 2
 
@@ -109,7 +111,7 @@ def test_exactly_the_asked_count_becomes_zero(ratio, criterion, allocation):
     assert sparsity(masks) == pytest.approx(ratio, abs=1 / total)
     parameters = {n: p.detach() for n, p in model.named_parameters()}
     assert zeros(parameters) == 0
-    cut(model, parameters, masks, "linear")
+    cut(parameters, masks, partial(model.prunable, which="linear"))
     assert zeros(parameters) == round(ratio * total)
     assert all((w != 0).all() for n, w in parameters.items() if "layers" not in n)
 
@@ -118,14 +120,13 @@ def test_ratio_zero_leaves_every_loss_bit_identical():
     model, batch = gpt(VOCABULARY), batch_of(VOCABULARY)
     before = window_losses(model, [batch], machine=MACHINE)
     masks = masks_of(evidence_of(model), SWE(), ratio=0.0)
-    cut(model, {n: p.detach() for n, p in model.named_parameters()}, masks, "linear")
+    cut(dict(model.named_parameters()), masks, partial(model.prunable, which="linear"))
     after = window_losses(model, [batch], machine=MACHINE)
     assert before.nats.tolist() == after.nats.tolist()
     cut(
-        model,
-        {n: p.detach() for n, p in model.named_parameters()},
+        dict(model.named_parameters()),
         masks_of(evidence_of(model), SWE(), ratio=0.2),
-        "linear",
+        partial(model.prunable, which="linear"),
     )
     assert window_losses(model, [batch], machine=MACHINE).nats.tolist() != before.nats.tolist()
 

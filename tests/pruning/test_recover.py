@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -20,15 +21,24 @@ def recovery(**options) -> Recovery:
 
 
 def recover(made, model, masks, which="linear", *, data=DATA, seed=1, **options):
-    made(model, masks, data, which, seed=seed, machine=MACHINE, batch_size=3, **options)
+    made(
+        model,
+        masks,
+        data,
+        partial(model.prunable, which=which),
+        seed=seed,
+        machine=MACHINE,
+        batch_size=3,
+        **options,
+    )
 
 
 def pruned_model(ratio=0.6, which="linear", **options):
-    model = gpt(DATA.vocabulary_size, **options)
+    model = gpt(DATA.shape.vocabulary_size, **options)
     parameters = {name: p.detach() for name, p in model.named_parameters()}
     ranked = Scoring(Evidence(model.prunable(parameters, which))).rank("m", Magnitude())
     masks = ranked.masks(ranked.lowest(round(ratio * ranked.total)))
-    cut(model, parameters, masks, which)
+    cut(parameters, masks, partial(model.prunable, which=which))
     return model, masks, parameters
 
 

@@ -34,7 +34,7 @@ def snapshot(model):
 
 def run(model=None, *, data=None, stop=never, checkpoint=lambda: None, hooks=(), **options):
     data = data or dataset()
-    model = model or gpt(data.vocabulary_size)
+    model = model or gpt(data.shape.vocabulary_size)
     small = {"steps": STEPS, "batch_size": 4, "warmup_steps": 2, "evaluate_every": 3}
     made = recipe(**{**small, **options})
     recorder, progress, best = Recorder(model), Progress(), {}
@@ -60,7 +60,7 @@ def test_training_learns():
     assert finished
     assert progress.step == 60
     losses = [line["loss_nats"] for line in recorder.lines]
-    assert losses[0] == pytest.approx(math.log(dataset().vocabulary_size), abs=0.2)
+    assert losses[0] == pytest.approx(math.log(dataset().shape.vocabulary_size), abs=0.2)
     assert losses[-1] < losses[0] - 0.3
 
 
@@ -98,7 +98,7 @@ def test_the_best_weights_are_those_of_the_lowest_validation_loss():
     assert progress.final_loss_nats == losses[41]
     for name, weight in recorder.weights[progress.best_step].items():
         assert torch.equal(best[name], weight)
-    model = gpt(data.vocabulary_size)
+    model = gpt(data.shape.vocabulary_size)
     model.load_state_dict(best)
     assert validation_loss(model, data, 4, MACHINE) == progress.best_loss_nats
 
@@ -137,7 +137,7 @@ def test_a_loss_or_gradient_that_is_no_number_names_the_step_and_spares_weights(
     poison, named, clip
 ):
     data, kept = dataset(), []
-    model = Poisoned(gpt(data.vocabulary_size), at=5, **poison)
+    model = Poisoned(gpt(data.shape.vocabulary_size), at=5, **poison)
     recorder = Recorder(model)
     with pytest.raises(TrainingError, match=named):
         run(
@@ -158,7 +158,7 @@ def test_a_loss_or_gradient_that_is_no_number_names_the_step_and_spares_weights(
 
 def test_a_validation_loss_that_is_no_number_names_the_step():
     data = dataset()
-    model = gpt(data.vocabulary_size)
+    model = gpt(data.shape.vocabulary_size)
 
     class Breaker:
         def after_step(self, step, metrics):
@@ -172,7 +172,7 @@ def test_a_validation_loss_that_is_no_number_names_the_step():
 
 def test_a_spike_is_recorded_once_the_median_is_known():
     data = dataset()
-    model = gpt(data.vocabulary_size)
+    model = gpt(data.shape.vocabulary_size)
 
     class Spiking(torch.nn.Module):
         context, seen = model.context, 0
@@ -199,13 +199,13 @@ def test_accumulating_two_batches_is_one_batch_twice_as_large():
     whole = {key: torch.cat([half[key] for half in halves]) for key in halves[0]}
     results = []
     for batches in (halves, [whole]):
-        model = gpt(data.vocabulary_size, dropout=0.0)
+        model = gpt(data.shape.vocabulary_size, dropout=0.0)
         optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
         loss = optimizer_step(model, optimizer, batches, 0.0, MACHINE)
         results.append((loss, snapshot(model)))
     (loss, weights), (expected_loss, expected) = results
     assert loss == pytest.approx(expected_loss, rel=1e-6)
-    before = snapshot(gpt(data.vocabulary_size, dropout=0.0))
+    before = snapshot(gpt(data.shape.vocabulary_size, dropout=0.0))
     for name, weight in weights.items():
         torch.testing.assert_close(weight, expected[name], rtol=1e-4, atol=1e-6)
         assert not torch.equal(weight, before[name])
@@ -216,7 +216,7 @@ def test_clipping_limits_the_norm_of_the_whole_gradient():
     batch = data.random_batch("train", size=3, context=16, seed=1)
     moved = []
     for clip in (0.0, 0.01):
-        model = gpt(data.vocabulary_size)
+        model = gpt(data.shape.vocabulary_size)
         before = snapshot(model)
         optimizer_step(model, torch.optim.SGD(model.parameters(), lr=1.0), [batch], clip, MACHINE)
         step = [weight - before[name] for name, weight in snapshot(model).items()]
@@ -228,7 +228,8 @@ def test_clipping_limits_the_norm_of_the_whole_gradient():
 def test_the_seed_and_step_alone_choose_batches_and_dropout():
     data = dataset()
     weights = [
-        snapshot_after(gpt(data.vocabulary_size, dropout=0.2), data, disturb) for disturb in (0, 7)
+        snapshot_after(gpt(data.shape.vocabulary_size, dropout=0.2), data, disturb)
+        for disturb in (0, 7)
     ]
     for name, weight in weights[0].items():
         assert torch.equal(weight, weights[1][name])
@@ -260,7 +261,7 @@ def test_stop_at_the_last_step_is_the_end():
 def test_checkpoints_come_at_their_steps_but_not_at_the_end():
     at = []
     data = dataset()
-    model = gpt(data.vocabulary_size)
+    model = gpt(data.shape.vocabulary_size)
 
     class Counter:
         step = 0
@@ -281,7 +282,7 @@ def test_checkpoints_come_at_their_steps_but_not_at_the_end():
 
 def test_validation_is_in_evaluation_mode_and_gives_training_mode_back():
     data = dataset()
-    model = gpt(data.vocabulary_size, dropout=0.5).train()
+    model = gpt(data.shape.vocabulary_size, dropout=0.5).train()
     one = validation_loss(model, data, 4, MACHINE)
     assert one == validation_loss(model, data, 4, MACHINE)
     assert model.training

@@ -5,7 +5,16 @@ from swe_cli.errors import UsageError
 from swe_cli.files import read_metadata
 from swe_cli.training.tracker import SAMPLE_POINTS, Tracker, Tracking, gather
 
-from .toys import FILES, assert_same_tensors, contents, metrics, plan_of, trained, write_text
+from .toys import (
+    FILES,
+    NOWHERE,
+    assert_same_tensors,
+    contents,
+    metrics,
+    plan_of,
+    trained,
+    write_text,
+)
 
 TRACKING = {"every": 1, "start": 0, "weighting": "linear", "decay": 0.999, "sample": 6}
 
@@ -116,7 +125,7 @@ def test_without_any_statistic_the_weights_are_the_same_too(tmp_path):
     text = write_text(tmp_path)
     tracked, bare = plan_of(text), plan_of(text)
     with_statistics = trained(tracked, tmp_path / "with")
-    training = replace(bare.build(), statistics={})
+    training = replace(bare.build(NOWHERE), statistics={})
     run = bare.run(tmp_path / "without")
     train_run(run, training, [], never, "")
     assert_same_tensors(

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from swe_cli.compose import ConfigRoot, compose, default_part, read_tokens
-from swe_cli.contracts import Batch, Tensors
+from swe_cli.contracts import Batch, DataShape, Tensors
 from swe_cli.data.chars import chars
 from swe_cli.data.sources import StringSource
 from swe_cli.data.text import Text
@@ -80,7 +80,7 @@ def gpt(vocabulary_size: int, name: str = "gpt_nano", *, seed: int = 0, **option
     small = {"layers": 1, "heads": 2, "width": 16, "context": 16}
     chosen = {**default_part("model", name, ConfigRoot()).options, **small, **options}
     with global_randomness(seed, "init"):
-        return GPT(vocabulary_size, **chosen)
+        return GPT(DataShape(vocabulary_size), **chosen)
 
 
 def recipe(**options) -> Recipe:
@@ -91,6 +91,9 @@ def batch_of(vocabulary_size: int, size: int = 3, context: int = 16, seed: int =
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randint(vocabulary_size, (size, context + 1), generator=generator)
     return {"tokens": tokens[:, :-1].contiguous(), "targets": tokens[:, 1:].contiguous()}
+
+
+NOWHERE = Path("no-results")  # a training that starts from no other run never looks
 
 
 class Silent:
@@ -144,10 +147,12 @@ def words_for(text: Path, *overrides: str) -> tuple[str, ...]:
     return ("data=text_file", f"data.path={text}", *TINY, *overrides)
 
 
-def plan_of(text: Path, *overrides: str, statistics: Iterable[str] = ("mean",)) -> TrainingPlan:
+def plan_of(
+    text: Path, *overrides: str, statistics: Iterable[str] = ("mean",), results: Path = NOWHERE
+) -> TrainingPlan:
     tokens = read_tokens(words_for(text, *overrides))
     composed = compose("train", tokens.overrides, ConfigRoot())
-    return plan_training(composed, ConfigRoot(), statistics)
+    return plan_training(composed, ConfigRoot(), results, statistics)
 
 
 def trained(plan: TrainingPlan, results: Path, stop=never) -> Run:

@@ -1,0 +1,48 @@
+"""One token a word, digit or sign: for questions and answers, not for running text."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swe_cli.data.text import Text
+
+# A space belongs to what follows it; digits stand alone, so that numbers can be spelt.
+PIECE = re.compile(r" ?[^\W\d_]+| ?\d| ?[^\w\s]| ?_|\s")
+
+
+class WordTokenizer:
+    """Ids count through the sorted ``vocabulary``; the last, ``unknown``, is any other word."""
+
+    def __init__(self, vocabulary: Sequence[str]) -> None:
+        self.vocabulary = list(vocabulary)
+        self._ids = {piece: index for index, piece in enumerate(self.vocabulary)}
+        self.unknown = len(self.vocabulary)
+
+    @property
+    def vocabulary_size(self) -> int:
+        return len(self.vocabulary) + 1
+
+    @cached_property
+    def sha256(self) -> str:
+        return hashlib.sha256("\x00".join(["words", *self.vocabulary]).encode()).hexdigest()
+
+    def encode(self, text: str) -> NDArray[np.uint32]:
+        """Ids (N,)."""
+        ids = [self._ids.get(piece, self.unknown) for piece in PIECE.findall(text)]
+        return np.array(ids, np.uint32)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return "".join([*self.vocabulary, "�"][index] for index in ids)
+
+
+def words(text: Text) -> WordTokenizer:
+    """A vocabulary of the training split's words."""
+    seen: set[str] = set()
+    for chunk in text.chunks("train"):
+        for line in chunk.split("\n"):
+            seen.update(PIECE.findall(line))
+    return WordTokenizer(sorted(seen))

@@ -1,0 +1,168 @@
+"""What a model answers: exact matches by type of question, and errors of numbers.
+
+Shapes: n questions of a split, N windows (images) of it.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from swe_cli.contracts import IGNORED, Example, Model, Questions, Split, WindowLosses
+from swe_cli.data.questions import NUMBER
+from swe_cli.evaluation.compare import mean_interval
+from swe_cli.evaluation.loss import by_window, evaluating, window_of
+from swe_cli.machine import Machine
+from swe_cli.models.decoding import greedy
+
+# Sums over the questions of every window, float64 (N,), by name: "questions", "correct", both again
+# for every type ("correct.color"), and for numbers "absolute_error", "squared_error", "unparsable".
+Answers = dict[str, NDArray[np.float64]]
+
+
+@torch.inference_mode()
+def answer_all(
+    model: Model,
+    dataset: Questions,
+    split: Split,
+    *,
+    size: int,
+    machine: Machine,
+    shuffle_images: int | None = None,
+) -> tuple[WindowLosses, Answers]:
+    """Losses and answers of a whole split. With a seed for ``shuffle_images``, of a blinded model.
+
+    A greedy answer is right exactly where the likeliest token is right at every place of the right
+    answer, which the pass for the loss shows. Only wrong numbers need to be decoded.
+    """
+    nats, tokens, correct, windows = [], [], [], []
+    batches = dataset.windows(
+        split, context=model.context, size=size, shuffle_images=shuffle_images
+    )
+    with evaluating(model):
+        for batch in batches:
+            moved = machine.move(batch)
+            with machine.precision():
+                predicted = model(moved)
+            targets = moved["targets"]
+            hit = (predicted.logits.argmax(-1) == targets) | (targets == IGNORED)
+            nats.append(predicted.losses.cpu().double().sum(dim=1).numpy())
+            tokens.append((targets != IGNORED).sum(dim=1).cpu().numpy())
+            correct.append(hit.all(dim=1).cpu().numpy())
+            windows.append(window_of(batch))
+    places, right = np.concatenate(windows), np.concatenate(correct)
+    examples = dataset.examples(split, shuffle_images=shuffle_images)
+    answers = _sums({"questions": np.ones(len(right)), "correct": right}, places)
+    for kind in sorted({example.kind for example in examples}):
+        of_kind = np.array([example.kind == kind for example in examples])
+        answers |= {f"questions.{kind}": by_window([of_kind], places)}
+        answers |= {f"correct.{kind}": by_window([of_kind & right], places)}
+    if dataset.numeric:
+        answers |= _errors(model, dataset, examples, right, places, size, machine)
+    losses = WindowLosses(by_window(nats, places), by_window(tokens, places).astype(np.int64))
+    return losses, answers
+
+
+def _errors(
+    model: Model,
+    dataset: Questions,
+    examples: Sequence[Example],
+    right: NDArray[np.bool_],
+    places: NDArray[np.int64],
+    size: int,
+    machine: Machine,
+) -> Answers:
+    """An answer that is no number counts as the median training answer, and is counted."""
+    wrong = np.flatnonzero(~right)
+    guess = median_answer(dataset)
+    off, unparsable = np.zeros(len(right)), np.zeros(len(right))
+    for start in range(0, len(wrong), size):
+        rows = wrong[start : start + size]
+        asked = [examples[row] for row in rows]
+        for row, text in zip(rows, answers_to(model, dataset, asked, machine), strict=True):
+            number = parsed(text)
+            unparsable[row] = number is None
+            off[row] = (guess if number is None else number) - float(examples[row].answer)
+    sums = {"absolute_error": abs(off), "squared_error": off**2, "unparsable": unparsable}
+    return _sums(sums, places)
+
+
+@torch.inference_mode()
+def answers_to(
+    model: Model, dataset: Questions, examples: Sequence[Example], machine: Machine
+) -> list[str]:
+    """What the model answers, greedily, question by question."""
+    prompts = machine.move(dataset.prompts(examples))
+    with evaluating(model), machine.precision():
+        decoded = greedy(model, prompts, length=dataset.answer_tokens, end=dataset.end)  # type: ignore[arg-type]
+    return [dataset.decode(ids) for ids in decoded]
+
+
+def parsed(text: str) -> float | None:
+    """The number that an answer spells, or None."""
+    return float(text) if NUMBER.fullmatch(text) else None
+
+
+def median_answer(dataset: Questions) -> float:
+    """Of the training split."""
+    return median(float(example.answer) for example in dataset.examples("train"))
+
+
+def baselines(dataset: Questions, split: Split) -> dict[str, float]:
+    """What one gets by always giving the commonest training answer, or the median number."""
+    given = Counter(example.answer for example in dataset.examples("train"))
+    commonest, _ = max(given.items(), key=lambda item: (item[1], item[0]))
+    truths = [example.answer for example in dataset.examples(split)]
+    found = {"accuracy_majority": sum(truth == commonest for truth in truths) / len(truths)}
+    if dataset.numeric:
+        off = np.array([float(truth) for truth in truths]) - median_answer(dataset)
+        found["mae_median"] = float(abs(off).mean())
+        found["rmse_median"] = float((off**2).mean() ** 0.5)
+    return found
+
+
+def means(answers: Answers) -> dict[str, float]:
+    """Accuracy and, of numbers, MAE."""
+    names = {"accuracy": "correct", "mae": "absolute_error"}
+    questions = answers["questions"].sum()
+    return {n: float(answers[of].sum() / questions) for n, of in names.items() if of in answers}
+
+
+def measures(answers: Answers) -> dict[str, float]:
+    """Accuracy, overall with its interval and by type; of numbers MAE, RMSE, share unparsable."""
+    questions = answers["questions"]
+    accuracy = mean_interval(answers["correct"], questions)
+    found = {
+        "accuracy": accuracy.mean,
+        "accuracy_low": accuracy.low,
+        "accuracy_high": accuracy.high,
+    }
+    for name, counts in answers.items():
+        kind = name.removeprefix("questions.")
+        if kind != name:
+            found[f"accuracy.{kind}"] = float(answers[f"correct.{kind}"].sum() / counts.sum())
+    if "absolute_error" in answers:
+        mae = mean_interval(answers["absolute_error"], questions)
+        found |= {"mae": mae.mean, "mae_low": mae.low, "mae_high": mae.high}
+        found["rmse"] = float((answers["squared_error"].sum() / questions.sum()) ** 0.5)
+        found["unparsable"] = float(answers["unparsable"].sum() / questions.sum())
+    return found
+
+
+def differences(answers: Answers, reference: Answers) -> dict[str, float]:
+    """Accuracy and MAE less those of a reference, paired image by image, with 95 % intervals."""
+    found: dict[str, float] = {}
+    for name, sums in (("accuracy", "correct"), ("mae", "absolute_error")):
+        if sums in answers:
+            delta = mean_interval(answers[sums] - reference[sums], answers["questions"])
+            found |= {f"delta_{name}": delta.mean}
+            found |= {f"delta_{name}_low": delta.low, f"delta_{name}_high": delta.high}
+    return found
+
+
+def _sums(values: Mapping[str, Any], places: NDArray[np.int64]) -> Answers:
+    return {name: by_window([of.astype(np.float64)], places) for name, of in values.items()}

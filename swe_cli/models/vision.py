@@ -1,0 +1,87 @@
+"""A Vision Transformer encoder (Dosovitskiy et al. 2021), without a class token.
+
+Shapes: M images, K channels, N patches, C width.
+"""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from swe_cli.contracts import DataShape, PrunableSet, Tensors
+from swe_cli.errors import UsageError
+from swe_cli.models.transformer import (
+    MLP,
+    Attention,
+    Block,
+    initialize_as_gpt2,
+    prunable_of,
+)
+
+
+class VisionTransformer(nn.Module):
+    """Images in, one vector per patch out. Patches of ``patch`` × ``patch`` pixels, left to right,
+    top to bottom; learned positions; every patch sees every other.
+    """
+
+    def __init__(
+        self, data: DataShape, *, patch: int, layers: int, heads: int, width: int, dropout: float
+    ) -> None:
+        super().__init__()
+        if data.image is None:
+            raise UsageError(
+                "This model looks at images, and the data set has none.",
+                "Choose data=easy_vqa, data=digit_sums or data=image_folder, or model=gpt_nano",
+            )
+        if min(patch, layers, heads, width) < 1:
+            raise UsageError("model.vision.patch, layers, heads and width must be at least 1.")
+        if width % heads:
+            raise UsageError(
+                f"model.vision.width={width} is not a multiple of model.vision.heads={heads}."
+            )
+        if not 0.0 <= dropout < 1.0:
+            raise UsageError(f"model.vision.dropout={dropout} is not in [0, 1).")
+        channels, height, across = data.image
+        if height % patch or across % patch:
+            raise UsageError(
+                f"model.vision.patch={patch} does not divide images of {across}×{height} pixels.",
+                "Choose a patch, or a data.image_size, that fits.",
+            )
+        self.patch, self.width = patch, width
+        self.patches = (height // patch) * (across // patch)
+        self.patch_embedding = nn.Linear(channels * patch * patch, width)
+        self.position_embedding = nn.Embedding(self.patches, width)
+        self.dropout = nn.Dropout(dropout)
+        self.layers = nn.ModuleList(
+            Block(
+                width,
+                attention=Attention(
+                    width,
+                    heads,
+                    dropout,
+                    (width // heads) ** -0.5,
+                    bias=True,
+                    qkv_bias=True,
+                    causal=False,
+                ),
+                mlp=MLP(width, dropout, "gelu", bias=True),
+                bias=True,
+            )
+            for _ in range(layers)
+        )
+        self.norm = nn.LayerNorm(width)
+        initialize_as_gpt2(self, layers)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 (M, K, height, width) → (M, N, C)."""
+        scaled = images.to(self.patch_embedding.weight.dtype) / 127.5 - 1.0
+        patches = F.unfold(scaled, self.patch, stride=self.patch).transpose(1, 2)
+        x = self.dropout(self.patch_embedding(patches) + self.position_embedding.weight)
+        for block in self.layers:
+            x = block(x)
+        seen: Tensor = self.norm(x)
+        return seen
+
+    def prunable(self, tensors: Mapping[str, Tensor], which: PrunableSet) -> Tensors:
+        """Views of the prunable part of ``tensors``; see ``contracts.Model``."""
+        return prunable_of([name for name, _ in self.named_parameters()], tensors, which)
