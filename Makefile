@@ -1,11 +1,15 @@
-# make demo: the paper's curve with honest controls. make test: lint, types, floors, tests.
+# make demo: the paper's curve with honest controls. make demo-multimodal: which tower can be cut.
+# make test: lint, types, floors, tests.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test install install-dev clean
+.PHONY: demo demo-multimodal test install install-multimodal install-dev clean
 
 demo: install
 	$(BIN)/swe sweep experiment=demo
+
+demo-multimodal: install-multimodal
+	$(BIN)/swe sweep experiment=multimodal_demo
 
 test: install-dev
 	$(BIN)/ruff check .
@@ -15,6 +19,7 @@ test: install-dev
 	$(BIN)/python -m pytest
 
 install: .venv/installed
+install-multimodal: .venv/installed-multimodal
 install-dev: .venv/installed-dev
 
 .venv/installed: pyproject.toml
@@ -22,10 +27,15 @@ install-dev: .venv/installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
+.venv/installed-multimodal: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[multimodal]'
+	@touch $@ .venv/installed
+
 .venv/installed-dev: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	@touch $@ .venv/installed
+	@touch $@ .venv/installed .venv/installed-multimodal
 
 clean:
 	rm -rf .venv build dist *.egg-info

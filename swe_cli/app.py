@@ -149,18 +149,21 @@ def report(
 @app.command(epilog='Example: swe generate --prompt "And God said"')
 def generate(
     words: RunWords = None,
-    prompt: Annotated[str, typer.Option(help="The text to continue.")] = "\n",
+    prompt: Annotated[str, typer.Option(help="The text to continue, or the question.")] = "\n",
+    image: Annotated[
+        Path | None, typer.Option(help="What the question is about.", show_default=False)
+    ] = None,
     length: Annotated[int, typer.Option(min=1, help="Tokens to add.")] = 200,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest.")] = 0.8,
     seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
     config_dir: ConfigDir = None,
     debug: Debug = False,
 ) -> None:
-    """Continue a text: dense and pruned side by side."""
+    """Continue a text, or answer a question about an image: dense and pruned side by side."""
     from swe_cli.commands.generate import generate as command
 
-    options = {"prompt": prompt, "length": length, "temperature": temperature, "seed": seed}
-    _run(command, debug, words, config_dir, **options)
+    options = {"prompt": prompt, "image": image, "length": length}
+    _run(command, debug, words, config_dir, temperature=temperature, seed=seed, **options)
 
 
 @app.command(epilog="Example: swe runs results_dir=/data/results")

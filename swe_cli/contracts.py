@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -128,6 +129,9 @@ class Questions(Dataset, Protocol):
 
     def prompts(self, examples: Sequence[Example]) -> Batch:
         """The questions alone, filled up on the right: ``tokens`` and ``lengths`` int64 (B,)."""
+
+    def about(self, image: Path, question: str) -> Batch:
+        """The prompt of one question about an image file. Raises DataError for a bad one."""
 
 
 class Statistic(Protocol):

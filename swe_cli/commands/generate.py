@@ -1,4 +1,4 @@
-"""swe generate: a prompt continued, dense and pruned side by side."""
+"""swe generate: a prompt continued, or a question about an image answered; dense and pruned."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +17,9 @@ from swe_cli.commands.shared import (
     training_of,
 )
 from swe_cli.compose import compose
-from swe_cli.contracts import Tensors
+from swe_cli.contracts import Questions, Tensors
 from swe_cli.errors import RunError, UsageError
+from swe_cli.evaluation.answers import answers_of
 from swe_cli.models.gpt import GPT
 from swe_cli.models.gpt import generate as continue_tokens
 from swe_cli.sweeps.build import load_subject, results_root
@@ -29,11 +30,15 @@ def generate(
     config_dir: Path | None,
     *,
     prompt: str,
+    image: Path | None,
     length: int,
     temperature: float,
     seed: int,
 ) -> None:
-    """Continue ``prompt`` with a run; a pruned run is shown beside the model it was cut from."""
+    """Continue ``prompt``, or answer it looking at ``image``.
+
+    A pruned run is shown beside the model it was cut from.
+    """
     root, tokens = config_root(config_dir), read_words("generate", words, runs=1)
     if not prompt:
         raise UsageError("The prompt is empty.", 'Give a text to continue: --prompt "And"')
@@ -47,13 +52,26 @@ def generate(
         row = pruned_row(run)
         title = f"{row.criterion}, {100 * (row.sparsity or 0.0):.0f} % cut"
         models[title] = run.tensors("model.safetensors")
-    ids = subject.dataset.encode(prompt)
+    if isinstance(subject.dataset, Questions):
+        if image is None:
+            raise UsageError(
+                f"{run.name} answers questions about images.",
+                'Name one: --image FILE --prompt "what is the sum?"',
+            )
+        asked = subject.dataset.about(image.expanduser(), prompt)
+    elif image is not None:
+        raise UsageError(f"{run.name} is a text model; it looks at no image.", "Leave --image out.")
     panels = []
     for title, weights in models.items():
         model = subject.load(weights)
+        if isinstance(subject.dataset, Questions):
+            (answer,) = answers_of(model, subject.dataset, asked, subject.machine)
+            panels.append((title, Text(f"{prompt} ", "bold") + Text(answer)))
+            continue
         if not isinstance(model, GPT):
             raise RunError(f"{run.name} is not a text model.", "Name another: swe runs")
         model.eval()
+        ids = subject.dataset.encode(prompt)
         generator = torch.Generator().manual_seed(seed)
         grown = continue_tokens(
             model, ids, length=length, temperature=temperature, generator=generator

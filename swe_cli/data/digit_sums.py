@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swe_cli.contracts import Example, Split
-from swe_cli.data.questions import Pixels, QuestionSet, digest_of
+from swe_cli.data.images import Pixels
+from swe_cli.data.questions import QuestionSet, digest_of
 from swe_cli.errors import DataError, UsageError
 from swe_cli.seeds import derive
 

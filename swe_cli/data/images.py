@@ -8,17 +8,20 @@ from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
+from numpy.typing import NDArray
 
 from swe_cli.data.cache import cache_folder, write_atomically
-from swe_cli.data.questions import Pixels
 from swe_cli.errors import DataError, StorageError
 from swe_cli.files import canonical
+
+Pixels = NDArray[np.uint8]
 
 try:
     from PIL import Image, ImageOps, UnidentifiedImageError
 except ImportError:  # named where it is needed
     Image = None  # type: ignore[assignment]
 
+MISSING = ("Reading images needs Pillow.", "Type: pip install 'swe-cli[multimodal]'")
 FORMAT = 1  # of the cached array; another value decodes again
 
 
@@ -53,14 +56,14 @@ def decode(paths: Sequence[Path], where: Callable[[int], str], *, size: int) -> 
     from. Raises DataError, naming it, for a file that is missing or is no image.
     """
     if Image is None:
-        raise DataError("Reading images needs Pillow.", "Type: pip install 'swe-cli[multimodal]'")
+        raise DataError(*MISSING)
     states = []
     for index, path in enumerate(paths):
         try:
             state = path.stat()
-        except OSError:
+        except (OSError, ValueError):  # the latter: a name that no file can have
             raise DataError(f"{where(index)}: there is no image {path}.", None) from None
-        states.append([str(path), state.st_size, state.st_mtime_ns])
+        states.append([str(path.absolute()), state.st_size, state.st_mtime_ns])
     key = hashlib.sha256(canonical([FORMAT, size, states]).encode()).hexdigest()[:24]
     array, record = (cache_folder() / "images" / f"{key}.{end}" for end in ("npy", "json"))
     try:
@@ -84,30 +87,62 @@ def decode(paths: Sequence[Path], where: Callable[[int], str], *, size: int) -> 
     )
 
 
+def read_image(path: Path, shape: tuple[int, ...]) -> Pixels:
+    """One image as a data set's are, uint8 (channels, height, width): padded to their shape.
+
+    Raises DataError for a file that is missing or is no image.
+    """
+    channels, height, width = shape
+    if Image is None:
+        raise DataError(*MISSING)
+    try:
+        image = _converted(path, "L" if channels == 1 else "RGB")
+    except Exception as error:  # decoders raise all kinds for a damaged file
+        raise DataError(f"{path} cannot be read: {_reason(error)}.", "Name an image.") from None
+    image = image if image.size == (width, height) else ImageOps.pad(image, (width, height))
+    return np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1).copy()
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "it is no image"
+    return getattr(error, "strerror", None) or str(error)
+
+
 def _decode_into(
     array: Path, paths: Sequence[Path], where: Callable[[int], str], size: int
 ) -> dict[str, object]:
     """Write all images into ``array``; what the record beside it says."""
     partial = array.with_suffix(".partial")
     shape = (len(paths), 3, size, size)
-    pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     digest, resized, example = hashlib.sha256(str(shape).encode()), 0, None
-    for index, path in enumerate(paths):
-        try:
-            with Image.open(path) as opened:
-                image = opened.convert("RGB")
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            partial.unlink(missing_ok=True)
-            reason = "it is no image" if isinstance(error, UnidentifiedImageError) else error
-            raise DataError(
-                f"{where(index)}: {path} cannot be read: {reason}.", "Mend it, or leave it out."
-            ) from None
-        if image.size != (size, size):
-            resized, example = resized + 1, example or image.size
-            image = ImageOps.pad(image, (size, size))
-        pixels[index] = np.asarray(image).transpose(2, 0, 1)
-        digest.update(pixels[index].tobytes())
-    pixels.flush()
-    del pixels
-    partial.replace(array)
+    try:
+        with partial.open("wb") as file:  # a full disk kills who writes through a mapping
+            np.lib.format.write_array_header_1_0(file, header)
+            for index, path in enumerate(paths):
+                try:
+                    image = _converted(path, "RGB")
+                except Exception as error:  # decoders raise all kinds for a damaged file
+                    raise DataError(
+                        f"{where(index)}: {path} cannot be read: {_reason(error)}.",
+                        "Mend it, or leave it out.",
+                    ) from None
+                if image.size != (size, size):
+                    resized, example = resized + 1, example or image.size
+                    image = ImageOps.pad(image, (size, size))
+                pixels = np.asarray(image).transpose(2, 0, 1).tobytes()
+                file.write(pixels)
+                digest.update(pixels)
+        partial.replace(array)
+    finally:
+        partial.unlink(missing_ok=True)
     return {"sha256": digest.hexdigest(), "resized": resized, "example": example}
+
+
+def _converted(path: Path, mode: str) -> "Image.Image":
+    with Image.open(path) as opened:
+        if opened.mode.startswith(("I", "F")):  # converted, they would turn all white
+            raise ValueError("a pixel of it has more than 8 bits a colour")
+        # Pillow warns where a palette's transparency is dropped at once.
+        return (opened.convert("RGBA") if opened.mode == "P" else opened).convert(mode)

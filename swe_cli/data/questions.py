@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from swe_cli.contracts import IGNORED, Batch, DataShape, Example, Split
+from swe_cli.data.images import Pixels, read_image
 from swe_cli.data.sources import StringSource
 from swe_cli.data.text import Text
 from swe_cli.data.tokenizer import Tokenizer
@@ -22,7 +24,6 @@ from swe_cli.errors import DataError
 from swe_cli.files import canonical
 from swe_cli.seeds import derive
 
-Pixels = NDArray[np.uint8]
 NUMBER = re.compile(r"\s*[+-]?\d+(\.\d+)?\s*")
 
 
@@ -112,13 +113,20 @@ class QuestionDataset:
         return (self._batch(encoded, part, images[part]) for part in parts)
 
     def prompts(self, examples: Sequence[Example]) -> Batch:
-        asked = [[*self._ids(e.question), self.separator] for e in examples]
+        asked = self._asked([example.question for example in examples])
+        return asked | self._images(np.array([example.image for example in examples]))
+
+    def about(self, image: Path, question: str) -> Batch:
+        pixels = torch.from_numpy(read_image(image, self.source.pixels.shape[1:]))
+        return self._asked([question]) | {"images": pixels[None], "image": torch.tensor([0])}
+
+    def _asked(self, questions: Sequence[str]) -> Batch:
+        asked = [[*self._ids(question), self.separator] for question in questions]
         lengths = np.array([len(ids) for ids in asked])
         tokens = np.zeros((len(asked), lengths.max()), np.int64)
         for row, ids in enumerate(asked):
             tokens[row, : len(ids)] = ids
-        batch = {"tokens": torch.from_numpy(tokens), "lengths": torch.from_numpy(lengths)}
-        return batch | self._images(np.array([e.image for e in examples]))
+        return {"tokens": torch.from_numpy(tokens), "lengths": torch.from_numpy(lengths)}
 
     def steps_per_epoch(self, *, size: int, context: int) -> int:
         return -(-len(self.source.examples["train"]) // size)
@@ -240,6 +248,10 @@ def _in_order(images: NDArray[Any]) -> NDArray[Any]:
 def _deranged(images: NDArray[Any], seed: int) -> NDArray[Any]:
     """Every image replaced by another of the split; questions about one keep sharing one."""
     distinct = np.unique(images)
+    if len(distinct) < 2:
+        raise DataError(
+            "The split holds a single image: no other can take its place.", "Give it more images."
+        )
     generator = torch.Generator().manual_seed(derive(seed, "shuffle_images"))
     order = distinct[torch.randperm(len(distinct), generator=generator).numpy()]
     other = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))

@@ -36,7 +36,8 @@ class WordTokenizer:
         return np.array(ids, np.uint32)
 
     def decode(self, ids: Sequence[int]) -> str:
-        return "".join([*self.vocabulary, "�"][index] for index in ids)
+        pieces = [*self.vocabulary, "�"]
+        return "".join(pieces[index] for index in ids)
 
 
 def words(text: Text) -> WordTokenizer:

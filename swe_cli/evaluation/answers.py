@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from swe_cli.contracts import IGNORED, Example, Model, Questions, Split, WindowLosses
+from swe_cli.contracts import IGNORED, Batch, Example, Model, Questions, Split, WindowLosses
 from swe_cli.data.questions import NUMBER
+from swe_cli.errors import DataError
 from swe_cli.evaluation.compare import mean_interval
 from swe_cli.evaluation.loss import by_window, evaluating, window_of
 from swe_cli.machine import Machine
@@ -83,7 +84,8 @@ def _errors(
     for start in range(0, len(wrong), size):
         rows = wrong[start : start + size]
         asked = [examples[row] for row in rows]
-        for row, text in zip(rows, answers_to(model, dataset, asked, machine), strict=True):
+        decoded = answers_of(model, dataset, dataset.prompts(asked), machine)
+        for row, text in zip(rows, decoded, strict=True):
             number = parsed(text)
             unparsable[row] = number is None
             off[row] = (guess if number is None else number) - float(examples[row].answer)
@@ -92,11 +94,15 @@ def _errors(
 
 
 @torch.inference_mode()
-def answers_to(
-    model: Model, dataset: Questions, examples: Sequence[Example], machine: Machine
-) -> list[str]:
-    """What the model answers, greedily, question by question."""
-    prompts = machine.move(dataset.prompts(examples))
+def answers_of(model: Model, dataset: Questions, prompts: Batch, machine: Machine) -> list[str]:
+    """What the model answers, greedily, prompt by prompt."""
+    asked = prompts["tokens"].shape[1]
+    if asked > model.context:
+        raise DataError(
+            f"The question has {asked} tokens; the model has room for {model.context}.",
+            "Ask a shorter one.",
+        )
+    prompts = machine.move(prompts)
     with evaluating(model), machine.precision():
         decoded = greedy(model, prompts, length=dataset.answer_tokens, end=dataset.end)  # type: ignore[arg-type]
     return [dataset.decode(ids) for ids in decoded]

@@ -1,0 +1,177 @@
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from swe_cli.data import images as module
+from swe_cli.data.images import Decoded, decode
+from swe_cli.errors import DataError, StorageError
+
+Image = pytest.importorskip("PIL.Image", reason="the optional package Pillow is missing")
+
+
+def where(index: int) -> str:
+    return f"row {index + 1}"
+
+
+def read(*paths: Path, size: int = 8) -> Decoded:
+    return decode(paths, where, size=size)
+
+
+def write(path: Path, seed: int = 0, mode: str = "RGB", size: tuple[int, int] = (8, 8)) -> Path:
+    """An image of noise; GIF and PNG give back what was written."""
+    noise = np.random.default_rng(seed).integers(0, 256, (*size[::-1], 4), dtype=np.uint8)
+    Image.fromarray(noise, "RGBA").convert(mode).save(path)
+    return path
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> list[Path]:
+    return [write(tmp_path / f"{seed}.png", seed) for seed in range(3)]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1"])
+def test_every_kind_of_image_becomes_rgb(tmp_path: Path, mode: str) -> None:
+    path = write(tmp_path / "image.png", mode=mode)
+    decoded = read(path)
+    assert decoded.pixels.shape == (1, 3, 8, 8)
+    assert decoded.pixels.dtype == np.uint8
+    with Image.open(path) as opened:
+        assert opened.mode == mode
+        expected = np.asarray(opened.convert("RGBA"))[..., :3]
+    np.testing.assert_array_equal(decoded.pixels[0], expected.transpose(2, 0, 1))
+    assert decoded.pixels.std() > 30
+
+
+def test_red_comes_before_green_before_blue_and_rows_before_columns(tmp_path: Path) -> None:
+    image = Image.new("RGB", (8, 8))
+    image.putpixel((5, 2), (10, 20, 30))  # column, row
+    image.save(tmp_path / "dot.png")
+    pixels = read(tmp_path / "dot.png").pixels
+    assert pixels[0, :, 2, 5].tolist() == [10, 20, 30]
+    assert pixels.sum() == 60
+
+
+def test_images_are_decoded_once(three: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    first = read(*three)
+    monkeypatch.setattr(Image, "open", lambda *_: pytest.fail("opened again"))
+    again = read(*three)
+    np.testing.assert_array_equal(again.pixels, first.pixels)
+    assert (again.sha256, again.notes()) == (first.sha256, first.notes())
+    assert isinstance(again.pixels, np.memmap)
+    assert not again.pixels.flags.writeable
+
+
+def test_a_changed_file_is_decoded_again(three: list[Path]) -> None:
+    before = read(*three)
+    write(three[1], seed=7)
+    state = three[1].stat()
+    os.utime(three[1], ns=(state.st_atime_ns, state.st_mtime_ns + 1))
+    after = read(*three)
+    assert after.sha256 != before.sha256
+    assert (after.pixels[1] != before.pixels[1]).any()
+    np.testing.assert_array_equal(after.pixels[2], before.pixels[2])
+
+
+def test_relative_paths_of_two_folders_are_not_mixed_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_from = {}
+    for name, colour in (("one", 10), ("two", 20)):
+        (tmp_path / name).mkdir()
+        path = tmp_path / name / "same.bmp"  # of the same size in bytes
+        Image.new("RGB", (8, 8), (colour, 0, 0)).save(path)
+        os.utime(path, ns=(1, 1))
+        monkeypatch.chdir(tmp_path / name)
+        read_from[name] = int(read(Path("same.bmp")).pixels[0, 0, 0, 0])
+    assert read_from == {"one": 10, "two": 20}
+
+
+def test_identity_is_the_content_and_its_order(tmp_path: Path, three: list[Path]) -> None:
+    here = read(*three)
+    shutil.copytree(tmp_path, tmp_path / "moved", ignore=shutil.ignore_patterns("cache", "moved"))
+    assert read(*(tmp_path / "moved" / path.name for path in three)).sha256 == here.sha256
+    others = {
+        read(*three[:2]).sha256,
+        read(*three[::-1]).sha256,
+        read(*three, size=16).sha256,
+        read(*three[:2], write(tmp_path / "other.png", 9)).sha256,
+    }
+    assert len(others | {here.sha256}) == 5
+
+
+def test_another_size_is_resized_and_noted_once(tmp_path: Path, three: list[Path]) -> None:
+    assert read(*three).notes() == ()
+    wide = tmp_path / "wide.png"
+    Image.new("RGB", (32, 16), (200, 100, 50)).save(wide)
+    tall = write(tmp_path / "tall.png", size=(9, 90))
+    decoded = read(*three, wide, tall)
+    (note,) = decoded.notes()
+    assert note.startswith("2 of 5 images are not 8×8 (one is 32×16): resized")
+    assert decoded.pixels[3, :, 2:6].reshape(3, -1).T.tolist() == [[200, 100, 50]] * 32
+    assert not decoded.pixels[3, :, [0, 1, 6, 7]].any()
+
+
+def test_a_missing_image_is_named(tmp_path: Path, three: list[Path]) -> None:
+    for name in ("none.png", "nul\0.png", "half\ud800.png"):
+        with pytest.raises(DataError, match="row 4: there is no image") as caught:
+            read(*three, tmp_path / name)
+        assert str(tmp_path / name) in caught.value.message
+
+
+def test_an_unreadable_image_is_named_and_leaves_nothing(
+    tmp_path: Path, three: list[Path], cache: Path
+) -> None:
+    text = tmp_path / "text.png"
+    text.write_text("no image")
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(write(tmp_path / "whole.png", size=(64, 64)).read_bytes()[:-2000])
+    broken = tmp_path / "broken.png"  # after the first of its chunks of pixels comes nonsense
+    write(broken, size=(200, 200))
+    data = bytearray(broken.read_bytes())
+    second = data.index(b"IDAT", data.index(b"IDAT") + 1)
+    data[second : second + 4] = b"\x01\x02\x03\x04"
+    broken.write_bytes(data)
+    folder = tmp_path / "folder.png"
+    folder.mkdir()
+    deep = tmp_path / "deep.png"
+    Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000).save(deep)
+    for path, said in [
+        (text, "it is no image"),
+        (cut, "truncated"),
+        (broken, "broken PNG"),
+        (folder, "directory"),
+        (deep, "more than 8 bits"),
+    ]:
+        with pytest.raises(DataError, match=rf"row 2: .*{path.name} cannot be read.*{said}"):
+            read(three[0], path, three[1])
+    assert [file for file in (cache / "images").iterdir() if file.suffix != ".lock"] == []
+
+
+def test_a_decoding_that_was_broken_off_starts_again(
+    three: list[Path], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = np.array(read(*three).pixels)
+    (record,) = (cache / "images").glob("*.json")
+    record.unlink()
+    (array,) = (cache / "images").glob("*.npy")
+    array.write_bytes(b"half")
+    np.testing.assert_array_equal(read(*three).pixels, whole)
+
+
+def test_a_cache_that_cannot_be_written_is_named(three: list[Path], cache: Path) -> None:
+    cache.write_text("in the way")
+    with pytest.raises(StorageError, match="Cannot write") as caught:
+        read(*three)
+    assert "SWE_CACHE_DIR" in str(caught.value.hint)
+
+
+def test_without_pillow_the_hint_says_what_to_type(
+    three: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "Image", None)
+    with pytest.raises(DataError, match="needs Pillow") as caught:
+        read(*three)
+    assert "pip install" in str(caught.value.hint)
