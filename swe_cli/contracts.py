@@ -112,6 +112,7 @@ class Example(NamedTuple):
 class Questions(Dataset, Protocol):
     """Questions about images; only answers are predicted. A window is an image."""
 
+    separator: int  # the token between question and answer
     end: int  # the token that ends an answer
     answer_tokens: int  # of the longest answer, its end included
 

@@ -12,8 +12,10 @@ from swe_cli.masks.rank import exact_count
 from swe_cli.pruning.cut import Scoring
 from swe_cli.records import Row
 from swe_cli.reporting.aggregate import split_by_protocol, summarise
+from swe_cli.reporting.curve_figure import curve_figure
 from swe_cli.reporting.figures import write_figure
 from swe_cli.reporting.loss_figure import loss_figure
+from swe_cli.reporting.quantity import OF_QUESTIONS
 from swe_cli.reporting.table import frame, write
 from swe_cli.reporting.terminal import print_summary
 from swe_cli.reporting.weight_figure import weight_evolution_figure
@@ -29,7 +31,7 @@ def present(
 ) -> list[Path]:
     """Write the table and the figures of ``rows`` into ``folder`` and print their summary.
 
-    One figure per protocol: rows that were measured differently never share one.
+    One set of figures per protocol: rows that were measured differently never share one.
     """
     written = write(frame(rows), folder)
     groups = split_by_protocol(rows)
@@ -41,6 +43,10 @@ def present(
         suffix = f"-{place + 1}" if len(groups) > 1 else ""
         figures = folder / "figures"
         written += write_figure(loss_figure(summary), figures, f"loss{suffix}")
+        for quantity in OF_QUESTIONS:
+            if quantity.drawable(summary):
+                figure = curve_figure(summary, quantity)
+                written += write_figure(figure, figures, f"{quantity.name}{suffix}")
         try:
             written += _weights(group, root, results, figures, f"weights{suffix}")
         except SweError as error:  # the rows are there; only the trajectory cannot be drawn

@@ -14,12 +14,12 @@ from swe_cli.commands.shared import (
     print_config,
     read_words,
 )
-from swe_cli.compose import compose
+from swe_cli.compose import compose, default_part
 from swe_cli.errors import UsageError
 from swe_cli.pruning.cut import check_needs
 from swe_cli.reporting.row import print_row
 from swe_cli.runs import Run, identity
-from swe_cli.sweeps.build import results_root
+from swe_cli.sweeps.build import check_roles_of, results_root
 from swe_cli.sweeps.cells import Watch, run_cell
 from swe_cli.sweeps.plan import cells_of, check_cut, describe_cut, needs_of
 
@@ -55,6 +55,9 @@ def prune(
     run = chosen_run(tokens, results, ("train",), "Train one: swe train model=gpt_nano")
     training_hash = identity(run.config["identity"])
     check_finished(run)
+    stored = default_part("model", run.config["identity"]["model"]["name"], root)
+    roles = composed.values["roles"]
+    check_roles_of(stored, [] if roles == "all" else [roles], "roles")
     recorded = run.manifest["tracker"]["statistics"]
     check_needs(composed["criterion"].name, sorted(needs_of(composed, root)), recorded, run.name)
     machine = {key: composed.values[key] for key in ("device", "threads")}

@@ -7,7 +7,8 @@ from swe_cli.errors import SweError
 from swe_cli.records import Kind, Row, Scalar
 from swe_cli.reporting.estimate import Estimate, estimate
 from swe_cli.reporting.order import KINDS, ordered
-from swe_cli.reporting.summary import Control, Line, Point, Summary
+from swe_cli.reporting.quantity import OF_QUESTIONS
+from swe_cli.reporting.summary import Control, Line, Point, Reading, Summary
 from swe_cli.reporting.text import count, differences
 
 
@@ -51,7 +52,15 @@ def summarise(rows: Iterable[Row]) -> Summary:
         controls=tuple(control for kind in KINDS[:-1] for control in _controls(done, kind)),
         lines=tuple(_lines([row for row in lines if row.kind == "pruned"])),
         failed=tuple(row for row in lines if row.status == "failed"),
+        baselines=_baselines(done),
     )
+
+
+def _baselines(rows: Sequence[Row]) -> dict[str, float]:
+    means = {
+        q.name: _mean(row.measures.get(q.baseline_measure) for row in rows) for q in OF_QUESTIONS
+    }
+    return {name: mean for name, mean in means.items() if mean is not None}
 
 
 def _one(rows: Sequence[Row], column: str, thing: str) -> None:
@@ -86,6 +95,7 @@ def _lines(rows: Sequence[Row]) -> list[Line]:
             by="rate" if key["by"] == "rate" else "ratio",
             parts=parts,
             points=tuple(_points(group)),
+            roles=group[0].roles,
         )
         for group, key, parts in zip(members, keys, differences(keys), strict=True)
     ]
@@ -145,6 +155,21 @@ def _point(rows: Sequence[Row]) -> Point:
             known, "delta_recovered_nats", "delta_recovered_low", "delta_recovered_high"
         ),
         jaccard=_mean(row.jaccard_magnitude for row in known),
+        accuracy=_reading(known, "accuracy"),
+        mae=_reading(known, "mae"),
+    )
+
+
+def _reading(rows: Sequence[Row], name: str) -> Reading:
+    def over_seeds(mean: str, *, bounds: bool = True) -> Estimate | None:
+        names = (mean, f"{mean}_low", f"{mean}_high")
+        found = [[row.measures.get(column) for column in names] for row in rows]
+        return estimate([(m, low, high) if bounds else (m, None, None) for m, low, high in found])
+
+    return Reading(
+        mean=over_seeds(name),
+        before=over_seeds(f"{name}_before_recovery", bounds=False),
+        delta=over_seeds(f"delta_{name}"),
     )
 
 

@@ -1,13 +1,16 @@
 """How far a line can be cut before it costs something, as a number and as a sentence."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from swe_cli.reporting.estimate import Estimate
+from swe_cli.reporting.quantity import ACCURACY
 from swe_cli.reporting.summary import Line, Point
 from swe_cli.reporting.text import bracket, number, percent
 
 TOLERANCE_NATS = 0.01
+TOLERANCE_ACCURACY = 0.01  # one percentage point
 
 Against = Literal["dense", "dense_recovered"]
 
@@ -52,17 +55,50 @@ def break_point(
     """
     if before_recovery and against == "dense_recovered":
         raise ValueError("before recovery, a cut is compared with dense only")
+    deltas = [_delta(point, against, before_recovery) for point in line.points]
+    return _first_over(line, [delta.high if delta else None for delta in deltas], tolerance)
+
+
+def accuracy_break_point(line: Line, tolerance: float = TOLERANCE_ACCURACY) -> BreakPoint:
+    """Where the paired lower bound of the accuracy first lies more than ``tolerance`` below dense.
+
+    ``tolerance`` is a fraction of all answers: 0.01 is one percentage point.
+    """
+    lows = [point.accuracy.delta.low if point.accuracy.delta else None for point in line.points]
+    # Bounds are counts of questions over counts: a point lost must not become 0.010000000000000009.
+    costs = [None if low is None else round(-low, 9) for low in lows]
+    return _first_over(line, costs, tolerance)
+
+
+def _first_over(line: Line, costs: Sequence[float | None], tolerance: float) -> BreakPoint:
     held: float | None = None
-    for point in line.points:
-        delta = _delta(point, against, before_recovery)
-        if not point.failed and (delta is None or delta.high is None):
+    for point, cost in zip(line.points, costs, strict=True):
+        if not point.failed and cost is None:
             continue
-        if (
-            delta is None or delta.high is None or not delta.high <= tolerance
-        ):  # so that NaN, too, is a failure
+        if cost is None or not cost <= tolerance:  # so that NaN, too, is a failure
             return BreakPoint("at_once" if held is None else "found", held, point.x)
         held = point.x
     return BreakPoint("unknown") if held is None else BreakPoint("not_reached", held)
+
+
+def accuracy_sentence(
+    line: Line, tolerance: float = TOLERANCE_ACCURACY, *, brief: bool = False
+) -> str:
+    """How far the line's accuracy holds against dense and, unless ``brief``, its best cut."""
+    decimals = 1 if line.by == "rate" else None
+    text = accuracy_break_point(line, tolerance).words("against dense", decimals=decimals)
+    best = ACCURACY.best(line)
+    if brief or best is None or best.accuracy.mean is None:
+        return f"{line.label} {text}."
+    top = ACCURACY.spell(best.accuracy.mean.mean)
+    return f"{line.label} {text}; at best {top}, at {percent(best.x, decimals=decimals)}."
+
+
+def brief_sentence(line: Line, tolerance: float = TOLERANCE_NATS) -> str:
+    """How far the line's loss holds against dense, and no more: for reports of many lines."""
+    decimals = 1 if line.by == "rate" else None
+    verdict = break_point(line, "dense", tolerance)
+    return f"{line.label} {verdict.words('against dense', decimals=decimals)}."
 
 
 def sentence(line: Line, tolerance: float = TOLERANCE_NATS) -> str:

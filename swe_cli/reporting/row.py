@@ -7,13 +7,15 @@ from rich.table import Table
 from rich.text import Text
 
 from swe_cli.records import Row
+from swe_cli.reporting.quantity import ACCURACY, OF_QUESTIONS, Quantity
 from swe_cli.reporting.text import KIND_NAMES, bracket, exact, number, percent
 
 
 def print_row(console: Console, row: Row) -> None:
     """Label and value, one pair a line; what was not measured is left out.
 
-    Intervals are over the windows of the test split; losses and deltas in nats per token.
+    Intervals are over the windows of the test split; losses and deltas in nats per token, accuracy
+    in % with its deltas in percentage points.
     """
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True)
@@ -33,6 +35,7 @@ def _pairs(row: Row) -> Iterator[tuple[str, str]]:
         "pattern": row.pattern,
         "base": row.base,
         "prunable set": row.prunable if row.kind == "pruned" else None,
+        "roles": row.roles if row.kind == "pruned" else None,
         "recovery": row.recovery,
         "ratio": exact(row.ratio),
         "rate": exact(row.rate),
@@ -44,9 +47,13 @@ def _pairs(row: Row) -> Iterator[tuple[str, str]]:
         return
     if row.sparsity is not None:
         yield "sparsity", percent(row.sparsity, decimals=2)
+    for name, value in sorted(row.measures.items()):
+        if name.startswith("sparsity."):
+            yield f"sparsity of {name.removeprefix('sparsity.')}", percent(value, decimals=2)
     if row.compression is not None:
         yield "compression", percent(row.compression, decimals=2)
     yield from _measures(row)
+    yield from _answers(row)
     yield "protocol", row.fingerprint
 
 
@@ -84,3 +91,38 @@ def _measures(row: Row) -> Iterator[tuple[str, str]]:
         ("overlap with magnitude", row.jaccard_magnitude),
     )
     yield from ((name, number(value)) for name, value in rest if value is not None)
+
+
+def _answers(row: Row) -> Iterator[tuple[str, str]]:
+    """Accuracy and MAE with what there is to compare them with; nothing of a text."""
+    measures = row.measures
+    for quantity in OF_QUESTIONS:
+        name, short = quantity.name, quantity.short
+        before = measures.get(f"{name}_before_recovery")
+        if before is not None:
+            yield f"{short} before recovery", quantity.spell(before)
+        yield from _with_interval(row, quantity, name, short)
+        if quantity is ACCURACY:
+            for kind, value in sorted(measures.items()):
+                if kind.startswith("accuracy."):
+                    yield f"  {kind.removeprefix('accuracy.')}", quantity.spell(value)
+        yield from _with_interval(row, quantity, f"delta_{name}", f"{short}, against dense")
+        baseline = measures.get(quantity.baseline_measure)
+        if baseline is not None:
+            yield f"{short}, always the {quantity.baseline}", quantity.spell(baseline)
+    rest = (("RMSE", "rmse"), ("RMSE, always the median answer", "rmse_median"))
+    yield from ((words, number(measures[name])) for words, name in rest if name in measures)
+    if "unparsable" in measures:
+        yield "answers that are no number", percent(measures["unparsable"], decimals=1)
+
+
+def _with_interval(
+    row: Row, quantity: Quantity, name: str, words: str
+) -> Iterator[tuple[str, str]]:
+    mean, signed = row.measures.get(name), name.startswith("delta_")
+    if mean is None:
+        return
+    low, high = (row.measures.get(f"{name}_{end}") for end in ("low", "high"))
+    unit = " points" if signed and quantity is ACCURACY else ""
+    bounds = quantity.bracket(low, high, signed=signed)
+    yield words, f"{quantity.spell(mean, signed=signed)}{unit} {bounds}".strip()

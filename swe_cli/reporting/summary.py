@@ -1,11 +1,38 @@
 """What a report draws: controls and lines of points, each a mean over seeds."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from swe_cli.records import Kind, Row
 from swe_cli.reporting.estimate import Estimate
 from swe_cli.reporting.text import KIND_NAMES, label
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """One quantity of a point, in its unit; ``delta`` is paired, against dense, after recovery."""
+
+    mean: Estimate | None
+    before: Estimate | None = None
+    delta: Estimate | None = None
+
+    @property
+    def band(self) -> tuple[float, float] | None:
+        """The paired interval of the difference to dense, laid around the mean; None without one.
+
+        Windows, and seeds, differ far more from each other than two models do on one of them; an
+        interval of the mean itself would hide differences that are certain.
+        """
+        if self.mean is None or self.delta is None:
+            return None
+        if self.delta.low is None or self.delta.high is None:
+            return None
+        below, above = self.delta.low - self.delta.mean, self.delta.high - self.delta.mean
+        return self.mean.mean + below, self.mean.mean + above
+
+
+NO_READING = Reading(mean=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +42,8 @@ class Point:
     ``delta`` is against dense, ``delta_recovered`` against dense recovered, both after recovery;
     ``delta_before`` is against dense, before it. ``jaccard``: mean overlap of what is cut with
     what magnitude cuts. None where no row holds the value, and where the cut ``failed`` at any
-    seed: a mean over the seeds that survived would flatter it.
+    seed: a mean over the seeds that survived would flatter it. ``accuracy`` is a fraction; ``mae``,
+    of numbers, is in their unit.
     """
 
     failed: bool
@@ -29,6 +57,8 @@ class Point:
     delta_before: Estimate | None
     delta_recovered: Estimate | None
     jaccard: float | None
+    accuracy: Reading = NO_READING
+    mae: Reading = NO_READING
 
     @property
     def x(self) -> float:
@@ -38,18 +68,14 @@ class Point:
         return float("nan") if self.sparsity is None else self.sparsity
 
     @property
-    def band(self) -> tuple[float, float] | None:
-        """The paired interval of the difference to dense, laid around the loss; None without one.
+    def losses(self) -> Reading:
+        """Loss, as every other quantity is read; nats per token."""
+        return Reading(mean=self.loss, before=self.before, delta=self.delta)
 
-        Windows, and seeds, differ far more from each other than two models do on one of them; an
-        interval of the loss itself would hide differences that are certain.
-        """
-        if self.loss is None or self.delta is None:
-            return None
-        if self.delta.low is None or self.delta.high is None:
-            return None
-        below, above = self.delta.low - self.delta.mean, self.delta.high - self.delta.mean
-        return self.loss.mean + below, self.loss.mean + above
+    @property
+    def band(self) -> tuple[float, float] | None:
+        """The paired interval of the difference to dense, laid around the loss; nats per token."""
+        return self.losses.band
 
     @property
     def chance(self) -> float:
@@ -61,13 +87,15 @@ class Point:
 class Line:
     """Cuts that share everything but seed and ratio (or rate), from the mildest to the hardest.
 
-    ``parts`` holds only what tells this line from the others of its summary.
+    ``parts`` holds only what tells this line from the others of its summary; ``roles`` the modules
+    that could be cut, where the model has several.
     """
 
     criterion: str
     by: Literal["ratio", "rate"]
     parts: tuple[str, ...]
     points: tuple[Point, ...]
+    roles: str | None = None
 
     @property
     def label(self) -> str:
@@ -95,7 +123,11 @@ class Control:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """All that a report draws, of one model, one data set and one protocol fingerprint."""
+    """All that a report draws, of one model, one data set and one protocol fingerprint.
+
+    ``baselines``: ``accuracy`` (a fraction) of always giving the commonest training answer, and
+    ``mae`` of always giving the median one, where the rows are of questions.
+    """
 
     model: str
     data: str
@@ -104,6 +136,12 @@ class Summary:
     controls: tuple[Control, ...]
     lines: tuple[Line, ...]
     failed: tuple[Row, ...]
+    baselines: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def several_roles(self) -> bool:
+        """Whether lines differ in the modules that could be cut."""
+        return len({line.roles for line in self.lines}) > 1
 
     @property
     def points(self) -> list[Point]:

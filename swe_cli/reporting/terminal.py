@@ -2,30 +2,43 @@
 
 from collections.abc import Sequence
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from swe_cli.reporting.break_points import TOLERANCE_NATS, sentence
-from swe_cli.reporting.estimate import Estimate
-from swe_cli.reporting.summary import Line, Point, Summary
+from swe_cli.reporting.break_points import (
+    TOLERANCE_ACCURACY,
+    TOLERANCE_NATS,
+    accuracy_sentence,
+    brief_sentence,
+    sentence,
+)
+from swe_cli.reporting.quantity import ACCURACY, LOSS, MAE, OF_QUESTIONS, Quantity
+from swe_cli.reporting.summary import Line, Summary
+from swe_cli.reporting.terminal_tables import (
+    GAP,
+    WIDTH,
+    cells,
+    cut,
+    fits,
+    heading,
+    legend,
+    mark,
+    print_blocks,
+    print_columns,
+    print_compact,
+    print_table,
+    say,
+    title,
+)
 from swe_cli.reporting.text import (
     KIND_NAMES,
-    NOTHING,
-    bracket,
     count,
     exact,
     listed,
     number,
-    percent,
 )
 
-WIDTH = 80
-_GAP = 2
-_STYLES = {-1: "green", 0: "", 1: "red"}
-_SIGNS = {-1: "▼", 0: " ", 1: "▲"}
-_LEGEND = "▼ better, ▲ worse than dense (paired 95% interval excludes 0); * lowest"
+MANY = 6  # lines of questions, beyond which every line has one short sentence
 
 
 def print_summary(console: Console, summary: Summary, *, tolerance: float = TOLERANCE_NATS) -> None:
@@ -34,101 +47,106 @@ def print_summary(console: Console, summary: Summary, *, tolerance: float = TOLE
     Losses and deltas in nats per token; ``tolerance`` is the break-point's.
     """
     seeds = f"{count(len(summary.seeds), 'seed')} ({listed(summary.seeds)})"
-    _say(console, f"{summary.model} on {summary.data}, {seeds}", "bold")
+    say(console, f"{summary.model} on {summary.data}, {seeds}", "bold")
     if summary.intervals:
-        _say(console, f"Loss in nats per token [{summary.intervals}]; delta against dense.")
-    _say(console, f"Protocol {summary.fingerprint}", "dim")
+        say(console, f"Loss in nats per token [{summary.intervals}]; delta against dense.")
+    say(console, f"Protocol {summary.fingerprint}", "dim")
+    answers = [quantity for quantity in OF_QUESTIONS if quantity.measured(summary)]
     if summary.controls:
         _print_controls(console, summary)
+        if answers:
+            _print_answers_of_controls(console, summary, answers)
+    for quantity in answers:
+        if quantity.name in summary.baselines:
+            say(console, _baseline(summary, quantity))
     if summary.lines:
-        _print_losses(console, summary.lines)
-        _title(console, f"Break-points (tolerance {exact(tolerance)} nats)")
-        for line in summary.lines:
-            _say(console, sentence(line, tolerance))
+        if answers:
+            for quantity in (LOSS, *answers):
+                _print_answers(console, summary.lines, quantity)
+        else:
+            _print_losses(console, summary.lines)
+        _print_break_points(console, summary, tolerance, answers=bool(answers))
         _print_overlap(console, summary.lines)
     _print_gaps(console, summary)
 
 
 def _print_controls(console: Console, summary: Summary) -> None:
-    _title(console, "Controls: nothing cut")
+    title(console, "Controls: nothing cut")
     rows = []
     for control in summary.controls:
         loss, delta = control.point.loss, control.point.delta
-        rows.append([Text(control.label), *_cells(loss), *_cells(delta, signed=True)])
-    _print_table(console, ["", "loss", "", "delta", ""], rows)
+        rows.append([Text(control.label), *cells(loss, LOSS), *cells(delta, LOSS, signed=True)])
+    print_table(console, ["", "loss", "", "delta", ""], rows)
+
+
+def _print_answers_of_controls(
+    console: Console, summary: Summary, quantities: Sequence[Quantity]
+) -> None:
+    console.print()
+    rows = []
+    for control in summary.controls:
+        row = [Text(control.label)]
+        for quantity in quantities:
+            mean = quantity.read(control.point).mean
+            row += [*cells(mean, quantity), mark(control.point, quantity)[:1]]
+        rows.append(row)
+    titles = [word for quantity in quantities for word in (quantity.short, "", "")]
+    print_table(console, ["", *titles], rows)
+
+
+def _baseline(summary: Summary, quantity: Quantity) -> str:
+    """What one gets without a model, and from the questions alone."""
+    known = summary.baselines[quantity.name]
+    unit = "MAE " if quantity is MAE else ""
+    always = f"Always the {quantity.baseline}: {unit}{quantity.spell(known)}"
+    blind = [quantity.read(c.point).mean for c in summary.controls if c.kind == "dense_blind"]
+    shuffled = ""
+    if len(blind) == 1 and blind[0]:
+        shuffled = f"; with the images shuffled: {quantity.spell(blind[0].mean)}"
+    return f"{always}{shuffled}."
 
 
 def _print_losses(console: Console, lines: Sequence[Line]) -> None:
-    _title(console, "Loss after recovery")
-    if 2 <= len(lines) <= 4 and _fits(lines):
-        _print_columns(console, lines)
+    title(console, "Loss after recovery")
+    if 2 <= len(lines) <= 4 and fits(lines):
+        print_columns(console, lines, LOSS)
     else:
-        for place, line in enumerate(lines):
-            if place:
-                console.print()
-            _print_block(console, line)
-    _say(console, _LEGEND, "dim")
+        print_blocks(console, lines, LOSS)
+    say(console, legend(LOSS), "dim")
 
 
-def _fits(lines: Sequence[Line]) -> bool:
-    """Whether lines cut at asked ratios can stand side by side, headed by their own words."""
-    widths = [max(10, *(len(word) for word in _heading(line))) for line in lines]
-    by_ratio = all(line.by == "ratio" for line in lines)
-    return by_ratio and len("ratio ") + sum(width + _GAP for width in widths) <= WIDTH
+def _print_answers(console: Console, lines: Sequence[Line], quantity: Quantity) -> None:
+    """Side by side where there are several lines, otherwise with intervals."""
+    side_by_side = len(lines) > 1
+    blocks = not side_by_side or any(line.by == "rate" for line in lines)
+    points = " (delta in percentage points)" if blocks and quantity is ACCURACY else ""
+    title(console, f"{quantity.title.capitalize()} after recovery{points}")
+    if side_by_side:
+        print_compact(console, lines, quantity)
+    else:
+        print_blocks(console, lines, quantity)
+    say(console, legend(quantity), "dim")
 
 
-def _heading(line: Line) -> list[str]:
-    return [line.criterion, *line.parts]
-
-
-def _print_columns(console: Console, lines: Sequence[Line]) -> None:
-    points = [{point.x: point for point in line.points} for line in lines]
-    ratios = sorted({ratio for column in points for ratio in column})
-    rows = [
-        [Text(exact(ratio))]
-        + [
-            _loss(column[ratio], line) if ratio in column else Text(NOTHING)
-            for line, column in zip(lines, points, strict=True)
-        ]
-        for ratio in ratios
-    ]
-    _print_table(console, ["ratio", *("\n".join(_heading(line)) for line in lines)], rows)
-
-
-def _loss(point: Point, line: Line) -> Text:
-    sign = point.delta.sign if point.delta else 0
-    text = number(point.loss.mean if point.loss else None)
-    return Text(f"{text} {_SIGNS[sign]}{'*' if point is line.best else ' '}", _STYLES[sign])
-
-
-def _print_block(console: Console, line: Line) -> None:
-    _say(console, line.label, "bold")
-    rows = []
-    for point in line.points:
-        sign = point.delta.sign if point.delta else 0
-        mark = f"{_SIGNS[sign]}{'*' if point is line.best else ' '}"
-        rows.append(
-            [
-                Text(_cut(point)),
-                Text(number(point.before.mean if point.before else None)),
-                *_cells(point.loss),
-                *_cells(point.delta, signed=True),
-                Text(mark, _STYLES[sign]),
-            ]
-        )
-    head = "ratio" if line.by == "ratio" else "sparsity"
-    _print_table(console, [head, "before", "loss", "", "delta", "", ""], rows)
-
-
-def _cut(point: Point) -> str:
-    return exact(point.ratio) if point.ratio is not None else percent(point.x, decimals=1)
+def _print_break_points(
+    console: Console, summary: Summary, tolerance: float, *, answers: bool
+) -> None:
+    title(console, f"Break-points (tolerance {exact(tolerance)} nats)")
+    brief = answers and len(summary.lines) > MANY
+    for line in summary.lines:
+        say(console, brief_sentence(line, tolerance) if brief else sentence(line, tolerance))
+    if ACCURACY.drawable(summary):
+        tolerated = exact(round(100 * TOLERANCE_ACCURACY, 6))
+        title(console, f"Break-points of accuracy (tolerance {tolerated} percentage point)")
+        for line in summary.lines:
+            say(console, accuracy_sentence(line, brief=brief))
 
 
 def _print_overlap(console: Console, lines: Sequence[Line]) -> None:
     measured = [line for line in lines if any(p.jaccard is not None for p in line.points)]
     if not measured:
         return
-    _title(console, "Overlap of what is cut with magnitude's cut (Jaccard)")
+    title(console, "Overlap of what is cut with magnitude's cut (Jaccard)")
     asked = [line for line in measured if line.by == "ratio"]
     while asked:
         fitting = next(n for n in range(len(asked), 0, -1) if n == 1 or _overlap_fits(asked[:n]))
@@ -136,23 +154,23 @@ def _print_overlap(console: Console, lines: Sequence[Line]) -> None:
         asked = asked[fitting:]
     for line in measured:
         if line.by == "rate":
-            _say(console, line.label, "bold")
+            say(console, line.label, "bold")
             rows = [
                 [
                     Text(exact(p.rate)),
-                    Text(_cut(p)),
+                    Text(cut(p)),
                     Text(number(p.jaccard)),
                     Text(number(p.chance)),
                 ]
                 for p in line.points
             ]
-            _print_table(console, ["rate", "sparsity", "overlap", "chance"], rows)
-    _say(console, "chance: two random cuts of the same size, r / (2 - r)", "dim")
+            print_table(console, ["rate", "sparsity", "overlap", "chance"], rows)
+    say(console, "chance: two random cuts of the same size, r / (2 - r)", "dim")
 
 
 def _overlap_fits(lines: Sequence[Line]) -> bool:
-    widths = [max(map(len, _heading(line))) for line in lines]
-    return len("ratio   chance") + sum(max(6, width) + _GAP for width in widths) <= WIDTH
+    widths = [max(map(len, heading(line))) for line in lines]
+    return len("ratio   chance") + sum(max(6, width) + GAP for width in widths) <= WIDTH
 
 
 def _print_overlap_columns(console: Console, lines: Sequence[Line]) -> None:
@@ -163,52 +181,24 @@ def _print_overlap_columns(console: Console, lines: Sequence[Line]) -> None:
         chance = next(point.chance for point in found if point)
         overlaps = [number(point.jaccard if point else None) for point in found]
         rows.append([Text(word) for word in (exact(ratio), *overlaps, number(chance))])
-    titles = ["ratio", *("\n".join(_heading(line)) for line in lines), "chance"]
-    _print_table(console, titles, rows)
+    titles = ["ratio", *("\n".join(heading(line)) for line in lines), "chance"]
+    print_table(console, titles, rows)
 
 
 def _print_gaps(console: Console, summary: Summary) -> None:
     expected = len(summary.seeds)
     short = [
-        f"{line.label} at {_cut(point)} ({len(point.seeds)} of {expected})"
+        f"{line.label} at {cut(point)} ({len(point.seeds)} of {expected})"
         for line in summary.lines
         for point in line.points
         if len(point.seeds) < expected
     ]
     if short:
-        _say(console, f"\nFewer seeds than elsewhere: {'; '.join(short)}.", "yellow")
+        say(console, f"\nFewer seeds than elsewhere: {'; '.join(short)}.", "yellow")
     if summary.failed:
         first = summary.failed[0]
-        cut = exact(first.ratio) or exact(first.rate)
-        name = f"{first.criterion} at {cut}" if cut else KIND_NAMES[first.kind]
+        asked = exact(first.ratio) or exact(first.rate)
+        name = f"{first.criterion} at {asked}" if asked else KIND_NAMES[first.kind]
         words = (first.error or "no message").split("\n")[0]
-        _say(console, f"\n{count(len(summary.failed), 'cell')} failed, left out above.", "red")
-        _say(console, f"First: {name}: {words}")
-
-
-def _cells(estimate: Estimate | None, *, signed: bool = False) -> list[Text]:
-    if estimate is None:
-        return [Text(NOTHING), Text()]
-    bounds = bracket(estimate.low, estimate.high, signed=signed)
-    return [Text(number(estimate.mean, signed=signed)), Text(bounds)]
-
-
-def _print_table(console: Console, titles: Sequence[str], rows: Sequence[Sequence[Text]]) -> None:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    for place, title in enumerate(titles):
-        if place == 0 and not title:
-            table.add_column(overflow="fold")
-        else:
-            table.add_column(Text(title), justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
-
-
-def _title(console: Console, words: str) -> None:
-    console.print()
-    _say(console, words, "bold")
-
-
-def _say(console: Console, words: str, style: str = "") -> None:
-    console.print(Text(words, style))
+        say(console, f"\n{count(len(summary.failed), 'cell')} failed, left out above.", "red")
+        say(console, f"First: {name}: {words}")

@@ -3,11 +3,11 @@
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from swe_cli.compose import (
     Composed,
@@ -27,12 +27,12 @@ from swe_cli.pruning.cut import Scoring
 from swe_cli.records import Kind
 from swe_cli.runs import Run, find_run, identity
 from swe_cli.seeds import global_randomness
+from swe_cli.sweeps.adopt import adopt, shared_tokens
 from swe_cli.training.loop import as_module, check_roles, freeze
 from swe_cli.training.tracker import statistic_of
 from swe_cli.training.train import Training
 
 FROM_RUN = "from_run"
-BY_TOKEN = ("token_embedding", "head")  # tensors with a row for every token
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 TRAINING_GROUPS = ("model", "data", "tokenizer", "pretraining", "training", "tracking")
 ALWAYS_RECORDED = "weighted_average"  # the dense_averaged control and base=averaged need it
@@ -184,53 +184,18 @@ def _start_from_runs(
 ) -> None:
     """Put the weights of other runs into the towers whose ``from_run`` names one."""
     for key, path in paths.items():
-        if key.startswith("model.") and key.endswith(FROM_RUN):
-            role = key.removeprefix("model.").removesuffix(FROM_RUN).rstrip(".")
-            run = Run(Path(path))
-            tower = as_module(model).get_submodule(role)
-            _adopt(tower, role, run.tensors("model.safetensors"), run, dataset, root)
+        if not (key.startswith("model.") and key.endswith(FROM_RUN)):
+            continue
+        role = key.removeprefix("model.").removesuffix(FROM_RUN).rstrip(".")
+        run = Run(Path(path))
 
+        @cache
+        def tokens(run: Run = run) -> dict[int, int]:
+            training = Run(run.path.parent / run.config["training"]) if run.kind == "prune" else run
+            return shared_tokens(dataset, _dataset_of(training, root))
 
-def _adopt(
-    tower: nn.Module, role: str, weights: Tensors, run: Run, dataset: Dataset, root: ConfigRoot
-) -> None:
-    """Copy what ``run`` learnt. Tokens are matched by what they spell, positions by their place.
-
-    A token that the run did not know, and positions beyond its last, keep their fresh weights.
-    Raises RunError, naming the first tensor, where another shape does not fit.
-    """
-    prefix = f"{role}."
-    own = {n.removeprefix(prefix): t for n, t in weights.items() if n.startswith(prefix)} or weights
-    theirs = _spelling(_dataset_of(_training_of(run), root))
-    ours = _spelling(dataset)
-    for name, parameter in tower.named_parameters():
-        source = own.get(name)
-        fits = source is not None and source.shape[1:] == parameter.shape[1:]
-        if source is not None and fits and name.startswith(BY_TOKEN):
-            for piece, row in ours.items():
-                if piece in theirs:
-                    parameter.data[row] = source[theirs[piece]]
-        elif source is not None and fits and name.startswith("position_embedding"):
-            rows = min(len(source), len(parameter))
-            parameter.data[:rows] = source[:rows]
-        elif source is not None and source.shape == parameter.shape:
-            parameter.data.copy_(source)
-        else:
-            found = "nothing of that name" if source is None else tuple(source.shape)
-            raise RunError(
-                f"{run.name} does not fit model.{role}: {name} is {tuple(parameter.shape)} here, "
-                f"{found} there.",
-                f"Give model.{role} the shape of that run: swe runs, and its config.json",
-            )
-
-
-def _spelling(dataset: Dataset) -> dict[str, int]:
-    """What every token spells, as a whole → its id."""
-    return {dataset.decode([i]): i for i in range(dataset.shape.vocabulary_size)}
-
-
-def _training_of(run: Run) -> Run:
-    return Run(run.path.parent / run.config["training"]) if run.kind == "prune" else run
+        tower = as_module(model).get_submodule(role)
+        adopt(tower, role, run.tensors("model.safetensors"), run.name, tokens)
 
 
 def load_dataset(data: Part, tokenizer: Part) -> Dataset:

@@ -1,6 +1,7 @@
 """Rows and curves small enough to work out by hand."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from swe_cli.records import Row, Scalar
@@ -91,3 +92,63 @@ def upper_bounds(bounds: Mapping[float, float]) -> list[Row]:
         pruned(ratio, 2.0, delta_high=high, delta_recovered_high=high + 0.02)
         for ratio, high in bounds.items()
     ]
+
+
+ACCURACIES = {"dense": 0.9, "dense_best": 0.9, "dense_recovered": 0.91, "dense_averaged": 0.89}
+
+
+def measured(accuracy: float, *, mae: float | None = None, **more: float) -> dict[str, float]:
+    """Measures of a row: ± 0.02, and against 0.9 ± 0.005; MAE ± 0.2, and against 1 ± 0.1."""
+    delta = accuracy - 0.9
+    found = {
+        "accuracy": accuracy,
+        "accuracy_low": accuracy - 0.02,
+        "accuracy_high": accuracy + 0.02,
+        "accuracy.color": accuracy / 2,
+        "delta_accuracy": delta,
+        "delta_accuracy_low": delta - 0.005,
+        "delta_accuracy_high": delta + 0.005,
+        "accuracy_majority": 0.372,
+    }
+    if mae is not None:
+        found |= {"mae": mae, "mae_low": mae - 0.2, "mae_high": mae + 0.2, "mae_median": 4.65}
+        found |= {"delta_mae": mae - 1, "delta_mae_low": mae - 1.1, "delta_mae_high": mae - 0.9}
+        found |= {"rmse": mae * 2, "rmse_median": 6.0, "unparsable": 0.125}
+    return found | more
+
+
+def asked_controls(seed: int = 0, *, mae: float | None = None) -> list[Row]:
+    """The dense model, its controls and the blinded one, of questions."""
+    rows = [
+        replace(row, measures=measured(ACCURACIES[row.kind], mae=mae)) for row in controls(seed)
+    ]
+    blind = replace(rows[0], kind="dense_blind", loss_nats=2.5, config_hash=f"blind{seed}")
+    return [*rows, replace(blind, measures=measured(0.61, mae=mae and mae * 2))]
+
+
+def asked(
+    accuracies: Mapping[float, float],
+    *,
+    roles: str | None = "all",
+    mae: float | None = None,
+    seed: int = 0,
+    criterion: str = "swe",
+) -> list[Row]:
+    """One line of questions: accuracy by ratio, 0.1 lower before recovery."""
+    rows = []
+    for ratio, accuracy in accuracies.items():
+        found = measured(accuracy, mae=mae, accuracy_before_recovery=accuracy - 0.1)
+        if roles not in (None, "all"):
+            found[f"sparsity.{roles}"] = ratio
+        rows.append(
+            pruned(
+                ratio,
+                2.0,
+                seed=seed,
+                criterion=criterion,
+                roles=roles,
+                measures=found,
+                config_hash=f"{criterion}-{roles}-{ratio}-{seed}",
+            )
+        )
+    return rows

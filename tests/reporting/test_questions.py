@@ -1,0 +1,276 @@
+"""Reports of rows that answer questions: accuracy, MAE and roles beside loss."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from swe_cli.errors import SweError
+from swe_cli.records import Row
+from swe_cli.reporting.aggregate import summarise
+from swe_cli.reporting.break_points import (
+    BreakPoint,
+    accuracy_break_point,
+    accuracy_sentence,
+    brief_sentence,
+)
+from swe_cli.reporting.curve_figure import curve_figure
+from swe_cli.reporting.estimate import Estimate
+from swe_cli.reporting.figures import write_figure
+from swe_cli.reporting.quantity import ACCURACY, LOSS, MAE
+from swe_cli.reporting.row import print_row
+from swe_cli.reporting.summary import Line
+from swe_cli.reporting.table import frame, write
+from swe_cli.reporting.terminal import print_summary
+
+from .toys import asked, asked_controls, controls, curve, pruned
+
+FALL = {0.3: 0.9, 0.6: 0.93, 0.9: 0.5}
+ROLES = ("vision", "projector", "language", "all")
+
+
+def grid(*criteria: str, mae: float | None = None) -> list[Row]:
+    return [
+        row for c in criteria for r in ROLES for row in asked(FALL, roles=r, criterion=c, mae=mae)
+    ]
+
+
+def only(rows: Sequence[Row]) -> Line:
+    (line,) = summarise(rows).lines
+    return line
+
+
+def rendered(rows: Sequence[Row]) -> str:
+    file = StringIO()
+    print_summary(Console(width=80, file=file), summarise(rows))
+    return file.getvalue()
+
+
+def squeezed(text: str) -> list[str]:
+    return [" ".join(line.split()) for line in text.splitlines()]
+
+
+def labels(figure: Figure) -> list[str]:
+    (legend,) = figure.legends
+    return [text.get_text().replace("\n", " ") for text in legend.get_texts() if text.get_text()]
+
+
+def test_one_seed_keeps_the_interval_of_its_accuracy() -> None:
+    point = only(asked(FALL, mae=2.0)).points[0]
+    assert point.accuracy.mean == Estimate(0.9, 0.88, 0.92, "windows")
+    assert point.accuracy.before == Estimate(0.8, None, None, "windows")
+    assert point.mae.mean == Estimate(2.0, 1.8, 2.2, "windows")
+    assert point.mae.delta == Estimate(1.0, 2.0 - 1.1, 1.1, "windows")
+    assert point.accuracy.band == pytest.approx((0.895, 0.905))
+
+
+def test_several_seeds_get_a_t_interval() -> None:
+    # Means 0.8 and 0.9: s / √2 = 0.05, t(0.975, 1) = 12.7062.
+    accuracy = only([*asked({0.3: 0.8}), *asked({0.3: 0.9}, seed=1)]).points[0].accuracy
+    assert accuracy.mean is not None
+    assert accuracy.mean.interval == "seeds"
+    found = (accuracy.mean.mean, accuracy.mean.low, accuracy.mean.high)
+    assert found == pytest.approx((0.85, 0.85 - 0.63531, 0.85 + 0.63531), abs=1e-5)
+    assert accuracy.before == Estimate(
+        pytest.approx(0.75),  # type: ignore[arg-type]
+        pytest.approx(0.75 - 0.63531, abs=1e-5),  # type: ignore[arg-type]
+        pytest.approx(0.75 + 0.63531, abs=1e-5),  # type: ignore[arg-type]
+        "seeds",
+    )
+
+
+def test_a_failed_seed_leaves_no_accuracy_and_a_text_has_none() -> None:
+    failed = replace(asked({0.3: 0.9}, seed=1)[0], status="failed", error="boom")
+    point = only([*asked({0.3: 0.9}), failed]).points[0]
+    assert point.accuracy.mean is None
+    summary = summarise([*controls(), *curve()])
+    assert not ACCURACY.measured(summary)
+    assert not summary.baselines
+    assert summarise([*asked_controls(mae=1.0), *asked(FALL, mae=2.0)]).baselines == pytest.approx(
+        {"accuracy": 0.372, "mae": 4.65}
+    )
+
+
+def test_the_highest_accuracy_and_the_lowest_mae_are_best() -> None:
+    line = only(asked(FALL))
+    assert ACCURACY.best(line) is line.points[1]
+    rising = [replace(r, measures={"mae": m}) for r, m in zip(asked(FALL), (3, 2, 4), strict=True)]
+    line = only(rising)
+    assert MAE.best(line) is line.points[1]
+
+
+def test_accuracy_breaks_where_a_point_is_lost() -> None:
+    # Lower bounds of the delta: -0.005, -0.010, -0.011, and 0.005 again, which does not count.
+    line = only(asked({0.1: 0.9, 0.2: 0.895, 0.3: 0.894, 0.4: 0.91}))
+    assert accuracy_break_point(line) == BreakPoint("found", 0.2, 0.3)
+    assert accuracy_break_point(line, tolerance=0.02) == BreakPoint("not_reached", 0.4)
+    assert accuracy_sentence(line) == "swe holds to 20% against dense; at best 91.0%, at 40%."
+    assert accuracy_sentence(line, brief=True) == "swe holds to 20% against dense."
+    assert accuracy_break_point(only(curve())) == BreakPoint("unknown")
+    assert brief_sentence(only(curve())) == "swe holds to 60% against dense."
+
+
+def test_accuracy_is_drawn_in_percent_with_the_baseline() -> None:
+    figure = curve_figure(summarise([*asked_controls(), *asked(FALL)]), ACCURACY)
+    (axes,) = figure.axes  # nothing explodes, so that no panel is broken off
+    assert axes.get_ylabel() == "accuracy (% of questions)"
+    assert figure.get_suptitle().startswith("gpt_nano on kjv: accuracy against sparsity")
+    heights = [line.get_ydata()[0] for line in axes.lines]  # type: ignore[index]
+    assert heights == pytest.approx([90, 90, 91, 89, 61, 37.2, 80, 90])
+    np.testing.assert_allclose(axes.lines[-1].get_ydata(), [90, 93, 50])
+    low, high = axes.get_ylim()
+    assert low < 37.2 < 93 < high
+    assert labels(figure)[-2:] == [
+        "dense, images shuffled 61.0%",
+        "always the commonest answer 37.2%",
+    ]
+
+
+def test_colour_says_the_module_and_marker_the_criterion(tmp_path: Path) -> None:
+    summary = summarise([*asked_controls(mae=1.0), *grid("swe", "magnitude", mae=2.0)])
+    figure = curve_figure(summary, MAE)
+    after = [line for line in figure.axes[-1].lines if line.get_marker() in ("o", "s")]
+    looks = {
+        (line.roles, line.criterion): (to_hex(drawn.get_color()), drawn.get_marker())
+        for line, drawn in zip(summary.lines, after, strict=True)
+    }
+    assert len(set(looks.values())) == 8
+    for role in ROLES:
+        assert looks[role, "swe"][0] == looks[role, "magnitude"][0]
+        assert looks[role, "swe"][1] == looks["all", "swe"][1] != looks[role, "magnitude"][1]
+    assert labels(figure)[:6] == [
+        *("vision cut", "projector cut", "language cut", "all modules cut"),
+        *("magnitude", "swe"),
+    ]
+    assert labels(figure)[-1] == "always the median answer 4.6500"
+    assert all(path.stat().st_size > 5000 for path in write_figure(figure, tmp_path, "mae"))
+
+
+def test_a_module_keeps_its_colour_whichever_others_are_cut() -> None:
+    few = summarise([*asked(FALL, roles="language"), *asked(FALL, roles="vision")])
+    many = summarise(grid("swe"))
+
+    def colours(figure: Figure) -> dict[str, str]:
+        (legend,) = figure.legends
+        handles = zip(legend.get_texts(), legend.get_patches(), strict=False)
+        return {text.get_text(): to_hex(patch.get_facecolor()) for text, patch in handles}
+
+    found, every = colours(curve_figure(few, LOSS)), colours(curve_figure(many, LOSS))
+    assert found["language cut"] == every["language cut"]
+
+
+def test_a_figure_of_what_no_cut_has_is_refused() -> None:
+    with pytest.raises(SweError, match="no pruned row has a finite accuracy"):
+        curve_figure(summarise([*controls(), *curve()]), ACCURACY)
+
+
+def test_the_terminal_says_what_the_answers_are_worth() -> None:
+    rows = squeezed(rendered([*asked_controls(mae=1.0), *asked(FALL, mae=2.0)]))
+    assert "dense, images shuffled 61.0% [59.0%, 63.0%] ▼ 2.0000 [1.8000, 2.2000] ▲" in rows
+    assert "Always the commonest answer: 37.2%; with the images shuffled: 61.0%." in rows
+    assert "Always the median answer: MAE 4.6500; with the images shuffled: 2.0000." in rows
+    # Higher is better here, and the arrow still points to where the value went.
+    assert "0.6 83.0% 93.0% [91.0%, 95.0%] +3.0 [+2.5, +3.5] ▲*" in rows
+    assert "0.9 40.0% 50.0% [48.0%, 52.0%] -40.0 [-40.5, -39.5] ▼" in rows
+    assert "swe holds to 60% against dense; at best 93.0%, at 60%." in rows
+
+
+def test_many_lines_stand_side_by_side_and_fit() -> None:
+    for name in ("net_movement", "magnitude"):
+        text = rendered([*asked_controls(mae=1.0), *grid("swe", name, "random", mae=2.0)])
+        assert max(map(len, text.splitlines())) <= 80
+        assert "…" not in text
+    rows = squeezed(text)
+    assert "ratio all language projector vision all language" in rows
+    assert rows.count("0.6 93.0% ▲* 93.0% ▲* 93.0% ▲* 93.0% ▲* 93.0% ▲* 93.0% ▲*") == 2
+    assert "swe (roles vision) holds to 60% against dense." in rows
+    marks = [line for line in text.splitlines() if line.startswith("  0.9") and "50.0%" in line]
+    peaks = [line for line in text.splitlines() if line.startswith("  0.6") and "93.0%" in line]
+    assert [line.index("%") for line in marks] == [line.index("%") for line in peaks]
+
+
+def test_better_is_green_whichever_way_it_points() -> None:
+    file = StringIO()
+    console = Console(width=80, file=file, force_terminal=True, color_system="standard")
+    print_summary(console, summarise(asked({0.6: 0.93, 0.9: 0.5})))
+    text = file.getvalue()
+    assert "\x1b[32m▲*" in text
+    assert re.search("\x1b\\[31m *▼", text)
+
+
+def test_a_text_says_nothing_of_answers() -> None:
+    text = rendered([*controls(), *curve()])
+    assert not any(word in text for word in ("ccuracy", "MAE", "lways"))
+
+
+def head_and_lines(rows: Sequence[Row], folder: Path) -> tuple[str, list[dict[str, str]]]:
+    write(frame(rows), folder)
+    head, *rest = (folder / "table.md").read_text().splitlines()
+    titles, _, *lines = [
+        [cell.strip() for cell in line.strip("|").split(" | ")] for line in rest if line[:1] == "|"
+    ]
+    return head, [dict(zip(titles, line, strict=True)) for line in lines]
+
+
+def test_markdown_has_the_columns_of_questions(tmp_path: Path) -> None:
+    rows = [*asked(FALL, roles="vision", mae=2.0), *asked(FALL, roles="language", mae=2.0)]
+    failed = replace(rows[0], ratio=0.95, status="failed", error="boom", measures={})
+    head, lines = head_and_lines([*rows, failed], tmp_path)
+    assert "Accuracy is in %" in head
+    assert "Always the commonest answer: accuracy 37.2%." in head
+    found = next(line for line in lines if line["roles"] == "vision" and line["ratio"] == "0.6")
+    wanted = {
+        "accuracy": "93.0% [91.0%, 95.0%]",
+        "delta accuracy": "+3.0 [+2.5, +3.5]",
+        "MAE": "2.0000 [1.8000, 2.2000]",
+        "unparsable": "12.5%",
+        "sparsity.vision": "0.6000",
+        "sparsity.language": "",
+    }
+    assert {name: found[name] for name in wanted} == wanted
+    assert not {"bits per character", "accuracy.color", "accuracy_majority"} & set(found)
+    (broken,) = [line for line in lines if line["loss"].startswith("failed")]
+    assert broken["accuracy"] == ""
+
+
+def test_markdown_of_one_role_says_it_above_and_of_a_text_keeps_its_columns(tmp_path: Path) -> None:
+    head, lines = head_and_lines(asked(FALL, roles="vision"), tmp_path)
+    assert "roles" not in head
+    assert not {"roles", "sparsity.vision", "MAE"} & set(lines[0])
+    assert "roles vision" in (tmp_path / "table.md").read_text()
+    head, lines = head_and_lines(curve(), tmp_path)
+    assert "Accuracy" not in head
+    assert list(lines[0])[-2:] == ["delta", "bits per character"]
+    bits = [replace(row, bits_per_character=2.5) for row in asked(FALL)]
+    assert head_and_lines(bits, tmp_path)[1][0]["bits per character"] == "2.5000"
+
+
+def test_a_row_shows_its_answers() -> None:
+    file = StringIO()
+    (row,) = asked({0.6: 0.93}, roles="vision", mae=2.0)
+    print_row(Console(width=80, file=file), row)
+    rows = squeezed(file.getvalue())
+    for wanted in (
+        "roles vision",
+        "sparsity of vision 60.00%",
+        "accuracy before recovery 83.0%",
+        "accuracy 93.0% [91.0%, 95.0%]",
+        "color 46.5%",
+        "accuracy, against dense +3.0 points [+2.5, +3.5]",
+        "accuracy, always the commonest answer 37.2%",
+        "MAE 2.0000 [1.8000, 2.2000]",
+        "MAE, always the median answer 4.6500",
+        "RMSE 4.0000",
+        "answers that are no number 12.5%",
+    ):
+        assert wanted in rows
+    file = StringIO()
+    print_row(Console(width=80, file=file), pruned(0.6, 1.9))
+    assert "accuracy" not in file.getvalue()
