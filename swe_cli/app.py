@@ -243,5 +243,5 @@ def main() -> None:
     """Entry point of the ``swe`` console script."""
     # OpenMP threads spin while they wait. On a machine that others use too, spinning made a
     # training step several times slower; a short spin costs a few percent on an idle one.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "100000")
     app()

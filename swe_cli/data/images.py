@@ -145,4 +145,5 @@ def _converted(path: Path, mode: str) -> "Image.Image":
         if opened.mode.startswith(("I", "F")):  # converted, they would turn all white
             raise ValueError("a pixel of it has more than 8 bits a colour")
         # Pillow warns where a palette's transparency is dropped at once.
-        return (opened.convert("RGBA") if opened.mode == "P" else opened).convert(mode)
+        upright = ImageOps.exif_transpose(opened)
+        return (upright.convert("RGBA") if upright.mode == "P" else upright).convert(mode)
