@@ -241,7 +241,8 @@ def _fail(error: SweError) -> NoReturn:
 
 def main() -> None:
     """Entry point of the ``swe`` console script."""
-    # OpenMP threads spin while they wait. On a machine that others use too, spinning made a
-    # training step several times slower; a short spin costs a few percent on an idle one.
+    # OpenMP threads spin while they wait. On a machine that others use too, endless spinning made
+    # a training step several times slower; a very short spin does so to small models on an idle
+    # one. Measured in docs/LOG.md.
     os.environ.setdefault("GOMP_SPINCOUNT", "100000")
     app()
