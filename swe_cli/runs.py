@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -106,6 +107,11 @@ class Run:
         """Record that the run is whole, with the hash of every file."""
         hashes = {name: sha256(self.path / name) for name in files}
         self._write_manifest("done", {**provenance_of, "files": hashes})
+
+    def discard(self) -> None:
+        """Remove a run that cannot be, so that no list shows it; one that is whole stays."""
+        if not self.finished:
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def _write_manifest(self, status: str, values: Mapping[str, Any]) -> None:
         base = {"format": FORMAT_VERSION, "status": status, "files": {}, **provenance()}

@@ -15,7 +15,7 @@ from swe_cli.commands.shared import (
     read_words,
 )
 from swe_cli.compose import compose, default_part
-from swe_cli.errors import UsageError
+from swe_cli.errors import PruningError, UsageError
 from swe_cli.pruning.cut import check_needs
 from swe_cli.reporting.row import print_row
 from swe_cli.runs import Run, identity
@@ -72,7 +72,11 @@ def prune(
     with Stop().listening() as stop, watcher.showing(), pruned.hold(wait):
         pruned.begin({"training": run.name, "cell": cell.hash, "cut": dict(cell.config)})
         hook = watcher.recovery(composed["recovery"].options["steps"])
-        row = run_cell(cell, Watch(hook, stop))
+        try:
+            row = run_cell(cell, Watch(hook, stop))
+        except PruningError:
+            pruned.discard()
+            raise
         pruned.finish(["model.safetensors"], row=row.to_json())
     console.print(pruned.name, markup=False)
     print_row(console, row)

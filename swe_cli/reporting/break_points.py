@@ -7,7 +7,7 @@ from typing import Literal
 from swe_cli.reporting.estimate import Estimate
 from swe_cli.reporting.quantity import ACCURACY
 from swe_cli.reporting.summary import Line, Point
-from swe_cli.reporting.text import bracket, number, percent
+from swe_cli.reporting.text import NOTHING, bracket, number, percent
 
 TOLERANCE_NATS = 0.01
 TOLERANCE_ACCURACY = 0.01  # one percentage point
@@ -39,6 +39,15 @@ class BreakPoint:
         if self.first_over is not None:
             return f"fails already at {percent(self.first_over, decimals=decimals)} {against}"
         return f"was not compared {against}"
+
+    def short(self, *, decimals: int | None = None) -> str:
+        """``60%``; ``<30%`` where the smallest cut costs too much, ``≥90%`` where none does."""
+        if self.ratio is not None:
+            sign = "≥" if self.outcome == "not_reached" else ""
+            return f"{sign}{percent(self.ratio, decimals=decimals)}"
+        if self.first_over is not None:
+            return f"<{percent(self.first_over, decimals=decimals)}"
+        return NOTHING
 
 
 def break_point(
@@ -81,24 +90,15 @@ def _first_over(line: Line, costs: Sequence[float | None], tolerance: float) -> 
     return BreakPoint("unknown") if held is None else BreakPoint("not_reached", held)
 
 
-def accuracy_sentence(
-    line: Line, tolerance: float = TOLERANCE_ACCURACY, *, brief: bool = False
-) -> str:
-    """How far the line's accuracy holds against dense and, unless ``brief``, its best cut."""
+def accuracy_sentence(line: Line, tolerance: float = TOLERANCE_ACCURACY) -> str:
+    """How far the line's accuracy holds against dense, and its best cut."""
     decimals = 1 if line.by == "rate" else None
     text = accuracy_break_point(line, tolerance).words("against dense", decimals=decimals)
     best = ACCURACY.best(line)
-    if brief or best is None or best.accuracy.mean is None:
+    if best is None or best.accuracy.mean is None:
         return f"{line.label} {text}."
     top = ACCURACY.spell(best.accuracy.mean.mean)
     return f"{line.label} {text}; at best {top}, at {percent(best.x, decimals=decimals)}."
-
-
-def brief_sentence(line: Line, tolerance: float = TOLERANCE_NATS) -> str:
-    """How far the line's loss holds against dense, and no more: for reports of many lines."""
-    decimals = 1 if line.by == "rate" else None
-    verdict = break_point(line, "dense", tolerance)
-    return f"{line.label} {verdict.words('against dense', decimals=decimals)}."
 
 
 def sentence(line: Line, tolerance: float = TOLERANCE_NATS) -> str:

@@ -68,10 +68,12 @@ def _limits(summary: Summary, quantity: Quantity) -> tuple[float, float, float]:
     """Bottom and top of the readable panel, and the highest value of all, as drawn."""
     scale, points = quantity.scale, [point for line in summary.lines for point in line.points]
     read = [quantity.read(point) for point in points]
-    known = [quantity.read(control.point).mean for control in summary.controls]
-    references = _finite(scale * mean.mean for mean in known if mean)
+    known = [(c.kind, quantity.read(c.point).mean) for c in summary.controls]
+    controls = _finite(scale * mean.mean for kind, mean in known if mean and kind != "dense_blind")
+    # What sees nothing is far from everything else: it is drawn, but does not set the scale.
+    blind = _finite(scale * mean.mean for kind, mean in known if mean and kind == "dense_blind")
     if quantity.name in summary.baselines:
-        references.append(scale * summary.baselines[quantity.name])
+        blind.append(scale * summary.baselines[quantity.name])
     after = _finite(scale * reading.mean.mean for reading in read if reading.mean)
     before = _finite(scale * reading.before.mean for reading in read if reading.before)
     if not after:
@@ -81,8 +83,8 @@ def _limits(summary: Summary, quantity: Quantity) -> tuple[float, float, float]:
         )
     bands = [(scale * low, scale * high) for low, high in (r.band for r in read if r.band)]
     if quantity.bounded:
-        return _whole(references + after + before, bands)
-    return _around(references, after, before, bands)
+        return _whole(controls + blind + after + before, bands)
+    return _around(controls, blind, after, before, bands)
 
 
 def _whole(
@@ -96,18 +98,19 @@ def _whole(
 
 
 def _around(
-    references: Sequence[float],
+    controls: Sequence[float],
+    blind: Sequence[float],
     after: Sequence[float],
     before: Sequence[float],
     bands: Sequence[tuple[float, float]],
 ) -> tuple[float, float, float]:
     """The region around the controls, so that what explodes goes on in a panel of its own."""
-    bottom = min([*references, *after])
+    bottom = min([*controls, *blind, *after])
     # The mildest cut stands in for the dense model where no control was measured.
-    top_reference = max(references or [after[0]])
-    span = max(top_reference - bottom, 0.02 * abs(bottom), 1e-3)
-    highest = max([*references, *after, *before])
-    cut = top_reference + 0.8 * span
+    top_control = max(controls or [after[0]])
+    span = max(top_control - bottom, 0.02 * abs(bottom), 1e-3)
+    highest = max([*controls, *blind, *after, *before])
+    cut = top_control + 0.8 * span
     if highest <= cut + 0.5 * span:
         highs = _finite(high for _, high in bands)
         cut = min(max([highest, *highs]), highest + 0.5 * span) + 0.08 * span
@@ -168,7 +171,8 @@ def _break(upper: Axes, lower: Axes, cut: float, top: float) -> None:
     """Join a linear panel and a logarithmic one by the usual two strokes."""
     upper.set_yscale("log")
     upper.set_ylim(cut, top * (top / cut) ** 0.12)
-    upper.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5), numticks=6))
+    wide = top > 30 * cut  # one tick a decade is then enough
+    upper.yaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 3, 5), numticks=6))
     upper.yaxis.set_major_formatter(FormatStrFormatter("%g"))
     upper.yaxis.set_minor_locator(NullLocator())
     upper.set_ylabel("log scale")

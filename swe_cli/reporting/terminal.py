@@ -8,8 +8,9 @@ from rich.text import Text
 from swe_cli.reporting.break_points import (
     TOLERANCE_ACCURACY,
     TOLERANCE_NATS,
+    accuracy_break_point,
     accuracy_sentence,
-    brief_sentence,
+    break_point,
     sentence,
 )
 from swe_cli.reporting.quantity import ACCURACY, LOSS, MAE, OF_QUESTIONS, Quantity
@@ -18,6 +19,7 @@ from swe_cli.reporting.terminal_tables import (
     GAP,
     WIDTH,
     cells,
+    chunks,
     cut,
     fits,
     heading,
@@ -32,13 +34,14 @@ from swe_cli.reporting.terminal_tables import (
 )
 from swe_cli.reporting.text import (
     KIND_NAMES,
+    NOTHING,
     count,
     exact,
     listed,
     number,
 )
 
-MANY = 6  # lines of questions, beyond which every line has one short sentence
+MANY = 4  # lines, beyond which break-points are a table
 
 
 def print_summary(console: Console, summary: Summary, *, tolerance: float = TOLERANCE_NATS) -> None:
@@ -65,7 +68,7 @@ def print_summary(console: Console, summary: Summary, *, tolerance: float = TOLE
                 _print_answers(console, summary.lines, quantity)
         else:
             _print_losses(console, summary.lines)
-        _print_break_points(console, summary, tolerance, answers=bool(answers))
+        _print_break_points(console, summary, tolerance)
         _print_overlap(console, summary.lines)
     _print_gaps(console, summary)
 
@@ -128,30 +131,54 @@ def _print_answers(console: Console, lines: Sequence[Line], quantity: Quantity) 
     say(console, legend(quantity), "dim")
 
 
-def _print_break_points(
-    console: Console, summary: Summary, tolerance: float, *, answers: bool
-) -> None:
-    title(console, f"Break-points (tolerance {exact(tolerance)} nats)")
-    brief = answers and len(summary.lines) > MANY
+def _print_break_points(console: Console, summary: Summary, tolerance: float) -> None:
+    nats, point = exact(tolerance), exact(round(100 * TOLERANCE_ACCURACY, 6))
+    answers = ACCURACY.drawable(summary)
+    if len(summary.lines) > MANY:
+        title(console, "Break-points: the largest cut that holds")
+        _print_break_point_table(console, summary.lines, tolerance, answers=answers)
+        costs = f"at most {nats} nats" + (f" or {point} point of accuracy" if answers else "")
+        say(console, f"holds: costs {costs}, by the bound of the paired 95% interval", "dim")
+        return
+    title(console, f"Break-points (tolerance {nats} nats)")
     for line in summary.lines:
-        say(console, brief_sentence(line, tolerance) if brief else sentence(line, tolerance))
-    if ACCURACY.drawable(summary):
-        tolerated = exact(round(100 * TOLERANCE_ACCURACY, 6))
-        title(console, f"Break-points of accuracy (tolerance {tolerated} percentage point)")
+        say(console, sentence(line, tolerance))
+    if answers:
+        title(console, f"Break-points of accuracy (tolerance {point} percentage point)")
         for line in summary.lines:
-            say(console, accuracy_sentence(line, brief=brief))
+            say(console, accuracy_sentence(line))
+
+
+def _print_break_point_table(
+    console: Console, lines: Sequence[Line], tolerance: float, *, answers: bool
+) -> None:
+    rows = []
+    for line in lines:
+        decimals = 1 if line.by == "rate" else None
+        found = [
+            break_point(line, "dense", tolerance),
+            break_point(line, "dense_recovered", tolerance),
+            break_point(line, "dense", tolerance, True),
+        ]
+        if answers:
+            found.append(accuracy_break_point(line))
+        best = line.best
+        lowest = [number(best.loss.mean), cut(best)] if best and best.loss else [NOTHING, ""]
+        words = [one.short(decimals=decimals) for one in found] + lowest
+        rows.append([Text(line.label), *map(Text, words)])
+    heads = ["against\ndense", "dense\nrecovered", "before\nrecovery"]
+    heads += ["of\naccuracy"] if answers else []
+    print_table(console, ["", *heads, "lowest\nloss", "at"], rows)
 
 
 def _print_overlap(console: Console, lines: Sequence[Line]) -> None:
-    measured = [line for line in lines if any(p.jaccard is not None for p in line.points)]
+    # Magnitude itself, which overlaps wholly, is left out.
+    measured = [line for line in lines if any(p.jaccard not in (None, 1.0) for p in line.points)]
     if not measured:
         return
     title(console, "Overlap of what is cut with magnitude's cut (Jaccard)")
-    asked = [line for line in measured if line.by == "ratio"]
-    while asked:
-        fitting = next(n for n in range(len(asked), 0, -1) if n == 1 or _overlap_fits(asked[:n]))
-        _print_overlap_columns(console, asked[:fitting])
-        asked = asked[fitting:]
+    for chunk in chunks([line for line in measured if line.by == "ratio"], _overlap_fits):
+        _print_overlap_columns(console, chunk)
     for line in measured:
         if line.by == "rate":
             say(console, line.label, "bold")

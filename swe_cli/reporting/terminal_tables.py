@@ -1,6 +1,6 @@
 """Tables of one quantity against the cut, and what every table in the terminal shares."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich import box
 from rich.console import Console
@@ -30,7 +30,7 @@ def print_compact(console: Console, lines: Sequence[Line], quantity: Quantity) -
     """Means after recovery side by side, over as many tables as it takes; other lines by block."""
     by_ratio = [line for line in lines if line.by == "ratio"]
     by_rate = [line for line in lines if line.by == "rate"]
-    for chunk in _chunks(by_ratio):
+    for chunk in chunks(by_ratio, fits):
         print_columns(console, chunk, quantity, aligned=True)
     print_blocks(console, by_rate, quantity)
 
@@ -123,13 +123,15 @@ def say(console: Console, words: str, style: str = "") -> None:
     console.print(Text(words, style))
 
 
-def _chunks(lines: Sequence[Line]) -> list[Sequence[Line]]:
+def chunks(
+    lines: Sequence[Line], fitting: Callable[[Sequence[Line]], bool]
+) -> list[Sequence[Line]]:
     """Tables of about the same number of lines, as few as fit."""
     for tables in range(1, len(lines) + 1):
         size = -(-len(lines) // tables)
-        chunks = [lines[start : start + size] for start in range(0, len(lines), size)]
-        if size == 1 or all(map(fits, chunks)):
-            return chunks
+        cut_up = [lines[start : start + size] for start in range(0, len(lines), size)]
+        if size == 1 or all(map(fitting, cut_up)):
+            return cut_up
     return []
 
 

@@ -73,6 +73,13 @@ def test_sentences() -> None:
     assert sentence(line([bare])).startswith("swe was not compared with dense; its lowest loss")
 
 
+def test_break_points_in_a_table_are_short() -> None:
+    assert break_point(line(curve())).short() == "60%"
+    assert break_point(line(curve()), "dense_recovered").short() == "<10%"
+    assert break_point(line([pruned(0.625, 2.0)])).short() == "≥62.5%"
+    assert BreakPoint("unknown").short() == "–"
+
+
 def test_a_cut_that_failed_does_not_hold() -> None:
     rows = [pruned(r, 2.0, delta_high=0.0) for r in (0.1, 0.3)]
     failed = pruned(0.2, 2.0, delta_high=0.0, status="failed", error="not finite")

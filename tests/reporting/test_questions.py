@@ -19,7 +19,6 @@ from swe_cli.reporting.break_points import (
     BreakPoint,
     accuracy_break_point,
     accuracy_sentence,
-    brief_sentence,
 )
 from swe_cli.reporting.curve_figure import curve_figure
 from swe_cli.reporting.estimate import Estimate
@@ -112,9 +111,7 @@ def test_accuracy_breaks_where_a_point_is_lost() -> None:
     assert accuracy_break_point(line) == BreakPoint("found", 0.2, 0.3)
     assert accuracy_break_point(line, tolerance=0.02) == BreakPoint("not_reached", 0.4)
     assert accuracy_sentence(line) == "swe holds to 20% against dense; at best 91.0%, at 40%."
-    assert accuracy_sentence(line, brief=True) == "swe holds to 20% against dense."
     assert accuracy_break_point(only(curve())) == BreakPoint("unknown")
-    assert brief_sentence(only(curve())) == "swe holds to 60% against dense."
 
 
 def test_accuracy_is_drawn_in_percent_with_the_baseline() -> None:
@@ -182,6 +179,17 @@ def test_the_terminal_says_what_the_answers_are_worth() -> None:
     assert "swe holds to 60% against dense; at best 93.0%, at 60%." in rows
 
 
+def test_what_sees_nothing_is_drawn_but_does_not_set_the_scale() -> None:
+    near = [replace(row, measures=row.measures | {"mae": 0.7}) for row in asked(FALL, mae=2.0)]
+    controls = [
+        replace(row, measures=row.measures | {"mae": 6.4 if row.kind == "dense_blind" else 0.7})
+        for row in asked_controls(mae=1.0)
+    ]
+    upper, lower = curve_figure(summarise([*controls, *near]), MAE).axes
+    assert lower.get_ylim()[1] < 2
+    assert upper.get_ylim()[1] > 6.4
+
+
 def test_many_lines_stand_side_by_side_and_fit() -> None:
     for name in ("net_movement", "magnitude"):
         text = rendered([*asked_controls(mae=1.0), *grid("swe", name, "random", mae=2.0)])
@@ -190,7 +198,7 @@ def test_many_lines_stand_side_by_side_and_fit() -> None:
     rows = squeezed(text)
     assert "ratio all language projector vision all language" in rows
     assert rows.count("0.6 93.0% ▲* 93.0% ▲* 93.0% ▲* 93.0% ▲* 93.0% ▲* 93.0% ▲*") == 2
-    assert "swe (roles vision) holds to 60% against dense." in rows
+    assert "swe (roles vision) ≥90% ≥90% – 60% 2.0000 0.3" in rows
     marks = [line for line in text.splitlines() if line.startswith("  0.9") and "50.0%" in line]
     peaks = [line for line in text.splitlines() if line.startswith("  0.6") and "93.0%" in line]
     assert [line.index("%") for line in marks] == [line.index("%") for line in peaks]

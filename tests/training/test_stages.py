@@ -198,6 +198,7 @@ def test_a_criterion_that_needs_what_was_frozen_says_so(tmp_path, swe):
     found = swe("prune", run.name, "--ratio", "0.5", "roles=vision", "recovery=none")
     assert found.exit_code == PruningError.exit_code
     assert "tracking.frozen=true" in found.output
+    assert not list(tmp_path.glob("**/prune-*"))  # nothing half-made stays in the list of runs
     cut = ("--ratio", "0.5", "roles=vision", "criterion=magnitude", "recovery.steps=2")
     assert swe("prune", run.name, *cut, "recovery.batch_size=2").exit_code == 0
     pruned = find_run("prune-llava_nano-magnitude", tmp_path / "results")
