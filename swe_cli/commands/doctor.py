@@ -17,7 +17,13 @@ from swe_cli.compose import compose, shipped_conf
 from swe_cli.sweeps.build import results_root
 
 PACKAGES = ("swe-cli", "torch", "numpy", "hydra-core", "safetensors", "pandas")
-OPTIONAL = {"tokenizers": "tokenizer=bpe: pip install 'swe-cli[bpe]'"}
+_MULTIMODAL = "pip install 'swe-cli[multimodal]'"
+OPTIONAL = {
+    "tokenizers": "tokenizer=bpe: pip install 'swe-cli[bpe]'",
+    "pillow": f"data=image_folder: {_MULTIMODAL}",
+    "easy-vqa": f"data=easy_vqa: {_MULTIMODAL}",
+    "scikit-learn": f"data=digit_sums: {_MULTIMODAL}",
+}
 
 
 def doctor(words: Sequence[str], config_dir: Path | None) -> None:

@@ -17,7 +17,7 @@ from swe_cli.commands.shared import (
     training_of,
 )
 from swe_cli.compose import compose
-from swe_cli.contracts import Questions, Tensors
+from swe_cli.contracts import Dataset, Questions, Tensors
 from swe_cli.errors import RunError, UsageError
 from swe_cli.evaluation.answers import answers_of
 from swe_cli.models.gpt import GPT
@@ -58,6 +58,8 @@ def generate(
                 f"{run.name} answers questions about images.",
                 'Name one: --image FILE --prompt "what is the sum?"',
             )
+        if not prompt.strip():
+            raise UsageError("There is no question.", 'Ask one: --prompt "what is the sum?"')
         asked = subject.dataset.about(image.expanduser(), prompt)
     elif image is not None:
         raise UsageError(f"{run.name} is a text model; it looks at no image.", "Leave --image out.")
@@ -65,8 +67,9 @@ def generate(
     for title, weights in models.items():
         model = subject.load(weights)
         if isinstance(subject.dataset, Questions):
-            (answer,) = answers_of(model, subject.dataset, asked, subject.machine)
-            panels.append((title, Text(f"{prompt} ", "bold") + Text(answer)))
+            ((answer, _),) = answers_of(model, subject.dataset, asked, subject.machine)
+            said = Text(answer) if answer else Text("(no answer)", "dim")
+            panels.append((title, Text(f"{prompt} ", "bold") + said))
             continue
         if not isinstance(model, GPT):
             raise RunError(f"{run.name} is not a text model.", "Name another: swe runs")
@@ -80,6 +83,17 @@ def generate(
             (title, Text(prompt, "bold") + Text(subject.dataset.decode(grown[len(ids) :])))
         )
     console = output()
+    unknown = _unknown(subject.dataset, prompt)
+    if unknown:
+        console.print(f"Words that {training.name} never saw: {', '.join(unknown)}.", markup=False)
     width = console.width // len(panels)
     boxes = [Panel(text, title=title, width=width) for title, text in panels]
     console.print(Columns(boxes, padding=0, expand=False))
+
+
+def _unknown(dataset: Dataset, prompt: str) -> list[str]:
+    """Words of a question that stand for nothing in the vocabulary."""
+    if not isinstance(dataset, Questions):
+        return []
+    unknown = getattr(getattr(dataset, "tokenizer", None), "unknown", None)
+    return [word for word in prompt.split() if unknown in dataset.encode(word)]

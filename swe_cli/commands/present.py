@@ -1,12 +1,13 @@
 """Rows → table, figures and the terminal: the end of swe sweep and all of swe report."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
+from torch import Tensor
 
 from swe_cli.compose import ConfigRoot, default_part
-from swe_cli.contracts import Evidence
+from swe_cli.contracts import Evidence, Tensors
 from swe_cli.errors import SweError
 from swe_cli.masks.rank import exact_count
 from swe_cli.pruning.cut import Scoring
@@ -65,7 +66,13 @@ def _weights(
     saved = run.tensors("trajectory.safetensors")
     if "sample/values" not in saved:
         return []
-    lens = subject.lens("linear", "all")
+    tracked = next(iter(subject.trajectory.values())).keys()
+
+    def lens(tensors: Mapping[str, Tensor]) -> Tensors:
+        """What the sample was drawn from: matrices that were tracked, frozen ones too."""
+        known = {name: tensor for name, tensor in tensors.items() if name in tracked}
+        return subject.model.prunable(known, "linear")
+
     trajectory = {statistic: lens(tensors) for statistic, tensors in subject.trajectory.items()}
     weights = lens(subject.weights("final"))
     scoring = Scoring(Evidence(weights, trajectory, subject.identity["seed"]))

@@ -62,7 +62,7 @@ def prune(
     check_needs(composed["criterion"].name, sorted(needs_of(composed, root)), recorded, run.name)
     machine = {key: composed.values[key] for key in ("device", "threads")}
     trained_on = run.config["identity"]["machine"]
-    described = describe_cut(composed, root)
+    described = describe_cut(composed, root, stored)
     cell = cells_of(described, training_hash, run.path, root, machine, trained_on)["pruned"]
     model, criterion = run.config["identity"]["model"]["name"], composed["criterion"].name
     pruned = Run(run.path.parent / f"prune-{model}-{criterion}-{cell.hash[:8]}")

@@ -29,7 +29,10 @@ def report(
         run = training_of(run)
     rows = _rows_of_sweep(run) if run.kind == "sweep" else _rows_of_training(run)
     if not rows:
-        raise RunError(f"{run.name} has no rows yet.", f"Cut it: swe prune {run.name} --ratio 0.5")
+        raise RunError(
+            f"{run.name} has no rows yet.",
+            f"Cut it: swe prune {run.name} --ratio 0.5, or name another run: swe runs",
+        )
     own = run.path if run.kind == "sweep" else run.path / "report"
     console = output()
     # A run named by its path has its trainings beside it, wherever that is.
@@ -49,7 +52,10 @@ def _newest_kinds(results: Path) -> tuple[str, ...]:
 
 def _rows_of_sweep(run: Run) -> list[Row]:
     if not (run.path / "cells.json").is_file():
-        raise RunError(f"{run.name} is {run.status}.", "Type the swe sweep that makes it again.")
+        raise RunError(
+            f"{run.name} is {run.status}.",
+            "Type the same swe sweep: it goes on. Or report a training: swe report train-…",
+        )
     failed = run.path / "failed.json"
     rows = [Row.from_json(values) for values in (read_json(failed) if failed.is_file() else [])]
     for entry in read_json(run.path / "cells.json"):

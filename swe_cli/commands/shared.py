@@ -218,7 +218,8 @@ class Watcher:
 def describe(row: Row) -> str:
     """A cell in a few words, for progress."""
     amount = row.rate if row.ratio is None else row.ratio
-    words = [row.criterion, row.base] if row.kind == "pruned" else [row.kind]
+    base = "" if row.base == "final" else row.base
+    words = [row.criterion, row.roles or "", base] if row.kind == "pruned" else [row.kind]
     found = row.error if row.status == "failed" else f"loss {row.loss_nats:.4f}"
     return " ".join(str(w) for w in [*words, "" if amount is None else amount, found] if w != "")
 

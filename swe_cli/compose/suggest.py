@@ -11,7 +11,9 @@ def closest(word: str, known: Iterable[str]) -> str | None:
     # mag means magnitude and layers means model.layers: too short to look alike.
     last = word.rpartition(".")[2]
     longer = [w for w in words if last and (w.startswith(word) or w.rpartition(".")[2] == last)]
-    return next(iter([*alike, *longer]), None)
+    first = word.partition(".")[0]
+    nearest = [w for w in longer if "." in word and w.partition(".")[0] == first]
+    return next(iter([*nearest, *alike, *longer]), None)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -233,7 +233,7 @@ def _check_columns(columns: Sequence[str], where: str, hint: str | None) -> None
     for name in NEEDED:
         if name not in columns:
             raise DataError(
-                f"{where}: there is no column {name}.", f"{found} {hint}" if hint else found
+                f"{where}: there is no column {name}.", f"Name it so. {found} {hint or ''}".rstrip()
             )
     for name in columns:
         if columns.count(name) > 1:
@@ -277,10 +277,8 @@ def _lines(file: Path) -> Iterator[str]:
 
 
 def _name(folder: Path, row: _Row) -> str:
-    """One name for every way of writing an image's path; relative where it lies in the folder."""
-    place = Path(os.path.normpath(folder / row.image))
-    inside = place.is_relative_to(folder)
-    return place.relative_to(folder).as_posix() if inside else str(place)
+    """One name for every way of writing an image's path, whatever lies above the folder."""
+    return Path(os.path.relpath(folder / row.image, folder)).as_posix()
 
 
 def _either(names: Sequence[str]) -> str:

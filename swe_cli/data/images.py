@@ -17,12 +17,13 @@ from swe_cli.files import canonical
 Pixels = NDArray[np.uint8]
 
 try:
+    import PIL
     from PIL import Image, ImageOps, UnidentifiedImageError
 except ImportError:  # named where it is needed
     Image = None  # type: ignore[assignment]
 
 MISSING = ("Reading images needs Pillow.", "Type: pip install 'swe-cli[multimodal]'")
-FORMAT = 1  # of the cached array; another value decodes again
+FORMAT = 2  # of the cached array; another value decodes again
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,13 @@ def decode(paths: Sequence[Path], where: Callable[[int], str], *, size: int) -> 
         try:
             state = path.stat()
         except (OSError, ValueError):  # the latter: a name that no file can have
-            raise DataError(f"{where(index)}: there is no image {path}.", None) from None
-        states.append([str(path.absolute()), state.st_size, state.st_mtime_ns])
-    key = hashlib.sha256(canonical([FORMAT, size, states]).encode()).hexdigest()[:24]
+            raise DataError(
+                f"{where(index)}: there is no image {path}.", "Put it there, or leave the row out."
+            ) from None
+        states.append([str(path.absolute()), state.st_size, state.st_mtime_ns, state.st_ctime_ns])
+    key = hashlib.sha256(canonical([FORMAT, PIL.__version__, size, states]).encode()).hexdigest()[
+        :24
+    ]
     array, record = (cache_folder() / "images" / f"{key}.{end}" for end in ("npy", "json"))
     try:
         array.parent.mkdir(parents=True, exist_ok=True)
@@ -144,6 +149,9 @@ def _converted(path: Path, mode: str) -> "Image.Image":
     with Image.open(path) as opened:
         if opened.mode.startswith(("I", "F")):  # converted, they would turn all white
             raise ValueError("a pixel of it has more than 8 bits a colour")
-        # Pillow warns where a palette's transparency is dropped at once.
         upright = ImageOps.exif_transpose(opened)
-        return (upright.convert("RGBA") if upright.mode == "P" else upright).convert(mode)
+        if upright.mode in ("P", "PA", "LA", "La", "RGBa"):
+            upright = upright.convert("RGBA")
+        if upright.mode == "RGBA":  # what is transparent shows black, as the padding is
+            upright = Image.alpha_composite(Image.new("RGBA", upright.size, "black"), upright)
+        return upright.convert(mode)

@@ -195,7 +195,7 @@ class QuestionDataset:
             raise DataError(
                 f"{self.source.where[split][row]}: question and answer have {needed[row]} tokens, "
                 f"but the model has room for {context}.",
-                "Shorten the question, or raise model.language.context by "
+                "Shorten the question, or raise the model's context (model.language.context) by "
                 f"{needed[row] - context}.",
             )
         return encoded

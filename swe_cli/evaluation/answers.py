@@ -6,7 +6,7 @@ Shapes: n questions of a split, N windows (images) of it.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +23,13 @@ from swe_cli.models.decoding import greedy
 # Sums over the questions of every window, float64 (N,), by name: "questions", "correct", both again
 # for every type ("correct.color"), and for numbers "absolute_error", "squared_error", "unparsable".
 Answers = dict[str, NDArray[np.float64]]
+
+
+class Answer(NamedTuple):
+    """What a model says. Not ``ended``: cut off where the longest right answer would end."""
+
+    text: str
+    ended: bool
 
 
 @torch.inference_mode()
@@ -58,8 +65,9 @@ def answer_all(
     places, right = np.concatenate(windows), np.concatenate(correct)
     examples = dataset.examples(split, shuffle_images=shuffle_images)
     answers = _sums({"questions": np.ones(len(right)), "correct": right}, places)
-    for kind in sorted({example.kind for example in examples}):
-        of_kind = np.array([example.kind == kind for example in examples])
+    kinds, of = np.unique([example.kind for example in examples], return_inverse=True)
+    for place, kind in enumerate(kinds.tolist()):
+        of_kind = of == place
         answers |= {f"questions.{kind}": by_window([of_kind], places)}
         answers |= {f"correct.{kind}": by_window([of_kind & right], places)}
     if dataset.numeric:
@@ -77,7 +85,9 @@ def _errors(
     size: int,
     machine: Machine,
 ) -> Answers:
-    """An answer that is no number counts as the median training answer, and is counted."""
+    """An answer that is no number, or never ends, counts as the median training answer, and is
+    counted: what stands where it was cut off is nobody's number.
+    """
     wrong = np.flatnonzero(~right)
     guess = median_answer(dataset)
     off, unparsable = np.zeros(len(right)), np.zeros(len(right))
@@ -85,8 +95,8 @@ def _errors(
         rows = wrong[start : start + size]
         asked = [examples[row] for row in rows]
         decoded = answers_of(model, dataset, dataset.prompts(asked), machine)
-        for row, text in zip(rows, decoded, strict=True):
-            number = parsed(text)
+        for row, answer in zip(rows, decoded, strict=True):
+            number = parsed(answer.text) if answer.ended else None
             unparsable[row] = number is None
             off[row] = (guess if number is None else number) - float(examples[row].answer)
     sums = {"absolute_error": abs(off), "squared_error": off**2, "unparsable": unparsable}
@@ -94,7 +104,9 @@ def _errors(
 
 
 @torch.inference_mode()
-def answers_of(model: Model, dataset: Questions, prompts: Batch, machine: Machine) -> list[str]:
+def answers_of(
+    model: Model, dataset: Questions, prompts: Batch, machine: Machine
+) -> list["Answer"]:
     """What the model answers, greedily, prompt by prompt."""
     asked = prompts["tokens"].shape[1]
     if asked > model.context:
@@ -105,7 +117,7 @@ def answers_of(model: Model, dataset: Questions, prompts: Batch, machine: Machin
     prompts = machine.move(prompts)
     with evaluating(model), machine.precision():
         decoded = greedy(model, prompts, length=dataset.answer_tokens, end=dataset.end)  # type: ignore[arg-type]
-    return [dataset.decode(ids) for ids in decoded]
+    return [Answer(dataset.decode(ids), dataset.end in ids) for ids in decoded]
 
 
 def parsed(text: str) -> float | None:

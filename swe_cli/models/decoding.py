@@ -26,19 +26,20 @@ class Reader(Protocol):
 def greedy(
     model: Reader, prompts: Batch, *, length: int, end: int | None = None, cached: bool = True
 ) -> list[list[int]]:
-    """The likeliest continuation of every prompt: at most ``length`` ids, ``end`` left out.
+    """The likeliest continuation of every prompt: at most ``length`` ids, up to ``end``, included.
 
     ``prompts``: ``tokens`` int64 (B, T), filled up on the right, ``lengths`` int64 (B,), and
     whatever else the model looks at. A row's answer does not depend on the rows beside it.
     ``cached=False`` reads the whole text again for every token: the slow way, to compare with.
-    Decoding stops where the model has no positions left.
+    A row stops where the model has no positions left for it.
     """
     language, lengths = model.language, prompts["lengths"]
     x = model.inputs(prompts)  # (B, N + T, C)
     ends = model.image_tokens + lengths  # (B,): where the next token will stand
-    length = min(length, language.context - int(ends.max()) + 1)
-    x = F.pad(x, (0, 0, 0, length - 1))  # room for what is decoded
-    rows, slots = torch.arange(len(ends), device=x.device), x.shape[1]
+    limits = (language.context - ends + 1).clamp(max=length).tolist()
+    x = F.pad(x, (0, 0, 0, max(limits) - 1))  # room for what is decoded
+    rows, slots = torch.arange(len(ends), device=x.device), min(x.shape[1], language.context)
+    x = x[:, :slots]
     cache = Cache(slots) if cached else None
     here = torch.arange(slots, device=x.device).expand(len(rows), -1)
     hidden = language.hidden(x, cache.at(here) if cache else None)[rows, ends - 1]
@@ -46,14 +47,16 @@ def greedy(
     while True:
         token = language.logits(hidden).argmax(-1)  # (B,)
         decoded = torch.cat([decoded, token[:, None]], dim=1)
-        if decoded.shape[1] == length or _all_ended(decoded, end):
-            return [_until(end, row) for row in decoded.tolist()]
-        new = language.embed(token, ends)  # (B, C)
+        if decoded.shape[1] == max(limits) or _all_ended(decoded, end):
+            cut = zip(decoded.tolist(), limits, strict=True)
+            return [_until(end, row[:limit]) for row, limit in cut]
+        at = ends.clamp(max=slots - 1)  # a row at its limit goes on in its last place, unread
+        new = language.embed(token, at)  # (B, C)
         if cache:
-            hidden = language.hidden(new[:, None], cache.at(ends[:, None]))[:, 0]
+            hidden = language.hidden(new[:, None], cache.at(at[:, None]))[:, 0]
         else:
-            x[rows, ends] = new
-            hidden = language.hidden(x)[rows, ends]
+            x[rows, at] = new
+            hidden = language.hidden(x)[rows, at]
         ends = ends + 1
 
 
@@ -62,4 +65,4 @@ def _all_ended(decoded: Tensor, end: int | None) -> bool:
 
 
 def _until(end: int | None, ids: list[int]) -> list[int]:
-    return ids[: ids.index(end)] if end in ids else ids
+    return ids[: ids.index(end) + 1] if end in ids else ids

@@ -26,6 +26,7 @@ CONTROL_STYLES: dict[Kind, tuple[str, Any]] = {
 }
 # A module keeps its colour from report to report, whichever others were cut.
 _ROLES = ("vision", "projector", "language", "all")
+_CRITERIA = ("magnitude", "random", "swe")
 # After recovery; the dashes of BEFORE are left out.
 _DASHES: tuple[Any, ...] = ("-", (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (5, 1, 1, 1, 1, 1)))
 _MODULES = {"all": "all modules"}
@@ -129,7 +130,7 @@ def _by_role(summary: Summary) -> list[Artist]:
         if any(str(line.roles) == role for line in summary.lines)
     ]
     handles.append(_gap())
-    for rest in _rests(summary):
+    for rest in (known for known in _rests(summary) if known in looks):
         look = looks[rest].look | {"color": "0.2"}
         handles.append(
             Line2D([], [], marker=looks[rest].marker, markersize=4.5, label=_wrapped(rest), **look)
@@ -142,7 +143,8 @@ def _roles(summary: Summary) -> list[str]:
 
 
 def _rests(summary: Summary) -> list[str]:
-    return list(dict.fromkeys(_rest(line) for line in summary.lines))
+    """Places by the rest of the label: a criterion keeps its look from report to report."""
+    return list(dict.fromkeys([*_CRITERIA, *(_rest(line) for line in summary.lines)]))
 
 
 def _rest(line: Line) -> str:

@@ -14,6 +14,7 @@ HEAD = (
     "Brackets hold 95% intervals over the windows of the test split, one row at a time, "
     "not over seeds."
 )
+WINDOWS_ARE_IMAGES = "A window is an image, with all questions about it."
 HEAD_QUESTIONS = (
     "Accuracy is in % of the questions, its delta in percentage points, unparsable the % of "
     "answers that are no number; MAE, the mean absolute error, is in the unit of the answers."
@@ -45,7 +46,7 @@ def markdown(table: pd.DataFrame) -> str:
         lines.append(
             _line([_plain(record[name], name) for name in titles] + _numbers(record, numbers))
         )
-    heads = [HEAD, *([HEAD_QUESTIONS] if _questions(measures) else [])]
+    heads = [HEAD, *([WINDOWS_ARE_IMAGES, HEAD_QUESTIONS] if _questions(measures) else [])]
     heads += [HEAD_ROLES] if "roles" in varying else []
     heads += _baselines(table)
     fixed_words = [", ".join(fixed) + ".", ""] if fixed else []
@@ -70,14 +71,20 @@ def _number_titles(table: pd.DataFrame, measures: list[str], *, several_roles: b
 
 
 def _baselines(table: pd.DataFrame) -> list[str]:
-    """What always the same answer gives, where it is one number for the whole table."""
+    """What always the same answer gives, data set by data set where there are several."""
     found = []
     for quantity in OF_QUESTIONS:
         column = quantity.baseline_measure
-        given = list(table[column].dropna().unique()) if column in table.columns else []
-        if len(given) == 1:
-            value = quantity.spell(float(given[0]))
-            found.append(f"Always the {quantity.baseline}: {quantity.short} {value}.")
+        if column not in table.columns:
+            continue
+        known = table.dropna(subset=[column])
+        given = {
+            str(data): ", ".join(quantity.spell(float(value)) for value in of[column].unique())
+            for data, of in known.groupby("data")
+        }
+        several = table["data"].nunique() > 1
+        values = [f"{value} ({data})" if several else value for data, value in given.items()]
+        found.append(f"Always the {quantity.baseline}: {quantity.short} {', '.join(values)}.")
     return found
 
 

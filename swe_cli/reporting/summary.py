@@ -155,7 +155,7 @@ class Summary:
         """What the intervals are over, in words."""
         over = {point.loss.interval for point in self.points if point.loss}
         words = {
-            "windows": "95% interval over test windows",
+            "windows": f"95% interval over test {'images' if self.baselines else 'windows'}",
             "seeds": "95% t interval over seeds",
         }
         return " or ".join(words[name] for name in ("seeds", "windows") if name in over)

@@ -62,6 +62,13 @@ def print_summary(console: Console, summary: Summary, *, tolerance: float = TOLE
     for quantity in answers:
         if quantity.name in summary.baselines:
             say(console, _baseline(summary, quantity))
+    blind = [control.point for control in summary.controls if control.kind == "dense_blind"]
+    if blind and not any(mark(blind[0], quantity).plain.strip() for quantity in (LOSS, *answers)):
+        say(
+            console,
+            "Other images make no sure difference: it may not look.",
+            "yellow",
+        )
     if summary.lines:
         if answers:
             for quantity in (LOSS, *answers):

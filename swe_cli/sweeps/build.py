@@ -27,7 +27,7 @@ from swe_cli.pruning.cut import Scoring
 from swe_cli.records import Kind
 from swe_cli.runs import Run, find_run, identity
 from swe_cli.seeds import global_randomness
-from swe_cli.sweeps.adopt import adopt, shared_tokens
+from swe_cli.sweeps.adopt import adopt, check_same_tower, shared_tokens
 from swe_cli.training.loop import as_module, check_roles, freeze
 from swe_cli.training.tracker import statistic_of
 from swe_cli.training.train import Training
@@ -37,7 +37,11 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 TRAINING_GROUPS = ("model", "data", "tokenizer", "pretraining", "training", "tracking")
 ALWAYS_RECORDED = "weighted_average"  # the dense_averaged control and base=averaged need it
 # These change when results are safe and what is recorded, not the weights that come out.
-NOT_IDENTITY = {"training": ("checkpoint_every",), "tracking": ("statistics",)}
+NOT_IDENTITY = {
+    "training": ("checkpoint_every",),
+    "pretraining": ("checkpoint_every",),
+    "tracking": ("statistics",),
+}
 
 
 def results_root(setting: str | None) -> Path:
@@ -82,7 +86,7 @@ class TrainingPlan:
             run = self.first.run(results)
             load_weights(model, run.tensors("model.safetensors"), run.name)
         else:
-            _start_from_runs(model, dataset, self.config["paths"], self.root)
+            _start_from_runs(model, parts["model"], dataset, self.config["paths"], self.root)
         for split in SPLITS:  # a split that is too short is refused before anything is written
             dataset.windows(split, context=model.context, size=1)
         return Training(
@@ -147,9 +151,16 @@ def _first_stage(composed: Composed, root: ConfigRoot, results: Path) -> Trainin
     return plan_training(replace(composed, parts=parts), root, results)
 
 
+def roles_of(model: Part) -> Sequence[str] | None:
+    """The roles of a model that is not built yet; None where only the model itself can say."""
+    roles = getattr(model.target, "roles", None)
+    return roles if isinstance(roles, tuple | list) else None
+
+
 def check_roles_of(model: Part, asked: Sequence[str], key: str) -> None:
     """Raise UsageError for a role that a model, not built yet, does not have."""
-    check_roles(getattr(model.target, "roles", asked), asked, key)
+    roles = roles_of(model)
+    check_roles(asked if roles is None else roles, asked, key)
 
 
 def _without_paths(chosen: Part) -> dict[str, Any]:
@@ -180,7 +191,7 @@ def _finished(run: Run) -> Run:
 
 
 def _start_from_runs(
-    model: Model, dataset: Dataset, paths: Mapping[str, str], root: ConfigRoot
+    model: Model, chosen: Part, dataset: Dataset, paths: Mapping[str, str], root: ConfigRoot
 ) -> None:
     """Put the weights of other runs into the towers whose ``from_run`` names one."""
     for key, path in paths.items():
@@ -189,10 +200,13 @@ def _start_from_runs(
         role = key.removeprefix("model.").removesuffix(FROM_RUN).rstrip(".")
         run = Run(Path(path))
 
+        trained = Run(run.path.parent / run.config["training"]) if run.kind == "prune" else run
+        ours = chosen.options[role] if role else chosen
+        check_same_tower(role, ours.describe(), trained.config["identity"]["model"], run.name)
+
         @cache
-        def tokens(run: Run = run) -> dict[int, int]:
-            training = Run(run.path.parent / run.config["training"]) if run.kind == "prune" else run
-            return shared_tokens(dataset, _dataset_of(training, root))
+        def tokens(trained: Run = trained) -> dict[int, int]:
+            return shared_tokens(dataset, _dataset_of(trained, root))
 
         tower = as_module(model).get_submodule(role)
         adopt(tower, role, run.tensors("model.safetensors"), run.name, tokens)
@@ -205,7 +219,9 @@ def load_dataset(data: Part, tokenizer: Part) -> Dataset:
 
 
 def _file_states(data: Part) -> list[list[int]]:
-    """Size and time of the files that data are read from: one that changed is read again."""
+    """Size and time of the files that data are read from: one that changed is read again (of a
+    folder, one that something was added to or taken from).
+    """
     paths = [Path(value).expanduser() for value in data.paths().values()]
     states = [path.stat() for path in paths if path.exists()]
     return [[state.st_size, state.st_mtime_ns] for state in states]
@@ -303,7 +319,7 @@ def load_subject(
     expected = dataset.fingerprint("test", context=model.context)
     if run.manifest.get("fingerprint", expected) != expected:
         raise DataError(
-            f"The text of {run.name} is now cut into other tokens than it was trained on.",
+            f"The data of {run.name} are now cut into other tokens than it was trained on.",
             "Put the old tokenizer (or its package's version) back, or train again.",
         )
     saved = run.tensors("trajectory.safetensors")

@@ -146,7 +146,8 @@ def evaluate_model(
         loss_high=loss.high,
         bits_per_character=characters_column(measured, subject.dataset, protocol),
         perplexity=_perplexity(measured),
-        measures=measures(measured, subject.dataset, protocol, None),
+        measures={n: v for n, v in stored.measures.items() if n.startswith("sparsity.")}
+        | measures(measured, subject.dataset, protocol, None),
         fingerprint=subject.dataset.fingerprint(protocol.split, context=subject.model.context),
         random_batches_loss_nats=_random_batches(subject, protocol),
     )
@@ -195,7 +196,7 @@ def _run(cell: Cell, subject: Subject, watch: Watch) -> tuple[Tensors, _Outcome]
         after = _evaluate(subject, evaluation) if recovery.steps else before
     else:
         after = before
-    random_nats = _random_batches(subject, evaluation)
+    random_nats = _random_batches(subject, evaluation) if blinded is None else None
     clock.lap("evaluation")
     total = sum(p.numel() for p in parameters.values())
     compression = zeros(parameters) / total
@@ -322,15 +323,14 @@ def _row(
 
 def _with_roles(row: Row, cell: Cell, subject: Subject, measured: _Outcome) -> Row:
     """Which modules could be cut, and how much each was, where the model has several."""
-    if len(subject.model.roles) == 1:
+    if "roles" not in cell.config:
         return row
     masks, role_of = measured.masks, subject.model.role_of
     achieved = {
         f"sparsity.{role}": sparsity({n: m for n, m in masks.items() if role_of(n) == role})
         for role in dict.fromkeys(role_of(name) for name in masks)
     }
-    roles = cell.config.get("roles", "all")
-    return replace(row, roles=roles, measures={**row.measures, **achieved})
+    return replace(row, roles=cell.config["roles"], measures={**row.measures, **achieved})
 
 
 def _with_deltas(row: Row, measured: _Outcome, references: Mapping[str, Measured]) -> Row:

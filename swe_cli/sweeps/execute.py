@@ -79,6 +79,8 @@ def ensure_trained(
         training = plan.build(results)
         for note in getattr(training.dataset, "notes", ()):
             observer.say(note)
+        if training.dataset.shape.image and not getattr(training.model, "image_tokens", 1):
+            observer.say("This model reads the questions only; one that looks: model=llava_nano")
         hook = observer.training(run.name, training.recipe.steps)
         train_run(run, training, [hook], stop, resume)
     return True

@@ -9,6 +9,7 @@ from typing import Any
 from swe_cli.compose import (
     Composed,
     ConfigRoot,
+    Part,
     Tokens,
     compose,
     default_part,
@@ -20,7 +21,13 @@ from swe_cli.errors import UsageError
 from swe_cli.machine import resolve
 from swe_cli.records import AXIS_COLUMNS, Kind, Scalar
 from swe_cli.runs import identity
-from swe_cli.sweeps.build import TRAINING_GROUPS, TrainingPlan, check_roles_of, plan_training
+from swe_cli.sweeps.build import (
+    TRAINING_GROUPS,
+    TrainingPlan,
+    check_roles_of,
+    plan_training,
+    roles_of,
+)
 from swe_cli.sweeps.cells import Cell
 
 CUT_GROUPS = ("criterion", "allocation", "pattern", "recovery")
@@ -107,8 +114,11 @@ def check_cut(composed: Composed) -> None:
         )
 
 
-def describe_cut(composed: Composed, root: ConfigRoot) -> dict[str, Any]:
-    """The part of a cell's identity that says what is cut and how it is measured."""
+def describe_cut(composed: Composed, root: ConfigRoot, model: Part) -> dict[str, Any]:
+    """The part of a cell's identity that says what is cut and how it is measured.
+
+    A model of one role has nothing to choose from: its cells do not tell roles apart.
+    """
     described: dict[str, Any] = {group: composed[group].describe() for group in CUT_GROUPS}
     consulted = composed["allocation"].build().consults
     if consulted:
@@ -116,7 +126,8 @@ def describe_cut(composed: Composed, root: ConfigRoot) -> dict[str, Any]:
             name: default_part("criterion", name, root).describe() for name in consulted
         }
     described["evaluation"] = composed["evaluation"].describe()
-    for key in ("base", "prunable", "roles", "ratio", "rate"):
+    one_role = len(roles_of(model) or ()) == 1
+    for key in ("base", "prunable", *(() if one_role else ("roles",)), "ratio", "rate"):
         if composed.values[key] is not None:
             described[key] = composed.values[key]
     return described
@@ -168,7 +179,7 @@ def _cells(
 ) -> Iterator[PlannedCell]:
     machine = {key: composed.values[key] for key in ("device", "threads")}
     cells = cells_of(
-        describe_cut(composed, root),
+        describe_cut(composed, root, composed["model"]),
         training.hash,
         training.run(results).path,
         root,

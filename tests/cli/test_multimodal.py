@@ -67,6 +67,23 @@ def test_a_sweep_over_roles_tells_which_tower_was_cut(swe, tmp_path):
     assert report.exit_code == 0, report.output
 
 
+def test_what_was_frozen_and_tracked_is_drawn_too(swe, tmp_path):
+    frozen = ("training.trains=[projector]", "tracking.frozen=true")
+    cut = ("criteria=swe", "ratios=0.5", "recovery=none", "roles=vision")
+    found = swe("sweep", "-q", *SUMS, *frozen, *cut)
+    assert found.exit_code == 0, found.output
+    (figure,) = tmp_path.glob("results/runs/sweep-*/figures/weights.png")
+    assert figure.stat().st_size > 5000
+
+
+def test_a_pruned_run_still_says_what_was_cut_where(swe, tmp_path):
+    assert swe("train", "-q", *SUMS).exit_code == 0
+    cut = ("--ratio", "0.5", "roles=vision", "recovery=none")
+    assert "sparsity of vision" in swe("prune", "-q", *cut).output
+    (pruned,) = tmp_path.glob("results/runs/prune-*")
+    assert "sparsity of vision" in swe("evaluate", pruned.name).output
+
+
 def test_a_role_of_another_model_is_one_sentence_before_any_work(swe, tmp_path):
     found = swe("sweep", *SUMS, "roles=visoin", "ratios=0.5")
     assert found.exit_code == 2

@@ -166,7 +166,7 @@ def test_a_question_that_does_not_fit_is_named_before_any_batch() -> None:
     ):
         with pytest.raises(DataError, match="test row 5: question and answer have 19 tokens") as e:
             call()
-        assert "model.language.context by 12" in str(e.value.hint)
+        assert "(model.language.context) by 12" in str(e.value.hint)
     asked.windows("test", context=19, size=1)
     with pytest.raises(DataError, match="room for 18"):
         asked.windows("test", context=18, size=1)

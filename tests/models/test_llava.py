@@ -180,6 +180,16 @@ def test_an_answer_stops_at_its_end_and_where_the_positions_do():
     free = greedy(model, prompts, length=6)
     end = free[0][2]
     ended = greedy(model, prompts, length=6, end=end)
-    assert ended == [row[: row.index(end)] if end in row else row for row in free]
-    longest = greedy(model, prompts_of([14, 15]), length=99)
-    assert [len(row) for row in longest] == [2, 2]  # 16 text positions, and the token after them
+    assert ended == [row[: row.index(end) + 1] if end in row else row for row in free]
+    longest = greedy(model, prompts_of([14, 15, 2, 16]), length=9)
+    assert [len(row) for row in longest] == [3, 2, 9, 1]  # 16 text positions, and the token after
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_long_question_beside_it_shortens_no_answer(cached):
+    model, prompts = sharp(llava()), prompts_of([3, 15])
+    beside = greedy(model, prompts, length=9, cached=cached)
+    alone = {"tokens": prompts["tokens"][:1, :3], "lengths": prompts["lengths"][:1]}
+    seen = {"images": prompts["images"][:1], "image": torch.tensor([0])}
+    assert beside[0] == greedy(model, alone | seen, length=9, cached=cached)[0]
+    assert [len(row) for row in beside] == [9, 2]

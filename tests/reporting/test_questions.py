@@ -22,7 +22,7 @@ from swe_cli.reporting.break_points import (
 )
 from swe_cli.reporting.curve_figure import curve_figure
 from swe_cli.reporting.estimate import Estimate
-from swe_cli.reporting.figures import write_figure
+from swe_cli.reporting.figures import MARKERS, write_figure
 from swe_cli.reporting.quantity import ACCURACY, LOSS, MAE
 from swe_cli.reporting.row import print_row
 from swe_cli.reporting.summary import Line
@@ -133,7 +133,7 @@ def test_accuracy_is_drawn_in_percent_with_the_baseline() -> None:
 def test_colour_says_the_module_and_marker_the_criterion(tmp_path: Path) -> None:
     summary = summarise([*asked_controls(mae=1.0), *grid("swe", "magnitude", mae=2.0)])
     figure = curve_figure(summary, MAE)
-    after = [line for line in figure.axes[-1].lines if line.get_marker() in ("o", "s")]
+    after = [line for line in figure.axes[-1].lines if line.get_marker() in MARKERS]
     looks = {
         (line.roles, line.criterion): (to_hex(drawn.get_color()), drawn.get_marker())
         for line, drawn in zip(summary.lines, after, strict=True)

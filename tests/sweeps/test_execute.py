@@ -10,6 +10,7 @@ from swe_cli.evaluation.loss import window_losses
 from swe_cli.files import read_tensors
 from swe_cli.masks.masks import sparsity
 from swe_cli.records import CONTROLS
+from swe_cli.reporting.aggregate import summarise
 from swe_cli.runs import Run
 from swe_cli.sweeps import build, cells
 from swe_cli.sweeps.build import load_subject, load_weights
@@ -139,10 +140,18 @@ def test_a_failed_cell_is_a_visible_row_and_is_tried_again(text, tmp_path, monke
     failed = outcome.failed[0]
     assert failed.error == "ZeroDivisionError: by zero"
     assert (failed.ratio, failed.loss_nats, failed.model) == (0.0, None, "gpt_nano")
+    assert {line.criterion for line in summarise(outcome.rows).lines} == {"magnitude", "swe"}
+    done = next(row for row in outcome.rows if row.kind == "pruned" and row.status == "done")
+    assert failed.roles == done.roles  # or the failure would be a line of its own
     monkeypatch.undo()
     again = executed(plan, tmp_path)
     assert again.failed == []
     assert (again.trained, again.ran, again.reused) == (0, 2, 6)
+
+
+def test_of_a_model_of_one_role_all_is_that_role(text, tmp_path):
+    plan = planned(text, tmp_path, "ratios=0.5", "criteria=swe", "roles=language,all")
+    assert sum(p.cell.kind == "pruned" for p in plan.cells) == 1
 
 
 def test_a_training_that_was_repeated_is_loaded_anew(text, tmp_path):

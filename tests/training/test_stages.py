@@ -4,9 +4,14 @@ import pytest
 import torch
 
 from swe_cli.compose import ConfigRoot, compose
+from swe_cli.data.bpe import bpe
+from swe_cli.data.sources import StringSource
+from swe_cli.data.text import Text
+from swe_cli.data.tokens import tokenize
 from swe_cli.errors import PruningError, RunError, UsageError
 from swe_cli.files import read_tensors
 from swe_cli.runs import Run, find_run
+from swe_cli.sweeps.adopt import shared_tokens
 from swe_cli.sweeps.build import load_subject, plan_training
 from swe_cli.sweeps.execute import ensure_trained
 
@@ -14,6 +19,7 @@ from .toys import Silent, assert_same, contents, never
 
 pytest.importorskip("sklearn", reason="the optional package scikit-learn is missing")
 
+GERMAN = "ein mäßig langer Satz, größer als üblich. " * 60
 TINY = (
     "model=llava_nano",
     "model.vision.layers=1",
@@ -191,6 +197,29 @@ def test_a_run_of_another_shape_is_refused_by_name(tmp_path):
     words = ("model.vision.width=16", f"model.vision.from_run={source.name}")
     with pytest.raises(RunError, match=rf"{source.name} does not fit model\.vision"):
         plan_of(tmp_path, *words).build(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [("heads=4", "its heads is 2, not 4"), ("layers=1", "its layers is 2, not 1")],
+)
+def test_a_tower_that_was_built_otherwise_is_refused(option, said, tmp_path):
+    source = train(tmp_path, "training.steps=3", "model.vision.layers=2")
+    words = (
+        *("model.vision.layers=2", f"model.vision.{option}"),
+        f"model.vision.from_run={source.name}",
+    )
+    with pytest.raises(RunError, match=said):
+        plan_of(tmp_path, *words).build(tmp_path)
+
+
+def test_byte_tokens_are_shared_by_two_sets_of_the_same_tokenizer():
+    pytest.importorskip("tokenizers", reason="the optional package tokenizers is missing")
+    splits = {"train": (0, 2400), "validation": (2400, 2450), "test": (2450, 2500)}
+    data = Text(StringSource(GERMAN), splits)
+    tokenized = tokenize(data, bpe(data, vocabulary_size=300))
+    size = tokenized.shape.vocabulary_size
+    assert shared_tokens(tokenized, tokenized) == {i: i for i in range(size)}
 
 
 def test_a_criterion_that_needs_what_was_frozen_says_so(tmp_path, swe):

@@ -1,0 +1,197 @@
+"""Answers of a small model that is right now and then, against what it says one by one."""
+
+from functools import partial
+from statistics import median
+
+import numpy as np
+import pytest
+import torch
+from training.toys import MACHINE
+
+from swe_cli.compose import ConfigRoot, default_part
+from swe_cli.contracts import Example
+from swe_cli.data.chars import chars
+from swe_cli.data.questions import QuestionDataset, QuestionSet, digest_of
+from swe_cli.evaluation.answers import (
+    answer_all,
+    answers_of,
+    baselines,
+    differences,
+    measures,
+    median_answer,
+)
+from swe_cli.evaluation.loss import Evaluation
+from swe_cli.evaluation.measure import measure
+from swe_cli.models.gpt import GPT
+from swe_cli.models.llava import LLaVA
+from swe_cli.models.vision import VisionTransformer
+from swe_cli.training.loop import optimizer_step
+
+IMAGES = 16
+PIXELS = np.repeat(np.arange(IMAGES) * 16, 12).astype(np.uint8).reshape(IMAGES, 3, 2, 2)
+
+
+def value(image):
+    return 8 + image % 5 if image < 14 else 12  # the test split is not the training split
+
+
+def asked(images):
+    """Every image is asked once how many; even ones a second time, as another kind."""
+    for image in images:
+        yield Example(image, "how many?", str(value(image)), "many")
+        if image % 2 == 0:
+            yield Example(image, "one more?", str(value(image) + 1), "more")
+
+
+EXAMPLES = {
+    "train": [*asked(range(8))],
+    "validation": [*asked(range(8, 10))],
+    "test": [*asked(range(6, IMAGES))],  # two of them known, so that some answers are right
+}
+
+
+@pytest.fixture(scope="module")
+def data():
+    where = {split: [""] * len(of) for split, of in EXAMPLES.items()}
+    source = QuestionSet(PIXELS, EXAMPLES, digest_of(EXAMPLES, "pixels"), where)
+    return QuestionDataset(source, chars(source.text()))
+
+
+@pytest.fixture(scope="module")
+def model(data):
+    torch.manual_seed(0)
+    gpt = default_part("model", "gpt_nano", ConfigRoot()).options
+    small = gpt | {"layers": 1, "heads": 2, "width": 32, "context": 24}
+    model = LLaVA(
+        data.shape,
+        vision=partial(VisionTransformer, patch=2, layers=1, heads=2, width=16, dropout=0.0),
+        language=partial(GPT, **small),
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    for step in range(150):
+        batch = data.random_batch("train", size=16, context=model.context, seed=step)
+        optimizer_step(model, optimizer, [batch], 1.0, MACHINE)
+    return model
+
+
+@pytest.fixture(scope="module")
+def said(data, model):
+    """What it answers to every test question, asked one at a time."""
+    return [
+        answers_of(model, data, data.prompts([example]), MACHINE)[0] for example in EXAMPLES["test"]
+    ]
+
+
+def found(data, model, size=4, **options):
+    return answer_all(model, data, "test", size=size, machine=MACHINE, **options)[1]
+
+
+def per_image(values):
+    """Sums over the questions of every image."""
+    images = [example.image for example in EXAMPLES["test"]]
+    return [sum(v for v, at in zip(values, images, strict=True) if at == i) for i in range(6, 16)]
+
+
+def test_right_is_what_is_said_word_for_word(data, model, said):
+    right = [a.text == e.answer for a, e in zip(said, EXAMPLES["test"], strict=True)]
+    assert 0 < sum(right) < len(right)  # otherwise this would show nothing
+    answers = found(data, model)
+    assert answers["correct"].tolist() == per_image(right)
+    assert answers["questions"].tolist() == [2, 1] * 5
+    for kind in ("many", "more"):
+        of_kind = [e.kind == kind for e in EXAMPLES["test"]]
+        assert answers[f"questions.{kind}"].tolist() == per_image(of_kind)
+        both = [r and k for r, k in zip(right, of_kind, strict=True)]
+        assert answers[f"correct.{kind}"].tolist() == per_image(both)
+
+
+def test_errors_are_of_the_numbers_that_were_said(data, model, said):
+    guess = median(float(example.answer) for example in EXAMPLES["train"])
+    assert median_answer(data) == guess
+    off, unparsable = [], []
+    for answer, example in zip(said, EXAMPLES["test"], strict=True):
+        number = answer.ended and answer.text.isdigit()
+        off.append((float(answer.text) if number else guess) - float(example.answer))
+        unparsable.append(not number)
+    assert any(off)
+    answers = found(data, model)
+    assert answers["absolute_error"].tolist() == per_image([abs(o) for o in off])
+    assert answers["squared_error"].tolist() == per_image([o * o for o in off])
+    assert answers["unparsable"].tolist() == per_image(unparsable)
+
+
+def test_neither_batches_nor_neighbours_change_an_answer(data, model):
+    one, many = found(data, model, size=1), found(data, model, size=64)
+    assert one.keys() == many.keys()
+    assert all(one[name].tolist() == many[name].tolist() for name in one)
+
+
+def test_a_number_that_never_ends_is_none(data, model):
+    with torch.no_grad():
+        weight = (model.language.head or model.language.token_embedding).weight
+        kept = weight[data.end].clone()
+        # Whatever is read, a digit is likelier than the end.
+        weight[data.end] = -1000 * weight[data.encode("1")[0]].sign()
+        answers = found(data, model)
+        weight[data.end] = kept
+    assert answers["unparsable"].sum() + answers["correct"].sum() == answers["questions"].sum()
+
+
+def test_measures_and_differences_by_hand():
+    answers = {
+        "questions": np.array([2.0, 1.0, 1.0]),
+        "correct": np.array([2.0, 0.0, 1.0]),
+        "questions.many": np.array([1.0, 1.0, 0.0]),
+        "correct.many": np.array([1.0, 0.0, 0.0]),
+        "absolute_error": np.array([0.0, 6.0, 0.0]),
+        "squared_error": np.array([0.0, 36.0, 0.0]),
+        "unparsable": np.array([0.0, 1.0, 0.0]),
+    }
+    one = measures(answers)
+    wanted = {"accuracy": 0.75, "accuracy.many": 0.5, "mae": 1.5, "rmse": 3.0, "unparsable": 0.25}
+    assert {name: one[name] for name in wanted} == pytest.approx(wanted)
+    # Resampled by image: the worst resample is the image without a right answer, three times.
+    assert one["accuracy_low"] == 0.0
+    assert one["accuracy_high"] == 1.0
+    worse = answers | {"correct": np.array([1.0, 0.0, 1.0]), "absolute_error": np.full(3, 4.0)}
+    delta = differences(worse, answers)
+    assert delta["delta_accuracy"] == pytest.approx(-0.25)
+    assert delta["delta_mae"] == pytest.approx(12 / 4 - 1.5)
+    same = differences(answers, answers)
+    assert set(same.values()) == {0.0}
+
+
+def test_baselines_are_learnt_on_train_and_judged_on_the_split(data):
+    train = [example.answer for example in EXAMPLES["train"]]
+    commonest = max(sorted(set(train)), key=train.count)
+    test = [example.answer for example in EXAMPLES["test"]]
+    assert commonest != max(sorted(set(test)), key=test.count)
+    guess = median(map(float, train))
+    assert guess != median(map(float, test))
+    off = [float(answer) - guess for answer in test]
+    assert baselines(data, "test") == pytest.approx(
+        {
+            "accuracy_majority": test.count(commonest) / len(test),
+            "mae_median": np.mean(np.abs(off)),
+            "rmse_median": np.mean(np.square(off)) ** 0.5,
+        }
+    )
+
+
+def test_blinded_every_question_is_answered_about_another_image(data, model):
+    protocol = Evaluation(split="test", batch_size=4, random_batches=0)
+    seeing, blind = (
+        measure(model, data, protocol, machine=MACHINE, shuffle_images=seed) for seed in (None, 3)
+    )
+    assert blind.losses.nats.tolist() != seeing.losses.nats.tolist()
+    assert blind.losses.tokens.tolist() == seeing.losses.tokens.tolist()
+    pairs = zip(data.examples("test"), data.examples("test", shuffle_images=3), strict=True)
+    moved = {}
+    for true, shown in pairs:
+        assert shown.image != true.image
+        assert (shown.question, shown.answer) == (true.question, true.answer)
+        assert moved.setdefault(true.image, shown.image) == shown.image
+    shown = data.examples("test", shuffle_images=3)
+    said = [answers_of(model, data, data.prompts([e]), MACHINE)[0].text for e in shown]
+    right = [text == e.answer for text, e in zip(said, shown, strict=True)]
+    assert blind.answers["correct"].tolist() == per_image(right)
