@@ -20,6 +20,14 @@ Lens = Callable[[Mapping[str, Tensor]], Tensors]  # picks the prunable part, as 
 
 Split = Literal["train", "validation", "test"]
 PrunableSet = Literal["linear", "all"]
+UnitKind = Literal["neuron", "head"]
+Within = Literal["tensor", "row"]  # among which scores a tensor's lowest are looked for
+
+# What a calibration set can tell, beside the statistics of training, in a criterion's ``needs``.
+# Of the loss, per weight: E[g], E[|W·g|] and E[g²] over samples, g the gradient of one sample.
+GRADIENTS = ("mean_gradient", "mean_saliency", "mean_square_gradient")
+# Of what a linear layer is fed: ‖X_j‖₂ per input; XᵀX.
+INPUTS = ("input_norm", "input_gram")
 
 IGNORED = -100  # a target nobody has to predict
 
@@ -64,7 +72,28 @@ class Model(Protocol):
         """Which of ``roles`` a parameter, or a view of one, belongs to."""
 
     def blocks(self) -> Sequence[Any]:
-        """The units that layer-by-layer criteria walk, first to last."""
+        """The modules that layer-by-layer criteria walk, first to last."""
+
+    def units(self, kind: UnitKind) -> "Sequence[Units]":
+        """Its units of one kind, layer by layer: what can be taken out whole."""
+
+
+@dataclass(frozen=True)
+class Units:
+    """Parallel units of one layer: the hidden neurons of an MLP, the heads of an attention.
+
+    ``owned``: parameter name → (dimension, indices (units, n) along it) of what belongs to each.
+    ``adds(weights)``: which units are the same whatever comes in, bool (units,), and what those add
+    to the layer's output, (units, out). ``bias``: the parameter that this can be added to, or None.
+    """
+
+    layer: str
+    owned: Mapping[str, tuple[int, Tensor]]
+    adds: Callable[[Mapping[str, Tensor]], tuple[Tensor, Tensor]]
+    bias: str | None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.owned.values()))[1])
 
 
 class Dataset(Protocol):
@@ -147,21 +176,34 @@ class Statistic(Protocol):
     def load(self, state: Tensors) -> None: ...
 
 
+@runtime_checkable
+class GradientStatistic(Statistic, Protocol):
+    """A statistic that also sees gradients, while they belong to the weights they are taken at."""
+
+    def before_step(self, weights: Tensors, gradients: Tensors) -> None:
+        """See an optimizer step that is about to be taken, and will be observed."""
+
+
 @dataclass(frozen=True)
 class Evidence:
     """All that a criterion may look at, already reduced to the prunable tensors.
 
     ``weights``: those the mask will be put on (``base``). ``trajectory``: statistic → tensors.
-    ``seed``: for criteria that draw.
+    ``calibration``: what of ``GRADIENTS`` was asked for → tensors. ``seed``: for criteria that
+    draw.
     """
 
     weights: Tensors
-    trajectory: dict[str, Tensors] = field(default_factory=dict)
+    trajectory: Mapping[str, Tensors] = field(default_factory=dict)
     seed: int = 0
+    calibration: Mapping[str, Tensors] = field(default_factory=dict)
 
 
+@runtime_checkable
 class Criterion(Protocol):
-    """An equation. ``needs`` names the statistics that training must have recorded."""
+    """An equation. ``needs`` names the statistics that training must have recorded, and what a
+    calibration set must tell (``GRADIENTS``).
+    """
 
     @property
     def needs(self) -> Sequence[str]: ...
@@ -170,11 +212,64 @@ class Criterion(Protocol):
         """Score every prunable weight, free of the ratio: one scoring serves every ratio."""
 
 
+@dataclass
+class LayerInputs:
+    """What a linear layer was fed over the calibration set, X float32 (tokens, in).
+
+    ``square_sum`` (in,) = Σ X_j²; ``gram`` (in, in) = XᵀX, where it was asked for.
+    """
+
+    square_sum: Tensor
+    gram: Tensor | None = None
+
+    @property
+    def norm(self) -> Tensor:
+        """‖X_j‖₂ (in,)."""
+        return self.square_sum.sqrt()
+
+
+class Choose(Protocol):
+    """Says which weights of consecutive columns stay, by pattern, allocation and exact count.
+
+    ``group``: how many consecutive columns must be asked about together; None: any number.
+    """
+
+    @property
+    def group(self) -> int | None: ...
+
+    def __call__(self, scores: Tensor, first: int) -> Tensor:
+        """Scores (out, k) of the columns from ``first`` on → bool (out, k), True = kept.
+
+        Every column is asked about once, left to right.
+        """
+
+
+@runtime_checkable
+class LayerwiseCriterion(Protocol):
+    """A criterion that judges a linear layer by what it is fed.
+
+    Blocks are pruned first to last, each on what the pruned ones before it give: once per ratio.
+    ``needs`` names what of ``INPUTS`` it reads.
+    """
+
+    @property
+    def needs(self) -> Sequence[str]: ...
+
+    def score_layer(self, weight: Tensor, inputs: LayerInputs) -> Tensor:
+        """Scores (out, in), by which an allocation divides a ratio up between layers."""
+
+    def prune_layer(self, weight: Tensor, inputs: LayerInputs, choose: Choose) -> Tensor:
+        """Prune ``weight`` (out, in) in place; its mask, True = kept. Others may change too."""
+
+
 class RankedScores(Protocol):
     """Scores that have been put in order; see ``swe_cli.masks.rank.Ranking``."""
 
-    scores: Scores
-    sizes: dict[str, int]
+    @property
+    def scores(self) -> Scores: ...
+
+    @property
+    def sizes(self) -> dict[str, int]: ...
 
     @property
     def total(self) -> int: ...
@@ -185,22 +280,42 @@ class RankedScores(Protocol):
 
     def divided_by(self, divisors: Mapping[str, float]) -> "RankedScores": ...
 
-    def masks(self, counts: Counts) -> Masks: ...
+    def masks(self, counts: Counts, within: Within = "tensor") -> Masks: ...
+
+    def best_of(self, keep: int, of: int) -> Masks: ...
+
+
+class Surroundings(Protocol):
+    """What an allocation may ask about, beside the scores that it divides a ratio up between."""
+
+    def rank_by(self, criterion: str) -> RankedScores:
+        """The same weights by a criterion named in ``Allocation.consults``."""
+
+    def block_of(self, name: str) -> str:
+        """The block that a tensor lies in; its own name where it lies in none."""
+
+    def sensitivities(self) -> Mapping[str, float]:
+        """How steep the loss is in each tensor: Σ |∂L along a random direction|, zeroth order."""
 
 
 class Allocation(Protocol):
-    """How many weights each tensor loses. ``consults``: other criteria it asks for their ranks."""
+    """How many weights each tensor loses, and ``within`` what its lowest scores are looked for.
+
+    ``consults``: other criteria it asks for their ranks. ``probes``: whether it asks for
+    sensitivities, which take a calibration set.
+    """
 
     @property
     def consults(self) -> Sequence[str]: ...
 
-    def counts(
-        self, ranked: RankedScores, ratio: float, rank_by: Callable[[str], RankedScores]
-    ) -> Counts:
-        """Exact counts per tensor; their sum is ``round(ratio · n)``.
+    @property
+    def within(self) -> Within: ...
 
-        ``rank_by(name)`` ranks the same weights by a criterion named in ``consults``.
-        """
+    @property
+    def probes(self) -> bool: ...
+
+    def counts(self, ranked: RankedScores, ratio: float, around: Surroundings) -> Counts:
+        """Exact counts per tensor; their sum is ``round(ratio · n)``."""
 
 
 @runtime_checkable
@@ -211,9 +326,27 @@ class RateAllocation(Protocol):
 
 
 class Pattern(Protocol):
-    """Which masks are legal."""
+    """Which masks are legal, weight by weight.
 
-    def masks(self, ranked: RankedScores, counts: Counts) -> Masks: ...
+    ``ratio``: the only fraction it can cut, or None where any will do; the allocation is then not
+    asked. ``group``: consecutive inputs that are judged together, or None.
+    """
+
+    @property
+    def ratio(self) -> float | None: ...
+
+    @property
+    def group(self) -> int | None: ...
+
+    def masks(self, ranked: RankedScores, counts: Counts, within: Within) -> Masks: ...
+
+
+@runtime_checkable
+class UnitPattern(Protocol):
+    """A pattern that takes whole units out: ratios and counts are of units, layer by layer."""
+
+    @property
+    def unit(self) -> UnitKind: ...
 
 
 J = TypeVar("J")

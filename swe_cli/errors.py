@@ -68,3 +68,7 @@ class Interrupted(SweError):  # noqa: N818 - not a defect of the program
     """Stopped by a signal after what was done had been saved; 143 where it was SIGTERM."""
 
     exit_code = 130
+
+
+class SweWarning(UserWarning):
+    """Something the user should know; the work goes on."""

@@ -1,9 +1,10 @@
 """Another criterion's layer-by-layer counts, filled by this criterion's scores."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
-from swe_cli.contracts import Counts, RankedScores
+from swe_cli.contracts import Counts, RankedScores, Surroundings, Within
 from swe_cli.masks.rank import exact_count
 
 
@@ -15,13 +16,14 @@ class Like:
     only in how many from which layer.
     """
 
+    within: ClassVar[Within] = "tensor"
+    probes: ClassVar[bool] = False
+
     criterion: str
 
     @property
     def consults(self) -> Sequence[str]:
         return (self.criterion,)
 
-    def counts(
-        self, ranked: RankedScores, ratio: float, rank_by: Callable[[str], RankedScores]
-    ) -> Counts:
-        return rank_by(self.criterion).lowest(exact_count(ratio, ranked.total))
+    def counts(self, ranked: RankedScores, ratio: float, around: Surroundings) -> Counts:
+        return around.rank_by(self.criterion).lowest(exact_count(ratio, ranked.total))

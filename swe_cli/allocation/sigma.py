@@ -1,10 +1,10 @@
 """The paper's rule: every tensor's scores are measured in their own standard deviation."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from swe_cli.contracts import Counts, RankedScores
+from swe_cli.contracts import Counts, RankedScores, Surroundings, Within
 from swe_cli.errors import PruningError
 from swe_cli.masks.rank import exact_count
 
@@ -18,10 +18,10 @@ class Sigma:
     """
 
     consults: ClassVar[Sequence[str]] = ()
+    within: ClassVar[Within] = "tensor"
+    probes: ClassVar[bool] = False
 
-    def counts(
-        self, ranked: RankedScores, ratio: float, rank_by: Callable[[str], RankedScores]
-    ) -> Counts:
+    def counts(self, ranked: RankedScores, ratio: float, around: Surroundings) -> Counts:
         deviations = _deviations(ranked)
         count = exact_count(ratio, ranked.total)
         cuttable = sum(ranked.sizes[name] for name, sigma in deviations.items() if sigma > 0)

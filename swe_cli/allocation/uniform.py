@@ -1,12 +1,12 @@
 """Every tensor loses the same fraction."""
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import ClassVar
 
-from swe_cli.contracts import Counts, RankedScores
+from swe_cli.contracts import Counts, RankedScores, Surroundings, Within
 from swe_cli.masks.rank import exact_count
 
 
@@ -15,10 +15,10 @@ class Uniform:
     """Each tensor loses ``ratio`` of its weights; the total is exactly ``round(ratio · n)``."""
 
     consults: ClassVar[Sequence[str]] = ()
+    within: ClassVar[Within] = "tensor"
+    probes: ClassVar[bool] = False
 
-    def counts(
-        self, ranked: RankedScores, ratio: float, rank_by: Callable[[str], RankedScores]
-    ) -> Counts:
+    def counts(self, ranked: RankedScores, ratio: float, around: Surroundings) -> Counts:
         return webster(ranked.sizes, exact_count(ratio, ranked.total))
 
 

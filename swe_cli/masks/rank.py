@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from swe_cli.contracts import Counts, Masks, Scores, Tensors
+from swe_cli.contracts import Counts, Masks, Scores, Tensors, Within
 from swe_cli.errors import PruningError
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -84,25 +84,63 @@ class Ranking:
         scaled._sorted = {n: _divided(flat, divisors[n]) for n, flat in self._sorted.items()}
         return scaled
 
-    def masks(self, counts: Counts) -> Masks:
-        """Keep-masks (bool, True = kept): exactly ``counts[name]`` lowest scores are cut."""
+    def masks(self, counts: Counts, within: Within = "tensor") -> Masks:
+        """Keep-masks (bool, True = kept): exactly ``counts[name]`` lowest scores are cut.
+
+        The lowest of the whole tensor, or with ``row`` of each row, all rows losing the same (the
+        first ones one more, where it does not come out even). What has one dimension is one row.
+        """
         return {
-            name: torch.from_numpy(self._mask(name, counts[name])).view(score.shape)
+            name: torch.from_numpy(self._mask(name, counts[name], within)).view(score.shape)
             for name, score in self.scores.items()
         }
 
-    def _mask(self, name: str, count: int) -> Array:
+    def best_of(self, keep: int, of: int) -> Masks:
+        """Keep the ``keep`` highest of every ``of`` consecutive scores of a row.
+
+        Raises PruningError where rows are not a multiple of ``of`` long.
+        """
+        masks = {}
+        for name, score in self.scores.items():
+            if score.shape[-1] % of:
+                raise PruningError(
+                    f"{name} has rows of {score.shape[-1]}, which {of} does not divide.",
+                    "Choose another N:M, or leave it out (prunable=linear, roles=…).",
+                )
+            scores = self._flat[name].reshape(-1, of)
+            threshold = np.sort(scores, axis=1)[:, of - keep - 1 : of - keep]
+            kept = self._rows(name, scores, np.full(len(scores), of - keep), threshold)
+            masks[name] = torch.from_numpy(kept).view(score.shape)
+        return masks
+
+    def _mask(self, name: str, count: int, within: Within) -> Array:
         scores, size = self._flat[name], self.sizes[name]
         if not 0 <= count <= size:
             raise PruningError(f"Cannot cut {count} of the {size} weights of {name}.")
+        rows = self.scores[name].shape[0] if self.scores[name].dim() > 1 else 1
         if count == 0:
             return np.ones(size, dtype=bool)
-        threshold = self._sorted[name][count - 1]
+        if within == "tensor" or rows == 1:
+            threshold = self._sorted[name][count - 1]
+            return self._rows(name, scores[None], np.array([count]), threshold[None, None])
+        lengths = (count + rows - 1 - np.arange(rows)) // rows
+        scores = scores.reshape(rows, -1)
+        threshold = np.take_along_axis(
+            np.sort(scores, axis=1), np.maximum(lengths - 1, 0)[:, None], axis=1
+        )
+        threshold[lengths == 0] = -np.inf
+        return self._rows(name, scores, lengths, threshold)
+
+    def _rows(self, name: str, scores: Array, counts: Array, threshold: Array) -> Array:
+        """Keep (rows, n) what lies above each row's threshold, its ``counts``-th lowest score; of
+        what ties with it as many as are too few.
+        """
         kept: Array = scores > threshold
-        surplus = size - count - int(np.count_nonzero(kept))
-        if surplus:  # ties at the threshold: some of them stay
-            tied = np.flatnonzero(scores == threshold)
-            kept[self._in_tie_order(name, tied)[len(tied) - surplus :]] = True
+        surplus = scores.shape[1] - counts - np.count_nonzero(kept, axis=1)
+        for row in np.flatnonzero(surplus):  # ties at the threshold: some of them stay
+            tied = np.flatnonzero(scores[row] == threshold[row])
+            order = self._in_tie_order(name, tied + row * scores.shape[1])
+            kept.reshape(-1)[order[len(tied) - surplus[row] :]] = True
         return kept
 
     def _in_tie_order(self, name: str, indices: Array) -> Array:

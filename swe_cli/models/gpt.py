@@ -10,7 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from swe_cli.contracts import IGNORED, Batch, DataShape, Prediction, PrunableSet, Tensors
+from swe_cli.contracts import (
+    IGNORED,
+    Batch,
+    DataShape,
+    Prediction,
+    PrunableSet,
+    Tensors,
+    UnitKind,
+    Units,
+)
 from swe_cli.errors import UsageError
 from swe_cli.models.transformer import (
     MLP,
@@ -19,6 +28,7 @@ from swe_cli.models.transformer import (
     Cache,
     initialize_as_gpt2,
     prunable_of,
+    units_of,
 )
 
 
@@ -117,13 +127,18 @@ class GPT(nn.Module):
     def prunable(self, tensors: Mapping[str, Tensor], which: PrunableSet) -> Tensors:
         """Views of the prunable part of ``tensors``; see ``contracts.Model``."""
         names = [name for name, _ in self.named_parameters()]
-        return prunable_of(names, tensors, which, self.heads if self.split_heads else 0)
+        return prunable_of(
+            names, tensors, which, self.width // self.heads if self.split_heads else 0
+        )
 
     def role_of(self, name: str) -> str:
         return "language"
 
     def blocks(self) -> list[Block]:
         return list(self.layers)  # type: ignore[arg-type]
+
+    def units(self, kind: UnitKind) -> list[Units]:
+        return units_of(self, kind)
 
 
 def token_losses(logits: Tensor, targets: Tensor) -> Tensor:

@@ -9,9 +9,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from swe_cli.contracts import Batch, DataShape, Prediction, PrunableSet, Tensors
+from swe_cli.contracts import (
+    Batch,
+    DataShape,
+    Prediction,
+    PrunableSet,
+    Tensors,
+    UnitKind,
+    Units,
+)
 from swe_cli.errors import UsageError
 from swe_cli.models.gpt import GPT, token_losses
+from swe_cli.models.transformer import neurons_of, units_of
 from swe_cli.models.vision import VisionTransformer
 
 
@@ -76,6 +85,14 @@ class LLaVA(nn.Module):
 
     def blocks(self) -> list[nn.Module]:
         return [*self.vision.layers, self.projector, *self.language.layers]
+
+    def units(self, kind: UnitKind) -> list[Units]:
+        projector = [neurons_of(self.projector, "projector", F.gelu)] if kind == "neuron" else []
+        return [
+            *units_of(self.vision, kind, "vision."),
+            *projector,
+            *units_of(self.language, kind, "language."),
+        ]
 
 
 class Projector(nn.Module):

@@ -3,13 +3,14 @@
 Shapes: B rows, T positions, C width, H heads, D = C / H, S slots of a cache.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from swe_cli.contracts import PrunableSet, Tensors
+from swe_cli.contracts import PrunableSet, Tensors, UnitKind, Units
 
 MATRICES = ("qkv.weight", "projection.weight", "expand.weight", "contract.weight")
 
@@ -43,14 +44,15 @@ class Attention(nn.Module):
         causal: bool,
     ) -> None:
         super().__init__()
-        self.heads, self.scale, self.causal = heads, scale, causal
+        self.head_width, self.scale, self.causal = width // heads, scale, causal
         self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
         self.projection = nn.Linear(width, width, bias=bias)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, cache: "Cache | None" = None) -> Tensor:
-        b, t, c = x.shape
-        q, k, v = self.qkv(x).view(b, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # (B, H, T, D)
+        b, t, _ = x.shape
+        split = self.qkv(x).view(b, t, 3, -1, self.head_width)  # fewer heads, where some are cut
+        q, k, v = split.permute(2, 0, 3, 1, 4)  # (B, H, T, D)
         mask = None
         if cache is not None:
             k, v, mask = *cache.extend(self, k, v), cache.mask
@@ -63,8 +65,31 @@ class Attention(nn.Module):
             dropout_p=self.dropout.p if self.training else 0.0,
             scale=self.scale,
         )
-        projected: Tensor = self.dropout(self.projection(y.transpose(1, 2).reshape(b, t, c)))
+        projected: Tensor = self.dropout(self.projection(y.transpose(1, 2).reshape(b, t, -1)))
         return projected
+
+    def heads(self, prefix: str) -> Units:
+        """Its heads, by parameter names that begin with ``prefix``."""
+        rows = torch.arange(self.qkv.out_features).view(3, -1, self.head_width)
+        columns = rows[0]  # (H, D): in query, key and value heads lie in the same order
+        mine = rows.transpose(0, 1).flatten(1)  # (H, 3 D)
+        owned = {f"{prefix}.qkv.weight": (0, mine), f"{prefix}.projection.weight": (1, columns)}
+        biased = self.qkv.bias is not None
+        if biased:
+            owned[f"{prefix}.qkv.bias"] = (0, mine)
+
+        def adds(weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+            out = weights[f"{prefix}.projection.weight"][:, columns]  # (C, H, D)
+            blind = (weights[f"{prefix}.qkv.weight"][rows[2]] == 0).flatten(1).all(1)
+            # Attention is a mean: of values that are all the bias it is the bias.
+            value = (
+                weights[f"{prefix}.qkv.bias"][rows[2]] if biased else out.new_zeros(rows[2].shape)
+            )
+            silent = (out == 0).all(0).all(1)
+            return blind | silent, torch.einsum("chd,hd->hc", out, value)
+
+        bias = f"{prefix}.projection.bias" if self.projection.bias is not None else None
+        return Units(prefix, owned, adds, bias)
 
 
 class MLP(nn.Module):
@@ -81,6 +106,10 @@ class MLP(nn.Module):
         hidden = F.relu(self.expand(x)) if self.activation == "relu" else F.gelu(self.expand(x))
         projected: Tensor = self.dropout(self.contract(hidden))
         return projected
+
+    def neurons(self, prefix: str) -> Units:
+        """Its hidden neurons, by parameter names that begin with ``prefix``."""
+        return neurons_of(self, prefix, F.relu if self.activation == "relu" else F.gelu)
 
 
 class Cache:
@@ -117,23 +146,61 @@ class Cache:
         return keys.transpose(1, 2), values.transpose(1, 2)
 
 
+class TwoLayers(Protocol):
+    """What expands, bends and contracts again."""
+
+    expand: nn.Linear
+    contract: nn.Linear
+
+
+def neurons_of(layer: TwoLayers, prefix: str, activation: Callable[[Tensor], Tensor]) -> Units:
+    """The hidden neurons between two matrices."""
+    each = torch.arange(layer.expand.out_features)[:, None]
+    owned = {f"{prefix}.expand.weight": (0, each), f"{prefix}.contract.weight": (1, each)}
+    biased = layer.expand.bias is not None
+    if biased:
+        owned[f"{prefix}.expand.bias"] = (0, each)
+
+    def adds(weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        read, out = weights[f"{prefix}.expand.weight"], weights[f"{prefix}.contract.weight"]
+        bias = weights[f"{prefix}.expand.bias"] if biased else read.new_zeros(len(read))
+        same = (read == 0).all(1) | (out == 0).all(0)
+        return same, (out * activation(bias)).T
+
+    return Units(
+        prefix, owned, adds, f"{prefix}.contract.bias" if layer.contract.bias is not None else None
+    )
+
+
+def units_of(tower: nn.Module, kind: UnitKind, prefix: str = "") -> list[Units]:
+    """The units of every block of a tower, whose parameter names begin with ``prefix``."""
+    found = []
+    for name, module in tower.named_modules():
+        if kind == "head" and isinstance(module, Attention):
+            found.append(module.heads(prefix + name))
+        elif kind == "neuron" and isinstance(module, MLP):
+            found.append(module.neurons(prefix + name))
+    return found
+
+
 def prunable_of(
-    names: Iterable[str], tensors: Mapping[str, Tensor], which: PrunableSet, split_heads: int = 0
+    names: Iterable[str], tensors: Mapping[str, Tensor], which: PrunableSet, head_width: int = 0
 ) -> Tensors:
     """Views of the prunable part of one tower's ``tensors``; see ``contracts.Model``.
 
-    ``linear``: the matrices of attention and MLP. ``all``: every parameter. With ``split_heads``
-    heads, query, key and value of each are tensors of their own.
+    ``linear``: the matrices of attention and MLP. ``all``: every parameter. With ``head_width``,
+    query, key and value of each head are tensors of their own, of so many rows.
     """
     chosen: Tensors = {}
     for name in names:
         if name not in tensors or (which == "linear" and not name.endswith(MATRICES)):
             continue
-        if split_heads and name.endswith(("qkv.weight", "qkv.bias")):
-            parts = tensors[name].chunk(3 * split_heads)  # rows: H queries, H keys, H values
+        if head_width and name.endswith(("qkv.weight", "qkv.bias")):
+            parts = torch.split(tensors[name], head_width)  # rows: H queries, H keys, H values
+            heads = len(parts) // 3
             for index, part in enumerate(parts):
-                kind = ("query", "key", "value")[index // split_heads]
-                chosen[f"{name}[{kind}.{index % split_heads}]"] = part
+                kind = ("query", "key", "value")[index // heads]
+                chosen[f"{name}[{kind}.{index % heads}]"] = part
         else:
             chosen[name] = tensors[name]
     return chosen

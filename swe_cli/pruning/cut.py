@@ -1,64 +1,257 @@
 """Scores + allocation + pattern → masks → a pruned model."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
+from torch import Tensor
 
 from swe_cli.contracts import (
+    GRADIENTS,
+    INPUTS,
     Allocation,
+    Counts,
     Criterion,
     Evidence,
+    LayerwiseCriterion,
     Lens,
     Masks,
+    Model,
     Pattern,
     RankedScores,
     RateAllocation,
+    Scores,
     Tensors,
+    UnitPattern,
+    Units,
+    Within,
 )
 from swe_cli.errors import PruningError, UsageError
 from swe_cli.masks import masks as masking
 from swe_cli.masks.rank import Ranking
+from swe_cli.pruning.calibrate import Calibrated
+from swe_cli.training.loop import as_module
 
 
 @dataclass
 class Scoring:
-    """Ranks the same weights by any criterion; each is scored once, whatever the ratios."""
+    """Ranks the same weights by any criterion; each is scored once, whatever the ratios.
+
+    ``calibrated`` holds the live model; without it only criteria that need none can be asked.
+    """
 
     evidence: Evidence
-    _ranked: dict[str, Ranking] = field(default_factory=dict)
+    calibrated: Calibrated | None = None
+    _ranked: dict[str, RankedScores] = field(default_factory=dict)
 
-    def rank(self, key: str, criterion: Criterion) -> Ranking:
+    def rank(self, key: str, criterion: Criterion | LayerwiseCriterion) -> RankedScores:
         """The ranking by ``criterion``; ``key`` tells it from others, options included."""
         if key not in self._ranked:
-            scores = criterion.score(self.evidence)
-            _check_scores(key, scores, self.evidence.weights)
-            self._ranked[key] = Ranking(scores, self.evidence.weights)
+            if isinstance(criterion, LayerwiseCriterion):
+                sizes = {name: w.numel() for name, w in self.evidence.weights.items()}
+                scores = self._layer_scores(key, criterion)
+                self._ranked[key] = Deferred(sizes, scores)
+            else:
+                self._ranked[key] = self._ranking(key, criterion.score(self._shown(criterion)))
         return self._ranked[key]
 
+    def _layer_scores(self, key: str, criterion: LayerwiseCriterion) -> Callable[[], Ranking]:
+        def make() -> Ranking:
+            assert self.calibrated is not None
+            return self._ranking(key, self.calibrated.dense_scores(key, criterion))
 
-def choose_masks(
-    ranked: RankedScores,
-    allocation: Allocation,
-    pattern: Pattern,
-    *,
-    ratio: float | None,
-    rate: float | None,
-    rank_by: Callable[[str], RankedScores],
-) -> Masks:
-    """Masks for one ratio, or for one of the paper's rates (exactly one of the two is given).
+        return make
 
-    ``rank_by`` ranks the same weights by another criterion, for allocations that consult one.
+    def _shown(self, criterion: Criterion) -> Evidence:
+        asked = [need for need in criterion.needs if need in GRADIENTS]
+        if not asked:
+            return self.evidence
+        assert self.calibrated is not None
+        found = self.calibrated.gradients
+        return replace(self.evidence, calibration={need: found[need] for need in asked})
+
+    def _ranking(self, key: str, scores: Scores) -> Ranking:
+        _check_scores(key, scores, self.evidence.weights)
+        return Ranking(scores, self.evidence.weights)
+
+
+@dataclass
+class Deferred:
+    """A ranking whose scores cost passes over the calibration set: made if they are asked for.
+
+    An allocation that looks at sizes only never does.
     """
-    if rate is None:
-        assert ratio is not None
-        return pattern.masks(ranked, allocation.counts(ranked, ratio, rank_by))
-    if not isinstance(allocation, RateAllocation):
-        raise UsageError(
-            "A rate is a multiple of a standard deviation, which only allocation=sigma knows.",
-            "Add allocation=sigma, or give a ratio.",
+
+    sizes: dict[str, int]
+    make: Callable[[], Ranking]
+
+    @cached_property
+    def ranking(self) -> Ranking:
+        return self.make()
+
+    @property
+    def total(self) -> int:
+        return sum(self.sizes.values())
+
+    @property
+    def scores(self) -> Scores:
+        return self.ranking.scores
+
+    def lowest(self, count: int) -> Counts:
+        return self.ranking.lowest(count)
+
+    def below(self, thresholds: Mapping[str, float]) -> Counts:
+        return self.ranking.below(thresholds)
+
+    def divided_by(self, divisors: Mapping[str, float]) -> RankedScores:
+        return self.ranking.divided_by(divisors)
+
+    def masks(self, counts: Counts, within: Within = "tensor") -> Masks:
+        return self.ranking.masks(counts, within)
+
+    def best_of(self, keep: int, of: int) -> Masks:
+        return self.ranking.best_of(keep, of)
+
+
+@dataclass(frozen=True)
+class Around:
+    """What an allocation may ask about; see ``contracts.Surroundings``."""
+
+    rank: Callable[[str], RankedScores]
+    blocks: Sequence[str]
+    probe: Callable[[], Mapping[str, float]]
+
+    def rank_by(self, criterion: str) -> RankedScores:
+        return self.rank(criterion)
+
+    def block_of(self, name: str) -> str:
+        inside = (block for block in self.blocks if f"{name}.".startswith(f"{block}."))
+        return next(inside, name)
+
+    def sensitivities(self) -> Mapping[str, float]:
+        return self.probe()
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One way to cut: how much, shared out how, in which shapes.
+
+    Exactly one of ``ratio`` and ``rate`` is given. ``rank_by`` ranks the same weights by another
+    criterion, for allocations that consult one.
+    """
+
+    model: Model
+    lens: Lens
+    allocation: Allocation
+    pattern: Pattern | UnitPattern
+    ratio: float | None
+    rate: float | None
+    rank_by: Callable[[str], RankedScores]
+    calibrated: Calibrated | None = None
+
+    def masks(self, ranked: RankedScores) -> Masks:
+        """Masks of scores that are free of the ratio."""
+        if isinstance(self.pattern, UnitPattern):
+            return self._unit_masks(ranked)
+        return self.pattern.masks(ranked, self._counts(ranked), self.allocation.within)
+
+    def prune(self, criterion: LayerwiseCriterion, ranked: RankedScores) -> Masks:
+        """Masks of a criterion that goes block by block, which prunes the live model on its way.
+
+        ``ranked``: its scores on dense inputs, by which the ratio is shared out between layers, and
+        units are judged.
+        """
+        if isinstance(self.pattern, UnitPattern):
+            return self._unit_masks(ranked)
+        assert self.calibrated is not None
+        counts = self._counts(ranked)
+        return self.calibrated.prune(criterion, counts, self.pattern, self.allocation.within)
+
+    def _counts(self, ranked: RankedScores) -> Counts:
+        if not isinstance(self.pattern, UnitPattern) and self.pattern.ratio is not None:
+            # Every group loses the same: there is nothing to share out.
+            return {n: round(self.pattern.ratio * size) for n, size in ranked.sizes.items()}
+        return self._allocated(ranked, self.rank_by)
+
+    def _allocated(self, ranked: RankedScores, rank_by: Callable[[str], RankedScores]) -> Counts:
+        if self.rate is not None:
+            if not isinstance(self.allocation, RateAllocation):
+                raise UsageError(
+                    "A rate is a multiple of a standard deviation, which only allocation=sigma "
+                    "knows.",
+                    "Add allocation=sigma, or give a ratio.",
+                )
+            return self.allocation.counts_at_rate(ranked, self.rate)
+        assert self.ratio is not None
+        return self.allocation.counts(ranked, self.ratio, self._around(rank_by))
+
+    def _around(self, rank_by: Callable[[str], RankedScores]) -> Around:
+        names = {module: name for name, module in as_module(self.model).named_modules()}
+        return Around(rank_by, [names[block] for block in self.model.blocks()], self._probe)
+
+    def _probe(self) -> Mapping[str, float]:
+        assert self.calibrated is not None
+        return self.calibrated.sensitivities
+
+    # Units
+
+    def _unit_masks(self, ranked: RankedScores) -> Masks:
+        assert isinstance(self.pattern, UnitPattern)
+        kind = self.pattern.unit
+        layers = self._layers(ranked)
+        counts = self._allocated(
+            self._unit_ranking(layers, ranked),
+            lambda name: self._unit_ranking(layers, self.rank_by(name)),
         )
-    return pattern.masks(ranked, allocation.counts_at_rate(ranked, rate))
+        kept = self._unit_ranking(layers, ranked).masks(counts)
+        whole = {n: torch.ones_like(t, dtype=torch.bool) for n, t in self._parameters().items()}
+        for units in layers:
+            stays = kept[units.layer]
+            if kind == "head" and not stays.any():
+                raise PruningError(
+                    f"This would remove every head of {units.layer}.",
+                    "Lower the ratio, or let every layer lose the same: allocation=uniform",
+                )
+            for name, (dimension, index) in units.owned.items():
+                gone = index[~stays].flatten()
+                whole[name].index_fill_(dimension, gone.to(whole[name].device), False)
+        return {name: mask.clone() for name, mask in self.lens(whole).items()}
+
+    def _unit_ranking(self, layers: Sequence[Units], ranked: RankedScores) -> Ranking:
+        """A unit's score is the norm of the scores of all its weights."""
+        whole = {n: torch.zeros_like(p) for n, p in self._parameters().items()}
+        for name, view in self.lens(whole).items():
+            view.copy_(ranked.scores[name])
+        return Ranking({units.layer: _norms(units, whole) for units in layers})
+
+    def _layers(self, ranked: RankedScores) -> list[Units]:
+        """Those whose matrices may all be cut."""
+        assert isinstance(self.pattern, UnitPattern)
+        covered = {name.partition("[")[0] for name in ranked.sizes}
+        found = [
+            units
+            for units in self.model.units(self.pattern.unit)
+            if {name for name in units.owned if name.endswith("weight")} <= covered
+        ]
+        if not found:
+            raise PruningError(
+                f"pattern={self.pattern.unit} finds none among what may be cut.",
+                "Widen it: roles=all",
+            )
+        return found
+
+    def _parameters(self) -> Tensors:
+        return {name: p.detach() for name, p in as_module(self.model).named_parameters()}
+
+
+def _norms(units: Units, scores: Tensors) -> Tensor:
+    total = torch.zeros(len(units), dtype=torch.float64)
+    for name, (dimension, index) in units.owned.items():
+        squares = scores[name].double().square()
+        along = squares.movedim(dimension, 0).flatten(1).sum(1) if squares.dim() > 1 else squares
+        total += along.cpu()[index].sum(1)
+    return total.sqrt()
 
 
 @torch.no_grad()
@@ -72,9 +265,14 @@ def zeros(parameters: Tensors) -> int:
     return sum(p.numel() - int(torch.count_nonzero(p)) for p in parameters.values())
 
 
+def recorded_needs(needs: Sequence[str]) -> tuple[str, ...]:
+    """Of what a criterion needs, the statistics of training: not what a calibration set tells."""
+    return tuple(need for need in needs if need not in (*GRADIENTS, *INPUTS))
+
+
 def check_needs(criterion: str, needs: Sequence[str], recorded: Sequence[str], run: str) -> None:
     """Raise PruningError, with the flag to train with, for a statistic that was not recorded."""
-    missing = [name for name in needs if name not in recorded]
+    missing = [name for name in recorded_needs(needs) if name not in recorded]
     if missing:
         raise PruningError(
             f"criterion={criterion} needs {', '.join(missing)}, which {run} did not record.",

@@ -24,6 +24,7 @@ from swe_cli.evaluation.measure import controls_of
 from swe_cli.files import canonical
 from swe_cli.machine import Machine, resolve
 from swe_cli.pruning.cut import Scoring
+from swe_cli.pruning.shrink import fit
 from swe_cli.records import Kind
 from swe_cli.runs import Run, find_run, identity
 from swe_cli.seeds import global_randomness
@@ -345,9 +346,13 @@ def _dataset_of(run: Run, root: ConfigRoot) -> Dataset:
 
 
 def load_weights(model: Model, weights: Mapping[str, Tensor], source: str) -> None:
-    """Copy ``weights`` into ``model``; RunError where names or shapes do not fit."""
+    """Copy ``weights`` into ``model``, which becomes as small as they are where units were taken
+    out. RunError where names or shapes do not fit.
+    """
+    fit(as_module(model), weights)
     parameters = dict(as_module(model).named_parameters())
-    if parameters.keys() != weights.keys():
+    shapes = {name: parameter.shape for name, parameter in parameters.items()}
+    if shapes != {name: tensor.shape for name, tensor in weights.items()}:
         raise RunError(f"The weights of {source} are not those of its model.")
     for name, parameter in parameters.items():
         parameter.data.copy_(weights[name])

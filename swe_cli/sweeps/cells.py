@@ -10,7 +10,15 @@ from typing import Any
 import torch
 
 from swe_cli.compose import ConfigRoot, default_part, described_options, part
-from swe_cli.contracts import Evidence, Lens, Masks, RankedScores, Tensors
+from swe_cli.contracts import (
+    Evidence,
+    LayerwiseCriterion,
+    Lens,
+    Masks,
+    RankedScores,
+    Tensors,
+    UnitPattern,
+)
 from swe_cli.errors import PruningError
 from swe_cli.evaluation.compare import loss_interval, paired_difference
 from swe_cli.evaluation.loss import Evaluation, perplexity, random_batches_loss
@@ -29,8 +37,10 @@ from swe_cli.files import (
     write_tensors,
 )
 from swe_cli.masks.masks import jaccard_of_cuts, sparsity
-from swe_cli.pruning.cut import Scoring, check_needs, choose_masks, cut, zeros
+from swe_cli.pruning.calibrate import Calibrated
+from swe_cli.pruning.cut import Cut, Scoring, check_needs, cut, recorded_needs, zeros
 from swe_cli.pruning.recover import Recovery
+from swe_cli.pruning.shrink import shrink
 from swe_cli.records import COLUMNS, Kind, Row
 from swe_cli.runs import Run, identity, provenance
 from swe_cli.sweeps.build import Subject, load_subject
@@ -113,6 +123,8 @@ def run_cell(cell: Cell, watch: Watch = Watch()) -> Row:
     row = _row(cell, subject, measured, references)
     started = time.perf_counter()
     if cell.model_to is not None:
+        if "pattern" in cell.config and isinstance(_built("pattern", cell), UnitPattern):
+            model_weights = shrink(subject.model, model_weights)
         write_tensors(cell.model_to, model_weights, {"cell": cell.hash})
     _write(cell, row, measured)
     measured.seconds["write"] = time.perf_counter() - started
@@ -132,6 +144,7 @@ def evaluate_model(
 ) -> Row:
     """Measure a stored pruned model anew; what was cut, and how, is as ``stored`` says."""
     subject = load_subject(training, root, device, threads)
+    dense = sum(p.numel() for p in as_module(subject.model).parameters())
     subject.load(weights)
     protocol: Evaluation = _build("evaluation", evaluation, root)
     measured = _evaluate(subject, protocol)
@@ -140,7 +153,7 @@ def evaluate_model(
     return replace(
         stored,
         **cleared,
-        compression=zeros(weights) / sum(w.numel() for w in weights.values()),
+        compression=1 - (sum(w.numel() for w in weights.values()) - zeros(weights)) / dense,
         loss_nats=loss.mean,
         loss_low=loss.low,
         loss_high=loss.high,
@@ -204,6 +217,9 @@ def _run(cell: Cell, subject: Subject, watch: Watch) -> tuple[Tensors, _Outcome]
 
 
 def _masks(cell: Cell, subject: Subject, weights: Tensors, lens: Lens) -> tuple[Masks, float]:
+    """The masks of a cell, and their overlap with magnitude's. Criteria that update weights have
+    done so in the live model by then.
+    """
     config = cell.config
     criterion = _built("criterion", cell)
     name = config["criterion"]["name"]
@@ -216,32 +232,55 @@ def _masks(cell: Cell, subject: Subject, weights: Tensors, lens: Lens) -> tuple[
         return scoring.rank(canonical(consulted.describe()), consulted.build())
 
     ranked = scoring.rank(canonical(config["criterion"]), criterion)
-    allocation, pattern = _built("allocation", cell), _built("pattern", cell)
-    amount = {"ratio": config.get("ratio"), "rate": config.get("rate")}
-    masks = choose_masks(ranked, allocation, pattern, **amount, rank_by=rank_by)
+    how = Cut(
+        subject.model,
+        lens,
+        _built("allocation", cell),
+        _built("pattern", cell),
+        config.get("ratio"),
+        config.get("rate"),
+        rank_by,
+        scoring.calibrated,
+    )
+    if isinstance(criterion, LayerwiseCriterion):
+        masks = how.prune(criterion, ranked)
+    else:
+        masks = how.masks(ranked)
     if name == "magnitude":
         return masks, 1.0
-    magnitude = choose_masks(rank_by("magnitude"), allocation, pattern, **amount, rank_by=rank_by)
-    return masks, jaccard_of_cuts(masks, magnitude)
+    return masks, jaccard_of_cuts(masks, how.masks(rank_by("magnitude")))
 
 
 def _scoring(subject: Subject, cell: Cell, weights: Tensors, lens: Lens) -> Scoring:
     config = cell.config
-    key = f"{config['base']}/{config['prunable']}/{config.get('roles', 'all')}"
+    told = ("base", "prunable", "roles", "calibration")
+    key = canonical({key: config[key] for key in told if key in config})
     if key not in subject.scorings:
-        subject.scorings[key] = Scoring(
-            Evidence(
-                weights=lens(weights),
-                trajectory={name: lens(of) for name, of in subject.trajectory.items()},
-                seed=subject.identity["seed"],
-            )
+        evidence = Evidence(
+            weights=lens(weights),
+            trajectory={name: lens(of) for name, of in subject.trajectory.items()},
+            seed=subject.identity["seed"],
         )
+        subject.scorings[key] = Scoring(evidence, _calibrated(subject, cell, lens))
     return subject.scorings[key]
+
+
+def _calibrated(subject: Subject, cell: Cell, lens: Lens) -> Calibrated | None:
+    if "calibration" not in cell.config:
+        return None
+    return Calibrated(
+        subject.model,
+        subject.dataset,
+        subject.machine,
+        _built("calibration", cell),
+        lens,
+        subject.identity["seed"],
+    )
 
 
 def _check_tracked(evidence: Evidence, needs: Sequence[str], criterion: str, run: str) -> None:
     """Raise PruningError where a criterion would judge parts that were frozen and not observed."""
-    for statistic in needs:
+    for statistic in recorded_needs(needs):
         if evidence.trajectory[statistic].keys() < evidence.weights.keys():
             raise PruningError(
                 f"criterion={criterion} judges by {statistic}, and {run} recorded none of parts "

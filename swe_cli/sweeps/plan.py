@@ -19,6 +19,7 @@ from swe_cli.compose import (
 from swe_cli.contracts import RateAllocation
 from swe_cli.errors import UsageError
 from swe_cli.machine import resolve
+from swe_cli.pruning.cut import recorded_needs
 from swe_cli.records import AXIS_COLUMNS, Kind, Scalar
 from swe_cli.runs import identity
 from swe_cli.sweeps.build import (
@@ -31,6 +32,7 @@ from swe_cli.sweeps.build import (
 from swe_cli.sweeps.cells import Cell
 
 CUT_GROUPS = ("criterion", "allocation", "pattern", "recovery")
+CALIBRATION = "calibration"
 TRAINING_KEYS = (*TRAINING_GROUPS, "seed", "device", "dtype", "threads")
 
 
@@ -99,10 +101,17 @@ def check_cut(composed: Composed) -> None:
 
     Options that cannot be (``recovery.steps=-1``) are refused here, before any work.
     """
-    for group in (*CUT_GROUPS, "evaluation"):
+    for group in (*CUT_GROUPS, CALIBRATION, "evaluation"):
         composed[group].build()
     ratio, rate = composed.values["ratio"], composed.values["rate"]
-    if (ratio is None) == (rate is None):
+    fixed = composed["pattern"].build().ratio
+    if fixed is not None:
+        if rate is not None or ratio not in (None, fixed):
+            raise UsageError(
+                f"pattern={composed['pattern'].name} cuts {fixed:g} of every row, no other amount.",
+                f"Write ratio={fixed:g}, or choose another pattern.",
+            )
+    elif (ratio is None) == (rate is None):
         raise UsageError(
             "Say how much to cut: a ratio or a rate, not both.", "For example: ratio=0.5"
         )
@@ -125,12 +134,15 @@ def describe_cut(composed: Composed, root: ConfigRoot, model: Part) -> dict[str,
         described["consulted"] = {
             name: default_part("criterion", name, root).describe() for name in consulted
         }
+    if calibrates(composed, root):
+        described[CALIBRATION] = composed[CALIBRATION].describe()
     described["evaluation"] = composed["evaluation"].describe()
     one_role = len(roles_of(model) or ()) == 1
     for key in ("base", "prunable", *(() if one_role else ("roles",)), "ratio", "rate"):
         if composed.values[key] is not None:
             described[key] = composed.values[key]
-    return described
+    fixed = composed["pattern"].build().ratio
+    return described if fixed is None else {**described, "ratio": fixed}
 
 
 def cells_of(
@@ -249,6 +261,16 @@ def _needed_statistics(points: list[Composed], root: ConfigRoot) -> tuple[str, .
 
 def needs_of(composed: Composed, root: ConfigRoot) -> set[str]:
     """Statistics that the criterion, and those its allocation consults, must find recorded."""
+    return set(recorded_needs(tuple(_all_needs(composed, root))))
+
+
+def calibrates(composed: Composed, root: ConfigRoot) -> bool:
+    """Whether a cut looks at a calibration set."""
+    needs = _all_needs(composed, root)
+    return composed["allocation"].build().probes or bool(needs - needs_of(composed, root))
+
+
+def _all_needs(composed: Composed, root: ConfigRoot) -> set[str]:
     needs: set[str] = set(composed["criterion"].build().needs)
     for name in composed["allocation"].build().consults:
         needs |= set(default_part("criterion", name, root).build().needs)

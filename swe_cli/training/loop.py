@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import torch
@@ -50,11 +51,13 @@ def train(
     record: Callable[[dict[str, Any]], None],
     checkpoint: Callable[[], None],
     stop: Callable[[], bool],
+    before_step: Callable[[int], None] = lambda step: None,
 ) -> bool:
     """Train from ``progress.step`` to the end, in place; False if ``stop`` asked to end early.
 
     ``best`` receives the weights of the lowest validation loss. ``record`` takes one line of
-    metrics; ``checkpoint`` saves everything. Losses are nats per token.
+    metrics; ``checkpoint`` saves everything; ``before_step`` sees the gradients of a step that is
+    about to be taken. Losses are nats per token.
 
     Raises TrainingError, naming the step, for a loss or a gradient that is not finite; the weights
     are then as the step found them.
@@ -77,7 +80,14 @@ def train(
         ]
         try:
             with global_randomness(seed, "dropout", step, machine.device):
-                loss = optimizer_step(forward, optimizer, batches, recipe.gradient_clip, machine)
+                loss = optimizer_step(
+                    forward,
+                    optimizer,
+                    batches,
+                    recipe.gradient_clip,
+                    machine,
+                    partial(before_step, step),
+                )
         except FloatingPointError as error:
             raise _stopped(str(error), step) from None
         progress.step = step
@@ -110,8 +120,11 @@ def optimizer_step(
     batches: Sequence[Batch],
     gradient_clip: float,
     machine: Machine,
+    before_step: Callable[[], None] = lambda: None,
 ) -> float:
     """One update from the mean gradient of ``batches``; returns the mean loss in nats per token.
+
+    ``before_step`` is called with the whole gradient in place, before it is clipped.
 
     Raises FloatingPointError for a loss or a gradient that is not finite; the weights are then as
     they were.
@@ -124,23 +137,19 @@ def optimizer_step(
         loss = losses.sum() / (moved["targets"] != IGNORED).sum() / len(batches)
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.item()
-    norm = _clip(optimizer, gradient_clip)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     if math.isfinite(total) and math.isfinite(norm):
+        before_step()
+        if gradient_clip > 0:
+            nn.utils.clip_grads_with_norm_(parameters, gradient_clip, norm)
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     if not math.isfinite(total):
         raise FloatingPointError(f"loss is {total}")
     if not math.isfinite(norm):
-        raise FloatingPointError(f"norm of the gradient is {norm}")
+        raise FloatingPointError(f"norm of the gradient is {float(norm)}")
     return total
-
-
-def _clip(optimizer: torch.optim.Optimizer, largest: float) -> float:
-    """The norm of the whole gradient, which is scaled down to ``largest`` unless that is 0."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    if largest > 0:
-        return float(nn.utils.clip_grad_norm_(parameters, largest))
-    return float(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
 
 
 def validation_loss(model: Model, dataset: Dataset, size: int, machine: Machine) -> float:

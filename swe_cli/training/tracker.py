@@ -1,14 +1,14 @@
 """The trajectory, recorded while a model trains: statistics of every weight, a small sample."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from swe_cli.contracts import Statistic, Tensors
+from swe_cli.contracts import GradientStatistic, Statistic, Tensors
 from swe_cli.errors import UsageError
 from swe_cli.seeds import derive
 
@@ -87,12 +87,27 @@ class Tracker:
         self._sample_values: list[Tensor] = []
 
     @torch.no_grad()
+    def before_step(self, step: int, gradients: Callable[[], Tensors]) -> None:
+        """Show the gradients of a step that will be observed to the statistics that look at them.
+
+        ``gradients`` gathers them by parameter name; it is called only where somebody looks.
+        """
+        watching = [s for s in self.statistics.values() if isinstance(s, GradientStatistic)]
+        if watching and self._observes(step):
+            found = gradients()
+            for statistic in watching:
+                statistic.before_step(self.weights, found)
+
+    @torch.no_grad()
     def after_step(self, step: int, metrics: dict[str, float]) -> None:
-        if step > self.tracking.start and (step - self.tracking.start) % self.every == 0:
+        if self._observes(step):
             self._observe()
         if self.tracking.sample and (step == 1 or step % self._sample_every == 0):
             self._sample_steps.append(step)
             self._sample_values.append(gather(self._followed, self._sample_index))
+
+    def _observes(self, step: int) -> bool:
+        return step > self.tracking.start and (step - self.tracking.start) % self.every == 0
 
     def _observe(self) -> None:
         self.count += 1

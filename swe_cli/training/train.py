@@ -72,6 +72,10 @@ def train_run(
         ),
         seed=training.seed,
     )
+
+    def gradients() -> Tensors:
+        return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+
     optimizer = training.recipe.build_optimizer(model.parameters())
     best: Tensors = {}
     run.begin(training.config)
@@ -92,6 +96,7 @@ def train_run(
         record=metrics.record,
         checkpoint=lambda: checkpoint.save(run, model, optimizer, tracker, progress, best),
         stop=stop,
+        before_step=lambda step: tracker.before_step(step, gradients),
     )
     if not finished:
         raise Interrupted(f"Stopped at step {progress.step}; a checkpoint is safe.", resume)

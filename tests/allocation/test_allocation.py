@@ -5,16 +5,37 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from swe_cli.allocation.ecoflap import ECoFLaP, kept_of_blocks
 from swe_cli.allocation.global_ import Global
 from swe_cli.allocation.like import Like
+from swe_cli.allocation.owl import OWL
+from swe_cli.allocation.row import Row
+from swe_cli.allocation.shares import counts_of_shares
 from swe_cli.allocation.sigma import Sigma
 from swe_cli.allocation.uniform import Uniform, webster
 from swe_cli.errors import PruningError
 from swe_cli.masks.rank import Ranking
 
 
-def refuse(name):
-    raise AssertionError(f"asked for {name}")
+class Asked:
+    """Surroundings that answer by a table and refuse the rest. A block is a name's first letter."""
+
+    def __init__(self, sensitivities=None, **ranked):
+        self.felt, self.ranked = sensitivities, ranked
+
+    def rank_by(self, name):
+        assert name in self.ranked, f"asked for {name}"
+        return self.ranked[name]
+
+    def block_of(self, name):
+        return name[0]
+
+    def sensitivities(self):
+        assert self.felt is not None
+        return self.felt
+
+
+refuse = Asked()
 
 
 def scores(*shapes, seed=0):
@@ -89,7 +110,7 @@ def test_sigma_never_cuts_a_tensor_without_spread():
 def test_like_takes_anothers_counts():
     own, other = Ranking(scores((8,), (8,), seed=5)), Ranking(scores((8,), (8,), seed=6))
     like = Like(criterion="swe")
-    counts = like.counts(own, 0.5, {"swe": other}.__getitem__)
+    counts = like.counts(own, 0.5, Asked(swe=other))
     assert counts == other.lowest(8)
     assert like.consults == ("swe",)
 
@@ -102,3 +123,89 @@ def test_masks_nest_as_the_ratio_grows(allocation):
         masks = ranked.masks(allocation.counts(ranked, percent / 100, refuse))
         assert all(not (mask & ~before[name]).any() for name, mask in masks.items())
         before = masks
+
+
+def test_row_counts_as_uniform_does_and_looks_inside_rows():
+    ranked = Ranking(scores((4, 10), (3, 7)))
+    assert Row().counts(ranked, 0.5, refuse) == Uniform().counts(ranked, 0.5, refuse)
+    assert (Row().within, Uniform().within) == ("row", "tensor")
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 40), st.floats(-0.5, 1.5)), min_size=1, max_size=6),
+    st.data(),
+)
+def test_counts_of_shares_are_exact_whatever_the_shares(tensors, data):
+    sizes = {str(i): size for i, (size, _) in enumerate(tensors)}
+    shares = {str(i): share for i, (_, share) in enumerate(tensors)}
+    total = data.draw(st.integers(0, sum(sizes.values())))
+    counts = counts_of_shares(sizes, shares, total)
+    assert sum(counts.values()) == total
+    assert all(0 <= counts[name] <= sizes[name] for name in sizes)
+
+
+def test_counts_of_shares_by_hand():
+    assert counts_of_shares({"a": 10, "b": 10}, {"a": 0.3, "b": 0.7}, 10) == {"a": 3, "b": 7}
+    # b wants 12 of its 10: what is too much goes to a, which has room.
+    assert counts_of_shares({"a": 10, "b": 10}, {"a": 0.2, "b": 1.2}, 14) == {"a": 4, "b": 10}
+
+
+def owl(**options):
+    return OWL(**{"outlier": 5.0, "strength": 0.08, "within": "row", **options})
+
+
+def test_owl_by_hand():
+    # Block a: one score of ten is 100, the mean 10.9: above 5 means lies 1 of 10. Block b: none.
+    one = torch.ones(10)
+    one[3] = 100.0
+    wanda = Ranking({"a": one, "b": torch.ones(30)})
+    mine = Ranking(scores((10,), (30,)) | {})
+    ranked = Ranking({"a": mine.scores["w0"], "b": mine.scores["w1"]})
+    # d = 2·0.08·(1, 0) = (0.16, 0), its mean weighted by size 0.04: S = 0.5 − (0.12, −0.04).
+    assert owl().counts(ranked, 0.5, Asked(wanda=wanda)) == {"a": 4, "b": 16}
+    wider = owl(strength=0.5)  # d = (1, 0), mean 0.25: S = 0.5 − (0.75, −0.25), clamped at 0
+    assert wider.counts(ranked, 0.5, Asked(wanda=wanda)) == {"a": 0, "b": 20}
+
+
+def test_owl_is_uniform_where_no_block_has_more_outliers():
+    wanda = Ranking({"a": torch.ones(10), "b": torch.ones(30)})
+    ranked = Ranking({"a": torch.rand(10), "b": torch.rand(30)})
+    assert owl().counts(ranked, 0.5, Asked(wanda=wanda)) == {"a": 5, "b": 15}
+
+
+def test_a_block_of_owl_is_all_of_its_tensors():
+    wanda = Ranking({"a1": torch.full((10,), 50.0), "a2": torch.ones(90), "b": torch.ones(100)})
+    ranked = Ranking({"a1": torch.rand(10), "a2": torch.rand(90), "b": torch.rand(100)})
+    counts = owl().counts(ranked, 0.5, Asked(wanda=wanda))
+    assert counts == {"a1": 4, "a2": 38, "b": 58}  # 0.42, 0.42 and 0.58
+
+
+def test_ecoflap_by_hand():
+    sizes = {"a": 100, "b": 100}
+    # p = 0.5, at most 0.6 sparse: floors 40 and 40, 20 left, given out 3 : 1.
+    assert kept_of_blocks(sizes, {"a": 3.0, "b": 1.0}, 100, 0.6) == {"a": 55, "b": 45}
+    # a cannot hold more than it has; the rest goes to b.
+    assert kept_of_blocks(sizes, {"a": 99.0, "b": 1.0}, 190, 0.15) == {"a": 100, "b": 90}
+    # Nothing is felt: evenly. Rounded up twice, one too many: taken from the largest.
+    assert kept_of_blocks({"a": 100, "b": 101}, {"a": 0.0, "b": 0.0}, 101, 0.6) == {
+        "a": 50,
+        "b": 51,
+    }
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 50), st.floats(0, 10)), min_size=1, max_size=6),
+    st.floats(0, 1),
+)
+def test_ecoflap_keeps_exactly_what_it_should(blocks, ratio):
+    ranked = Ranking({f"{chr(97 + i)}": torch.rand(size) for i, (size, _) in enumerate(blocks)})
+    felt = {chr(97 + i): value for i, (_, value) in enumerate(blocks)}
+    allocation = ECoFLaP(slack=0.1, within="row")
+    counts = allocation.counts(ranked, ratio, Asked(sensitivities=felt))
+    assert sum(counts.values()) == round(ratio * ranked.total)
+
+
+def test_what_the_loss_feels_more_keeps_more():
+    ranked = Ranking({"a": torch.rand(100), "b": torch.rand(100)})
+    counts = ECoFLaP(slack=0.1, within="row").counts(ranked, 0.5, Asked({"a": 3.0, "b": 1.0}))
+    assert counts == {"a": 45, "b": 55}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from swe_cli.compose import ConfigRoot, Part, default_part, part, shipped_conf
-from swe_cli.contracts import DataShape
+from swe_cli.contracts import GRADIENTS, DataShape, GradientStatistic, LayerInputs
 
 ROOT = ConfigRoot()
 VOCABULARY = 11
@@ -51,6 +51,20 @@ def life():
     for name in names("statistic"):
         statistic = built("statistic", name, observations[0])
         for index, observed in enumerate(observations, 1):
+            if isinstance(statistic, GradientStatistic):
+                statistic.before_step(observed, {n: w.cos() for n, w in observed.items()})
             statistic.update(observed, index, index / (index * (index + 1) / 2))
         trajectory[name] = {n: t.clone() for n, t in statistic.state().items()}
-    return SimpleNamespace(observations=observations, weights=weights, trajectory=trajectory)
+    calibration = {
+        of: {n: torch.randn(w.shape, generator=generator).abs() for n, w in weights.items()}
+        for of in GRADIENTS
+    }
+    return SimpleNamespace(
+        observations=observations, weights=weights, trajectory=trajectory, calibration=calibration
+    )
+
+
+def fed(columns, seed=5, tokens=40):
+    """What a layer of so many inputs was fed."""
+    x = torch.randn(tokens, columns, generator=torch.Generator().manual_seed(seed))
+    return LayerInputs(x.square().sum(0), x.T @ x)

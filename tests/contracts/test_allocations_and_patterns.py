@@ -5,52 +5,78 @@ from itertools import pairwise
 import pytest
 import torch
 
-from swe_cli.contracts import Evidence, RateAllocation
+from swe_cli.contracts import Evidence, LayerwiseCriterion, RateAllocation, UnitPattern
 from swe_cli.masks.rank import Ranking
 
-from .conftest import built, names
+from .conftest import built, fed, names
 
 RATIOS = [0.0, 0.1, 0.25, 1 / 3, 0.5, 0.77, 0.9]
+NOT_NESTING = {"owl", "ecoflap"}  # exact, but they promise no more
 ALLOCATIONS = pytest.mark.parametrize("allocation", names("allocation"))
 
 
-@pytest.fixture
-def rank_by(life):
-    def rank(criterion):
-        scores = built("criterion", criterion).score(Evidence(life.weights, life.trajectory, 3))
-        return Ranking(scores, life.weights)
+class Everything:
+    """Surroundings that answer any question; a tensor is its own block."""
 
-    return rank
+    def __init__(self, life):
+        self.life, self.asked, self.probed = life, set(), False
+
+    def rank_by(self, name):
+        self.asked.add(name)
+        criterion, weights = built("criterion", name), self.life.weights
+        if isinstance(criterion, LayerwiseCriterion):
+            scores = {n: w.abs() * fed(w.shape[-1]).norm for n, w in weights.items()}
+        else:
+            scores = criterion.score(Evidence(weights, self.life.trajectory, 3))
+        return Ranking(scores, weights)
+
+    def block_of(self, name):
+        return name
+
+    def sensitivities(self):
+        self.probed = True
+        return {name: float(1 + index) for index, name in enumerate(self.life.weights)}
+
+
+@pytest.fixture
+def around(life):
+    return Everything(life)
+
+
+@pytest.fixture
+def rank_by(around):
+    return around.rank_by
 
 
 @ALLOCATIONS
 @pytest.mark.parametrize("ratio", RATIOS)
-def test_counts_sum_to_exactly_the_ratio(allocation, ratio, rank_by):
+def test_counts_sum_to_exactly_the_ratio(allocation, ratio, rank_by, around):
     ranked = rank_by("magnitude")
-    counts = built("allocation", allocation).counts(ranked, ratio, rank_by)
+    counts = built("allocation", allocation).counts(ranked, ratio, around)
     assert list(counts) == list(ranked.sizes)
     assert all(0 <= counts[n] <= ranked.sizes[n] for n in counts)
     assert sum(counts.values()) == round(ratio * ranked.total)
 
 
-@ALLOCATIONS
-def test_a_larger_ratio_takes_no_less_from_any_tensor(allocation, rank_by):
+@pytest.mark.parametrize("allocation", [a for a in names("allocation") if a not in NOT_NESTING])
+def test_a_larger_ratio_takes_no_less_from_any_tensor(allocation, rank_by, around):
     ranked, chosen = rank_by("swe"), built("allocation", allocation)
-    cuts = [chosen.counts(ranked, k / ranked.total, rank_by) for k in range(ranked.total)]
+    cuts = [chosen.counts(ranked, k / ranked.total, around) for k in range(ranked.total)]
     for fewer, more in pairwise(cuts):
         assert all(fewer[n] <= more[n] for n in fewer)
 
 
 @ALLOCATIONS
-def test_it_consults_only_criteria_that_exist(allocation, rank_by):
+def test_it_asks_just_what_it_says_it_does(allocation, rank_by, around):
     chosen = built("allocation", allocation)
     assert set(chosen.consults) <= set(names("criterion"))
 
-    def only_named(criterion):
-        assert criterion in chosen.consults
-        return rank_by(criterion)
-
-    chosen.counts(rank_by("magnitude"), 0.5, only_named)
+    ranked = rank_by("magnitude")
+    around.asked.clear()
+    chosen.counts(ranked, 0.5, around)
+    assert around.asked == set(chosen.consults)
+    assert around.probed == chosen.probes
+    assert chosen.within in ("tensor", "row")
 
 
 @ALLOCATIONS
@@ -66,17 +92,38 @@ def test_a_larger_rate_takes_no_less(allocation, rank_by):
     assert cut[-1] == ranked.total
 
 
-@pytest.mark.parametrize("pattern", names("pattern"))
+UNITS = [name for name in names("pattern") if isinstance(built("pattern", name), UnitPattern)]
+FREE = [name for name in names("pattern") if name not in UNITS and not built("pattern", name).ratio]
+FIXED = [name for name in names("pattern") if name not in (*UNITS, *FREE)]
+
+
+@pytest.mark.parametrize("pattern", FREE)
+@pytest.mark.parametrize("within", ["tensor", "row"])
 @ALLOCATIONS
-def test_masks_cut_exactly_what_was_allocated_and_the_lowest_of_it(pattern, allocation, rank_by):
+def test_masks_cut_exactly_what_was_allocated(pattern, within, allocation, rank_by, around):
     ranked = rank_by("magnitude")
     for ratio in RATIOS:
-        counts = built("allocation", allocation).counts(ranked, ratio, rank_by)
-        masks = built("pattern", pattern).masks(ranked, counts)
+        counts = built("allocation", allocation).counts(ranked, ratio, around)
+        masks = built("pattern", pattern).masks(ranked, counts, within)
         assert list(masks) == list(ranked.scores)
         for name, mask in masks.items():
             score = ranked.scores[name]
             assert (mask.dtype, mask.shape) == (torch.bool, score.shape)
             assert int((~mask).sum()) == counts[name]
-            if mask.any() and not mask.all() and pattern == "unstructured":
-                assert score[~mask].max() <= score[mask].min()
+            flat = within == "tensor" or mask.dim() == 1
+            rows = (mask[None], score[None]) if flat else (mask, score)
+            for kept, of in zip(*rows, strict=True):
+                if kept.any() and not kept.all() and pattern == "unstructured":
+                    assert of[~kept].max() <= of[kept].min()
+
+
+@pytest.mark.parametrize("pattern", FIXED)
+def test_a_fixed_pattern_cuts_its_own_ratio_of_every_group(pattern):
+    chosen = built("pattern", pattern)
+    scores = {"w": torch.rand(5, 24, generator=torch.Generator().manual_seed(1))}
+    mask = chosen.masks(Ranking(scores), {"w": 0}, "tensor")["w"]
+    groups = mask.view(5, -1, chosen.group)
+    assert ((~groups).float().mean(2) == chosen.ratio).all()
+    values = scores["w"].view_as(groups)
+    lowest_kept = values.masked_fill(~groups, 2).amin(2)
+    assert (lowest_kept >= values.masked_fill(groups, -1).amax(2)).all()

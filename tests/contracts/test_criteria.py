@@ -3,21 +3,36 @@
 import pytest
 import torch
 
-from swe_cli.contracts import Evidence
+from swe_cli.contracts import GRADIENTS, INPUTS, Criterion, Evidence, LayerwiseCriterion
 
-from .conftest import built, names
+from .conftest import built, fed, names
 
-pytestmark = pytest.mark.parametrize("name", names("criterion"))
+ALL = names("criterion")
+LAYERWISE = [name for name in ALL if isinstance(built("criterion", name), LayerwiseCriterion)]
+SCORING = [name for name in ALL if isinstance(built("criterion", name), Criterion)]
+scoring = pytest.mark.parametrize("name", SCORING)
+layerwise = pytest.mark.parametrize("name", LAYERWISE)
 
 
 def evidence(life, seed=3):
-    return Evidence(life.weights, life.trajectory, seed)
+    return Evidence(life.weights, life.trajectory, seed, life.calibration)
 
 
-def test_it_needs_only_what_can_be_recorded(name):
-    assert set(built("criterion", name).needs) <= set(names("statistic"))
+def test_every_criterion_is_one_or_the_other():
+    assert sorted([*LAYERWISE, *SCORING]) == ALL
 
 
+@scoring
+def test_it_needs_only_what_can_be_recorded_or_calibrated(name):
+    assert set(built("criterion", name).needs) <= {*names("statistic"), *GRADIENTS}
+
+
+@layerwise
+def test_a_layerwise_one_needs_inputs(name):
+    assert set(built("criterion", name).needs) <= set(INPUTS)
+
+
+@scoring
 def test_scores_are_finite_one_for_each_weight_and_the_same_twice(name, life):
     scores = built("criterion", name).score(evidence(life))
     again = built("criterion", name).score(evidence(life))
@@ -30,16 +45,19 @@ def test_scores_are_finite_one_for_each_weight_and_the_same_twice(name, life):
     assert any(len(score.unique()) > 1 for score in scores.values())
 
 
+@scoring
 def test_it_reads_no_statistic_that_it_does_not_name(name, life):
     criterion = built("criterion", name)
-    only = {need: life.trajectory[need] for need in criterion.needs}
-    alone = criterion.score(Evidence(life.weights, only, 3))
-    among_all = criterion.score(Evidence(life.weights, life.trajectory, 3))
+    lived = {need: life.trajectory[need] for need in criterion.needs if need not in GRADIENTS}
+    told = {need: life.calibration[need] for need in criterion.needs if need in GRADIENTS}
+    alone = criterion.score(Evidence(life.weights, lived, 3, told))
+    among_all = criterion.score(evidence(life))
     assert all(torch.equal(alone[tensor], score) for tensor, score in among_all.items())
 
 
+@scoring
 def test_it_changes_nothing_it_looks_at(name, life):
-    looked_at = [life.weights, *life.trajectory.values()]
+    looked_at = [life.weights, *life.trajectory.values(), *life.calibration.values()]
     before = [{n: t.clone() for n, t in tensors.items()} for tensors in looked_at]
     scores = built("criterion", name).score(evidence(life))
     for score in scores.values():
@@ -48,7 +66,42 @@ def test_it_changes_nothing_it_looks_at(name, life):
         assert all(torch.equal(tensors[n], kept[n]) for n in kept)
 
 
+@scoring
 def test_it_does_not_touch_global_randomness(name, life):
     before = torch.get_rng_state()
     built("criterion", name).score(evidence(life))
     assert torch.equal(before, torch.get_rng_state())
+
+
+class Lowest:
+    """Cut the lower half of the scores of every row, as a choice of so many columns at a time."""
+
+    def __init__(self, group=None):
+        self.group, self.asked = group, []
+
+    def __call__(self, scores, first):
+        self.asked.append((first, first + scores.shape[1]))
+        order = scores.argsort(dim=1).argsort(dim=1)
+        return order >= scores.shape[1] // 2
+
+
+@layerwise
+@pytest.mark.parametrize("group", [None, 4])
+def test_a_layer_is_pruned_as_it_is_told(name, group):
+    criterion, inputs = built("criterion", name), fed(16)
+    weight = torch.randn(6, 16, generator=torch.Generator().manual_seed(2))
+    before, choose = weight.clone(), Lowest(group)
+    scores = criterion.score_layer(weight, inputs)
+    assert scores.shape == weight.shape
+    assert scores.isfinite().all()
+    assert torch.equal(weight, before)
+    kept = criterion.prune_layer(weight, inputs, choose)
+    assert kept.dtype is torch.bool
+    assert (kept.sum(1) == 8).all()
+    assert (weight[~kept] == 0).all()
+    assert (weight[kept] != 0).all()
+    # Every column once, left to right, in whole groups.
+    assert [first for first, _ in choose.asked] == [0, *(last for _, last in choose.asked[:-1])]
+    assert choose.asked[-1][1] == 16
+    if group:
+        assert all((last - first) % group == 0 for first, last in choose.asked)

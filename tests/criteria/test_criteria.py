@@ -25,6 +25,42 @@ def test_the_score_is_the_absolute_value_of_its_own_source(name, source):
     assert torch.equal(WEIGHTS["a"], torch.tensor([[1.0, -2.0], [0.0, 3.0]]))  # not in place
 
 
+def lived(**statistics: list[float]) -> Evidence:
+    """One tensor of two weights, 3 and −1, with what its statistics are."""
+    return Evidence(
+        {"w": torch.tensor([3.0, -1.0])},
+        {name: {"w": torch.tensor(values)} for name, values in statistics.items()},
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "evidence", "expected"),
+    [
+        # The sample deviation of 2 and −2 is √8; signed, so that 2 and 2 would have none.
+        ("swe_sqrt", lived(sqrt_average=[2.0, -2.0]), [3 / 8**0.5, 1 / 8**0.5]),
+        ("swe_sqrt", lived(sqrt_average=[2.0, 2.0]), [float("inf")] * 2),
+        ("mean_magnitude", lived(mean_magnitude=[0.5, 4.0]), [0.5, 4.0]),
+        # √V is 2 and 6, their mean 4, a thousandth of it 0.004.
+        (
+            "stability",
+            lived(weighted_average=[-1.0, 3.0], weighted_variance=[4.0, 36.0]),
+            [1 / 2.004, 3 / 6.004],
+        ),
+        ("net_movement", lived(initial_weights=[2.5, 1.0]), [0.5, 2.0]),
+        ("path_length", lived(path_length=[7.0, 0.1]), [7.0, 0.1]),
+        ("movement", lived(movement=[-2.0, 0.5]), [-2.0, 0.5]),  # signed: towards zero goes first
+    ],
+)
+def test_the_trajectory_family_by_hand(name, evidence, expected):
+    found = scores(name, evidence)["w"]
+    torch.testing.assert_close(found, torch.tensor(expected))
+
+
+def test_what_never_moved_is_not_infinitely_stable():
+    evidence = lived(weighted_average=[1.0, -2.0], weighted_variance=[0.0, 0.0])
+    assert scores("stability", evidence)["w"].isfinite().all()
+
+
 @pytest.mark.parametrize(
     ("name", "needs"),
     [("swe", ("weighted_average",)), ("swe_mean", ("mean",)), ("magnitude", ()), ("random", ())],

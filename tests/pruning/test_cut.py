@@ -16,23 +16,31 @@ from swe_cli.errors import PruningError, UsageError
 from swe_cli.evaluation.loss import window_losses
 from swe_cli.masks.masks import cut_count, sparsity
 from swe_cli.patterns.unstructured import Unstructured
-from swe_cli.pruning.cut import Scoring, check_needs, choose_masks, cut, zeros
+from swe_cli.pruning.cut import Cut, Scoring, check_needs, cut, zeros
 from swe_cli.statistics.weighted_average import WeightedAverage
 
 VOCABULARY = 11
 
 
+class Bare(torch.nn.Module):
+    """A model without blocks: all that a cut of plain tensors asks for."""
+
+    def blocks(self):
+        return []
+
+
 def masks_of(evidence, criterion, allocation=None, *, ratio=None, rate=None):
     scoring = Scoring(evidence)
-    ranked = scoring.rank("asked", criterion)
-    return choose_masks(
-        ranked,
+    how = Cut(
+        Bare(),
+        dict,
         allocation or Global(),
         Unstructured(),
-        ratio=ratio,
-        rate=rate,
-        rank_by=lambda name: scoring.rank(name, {"magnitude": Magnitude, "swe": SWE}[name]()),
+        ratio,
+        rate,
+        lambda name: scoring.rank(name, {"magnitude": Magnitude, "swe": SWE}[name]()),
     )
+    return how.masks(scoring.rank("asked", criterion))
 
 
 def averaged(path):

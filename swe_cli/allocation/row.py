@@ -1,0 +1,17 @@
+"""Every output row loses the same fraction."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from swe_cli.allocation.uniform import Uniform
+from swe_cli.contracts import Within
+
+
+@dataclass(frozen=True)
+class Row(Uniform):
+    """As ``uniform``, and inside a tensor every row loses the same (Wanda, Sun et al. 2023).
+
+    Where it does not come out even, the first rows lose one weight more.
+    """
+
+    within: ClassVar[Within] = "row"

@@ -1,0 +1,21 @@
+"""The diagonal Fisher information: second order, without a Hessian."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from swe_cli.contracts import Evidence, Scores
+
+
+@dataclass(frozen=True)
+class Fisher:
+    """``W² · E[g²]``, g the gradient of one calibration sample (Theis et al. 2018).
+
+    Of one sample it would be SNIP squared; a calibration set of one is refused.
+    """
+
+    needs: ClassVar[Sequence[str]] = ("mean_square_gradient",)
+
+    def score(self, evidence: Evidence) -> Scores:
+        squares = evidence.calibration["mean_square_gradient"]
+        return {n: weight.square() * squares[n] for n, weight in evidence.weights.items()}

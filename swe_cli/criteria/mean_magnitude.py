@@ -1,0 +1,18 @@
+"""The mean of the magnitudes over training."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from swe_cli.contracts import Evidence, Scores
+
+
+@dataclass(frozen=True)
+class MeanMagnitude:
+    """``mean_t |W_t|``: unlike by ``|mean_t W_t|``, one that swings around zero is not small."""
+
+    needs: ClassVar[Sequence[str]] = ("mean_magnitude",)
+
+    def score(self, evidence: Evidence) -> Scores:
+        means = evidence.trajectory["mean_magnitude"]
+        return {name: mean.clone() for name, mean in means.items()}

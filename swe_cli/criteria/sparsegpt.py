@@ -1,0 +1,119 @@
+"""SparseGPT: cut a weight and let the others of its row make up for it."""
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from swe_cli.contracts import Choose, LayerInputs
+from swe_cli.errors import PruningError, SweWarning, UsageError
+
+MOST_DAMPING = 1e3  # times the mean diagonal: beyond it the Hessian says nothing
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparseGPT:
+    """``W_ij² / U_jj²``, (H + λI)⁻¹ = UᵀU with U upper triangular, H = XᵀX (Frantar 2023).
+
+    Columns are taken left to right in blocks of ``block``; a block's mask is chosen before its
+    columns are updated, or, N:M, group by group on weights that are already updated. For a weight
+    cut at column j the columns to its right make up: ``W[:, j:] −= (w / U_jj) · U[j, j:]``.
+    λ = ``damping`` · mean diag H. An input that is always zero is cut first, within the budget.
+    """
+
+    needs: ClassVar[Sequence[str]] = ("input_gram",)
+
+    damping: float
+    block: int
+
+    def __post_init__(self) -> None:
+        if self.block < 1 or not self.damping >= 0:
+            raise UsageError("criterion.block must be at least 1, criterion.damping not negative.")
+
+    def score_layer(self, weight: Tensor, inputs: LayerInputs) -> Tensor:
+        factor, dead = self._factor(inputs)
+        return _scores(weight, factor.diagonal(), dead)
+
+    def prune_layer(self, weight: Tensor, inputs: LayerInputs, choose: Choose) -> Tensor:
+        factor, dead = self._factor(inputs)
+        columns, group = weight.shape[1], choose.group
+        block = self.block if group is None else max(group, self.block - self.block % group)
+        kept = torch.ones_like(weight, dtype=torch.bool)
+        for first in range(0, columns, block):
+            last = min(first + block, columns)
+            now, u = weight[:, first:last].clone(), factor[first:last, first:last]
+            errors = torch.zeros_like(now)
+            if group is None:
+                scores = _scores(now, u.diagonal(), dead[first:last])
+                kept[:, first:last] = choose(scores, first)
+            for j in range(last - first):
+                at = first + j
+                if group is not None and at % group == 0:
+                    of = slice(j, j + group)
+                    scores = _scores(now[:, of], u.diagonal()[of], dead[at : at + group])
+                    kept[:, at : at + group] = choose(scores, at)
+                column = torch.where(kept[:, at], now[:, j], 0.0)
+                errors[:, j] = (now[:, j] - column) / u[j, j]
+                now[:, j + 1 :].addr_(errors[:, j], u[j, j + 1 :], alpha=-1.0)
+                now[:, j] = column
+            weight[:, first:last] = now
+            weight[:, last:].addmm_(errors, factor[first:last, last:], alpha=-1.0)
+        return kept
+
+    def _factor(self, inputs: LayerInputs) -> tuple[Tensor, Tensor]:
+        """U (in, in), and which inputs are dead, bool (in,).
+
+        Damped more, and that is said, where the factor is not found; PruningError where the inputs
+        are not finite.
+        """
+        assert inputs.gram is not None
+        hessian = inputs.gram.clone()
+        if not hessian.isfinite().all():
+            raise PruningError(
+                "criterion=sparsegpt: the inputs of a layer are not finite.",
+                "Prune a model whose loss is: base=best, or train anew.",
+            )
+        diagonal = hessian.diagonal()
+        dead = diagonal == 0
+        diagonal[dead] = 1.0
+        mean, damping = float(diagonal.mean()), self.damping
+        while True:
+            damped = hessian.clone()
+            damped.diagonal().add_(damping * mean)
+            factor = _upper_factor_of_inverse(damped)
+            if factor is not None:
+                break
+            damping = max(10 * damping, 1e-4)
+            if damping > MOST_DAMPING:
+                raise PruningError(
+                    "criterion=sparsegpt: the Hessian of a layer cannot be inverted.",
+                    "Give it more to see: calibration.samples=256",
+                )
+        if damping != self.damping:
+            warnings.warn(
+                f"A Hessian is singular at criterion.damping={self.damping:g}; "
+                f"{damping:g} is used for that layer.",
+                SweWarning,
+                stacklevel=2,
+            )
+        return factor, dead
+
+
+def _upper_factor_of_inverse(matrix: Tensor) -> Tensor | None:
+    """U with matrix⁻¹ = UᵀU; None where rounding does not allow it."""
+    lower, failed = torch.linalg.cholesky_ex(matrix)
+    if failed:
+        return None
+    factor, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
+    if failed or not math.isfinite(float(factor.sum())):
+        return None
+    found: Tensor = factor
+    return found
+
+
+def _scores(weight: Tensor, diagonal: Tensor, dead: Tensor) -> Tensor:
+    return (weight / diagonal).square().masked_fill(dead, 0.0)

@@ -1,0 +1,21 @@
+"""First-order Taylor expansion of the loss, sample by sample."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from swe_cli.contracts import Evidence, Scores
+
+
+@dataclass(frozen=True)
+class Taylor:
+    """``E[|W · g|]`` over calibration samples, g the gradient of one (Molchanov et al. 2017).
+
+    Unlike in SNIP the absolute value is taken before averaging: samples do not cancel out.
+    """
+
+    needs: ClassVar[Sequence[str]] = ("mean_saliency",)
+
+    def score(self, evidence: Evidence) -> Scores:
+        saliencies = evidence.calibration["mean_saliency"]
+        return {name: saliencies[name].clone() for name in evidence.weights}

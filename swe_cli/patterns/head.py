@@ -1,0 +1,18 @@
+"""Attention heads, whole."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class Head:
+    """A head goes with its queries, keys, values and its columns of the projection.
+
+    Its score is the norm of the scores of all its weights. The ratio is of heads, all layers
+    together or as the allocation says; the sparsity that comes out is of all prunable weights.
+    ``swe prune`` then stores the smaller model.
+    """
+
+    unit: ClassVar[str] = "head"
+    ratio: ClassVar[float | None] = None
+    group: ClassVar[int | None] = None

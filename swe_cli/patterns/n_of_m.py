@@ -1,0 +1,35 @@
+"""N:M: of every M consecutive inputs of a row, N stay."""
+
+from dataclasses import dataclass
+
+from swe_cli.contracts import Counts, Masks, RankedScores, Within
+from swe_cli.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class NOfM:
+    """Keep the ``keep`` best of every ``of`` consecutive inputs; sparse tensor cores run 2:4.
+
+    It fixes the ratio, 1 − keep / of, in every row alike. (Public scripts call the number that is
+    *cut* N; 2:4 is the same in both.)
+    """
+
+    keep: int
+    of: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.keep < self.of:
+            raise UsageError(
+                f"pattern.keep={self.keep} of pattern.of={self.of}: keep some, and not all."
+            )
+
+    @property
+    def ratio(self) -> float:
+        return 1 - self.keep / self.of
+
+    @property
+    def group(self) -> int:
+        return self.of
+
+    def masks(self, ranked: RankedScores, counts: Counts, within: Within) -> Masks:
+        return ranked.best_of(self.keep, self.of)

@@ -1,0 +1,346 @@
+"""What a calibration set tells of a model: gradients, the inputs of its layers, its steepness."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from swe_cli.contracts import (
+    GRADIENTS,
+    IGNORED,
+    Batch,
+    Counts,
+    Dataset,
+    LayerInputs,
+    LayerwiseCriterion,
+    Lens,
+    Masks,
+    Model,
+    Pattern,
+    Scores,
+    Tensors,
+    Within,
+)
+from swe_cli.errors import PruningError, UsageError
+from swe_cli.evaluation.loss import evaluating
+from swe_cli.machine import Machine
+from swe_cli.masks.rank import Ranking
+from swe_cli.seeds import derive
+from swe_cli.training.loop import as_module
+
+PROBE_SAMPLES = 32  # of the calibration set, for zeroth-order sensitivities
+PROBE_STEP = 1e-3  # ε
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Seeded samples of the *training* split. ``inputs``: whether a layer is judged by what the
+    pruned blocks before it give, or by what the dense ones would.
+    """
+
+    samples: int
+    batch_size: int
+    inputs: Literal["pruned", "dense"]
+
+    def __post_init__(self) -> None:
+        if self.samples < 2 or self.batch_size < 1:
+            raise UsageError(
+                "calibration.samples must be at least 2 and calibration.batch_size at least 1.",
+                "For example: calibration.samples=128",
+            )
+
+    def batches(self, dataset: Dataset, context: int, seed: int, size: int) -> list[Batch]:
+        """At most ``size`` rows each, all of one length: nothing that only fills up enters."""
+        drawn = dataset.random_batch(
+            "train", size=self.samples, context=context, seed=derive(seed, "calibration")
+        )
+        places = torch.arange(1, drawn["targets"].shape[1] + 1)
+        lengths = ((drawn["targets"] != IGNORED) * places).amax(1)
+        return [
+            _rows_of(drawn, rows, int(length))
+            for length in torch.unique(lengths)
+            for rows in (lengths == length).nonzero()[:, 0].split(size)
+        ]
+
+
+@dataclass
+class Calibrated:
+    """A model and its calibration set; everything is computed once, when it is first asked for.
+
+    The live model must hold the weights that are judged whenever something is asked.
+    """
+
+    model: Model
+    dataset: Dataset
+    machine: Machine
+    calibration: Calibration
+    lens: Lens
+    seed: int
+    _scores: dict[str, Scores] = field(default_factory=dict)
+
+    @cached_property
+    def gradients(self) -> dict[str, Tensors]:
+        """``GRADIENTS`` of every prunable weight, over single samples, in one pass."""
+        module = as_module(self.model)
+        parameters = dict(module.named_parameters())
+        found = {of: {n: torch.zeros_like(p) for n, p in parameters.items()} for of in GRADIENTS}
+        single = self._batches(1)
+        with evaluating(self.model), _all_trainable(module):
+            for batch in single:
+                self._loss(batch).backward()  # type: ignore[no-untyped-call]
+                for name, weight in parameters.items():
+                    gradient, weight.grad = weight.grad, None
+                    if gradient is None:
+                        continue
+                    part = 1 / len(single)
+                    found["mean_gradient"][name].add_(gradient, alpha=part)
+                    found["mean_square_gradient"][name].addcmul_(gradient, gradient, value=part)
+                    gradient.mul_(weight.detach()).abs_()
+                    found["mean_saliency"][name].add_(gradient, alpha=part)
+        with torch.no_grad():
+            return {of: self.lens(tensors) for of, tensors in found.items()}
+
+    @torch.no_grad()
+    def dense_scores(self, key: str, criterion: LayerwiseCriterion) -> Scores:
+        """What the criterion gives every prunable weight on what dense layers are fed."""
+        if key not in self._scores:
+            views, scores = self._views(), Scores()
+
+            def visit(names: list[str], inputs: LayerInputs) -> None:
+                for name in names:
+                    scores[name] = criterion.score_layer(views[name], inputs)
+
+            self._walk(visit, gram="input_gram" in criterion.needs, pruned=False)
+            self._scores[key] = {name: scores[name] for name in views}
+        return self._scores[key]
+
+    @torch.no_grad()
+    def prune(
+        self, criterion: LayerwiseCriterion, counts: Counts, pattern: Pattern, within: Within
+    ) -> Masks:
+        """Prune the live model block by block, exactly ``counts``; weights may be updated."""
+        views, masks = self._views(), Masks()
+
+        def visit(names: list[str], inputs: LayerInputs) -> None:
+            for name in names:
+                choose = _Choose(views[name], counts[name], pattern, within)
+                masks[name] = criterion.prune_layer(views[name], inputs, choose).cpu()
+
+        gram = "input_gram" in criterion.needs
+        if self.calibration.inputs == "pruned":
+            self._walk(visit, gram=gram, pruned=True)
+        else:
+            known: list[tuple[list[str], LayerInputs]] = []
+            self._walk(lambda names, inputs: known.append((names, inputs)), gram=gram, pruned=False)
+            for names, inputs in known:
+                visit(names, inputs)
+        return {name: masks[name] for name in views}
+
+    @cached_property
+    def sensitivities(self) -> dict[str, float]:
+        """Σ over batches of |L(θ + εz) − L(θ − εz)| / 2ε per prunable tensor θ, z ~ N(0, I).
+
+        Zeroth order, as ECoFLaP measures them (arXiv 2310.02998); θ is restored from a copy.
+        """
+        felt: dict[str, float] = {}
+        batches = self._batches(self.calibration.batch_size, most=PROBE_SAMPLES)
+        with torch.no_grad(), evaluating(self.model):
+            for name, weight in self._views().items():
+                saved, total = weight.clone(), 0.0
+                for place, batch in enumerate(batches):
+                    seed = derive(self.seed, f"probe/{name}", place)
+                    generator = torch.Generator().manual_seed(seed)
+                    step = torch.randn(weight.shape, generator=generator).to(weight) * PROBE_STEP
+                    losses = []
+                    for moved in (saved + step, saved - step):
+                        weight.copy_(moved)
+                        losses.append(float(self._loss(batch)))
+                    weight.copy_(saved)
+                    total += abs(losses[0] - losses[1]) / (2 * PROBE_STEP)
+                felt[name] = total
+        return felt
+
+    def _views(self) -> Tensors:
+        live = {name: p.detach() for name, p in as_module(self.model).named_parameters()}
+        return self.lens(live)
+
+    def _batches(self, size: int, most: int | None = None) -> list[Batch]:
+        batches = self.calibration.batches(self.dataset, self.model.context, self.seed, size)
+        rows = 0
+        kept = []
+        for batch in batches:
+            if most is not None and rows >= most:
+                break
+            rows += len(batch["tokens"])
+            kept.append(batch)
+        return [self.machine.move(batch) for batch in kept]
+
+    def _loss(self, batch: Batch) -> Tensor:
+        with self.machine.precision():
+            losses = self.model(batch).losses
+        return losses.sum() / (batch["targets"] != IGNORED).sum()
+
+    def _walk(
+        self, visit: Callable[[list[str], LayerInputs], None], *, gram: bool, pruned: bool
+    ) -> None:
+        """Visit the linear layers of every block, first to last, with what they are fed.
+
+        ``visit`` is told the prunable names that lie in a layer's matrix. With ``pruned`` a block
+        is run again after its visits, so that the next one sees what the pruned one gives. Only
+        the inputs of one block are held at a time.
+        """
+        inside: dict[str, list[str]] = {}
+        for name in self._views():
+            inside.setdefault(name.partition("[")[0], []).append(name)
+        layers = _layers(self.model)
+        lost = inside.keys() - {f"{name}.weight" for block in layers for name, _ in block}
+        if lost:
+            raise PruningError(
+                f"A criterion that judges layers by their inputs cannot score {min(lost)}.",
+                "It scores the matrices of blocks: prunable=linear",
+            )
+        batches = self._batches(self.calibration.batch_size)
+        blocks = list(self.model.blocks())
+        with evaluating(self.model):
+            follows = self._follows(blocks, batches[0])
+            states: list[tuple[Any, ...]] = []
+            for place, block in enumerate(blocks):
+                wanted = [(n, m) for n, m in layers[place] if f"{n}.weight" in inside]
+                if not follows[place]:
+                    states = [self._fed(block, batch) for batch in batches]
+                with _watching(wanted, gram) as fed:
+                    outputs = self._run(block, states)
+                for name, _ in wanted:
+                    visit(inside[f"{name}.weight"], fed[name])
+                if pruned and wanted:
+                    outputs = self._run(block, states)
+                states = outputs
+
+    def _follows(self, blocks: Sequence[nn.Module], batch: Batch) -> list[bool]:
+        """Whether a block is fed just what the one before it gave: then no pass starts anew."""
+        given: list[Any] = [None] * len(blocks)
+        taken: list[Any] = [None] * len(blocks)
+        hooks = []
+        for place, block in enumerate(blocks):
+
+            def note(_: Any, arguments: Any, output: Any, place: int = place) -> None:
+                taken[place], given[place] = arguments[0], output
+
+            hooks.append(block.register_forward_hook(note))
+        try:
+            self._loss(batch)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return [False, *(fed is given[place] for place, fed in enumerate(taken[1:]))]
+
+    def _fed(self, block: nn.Module, batch: Batch) -> tuple[Any, ...]:
+        """The arguments of a block in the pass over ``batch``, which ends there."""
+
+        def stop(_: Any, arguments: tuple[Any, ...]) -> None:
+            raise _Reached(arguments)
+
+        hook = block.register_forward_pre_hook(stop)
+        try:
+            self._loss(batch)
+        except _Reached as reached:
+            return reached.arguments
+        finally:
+            hook.remove()
+        raise AssertionError("a block that no pass reaches")
+
+    def _run(self, block: nn.Module, states: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        with self.machine.precision():
+            return [(block(*arguments),) for arguments in states]
+
+
+class _Reached(Exception):  # noqa: N818 - no error: the way out of a forward pass
+    def __init__(self, arguments: tuple[Any, ...]) -> None:
+        super().__init__()
+        self.arguments = arguments
+
+
+@dataclass(frozen=True)
+class _Choose:
+    """Exactly ``count`` of a layer's weights are cut, each column having its share of them."""
+
+    weight: Tensor
+    count: int
+    pattern: Pattern
+    within: Within
+
+    @property
+    def group(self) -> int | None:
+        return self.pattern.group
+
+    def __call__(self, scores: Tensor, first: int) -> Tensor:
+        last = first + scores.shape[1]
+        count = self._upto(last) - self._upto(first)
+        if not scores.isfinite().all():
+            raise PruningError("The scores of a layer are not finite.")
+        ranked = Ranking({"layer": scores}, {"layer": self.weight[:, first:last]})
+        kept = self.pattern.masks(ranked, {"layer": count}, self.within)["layer"]
+        return kept.to(scores.device)
+
+    def _upto(self, column: int) -> int:
+        columns = self.weight.shape[1]
+        return (2 * self.count * column + columns) // (2 * columns)
+
+
+def _layers(model: Model) -> list[list[tuple[str, nn.Linear]]]:
+    """Of every block its linear layers, by their names in the model."""
+    names = {module: name for name, module in as_module(model).named_modules()}
+    return [
+        [(names[m], m) for m in block.modules() if isinstance(m, nn.Linear)]
+        for block in model.blocks()
+    ]
+
+
+@contextmanager
+def _watching(layers: list[tuple[str, nn.Linear]], gram: bool) -> Iterator[dict[str, LayerInputs]]:
+    """Sum up what linear layers are fed meanwhile, in float32."""
+    fed: dict[str, LayerInputs] = {}
+    hooks = []
+    for name, layer in layers:
+        zeros = layer.weight.new_zeros(layer.in_features, dtype=torch.float32)
+        square = zeros.new_zeros(len(zeros), len(zeros)) if gram else None
+        fed[name] = LayerInputs(zeros, square)
+
+        def add(_: nn.Module, arguments: tuple[Tensor], into: LayerInputs = fed[name]) -> None:
+            x = arguments[0].flatten(0, -2).float()
+            if into.gram is None:
+                into.square_sum += x.square().sum(0)
+            else:
+                into.gram.addmm_(x.T, x)
+                into.square_sum.copy_(into.gram.diagonal())
+
+        hooks.append(layer.register_forward_pre_hook(add))
+    try:
+        yield fed
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def _all_trainable(module: nn.Module) -> Iterator[None]:
+    """Gradients of what was frozen, too."""
+    before = {parameter: parameter.requires_grad for parameter in module.parameters()}
+    module.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter, trains in before.items():
+            parameter.requires_grad_(trains)
+
+
+def _rows_of(batch: Batch, rows: Tensor, length: int) -> Batch:
+    part = {key: batch[key][rows, :length] for key in ("tokens", "targets")}
+    if "images" in batch:
+        used, image = torch.unique(batch["image"][rows], return_inverse=True)
+        part |= {"images": batch["images"][used], "image": image}
+    return part

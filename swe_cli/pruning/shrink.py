@@ -1,0 +1,51 @@
+"""Masked units taken out: a smaller model that computes the same."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from swe_cli.contracts import Model, Tensors, UnitKind
+
+KINDS: tuple[UnitKind, ...] = ("neuron", "head")
+
+
+@torch.no_grad()
+def shrink(model: Model, weights: Mapping[str, Tensor]) -> Tensors:
+    """``weights`` without the neurons and heads that add nothing, or the same whatever comes in.
+
+    What they add always, ``act(b)`` of a neuron that is fed nothing, is folded into the bias of
+    the layer's output; where there is none to fold into, the unit stays. A layer keeps one head.
+    The function is that of ``weights`` up to rounding. ``weights`` is not changed.
+    """
+    small = {name: tensor.clone() for name, tensor in weights.items()}
+    for kind in KINDS:
+        for units in model.units(kind):
+            constant, adds = units.adds(small)
+            if units.bias is None:
+                constant = constant & (adds == 0).all(1)
+            if kind == "head" and constant.all():
+                constant[0] = False
+            if units.bias is not None:
+                small[units.bias] += adds[constant].sum(0)
+            for name, (dimension, index) in units.owned.items():
+                stay = index[~constant.cpu()].flatten().sort().values
+                small[name] = small[name].index_select(dimension, stay.to(small[name].device))
+    return small
+
+
+def fit(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Give linear layers the sizes that ``weights`` have, so that a smaller model can be loaded."""
+    for name, layer in module.named_modules():
+        stored = weights.get(f"{name}.weight")
+        if isinstance(layer, nn.Linear) and stored is not None:
+            layer.out_features, layer.in_features = stored.shape
+            _resize(layer, "weight", stored)
+            if layer.bias is not None and f"{name}.bias" in weights:
+                _resize(layer, "bias", weights[f"{name}.bias"])
+
+
+def _resize(layer: nn.Linear, name: str, stored: Tensor) -> None:
+    parameter = getattr(layer, name)
+    if parameter.shape != stored.shape:
+        parameter.data = parameter.data.new_empty(stored.shape)

@@ -1,0 +1,39 @@
+"""How much a weight varied over training, later steps counting more."""
+
+import torch
+
+from swe_cli.contracts import Tensors
+
+MEAN = "/mean"
+
+
+class WeightedVariance:
+    """``V = Σ a_i (W_i − W̄)² / Σ a_i`` in one pass (West 1979, after Welford).
+
+    With η = a_i / Σ a: ``δ = W_i − W̄; W̄ += ηδ; V = (1 − η)(V + ηδ²)``. Two float32 copies of the
+    weights: V, and under ``<parameter>/mean`` the W̄ that it is measured around.
+    """
+
+    def __init__(self, weights: Tensors) -> None:
+        self.variance = _zeros(weights)
+        self.mean = _zeros(weights)
+
+    def update(self, weights: Tensors, index: int, share: float) -> None:
+        means, variances = list(self.mean.values()), list(self.variance.values())
+        squares = torch._foreach_sub([weights[name].float() for name in self.mean], means)
+        torch._foreach_add_(means, squares, alpha=share)
+        torch._foreach_mul_(squares, squares)
+        torch._foreach_add_(variances, squares, alpha=share)
+        torch._foreach_mul_(variances, 1.0 - share)
+
+    def state(self) -> Tensors:
+        return self.variance | {name + MEAN: mean for name, mean in self.mean.items()}
+
+    def load(self, state: Tensors) -> None:
+        for name, variance in self.variance.items():
+            variance.copy_(state[name])
+            self.mean[name].copy_(state[name + MEAN])
+
+
+def _zeros(weights: Tensors) -> Tensors:
+    return {name: torch.zeros_like(w, dtype=torch.float32) for name, w in weights.items()}

@@ -1,0 +1,212 @@
+"""What a calibration set tells, against the slow way; what pruned blocks hand to the next."""
+
+import pytest
+import torch
+from training.toys import MACHINE, dataset, gpt
+
+from swe_cli.contracts import IGNORED
+from swe_cli.criteria.fisher import Fisher
+from swe_cli.criteria.sparsegpt import SparseGPT
+from swe_cli.criteria.wanda import Wanda
+from swe_cli.errors import PruningError, UsageError
+from swe_cli.patterns.n_of_m import NOfM
+from swe_cli.patterns.unstructured import Unstructured
+from swe_cli.pruning.calibrate import Calibrated, Calibration
+
+DATA = dataset()
+
+
+def calibrated(model, which="linear", **options):
+    settings = {"samples": 6, "batch_size": 4, "inputs": "pruned", **options}
+
+    def lens(tensors):
+        return model.prunable(tensors, which)
+
+    return Calibrated(model, DATA, MACHINE, Calibration(**settings), lens, seed=3)
+
+
+def model_of(**options):
+    return gpt(DATA.shape.vocabulary_size, layers=2, **{"initialization": "torch", **options})
+
+
+def snapshot(model):
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def samples(model):
+    batches = Calibration(samples=6, batch_size=4, inputs="pruned").batches(
+        DATA, model.context, 3, 1
+    )
+    assert [len(batch["tokens"]) for batch in batches] == [1] * 6
+    return batches
+
+
+def test_gradients_are_those_of_single_samples():
+    model = model_of(dropout=0.3)
+    found = calibrated(model).gradients
+    model.eval()
+    name, weight = "layers.1.mlp.expand.weight", model.layers[1].mlp.expand.weight
+    each = torch.stack(
+        [
+            torch.autograd.grad(model(batch).losses.mean(), weight)[0].double()
+            for batch in samples(model)
+        ]
+    )
+    for of, expected in {
+        "mean_gradient": each.mean(0),
+        "mean_saliency": (each * weight.double()).abs().mean(0),
+        "mean_square_gradient": each.square().mean(0),
+    }.items():
+        torch.testing.assert_close(found[of][name].double(), expected, rtol=1e-4, atol=1e-9)
+    # With one batch in place of samples Fisher would be SNIP squared; it is not.
+    assert not torch.allclose(
+        found["mean_square_gradient"][name], found["mean_gradient"][name] ** 2
+    )
+
+
+def test_frozen_weights_have_gradients_too_and_stay_frozen():
+    model = model_of().requires_grad_(False)
+    found = calibrated(model).gradients
+    assert found["mean_gradient"]["layers.0.mlp.expand.weight"].any()
+    assert not any(p.requires_grad or p.grad is not None for p in model.parameters())
+
+
+def test_a_calibration_set_of_one_is_refused():
+    with pytest.raises(UsageError, match="at least 2"):
+        Calibration(samples=1, batch_size=1, inputs="pruned")
+    assert Fisher().needs == ("mean_square_gradient",)
+
+
+def test_it_comes_from_the_training_split_and_the_seed():
+    one, two, other = (
+        Calibration(samples=4, batch_size=4, inputs="pruned").batches(DATA, 8, seed, 4)[0]["tokens"]
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(one, two)
+    assert not torch.equal(one, other)
+    text = DATA.decode(DATA.random_batch("train", size=1, context=8, seed=0)["tokens"][0].tolist())
+    assert len(text) == 8
+
+
+def inputs_of(model, layer):
+    """All that a layer is fed over the calibration set, (tokens, in)."""
+    seen = []
+    hook = layer.register_forward_pre_hook(lambda _, given: seen.append(given[0].flatten(0, -2)))
+    with torch.no_grad():
+        for batch in samples(model):
+            model.eval()(batch)
+    hook.remove()
+    return torch.cat(seen)
+
+
+def test_wanda_scores_by_the_norms_of_dense_inputs():
+    model = model_of()
+    scores = calibrated(model).dense_scores("wanda", Wanda())
+    assert list(scores) == list(model.prunable(dict(model.named_parameters()), "linear"))
+    for place in (0, 1):
+        layer = model.layers[place].mlp.contract
+        x = inputs_of(model, layer)
+        expected = layer.weight.abs() * x.double().square().sum(0).sqrt()
+        name = f"layers.{place}.mlp.contract.weight"
+        torch.testing.assert_close(scores[name].double(), expected.detach(), rtol=1e-4, atol=1e-6)
+
+
+def counts_of(model, ratio=0.5):
+    views = model.prunable(dict(model.named_parameters()), "linear")
+    return {name: round(ratio * view.numel()) for name, view in views.items()}
+
+
+@pytest.mark.parametrize("split_heads", [False, True])
+@pytest.mark.parametrize("within", ["tensor", "row"])
+@pytest.mark.parametrize("criterion", [Wanda(), SparseGPT(damping=0.01, block=12)])
+def test_counts_are_exact_and_only_what_is_cut_is_zero(criterion, within, split_heads):
+    model = model_of(split_heads=split_heads)
+    counts = counts_of(model)
+    masks = calibrated(model).prune(criterion, counts, Unstructured(), within)
+    live = model.prunable(dict(model.named_parameters()), "linear")
+    assert list(masks) == list(live)
+    for name, mask in masks.items():
+        assert int((~mask).sum()) == counts[name]
+        assert torch.equal(live[name] == 0, ~mask)
+        if within == "row":
+            lost = (~mask).sum(1)
+            blocks = 1 if isinstance(criterion, Wanda) else -(-mask.shape[1] // 12)
+            assert int(lost.max() - lost.min()) <= blocks
+
+
+def test_the_second_block_is_judged_by_what_the_pruned_first_one_gives():
+    model = model_of()
+    before = snapshot(model)
+    masks = calibrated(model).prune(Wanda(), counts_of(model), Unstructured(), "row")
+    name, layer = "layers.1.attention.qkv.weight", model.layers[1].attention.qkv
+    x = inputs_of(model, layer)  # the first block is pruned by now; the second is behind its input
+    scores = before[name].abs() * x.square().sum(0).sqrt()
+    ranks = scores.argsort(1).argsort(1)
+    assert torch.equal(masks[name], ranks >= scores.shape[1] // 2)
+    dense = model_of()
+    calibrated(dense, inputs="dense").prune(Wanda(), counts_of(dense), Unstructured(), "row")
+    assert not torch.equal(dense.layers[1].attention.qkv.weight, layer.weight)
+    first = "layers.0.attention.qkv.weight"
+    assert torch.equal(dict(dense.named_parameters())[first], dict(model.named_parameters())[first])
+
+
+def test_sparsegpt_keeps_a_layers_output_better_than_wanda_does():
+    """On what the layer was fed, which is what it minimises."""
+    found = {}
+    for name, criterion in (("wanda", Wanda()), ("sparsegpt", SparseGPT(damping=0.01, block=128))):
+        model = model_of(width=64)
+        layer = model.layers[0].mlp.expand
+        x, dense = inputs_of(model, layer), layer.weight.detach().clone()
+        calibrated(model).prune(criterion, counts_of(model), Unstructured(), "row")
+        found[name] = float((x @ (layer.weight.detach() - dense).T).square().mean())
+    assert found["sparsegpt"] < 0.9 * found["wanda"]
+
+
+def test_n_of_m_holds_in_every_group():
+    model = model_of()
+    pattern = NOfM(keep=2, of=4)
+    for criterion in (Wanda(), SparseGPT(damping=0.01, block=10)):
+        masks = calibrated(model).prune(criterion, counts_of(model), pattern, "tensor")
+        for mask in masks.values():
+            assert (mask.view(len(mask), -1, 4).sum(2) == 2).all()
+
+
+def test_what_is_no_matrix_of_a_block_cannot_be_judged_by_inputs():
+    model = model_of()
+    with pytest.raises(PruningError, match="prunable=linear"):
+        calibrated(model, "all").dense_scores("wanda", Wanda())
+
+
+def test_sensitivities_are_central_differences_and_leave_the_weights_as_they_were():
+    model = model_of()
+    before = snapshot(model)
+    one, two = calibrated(model).sensitivities, calibrated(model).sensitivities
+    assert one == two
+    assert all(value > 0 for value in one.values())
+    assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
+
+
+def test_rows_of_different_lengths_are_cut_to_their_own():
+    """Nothing that only fills a row up may be seen by a criterion."""
+
+    class Ragged:
+        def random_batch(self, split, *, size, context, seed):
+            tokens = torch.arange(size * 6).view(size, 6)
+            targets = tokens.clone()
+            for row, length in enumerate([6, 2, 4, 2]):
+                targets[row, length:] = IGNORED
+            return {
+                "tokens": tokens,
+                "targets": targets,
+                "images": torch.arange(3).view(3, 1, 1, 1),
+                "image": torch.tensor([2, 0, 2, 1]),
+            }
+
+    batches = Calibration(samples=4, batch_size=4, inputs="pruned").batches(Ragged(), 6, 0, 4)
+    assert [batch["tokens"].tolist() for batch in batches] == [
+        [[6, 7], [18, 19]],
+        [[12, 13, 14, 15]],
+        [[0, 1, 2, 3, 4, 5]],
+    ]
+    shown = [batch["images"][batch["image"]].flatten().tolist() for batch in batches]
+    assert shown == [[0, 1], [2], [2]]

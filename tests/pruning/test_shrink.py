@@ -1,0 +1,121 @@
+"""Units taken out for real: smaller, the same function, and loaded like any other."""
+
+import pytest
+import torch
+from training.toys import batch_of, gpt
+
+from swe_cli.allocation.global_ import Global
+from swe_cli.allocation.uniform import Uniform
+from swe_cli.contracts import Evidence
+from swe_cli.criteria.magnitude import Magnitude
+from swe_cli.errors import PruningError
+from swe_cli.patterns.head import Head
+from swe_cli.patterns.neuron import Neuron
+from swe_cli.pruning.cut import Cut, Scoring, cut
+from swe_cli.pruning.shrink import fit, shrink
+
+VOCABULARY = 11
+
+
+def model_of(name="gpt_nano", **options):
+    sizes = {"layers": 2, "heads": 4, "width": 16, "initialization": "torch"}
+    return gpt(VOCABULARY, name, **{**sizes, **options})
+
+
+def cut_units(model, pattern, ratio=0.5, allocation=None, which="linear"):
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+
+    def lens(tensors):
+        return model.prunable(tensors, which)
+
+    scoring = Scoring(Evidence(lens({n: p.clone() for n, p in parameters.items()})))
+    how = Cut(
+        model, lens, allocation or Uniform(), pattern, ratio, None, lambda name: scoring.rank("", 0)
+    )
+    masks = how.masks(scoring.rank("magnitude", Magnitude()))
+    cut(parameters, masks, lens)
+    return parameters, masks
+
+
+@pytest.mark.parametrize("which", ["linear", "all"])
+@pytest.mark.parametrize("name", ["gpt_nano", "gpt_paper"])
+@pytest.mark.parametrize("pattern", [Neuron(), Head()])
+def test_the_smaller_model_computes_the_masked_ones_function(pattern, name, which):
+    options = {"bias": True, "qkv_bias": True} if name == "gpt_nano" else {}
+    model, batch = model_of(name, **options), batch_of(VOCABULARY)
+    with torch.no_grad():
+        for parameter in model.parameters():  # biases, too, must matter
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    masked, _ = cut_units(model, pattern, which=which)
+    model.eval()
+    expected = model(batch).logits
+    small = shrink(model, masked)
+    assert sum(t.numel() for t in small.values()) < sum(t.numel() for t in masked.values())
+    fit(model, small)
+    model.load_state_dict(small, strict=False)
+    torch.testing.assert_close(model(batch).logits, expected, rtol=1e-5, atol=1e-5)
+    attention, mlp = model.layers[0].attention, model.layers[0].mlp
+    assert attention.qkv.out_features == (24 if pattern == Head() else 48)
+    assert mlp.expand.out_features == (32 if pattern == Neuron() else 64)
+    fit(model, masked)  # and large again
+    model.load_state_dict(masked, strict=False)
+    torch.testing.assert_close(model(batch).logits, expected)
+
+
+def test_what_a_deaf_unit_always_says_is_folded_into_the_bias():
+    """Unstructured cuts can leave a neuron without inputs: it still says act(b)."""
+    model, batch = model_of(bias=True, qkv_bias=True), batch_of(VOCABULARY)
+    weights = {name: p.detach() for name, p in model.named_parameters()}
+    with torch.no_grad():
+        model.layers[0].mlp.expand.weight[:5] = 0
+        model.layers[0].mlp.expand.bias[:5] = torch.tensor([1.0, -2.0, 0.5, 0.0, 3.0])
+        model.layers[1].mlp.contract.weight[:, 7] = 0
+        model.layers[1].attention.qkv.weight[32:36] = 0  # the values of the first head
+        model.layers[1].attention.qkv.bias[32:36] = 0.7
+    expected = model.eval()(batch).logits
+    small = shrink(model, weights)
+    fit(model, small)
+    model.load_state_dict(small, strict=False)
+    assert model.layers[0].mlp.expand.out_features == 59
+    assert model.layers[1].mlp.expand.out_features == 63
+    assert model.layers[1].attention.qkv.out_features == 36
+    torch.testing.assert_close(model(batch).logits, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_without_a_bias_to_fold_into_the_unit_stays():
+    model = model_of(bias=True, qkv_bias=True)
+    model.layers[0].mlp.contract.bias = None
+    with torch.no_grad():
+        model.layers[0].mlp.expand.weight[:2] = 0
+        model.layers[0].mlp.expand.bias[:2] = torch.tensor([1.0, 0.0])
+    small = shrink(model, {name: p.detach() for name, p in model.named_parameters()})
+    assert len(small["layers.0.mlp.expand.weight"]) == 63  # gelu(0) adds nothing
+
+
+def test_a_dense_model_is_not_changed():
+    model = model_of()
+    weights = {name: p.detach() for name, p in model.named_parameters()}
+    small = shrink(model, weights)
+    assert all(torch.equal(small[name], weights[name]) for name in weights)
+
+
+def test_a_units_score_is_the_norm_of_all_its_weights():
+    model = model_of()
+    with torch.no_grad():
+        model.layers[0].mlp.expand.weight[3] *= 1e-3
+        model.layers[0].mlp.contract.weight[:, 3] *= 1e-3
+        model.layers[1].mlp.expand.weight[5] *= 1e-3  # its column still speaks
+    _, masks = cut_units(model, Neuron(), ratio=1 / 128, allocation=Global())
+    assert not masks["layers.0.mlp.expand.weight"][3].any()
+    assert not masks["layers.0.mlp.contract.weight"][:, 3].any()
+    assert sum(int((~m).sum()) for m in masks.values()) == 2 * 16
+
+
+def test_removing_every_head_of_a_layer_is_refused():
+    model = model_of()
+    with torch.no_grad():
+        model.layers[1].attention.qkv.weight.mul_(1e-3)
+        model.layers[1].attention.projection.weight.mul_(1e-3)
+    with pytest.raises(PruningError, match=r"every head of layers\.1\.attention"):
+        cut_units(model, Head(), allocation=Global())
+    cut_units(model, Head(), allocation=Uniform())

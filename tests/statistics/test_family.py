@@ -1,0 +1,127 @@
+"""The trajectory family against sums worked the slow way in float64, and by hand."""
+
+import math
+
+import pytest
+import torch
+from training.walks import STEPS, amounts, observed, tracked, walk
+
+from swe_cli.statistics.initial_weights import InitialWeights
+from swe_cli.statistics.mean_magnitude import MeanMagnitude
+from swe_cli.statistics.movement import Movement
+from swe_cli.statistics.path_length import PathLength
+from swe_cli.statistics.sqrt_average import SqrtAverage
+from swe_cli.statistics.weighted_variance import WeightedVariance
+from swe_cli.training.tracker import Tracker, Tracking
+
+HAND = [{"w": torch.tensor([w])} for w in (1.0, -3.0, 2.0)]
+CADENCES = pytest.mark.parametrize(("every", "start"), [(1, 0), (3, 5)])
+
+
+def double(path, steps, name="matrix"):
+    return torch.stack([path[step - 1][name].double() for step in steps])
+
+
+def close(found, expected):
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_by_hand():
+    found = {
+        make.__name__: tracked(HAND, make)[1]["w"].item()
+        for make in (SqrtAverage, MeanMagnitude, WeightedVariance, PathLength)
+    }
+    roots = (1.0, math.sqrt(2), math.sqrt(3))
+    mean = (1 - 6 + 6) / 6
+    variance = (1 * (1 - mean) ** 2 + 2 * (-3 - mean) ** 2 + 3 * (2 - mean) ** 2) / 6
+    assert found == pytest.approx(
+        {
+            "SqrtAverage": (roots[0] - 3 * roots[1] + 2 * roots[2]) / sum(roots),
+            "MeanMagnitude": 2.0,
+            "WeightedVariance": variance,
+            "PathLength": 1 + 4 + 5,  # from the weights before the first step, here 0
+        },
+        rel=1e-5,
+    )
+
+
+@CADENCES
+@pytest.mark.parametrize("weighting", ["linear", "exponential"])
+def test_sqrt_average_and_mean_magnitude_do_not_ask_the_weighting(every, start, weighting):
+    path, steps = walk(), observed(every, start)
+    values = double(path, steps)
+    roots = torch.tensor(amounts("sqrt", len(steps)), dtype=torch.float64)[:, None, None]
+    options = {"every": every, "start": start, "weighting": weighting}
+    close(tracked(path, SqrtAverage, **options)[1]["matrix"], (roots * values).sum(0) / roots.sum())
+    close(tracked(path, MeanMagnitude, **options)[1]["matrix"], values.abs().mean(0))
+
+
+@CADENCES
+@pytest.mark.parametrize("weighting", ["linear", "uniform", "exponential"])
+def test_variance_is_that_of_the_weighted_average(every, start, weighting):
+    path, steps = walk(), observed(every, start)
+    values = double(path, steps)
+    shares = torch.tensor(amounts(weighting, len(steps)), dtype=torch.float64)[:, None, None]
+    mean = (shares * values).sum(0) / shares.sum()
+    state = tracked(path, WeightedVariance, every=every, start=start, weighting=weighting)[1]
+    close(state["matrix/mean"], mean)
+    close(state["matrix"], (shares * (values - mean) ** 2).sum(0) / shares.sum())
+
+
+def test_path_length_sums_every_turn():
+    path = walk()
+    values = torch.cat([torch.zeros(1, 3, 4, dtype=torch.float64), double(path, observed(1, 0))])
+    close(tracked(path, PathLength)[1]["matrix"], values.diff(dim=0).abs().sum(0))
+
+
+def test_initial_weights_stay():
+    path = walk()
+    live = {name: w.clone() for name, w in path[0].items()}
+    statistic = InitialWeights(live)
+    for index, weights in enumerate(path[1:], start=1):
+        for name, weight in weights.items():
+            live[name].copy_(weight)
+        statistic.update(live, index, 1.0)
+    assert torch.equal(statistic.state()["matrix"], path[0]["matrix"])
+
+
+def test_the_total_of_a_resumed_sqrt_average_is_the_same_to_the_last_bit():
+    path = walk()
+    whole, half = SqrtAverage(path[0]), SqrtAverage(path[0])
+    for index, weights in enumerate(path, start=1):
+        whole.update(weights, index, 0.0)
+    for index, weights in enumerate(path[:20], start=1):
+        half.update(weights, index, 0.0)
+    resumed = SqrtAverage(path[0])
+    resumed.load(half.state())
+    for index, weights in enumerate(path[20:], start=21):
+        resumed.update(weights, index, 0.0)
+    assert torch.equal(resumed.state()["matrix"], whole.state()["matrix"])
+
+
+@CADENCES
+def test_movement_takes_the_gradient_where_it_was_taken(every, start):
+    path = walk()
+    live = {name: torch.zeros_like(w) for name, w in path[0].items()}
+    statistic = Movement(live)
+    tracking = Tracking(every=every, start=start, weighting="linear", decay=0.9, sample=0)
+    tracker = Tracker(
+        live, {"m": statistic}, live, tracking, steps=STEPS, steps_per_epoch=7, seed=0
+    )
+    expected = torch.zeros(3, 4, dtype=torch.float64)
+    asked = []
+    for step, weights in enumerate(path, start=1):
+
+        def gradients(step=step):
+            asked.append(step)
+            return {"matrix": torch.full((3, 4), float(step))}
+
+        if step in observed(every, start):
+            expected -= live["matrix"].double() * step  # W before the step
+        tracker.before_step(step, gradients)
+        for name, weight in weights.items():
+            live[name].copy_(weight)
+        tracker.after_step(step, {})
+    close(statistic.state()["matrix"], expected)
+    assert asked == observed(every, start)
+    assert not statistic.state()["vector"].any()  # nobody gave it a gradient
