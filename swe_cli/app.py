@@ -3,13 +3,14 @@
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
-from swe_cli.errors import SweError
+from swe_cli.errors import SweError, SweWarning
 
 # torch, hydra and pandas take seconds to import; help must not wait for them, so each command
 # imports its page when it runs.
@@ -48,6 +49,10 @@ ConfigDir = Annotated[
         show_default=False,
     ),
 ]
+Name = Annotated[
+    str | None,
+    typer.Argument(metavar="NAME", show_default=False, help="One of them, to be shown whole."),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results only, no progress.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for a run that another process holds.")]
@@ -85,6 +90,13 @@ def prune(
             help="The paper's multiplier of a standard deviation (allocation=sigma).",
         ),
     ] = None,
+    fuse: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBER",
+            help="Then cut whole every slice with a larger fraction of zeros (paper: 0.75).",
+        ),
+    ] = None,
     config_dir: ConfigDir = None,
     wait: Wait = False,
     show: Show = False,
@@ -94,8 +106,8 @@ def prune(
     """Cut a trained run (the newest, unless named), recover, evaluate; keep the pruned model."""
     from swe_cli.commands.prune import prune as command
 
-    options = {"ratio": ratio, "rate": rate, "wait": wait, "show": show, "quiet": quiet}
-    _run(command, debug, words, config_dir, **options)
+    amounts = {"ratio": ratio, "rate": rate, "fuse": fuse}
+    _run(command, debug, words, config_dir, **amounts, wait=wait, show=show, quiet=quiet)
 
 
 @app.command(epilog="Example: swe evaluate train-gpt_nano")
@@ -136,6 +148,14 @@ def report(
             "--output", "-o", help="Write here instead of beside the run.", show_default=False
         ),
     ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CRITERION",
+            help="Also compare every line, paired, with this criterion's of the same settings.",
+            show_default=False,
+        ),
+    ] = None,
     config_dir: ConfigDir = None,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -143,7 +163,7 @@ def report(
     """Tables and figures of a sweep (the newest, unless named), or of all cuts of a training."""
     from swe_cli.commands.report import report as command
 
-    _run(command, debug, words, config_dir, folder=folder, quiet=quiet)
+    _run(command, debug, words, config_dir, folder=folder, against=against, quiet=quiet)
 
 
 @app.command(epilog='Example: swe generate --prompt "And God said"')
@@ -174,6 +194,30 @@ def runs(words: Words = None, debug: Debug = False) -> None:
     _run(command, debug, words, None)
 
 
+@app.command(epilog="Example: swe criteria stability")
+def criteria(name: Name = None, config_dir: ConfigDir = None, debug: Debug = False) -> None:
+    """Every criterion: its equation and source, what it needs; or one of them whole."""
+    from swe_cli.commands.catalogue import criteria as command
+
+    _run(command, debug, [name] if name else [], config_dir)
+
+
+@app.command(epilog="Example: swe allocations owl")
+def allocations(name: Name = None, config_dir: ConfigDir = None, debug: Debug = False) -> None:
+    """Every allocation: how many weights each tensor loses; or one of them whole."""
+    from swe_cli.commands.catalogue import allocations as command
+
+    _run(command, debug, [name] if name else [], config_dir)
+
+
+@app.command(epilog="Example: swe patterns 2of4")
+def patterns(name: Name = None, config_dir: ConfigDir = None, debug: Debug = False) -> None:
+    """Every pattern: which masks are legal, what really shrinks; or one of them whole."""
+    from swe_cli.commands.catalogue import patterns as command
+
+    _run(command, debug, [name] if name else [], config_dir)
+
+
 @app.command(epilog="Example: swe doctor")
 def doctor(words: Words = None, debug: Debug = False) -> None:
     """Versions, device, threads, where data and results live, what is optional and missing."""
@@ -190,7 +234,9 @@ def _run(
     **options: Any,
 ) -> None:
     try:
-        command(words or [], config_dir, **options)
+        with warnings.catch_warnings():
+            warnings.showwarning = _say_warning
+            command(words or [], config_dir, **options)
     except SweError as error:
         if debug:
             traceback.print_exc()
@@ -212,6 +258,14 @@ def _run(
         if debug:
             raise
         _fail(_unforeseen(error))
+
+
+def _say_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    """A sentence where the warning is ours; what a library has to say only developers want."""
+    if issubclass(category, SweWarning):
+        from rich.console import Console
+
+        Console(stderr=True, highlight=False, soft_wrap=True).print(str(message), style="yellow")
 
 
 def _unforeseen(error: Exception) -> SweError:

@@ -262,6 +262,19 @@ class LayerwiseCriterion(Protocol):
         """Prune ``weight`` (out, in) in place; its mask, True = kept. Others may change too."""
 
 
+@runtime_checkable
+class DrawnCriterion(Protocol):
+    """A criterion that draws its masks and finds its own sparsity: it is given no ratio, and asks
+    no allocation or pattern. More rounds of a schedule cut more.
+    """
+
+    @property
+    def needs(self) -> Sequence[str]: ...
+
+    def draw(self, evidence: Evidence, turn: int) -> Masks:
+        """Masks of the weights as they are, of round ``turn`` (1, 2, …) from the run's seed."""
+
+
 class RankedScores(Protocol):
     """Scores that have been put in order; see ``swe_cli.masks.rank.Ranking``."""
 
@@ -319,6 +332,14 @@ class Allocation(Protocol):
 
 
 @runtime_checkable
+class StandInAllocation(Protocol):
+    """A word for another allocation, which depends on the criterion."""
+
+    def stands_for(self, criterion: Any) -> str:
+        """The choice of the group that is meant."""
+
+
+@runtime_checkable
 class RateAllocation(Protocol):
     """An allocation that also takes the paper's multiplier of a standard deviation."""
 
@@ -347,6 +368,35 @@ class UnitPattern(Protocol):
 
     @property
     def unit(self) -> UnitKind: ...
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way in which a transform can rewrite a model.
+
+    ``layers``: the names of the modules rewritten together. ``saves``: how many parameters fewer
+    are then stored; not positive where memory is not saved.
+    """
+
+    layers: tuple[str, ...]
+    rank: int
+    saves: int
+
+
+class Transform(Protocol):
+    """Weights rewritten as others of the same model, under other names; no mask."""
+
+    def candidates(self, prunable: Mapping[str, Tensor]) -> Sequence[Candidate]:
+        """The grid among what may be cut, in the order of the model.
+
+        Raises UsageError for options that do not fit, PruningError where nothing can be rewritten.
+        """
+
+    def apply(self, weights: Tensors, candidate: Candidate, seed: int) -> Tensors:
+        """All of ``weights`` as named tensors that ``pruning.shrink.fit`` makes a model take.
+
+        What is not rewritten is handed on, not copied. The same seed gives the same bits.
+        """
 
 
 J = TypeVar("J")

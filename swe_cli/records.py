@@ -10,7 +10,7 @@ Kind = Literal["dense", "dense_best", "dense_recovered", "dense_averaged", "dens
 # Keys whose axis has a column of its own in every table.
 AXIS_COLUMNS = frozenset(
     {"model", "data", "seed", "criterion", "allocation", "pattern", "base", "prunable"}
-    | {"roles", "recovery", "ratio", "rate"}
+    | {"roles", "recovery", "ratio", "rate", "schedule", "fuse", "transform"}
 )
 CONTROLS: tuple[Kind, ...] = ("dense_best", "dense_recovered", "dense_averaged", "dense_blind")
 
@@ -33,9 +33,13 @@ class Row:
     both compare what remains after recovery. ``axes`` holds the keys that a sweep varies and that
     have no column of their own (``tracking.every``, …).
 
-    ``roles`` says which modules could be cut, where the model has several; ``measures`` holds what
+    ``roles`` says which modules could be cut, where the model has several; ``schedule`` is named
+    where it is not one cut at the end, and then ``loss_before_recovery_nats`` is that of the model
+    training ended with, or empty where the recovery lay between cuts; ``fuse``: the fraction of
+    zeros beyond which whole slices were cut afterwards. ``measures`` holds what
     only some data sets have: ``accuracy`` and ``mae`` with their intervals, ``accuracy.<type>``,
-    ``sparsity.<role>`` (achieved, of the prunable weights of that role), ….
+    ``sparsity.<role>`` (achieved, of the prunable weights of that role), …; and of models that are
+    smaller than the dense one ``COSTS``, as stored.
     """
 
     kind: Kind
@@ -76,6 +80,8 @@ class Row:
     random_batches_loss_nats: float | None = None
     training: str
     roles: str | None = None
+    schedule: str | None = None
+    fuse: float | None = None
     measures: Mapping[str, float] = field(default_factory=dict)
     axes: Mapping[str, Scalar] = field(default_factory=dict)
 
@@ -90,5 +96,8 @@ class Row:
         return cls(**{key: value for key, value in values.items() if key in known})
 
 
-OPTIONAL = ("roles", "measures", "axes")  # columns of these are there where a row has them
+# What a model that is smaller than the dense one costs, among ``measures``.
+COSTS = ("parameters", "bytes", "flops_per_token", "rank")
+# Columns of these are there where a row has them.
+OPTIONAL = ("roles", "schedule", "fuse", "measures", "axes")
 COLUMNS: tuple[str, ...] = tuple(f.name for f in fields(Row) if f.name not in OPTIONAL)

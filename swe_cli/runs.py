@@ -31,6 +31,10 @@ INTRODUCTION_VALUES: Mapping[str, Any] = {
     "tracking.frozen": False,
     "pretraining.name": "none",
     "roles": "all",
+    "schedule.name": "one_shot",
+    "schedule.rounds": 1,
+    "schedule.ramp": "cubic",
+    "schedule.at_step": None,
 }
 
 

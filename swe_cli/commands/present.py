@@ -15,8 +15,10 @@ from swe_cli.records import Row
 from swe_cli.reporting.aggregate import split_by_protocol, summarise
 from swe_cli.reporting.curve_figure import curve_figure
 from swe_cli.reporting.figures import write_figure
+from swe_cli.reporting.grid_figure import grid_figure
 from swe_cli.reporting.loss_figure import loss_figure
 from swe_cli.reporting.quantity import OF_QUESTIONS
+from swe_cli.reporting.selection import MANY
 from swe_cli.reporting.table import frame, write
 from swe_cli.reporting.terminal import print_summary
 from swe_cli.reporting.weight_figure import weight_evolution_figure
@@ -43,10 +45,14 @@ def present(
             continue
         suffix = f"-{place + 1}" if len(groups) > 1 else ""
         figures = folder / "figures"
-        written += write_figure(loss_figure(summary), figures, f"loss{suffix}")
+        grid = f"grid{suffix}"
+        loss = loss_figure(summary, elsewhere=f"{grid}.png")
+        written += write_figure(loss, figures, f"loss{suffix}")
+        if len(summary.lines) > MANY:
+            written += write_figure(grid_figure(summary), figures, grid)
         for quantity in OF_QUESTIONS:
             if quantity.drawable(summary):
-                figure = curve_figure(summary, quantity)
+                figure = curve_figure(summary, quantity, elsewhere=f"{grid}.png")
                 written += write_figure(figure, figures, f"{quantity.name}{suffix}")
         try:
             written += _weights(group, root, results, figures, f"weights{suffix}")

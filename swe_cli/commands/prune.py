@@ -17,11 +17,14 @@ from swe_cli.commands.shared import (
 from swe_cli.compose import compose, default_part
 from swe_cli.errors import PruningError, UsageError
 from swe_cli.pruning.cut import check_needs
+from swe_cli.pruning.recover import Watch
 from swe_cli.reporting.row import print_row
 from swe_cli.runs import Run, identity
+from swe_cli.sweeps.amounts import check_cut, check_early, describe_cut, needs_of, settled
 from swe_cli.sweeps.build import check_roles_of, results_root
-from swe_cli.sweeps.cells import Watch, run_cell
-from swe_cli.sweeps.plan import cells_of, check_cut, describe_cut, needs_of
+from swe_cli.sweeps.cells import judge_of, run_cell
+from swe_cli.sweeps.plan import cells_of
+from swe_cli.sweeps.treatment import extra_steps
 
 
 def prune(
@@ -30,12 +33,13 @@ def prune(
     *,
     ratio: str | None,
     rate: str | None,
+    fuse: str | None,
     wait: bool,
     show: bool,
     quiet: bool,
 ) -> None:
     """Cut one run once; keep the model, print what it lost."""
-    amounts = {"ratio": ratio, "rate": rate}
+    amounts = {"ratio": ratio, "rate": rate, "fuse": fuse}
     options = [f"{key}={value}" for key, value in amounts.items() if value is not None]
     root, tokens = config_root(config_dir), read_words("prune", [*words, *options], runs=1)
     overrides = tokens.overrides
@@ -45,12 +49,12 @@ def prune(
             raise UsageError(f"The {key} is given twice.", f"Keep one: --{key} or {key}=…")
     if "rate" in keys and "allocation" not in keys:
         overrides = (*overrides, "allocation=sigma")  # the only one that knows what a rate is
-    composed = compose("prune", overrides, root)
+    composed = settled(compose("prune", overrides, root), root)
     console = output()
     if show:
         print_config(console, composed)
         return
-    check_cut(composed)
+    check_cut(composed, keys)
     results = results_root(composed.values["results_dir"])
     run = chosen_run(tokens, results, ("train",), "Train one: swe train model=gpt_nano")
     training_hash = identity(run.config["identity"])
@@ -60,18 +64,20 @@ def prune(
     check_roles_of(stored, [] if roles == "all" else [roles], "roles")
     recorded = run.manifest["tracker"]["statistics"]
     check_needs(composed["criterion"].name, sorted(needs_of(composed, root)), recorded, run.name)
+    steps = run.config["identity"]["training"]["steps"]
+    check_early(composed, steps)
     machine = {key: composed.values[key] for key in ("device", "threads")}
     trained_on = run.config["identity"]["machine"]
     described = describe_cut(composed, root, stored)
     cell = cells_of(described, training_hash, run.path, root, machine, trained_on)["pruned"]
-    model, criterion = run.config["identity"]["model"]["name"], composed["criterion"].name
-    pruned = Run(run.path.parent / f"prune-{model}-{criterion}-{cell.hash[:8]}")
+    model, judge = run.config["identity"]["model"]["name"], cell.config[judge_of(cell.config)]
+    pruned = Run(run.path.parent / f"prune-{model}-{judge['name']}-{cell.hash[:8]}")
     cell = replace(cell, model_to=pruned.path / "model.safetensors")
     watcher = Watcher(quiet)
     watcher.say(f"Cutting {run.name}{'' if tokens.runs else ' (the newest)'}")
     with Stop().listening() as stop, watcher.showing(), pruned.hold(wait):
         pruned.begin({"training": run.name, "cell": cell.hash, "cut": dict(cell.config)})
-        hook = watcher.recovery(composed["recovery"].options["steps"])
+        hook = watcher.recovery(extra_steps(cell, steps))
         try:
             row = run_cell(cell, Watch(hook, stop))
         except PruningError:

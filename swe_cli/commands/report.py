@@ -2,15 +2,24 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
 
 from swe_cli.commands.present import present
 from swe_cli.commands.shared import chosen_run, config_root, output, read_words, training_of
 from swe_cli.compose import compose
-from swe_cli.errors import RunError
-from swe_cli.files import read_json
+from swe_cli.compose.suggest import did_you_mean
+from swe_cli.contracts import WindowLosses
+from swe_cli.errors import RunError, UsageError
+from swe_cli.evaluation.measure import Measured
+from swe_cli.files import read_json, read_tensors
 from swe_cli.records import Row, Scalar
+from swe_cli.reporting.against import compare_with
+from swe_cli.reporting.against_report import print_comparisons, write_comparisons
+from swe_cli.reporting.aggregate import split_by_protocol
 from swe_cli.runs import Run
 from swe_cli.sweeps.build import results_root
 
@@ -18,9 +27,17 @@ ANY = ("sweep", "train", "prune")
 
 
 def report(
-    words: Sequence[str], config_dir: Path | None, *, folder: Path | None, quiet: bool
+    words: Sequence[str],
+    config_dir: Path | None,
+    *,
+    folder: Path | None,
+    against: str | None,
+    quiet: bool,
 ) -> None:
-    """Report a sweep, or every cut of a training; the newest sweep, unless named."""
+    """Report a sweep, or every cut of a training; the newest sweep, unless named.
+
+    ``against``: a criterion that every line is then also compared with.
+    """
     root, tokens = config_root(config_dir), read_words("report", words, runs=1)
     results = results_root(compose("report", tokens.overrides, root).values["results_dir"])
     kinds = ANY if tokens.runs else _newest_kinds(results)
@@ -33,15 +50,64 @@ def report(
             f"{run.name} has no rows yet.",
             f"Cut it: swe prune {run.name} --ratio 0.5, or name another run: swe runs",
         )
+    if against is not None:
+        _check_criterion(against, rows)
     own = run.path if run.kind == "sweep" else run.path / "report"
     console = output()
     # A run named by its path has its trainings beside it, wherever that is.
     results = run.path.parent.parent
-    written = present(console, folder.expanduser() if folder else own, rows, root, results)
+    place = folder.expanduser() if folder else own
+    written = present(console, place, rows, root, results)
+    if against is not None:
+        written += _compare(console, place, rows, against, run.path.parent / "cells")
     if not quiet:
         console.print()
         for path in written:
             console.print(str(path), markup=False, soft_wrap=True)
+
+
+def _check_criterion(name: str, rows: Sequence[Row]) -> None:
+    known = sorted({row.criterion for row in rows if row.criterion})
+    if name not in known:
+        raise UsageError(
+            f"--against {name}: no row is of that criterion.{did_you_mean(name, known)}",
+            f"Criteria of these rows: {', '.join(known) or 'none'}.",
+        )
+
+
+def _compare(
+    console: Console, folder: Path, rows: Sequence[Row], criterion: str, cells: Path
+) -> list[Path]:
+    """Paired differences to ``criterion``, protocol by protocol."""
+
+    def windows(row: Row) -> tuple[WindowLosses, WindowLosses | None]:
+        after, before = _windows(cells, row.config_hash)
+        # Where recovery lies between cuts, no loss is one before it.
+        return after, None if row.loss_before_recovery_nats is None else before
+
+    groups = []
+    for group in split_by_protocol(rows):
+        compared = compare_with(group, criterion, windows)
+        if any(one.other for one in compared):
+            print_comparisons(console, compared, criterion)
+        groups.append(compared)
+    return write_comparisons(groups, folder, criterion)
+
+
+@lru_cache(maxsize=256)
+def _windows(cells: Path, config_hash: str) -> tuple[WindowLosses, WindowLosses]:
+    """The losses of a cell's windows, after and before recovery."""
+    path = cells / config_hash / "windows.safetensors"
+    if not path.is_file():
+        raise RunError(
+            f"{path} is gone: without the windows of its cells nothing is compared.",
+            "Put it back, or take out the cell's folder and type the same swe sweep again.",
+        )
+    stored = read_tensors(path)
+    after = Measured.from_tensors(stored).losses
+    # Stored only where recovery changed something.
+    before = stored.get("nats_before_recovery", stored["nats"])
+    return after, WindowLosses(before.numpy(), after.tokens)
 
 
 def _newest_kinds(results: Path) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from swe_cli.files import write_bytes, write_json
 from swe_cli.runs import Run
 from swe_cli.sweeps.build import results_root
 from swe_cli.sweeps.execute import Outcome, execute, timings
-from swe_cli.sweeps.plan import SweepPlan, plan_sweep
+from swe_cli.sweeps.plan import SweepPlan, plan_sweep, shared_overrides
 
 
 def sweep(
@@ -27,7 +27,7 @@ def sweep(
         raise UsageError(
             f"swe sweep takes no run; {tokens.runs[0]!r} is left over.", "Overrides: key=value."
         )
-    composed = compose("sweep", tokens.overrides, root)
+    composed = compose("sweep", shared_overrides(tokens, root), root)
     console = output()
     if show:
         print_config(console, composed)

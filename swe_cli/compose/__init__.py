@@ -8,7 +8,7 @@ from YAML are keyword-only.
 """
 
 from swe_cli.compose.check import Part, described_options
-from swe_cli.compose.configuration import Composed, compose, default_part, part
+from swe_cli.compose.configuration import Composed, choice_options, compose, default_part, part
 from swe_cli.compose.root import ConfigRoot, shipped_conf
 from swe_cli.compose.words import Tokens, expand_range, is_path_key, read_tokens
 
@@ -17,6 +17,7 @@ __all__ = [
     "ConfigRoot",
     "Part",
     "Tokens",
+    "choice_options",
     "compose",
     "default_part",
     "described_options",

@@ -68,6 +68,11 @@ def default_part(group: str, name: str, root: ConfigRoot) -> Part:
     return checked_part(group, name, _shipped_node(group, name, root))
 
 
+def choice_options(group: str, name: str, root: ConfigRoot) -> frozenset[str]:
+    """The keys that a choice of a group has in its YAML."""
+    return frozenset(_shipped_node(group, name, root))
+
+
 @lru_cache(maxsize=128)
 def _shipped_node(group: str, name: str, root: ConfigRoot) -> dict[str, Any]:
     known = root.options(group)

@@ -72,12 +72,34 @@ def _compose(
     composed, choices = _chosen(config, choosing, root)
     if not all(word.partition("=")[0] in composed for word in values):
         composed, choices = _chosen(config, overrides, root)  # Hydra says what is wrong
+    typed = {o.key_or_group: o.value() for o in OverridesParser.create().parse_overrides([*values])}
+    plain = _plain(config, choosing, root, complete)
+    if plain is not None and "$" not in str(values):
+        return Tree({**deepcopy(plain), **typed}, choices)
     composed = deepcopy(composed)
-    for override in OverridesParser.create().parse_overrides(list(values)):
-        composed[override.key_or_group] = override.value()
+    for key, value in typed.items():
+        composed[key] = value
+    return Tree(_as_plain(composed, complete), choices)
+
+
+@lru_cache(maxsize=64)
+def _plain(
+    config: str | None, overrides: tuple[str, ...], root: ConfigRoot, complete: bool
+) -> dict[str, Any] | None:
+    """A configuration as plain values; None where one may refer to another (``${…}``), which is
+    then looked up anew for every value that is set. A sweep of a thousand cells is planned in
+    seconds for it.
+    """
+    composed, _ = _chosen(config, overrides, root)
+    if "${" in str(OmegaConf.to_container(composed)):
+        return None
+    return _as_plain(composed, complete)
+
+
+def _as_plain(composed: DictConfig, complete: bool) -> dict[str, Any]:
     nodes = OmegaConf.to_container(composed, resolve=True, throw_on_missing=complete)
     assert isinstance(nodes, dict)
-    return Tree({str(key): node for key, node in nodes.items()}, choices)
+    return {str(key): node for key, node in nodes.items()}
 
 
 @lru_cache(maxsize=64)
@@ -114,6 +136,7 @@ def _check_experiment(config: str, overrides: tuple[str, ...], root: ConfigRoot)
         )
 
 
+@lru_cache(maxsize=16)
 def _intended_command(experiment: str, root: ConfigRoot) -> str | None:
     """What an experiment's YAML, or the one it builds on, says of its command."""
     paths = [folder / "experiment" / f"{experiment}.yaml" for folder in root.folders()]

@@ -18,6 +18,8 @@ PLURALS = {
     "allocations": "allocation",
     "patterns": "pattern",
     "recoveries": "recovery",
+    "schedules": "schedule",
+    "transforms": "transform",
     "seeds": "seed",
 }
 LARGEST_RANGE = 10_000  # values

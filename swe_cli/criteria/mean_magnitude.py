@@ -9,7 +9,9 @@ from swe_cli.contracts import Evidence, Scores
 
 @dataclass(frozen=True)
 class MeanMagnitude:
-    """``mean_t |W_t|``: unlike by ``|mean_t W_t|``, one that swings around zero is not small."""
+    """``mean_t |W_t|``: unlike by ``|mean_t W_t|``, one that swings around zero is not small. An
+    ablation of SWE, ours.
+    """
 
     needs: ClassVar[Sequence[str]] = ("mean_magnitude",)
 

@@ -9,7 +9,7 @@ from swe_cli.contracts import Evidence, Scores
 
 @dataclass(frozen=True)
 class PathLength:
-    """``Σ_t |W_t − W_{t−1}|``: a weight that training left alone goes first."""
+    """``Σ_t |W_t − W_{t−1}|``: a weight that training left alone goes first. Ours."""
 
     needs: ClassVar[Sequence[str]] = ("path_length",)
 

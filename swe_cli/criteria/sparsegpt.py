@@ -25,6 +25,8 @@ class SparseGPT:
     λ = ``damping`` · mean diag H. An input that is always zero is cut first, within the budget.
     """
 
+    published: ClassVar[str] = "uniform"
+    updates_weights: ClassVar[bool] = True
     needs: ClassVar[Sequence[str]] = ("input_gram",)
 
     damping: float
@@ -45,23 +47,22 @@ class SparseGPT:
         kept = torch.ones_like(weight, dtype=torch.bool)
         for first in range(0, columns, block):
             last = min(first + block, columns)
-            now, u = weight[:, first:last].clone(), factor[first:last, first:last]
+            u = factor[first:last, first:last]
+            now = weight[:, first:last].T.contiguous()  # (k, out): a column lies in one piece
             errors = torch.zeros_like(now)
             if group is None:
-                scores = _scores(now, u.diagonal(), dead[first:last])
+                scores = _scores(now.T, u.diagonal(), dead[first:last])
                 kept[:, first:last] = choose(scores, first)
             for j in range(last - first):
                 at = first + j
                 if group is not None and at % group == 0:
                     of = slice(j, j + group)
-                    scores = _scores(now[:, of], u.diagonal()[of], dead[at : at + group])
+                    scores = _scores(now[of].T, u.diagonal()[of], dead[at : at + group])
                     kept[:, at : at + group] = choose(scores, at)
-                column = torch.where(kept[:, at], now[:, j], 0.0)
-                errors[:, j] = (now[:, j] - column) / u[j, j]
-                now[:, j + 1 :].addr_(errors[:, j], u[j, j + 1 :], alpha=-1.0)
-                now[:, j] = column
-            weight[:, first:last] = now
-            weight[:, last:].addmm_(errors, factor[first:last, last:], alpha=-1.0)
+                errors[j] = now[j].masked_fill(kept[:, at], 0.0) / u[j, j]
+                now[j + 1 :].addr_(u[j, j + 1 :], errors[j], alpha=-1.0)
+            weight[:, first:last] = now.T.masked_fill(~kept[:, first:last], 0.0)
+            weight[:, last:].addmm_(errors.T, factor[first:last, last:], alpha=-1.0)
         return kept
 
     def _factor(self, inputs: LayerInputs) -> tuple[Tensor, Tensor]:

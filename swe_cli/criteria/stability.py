@@ -14,7 +14,7 @@ SMALLEST = 1e-12  # where nothing in a tensor ever moved
 
 @dataclass(frozen=True, kw_only=True)
 class Stability:
-    """``|W̄| / (√V + ε)``: kept is what settled far from zero, measured in its own wandering.
+    """``|W̄| / (√V + ε)``: kept is what settled far from zero, in units of its wandering. Ours.
 
     W̄ and V are the weighted average and variance over training; ``epsilon`` is relative to the
     tensor's mean √V, so that a weight that never moved is not infinitely stable.

@@ -11,6 +11,7 @@ from swe_cli.contracts import Evidence, Scores
 class SWE:
     """``|W̄|``, the magnitude of the weighted running average (arXiv 2502.17071, section 3)."""
 
+    published: ClassVar[str] = "sigma"
     needs: ClassVar[Sequence[str]] = ("weighted_average",)
 
     def score(self, evidence: Evidence) -> Scores:

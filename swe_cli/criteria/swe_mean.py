@@ -9,7 +9,7 @@ from swe_cli.contracts import Evidence, Scores
 
 @dataclass(frozen=True)
 class SWEMean:
-    """``|mean_t W_t|``: what is left of SWE when later steps count no more than early ones."""
+    """``|mean_t W_t|``: SWE (arXiv 2502.17071) with all steps counting the same. An ablation."""
 
     needs: ClassVar[Sequence[str]] = ("mean",)
 

@@ -16,6 +16,7 @@ class Wanda:
     Published with the scores of one output row compared with each other: ``allocation=row``.
     """
 
+    published: ClassVar[str] = "row"
     needs: ClassVar[Sequence[str]] = ("input_norm",)
 
     def score_layer(self, weight: Tensor, inputs: LayerInputs) -> Tensor:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -39,13 +40,17 @@ class Ranking:
         self.sizes = {name: score.numel() for name, score in scores.items()}
         self._flat = {name: _flat(score) for name, score in scores.items()}
         self._magnitudes = magnitudes or {}
+        for name, values in self._flat.items():
+            if values.size and np.isnan(values.max()):  # which is NaN where any of them is
+                raise PruningError(f"The scores of {name} hold NaN; they cannot be ranked.")
+
+    @cached_property
+    def _sorted(self) -> dict[str, Array]:
+        """Ascending; made when it is first read, since N:M looks at small groups only."""
         # numpy sorts outside the interpreter lock and, unlike torch, with vector instructions.
         with ThreadPoolExecutor(max_workers=max(1, torch.get_num_threads())) as pool:
             ordered = pool.map(np.sort, self._flat.values())
-            self._sorted: dict[str, Array] = dict(zip(self._flat, ordered, strict=True))
-        for name, values in self._sorted.items():
-            if values.size and np.isnan(values[-1]):  # NaN sorts last
-                raise PruningError(f"The scores of {name} hold NaN; they cannot be ranked.")
+            return dict(zip(self._flat, ordered, strict=True))
 
     @property
     def total(self) -> int:

@@ -13,6 +13,9 @@ from torch.nn import functional as F
 from swe_cli.contracts import PrunableSet, Tensors, UnitKind, Units
 
 MATRICES = ("qkv.weight", "projection.weight", "expand.weight", "contract.weight")
+# The parameters of an MLP; and, where it is factorised, those that stand in their place.
+DENSE = ("expand.weight", "expand.bias", "contract.weight", "contract.bias")
+FACTORS = (".left", ".right", ".core", ".expand_bias", ".contract_bias")
 
 
 class Block(nn.Module):
@@ -103,13 +106,18 @@ class MLP(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = F.relu(self.expand(x)) if self.activation == "relu" else F.gelu(self.expand(x))
+        hidden = activation_of(self.activation)(self.expand(x))
         projected: Tensor = self.dropout(self.contract(hidden))
         return projected
 
     def neurons(self, prefix: str) -> Units:
         """Its hidden neurons, by parameter names that begin with ``prefix``."""
-        return neurons_of(self, prefix, F.relu if self.activation == "relu" else F.gelu)
+        return neurons_of(self, prefix, activation_of(self.activation))
+
+
+def activation_of(name: str) -> Callable[[Tensor], Tensor]:
+    """What ``activation`` names: relu or gelu."""
+    return F.relu if name == "relu" else F.gelu
 
 
 class Cache:
@@ -189,10 +197,11 @@ def prunable_of(
     """Views of the prunable part of one tower's ``tensors``; see ``contracts.Model``.
 
     ``linear``: the matrices of attention and MLP. ``all``: every parameter. With ``head_width``,
-    query, key and value of each head are tensors of their own, of so many rows.
+    query, key and value of each head are tensors of their own, of so many rows. Factors are not
+    picked; where they are in ``names``, the matrices are that they stand for.
     """
     chosen: Tensors = {}
-    for name in names:
+    for name in _dense_names(names):
         if name not in tensors or (which == "linear" and not name.endswith(MATRICES)):
             continue
         if head_width and name.endswith(("qkv.weight", "qkv.bias")):
@@ -204,6 +213,16 @@ def prunable_of(
         else:
             chosen[name] = tensors[name]
     return chosen
+
+
+def _dense_names(names: Iterable[str]) -> Iterable[str]:
+    """The names of the same tower while none of its MLPs is factorised, in the same order."""
+    dense: dict[str, None] = {}
+    for name in names:
+        stem, _, _ = name.rpartition(".")
+        factorised = name.endswith(FACTORS)
+        dense |= dict.fromkeys([f"{stem}.{of}" for of in DENSE] if factorised else [name])
+    return dense
 
 
 def initialize_as_gpt2(tower: nn.Module, layers: int) -> None:

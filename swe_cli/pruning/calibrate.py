@@ -1,5 +1,6 @@
 """What a calibration set tells of a model: gradients, the inputs of its layers, its steepness."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -120,14 +121,23 @@ class Calibrated:
 
     @torch.no_grad()
     def prune(
-        self, criterion: LayerwiseCriterion, counts: Counts, pattern: Pattern, within: Within
+        self,
+        criterion: LayerwiseCriterion,
+        counts: Counts,
+        pattern: Pattern,
+        within: Within,
+        kept: Masks | None = None,
     ) -> Masks:
-        """Prune the live model block by block, exactly ``counts``; weights may be updated."""
+        """Prune the live model block by block, exactly ``counts``; weights may be updated.
+
+        What the masks ``kept`` of earlier rounds have cut goes first, and is among the counts.
+        """
         views, masks = self._views(), Masks()
 
         def visit(names: list[str], inputs: LayerInputs) -> None:
             for name in names:
-                choose = _Choose(views[name], counts[name], pattern, within)
+                before = kept[name].to(views[name].device) if kept else None
+                choose = _Choose(views[name], counts[name], pattern, within, before)
                 masks[name] = criterion.prune_layer(views[name], inputs, choose).cpu()
 
         gram = "input_gram" in criterion.needs
@@ -272,6 +282,7 @@ class _Choose:
     count: int
     pattern: Pattern
     within: Within
+    kept: Tensor | None = None  # by earlier rounds
 
     @property
     def group(self) -> int | None:
@@ -282,13 +293,23 @@ class _Choose:
         count = self._upto(last) - self._upto(first)
         if not scores.isfinite().all():
             raise PruningError("The scores of a layer are not finite.")
-        ranked = Ranking({"layer": scores}, {"layer": self.weight[:, first:last]})
+        magnitudes = self.weight[:, first:last]
+        if self.kept is not None:
+            # An update may have given life to what was cut: it goes again, before all else.
+            before = self.kept[:, first:last]
+            scores = scores.masked_fill(~before, -math.inf)
+        ranked = Ranking({"layer": scores}, {"layer": magnitudes})
         kept = self.pattern.masks(ranked, {"layer": count}, self.within)["layer"]
         return kept.to(scores.device)
 
     def _upto(self, column: int) -> int:
+        """How many of the columns before this one are cut in all: what went before, and an even
+        share of the rest.
+        """
         columns = self.weight.shape[1]
-        return (2 * self.count * column + columns) // (2 * columns)
+        gone = 0 if self.kept is None else int((~self.kept[:, :column]).sum())
+        rest = self.count - (0 if self.kept is None else int((~self.kept).sum()))
+        return gone + (2 * rest * column + columns) // (2 * columns)
 
 
 def _layers(model: Model) -> list[list[tuple[str, nn.Linear]]]:

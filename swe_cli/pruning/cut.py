@@ -39,10 +39,12 @@ class Scoring:
     """Ranks the same weights by any criterion; each is scored once, whatever the ratios.
 
     ``calibrated`` holds the live model; without it only criteria that need none can be asked.
+    ``kept``: the masks of earlier rounds, if any; what they cut ranks before everything else.
     """
 
     evidence: Evidence
     calibrated: Calibrated | None = None
+    kept: Masks = field(default_factory=dict)
     _ranked: dict[str, RankedScores] = field(default_factory=dict)
 
     def rank(self, key: str, criterion: Criterion | LayerwiseCriterion) -> RankedScores:
@@ -73,7 +75,7 @@ class Scoring:
 
     def _ranking(self, key: str, scores: Scores) -> Ranking:
         _check_scores(key, scores, self.evidence.weights)
-        return Ranking(scores, self.evidence.weights)
+        return Ranking(_gone_first(scores, self.kept), self.evidence.weights)
 
 
 @dataclass
@@ -149,6 +151,7 @@ class Cut:
     rate: float | None
     rank_by: Callable[[str], RankedScores]
     calibrated: Calibrated | None = None
+    kept: Masks = field(default_factory=dict)  # by earlier rounds: what they cut stays cut
 
     def masks(self, ranked: RankedScores) -> Masks:
         """Masks of scores that are free of the ratio."""
@@ -166,15 +169,21 @@ class Cut:
             return self._unit_masks(ranked)
         assert self.calibrated is not None
         counts = self._counts(ranked)
-        return self.calibrated.prune(criterion, counts, self.pattern, self.allocation.within)
+        return self.calibrated.prune(
+            criterion, counts, self.pattern, self.allocation.within, self.kept
+        )
 
     def _counts(self, ranked: RankedScores) -> Counts:
         if not isinstance(self.pattern, UnitPattern) and self.pattern.ratio is not None:
             # Every group loses the same: there is nothing to share out.
             return {n: round(self.pattern.ratio * size) for n, size in ranked.sizes.items()}
-        return self._allocated(ranked, self.rank_by)
+        gone = {n: mask.numel() - int(mask.sum()) for n, mask in self.kept.items()}
+        return self._allocated(ranked, self.rank_by, gone)
 
-    def _allocated(self, ranked: RankedScores, rank_by: Callable[[str], RankedScores]) -> Counts:
+    def _allocated(
+        self, ranked: RankedScores, rank_by: Callable[[str], RankedScores], gone: Counts
+    ) -> Counts:
+        """``gone``: how many of each earlier rounds have cut."""
         if self.rate is not None:
             if not isinstance(self.allocation, RateAllocation):
                 raise UsageError(
@@ -184,7 +193,17 @@ class Cut:
                 )
             return self.allocation.counts_at_rate(ranked, self.rate)
         assert self.ratio is not None
-        return self.allocation.counts(ranked, self.ratio, self._around(rank_by))
+        counts = self.allocation.counts(ranked, self.ratio, self._around(rank_by))
+        return at_least(counts, gone)
+
+    def _gone_units(self, units: Units) -> Tensor:
+        """Which units earlier rounds have cut, bool (units,)."""
+        if not self.kept:
+            return torch.zeros(len(units), dtype=torch.bool)
+        whole = {n: torch.ones_like(p, dtype=torch.bool) for n, p in self._parameters().items()}
+        for name, view in self.lens(whole).items():
+            view.copy_(self.kept[name])
+        return _norms(units, {n: m.to(torch.float32) for n, m in whole.items()}, matrices=True) == 0
 
     def _around(self, rank_by: Callable[[str], RankedScores]) -> Around:
         names = {module: name for name, module in as_module(self.model).named_modules()}
@@ -203,6 +222,7 @@ class Cut:
         counts = self._allocated(
             self._unit_ranking(layers, ranked),
             lambda name: self._unit_ranking(layers, self.rank_by(name)),
+            {units.layer: int(self._gone_units(units).sum()) for units in layers},
         )
         kept = self._unit_ranking(layers, ranked).masks(counts)
         whole = {n: torch.ones_like(t, dtype=torch.bool) for n, t in self._parameters().items()}
@@ -223,7 +243,10 @@ class Cut:
         whole = {n: torch.zeros_like(p) for n, p in self._parameters().items()}
         for name, view in self.lens(whole).items():
             view.copy_(ranked.scores[name])
-        return Ranking({units.layer: _norms(units, whole) for units in layers})
+        norms = {units.layer: _norms(units, whole) for units in layers}
+        for units in layers:
+            norms[units.layer][self._gone_units(units)] = -1.0  # a norm is not negative
+        return Ranking(norms)
 
     def _layers(self, ranked: RankedScores) -> list[Units]:
         """Those whose matrices may all be cut."""
@@ -245,13 +268,39 @@ class Cut:
         return {name: p.detach() for name, p in as_module(self.model).named_parameters()}
 
 
-def _norms(units: Units, scores: Tensors) -> Tensor:
+def _norms(units: Units, scores: Tensors, *, matrices: bool = False) -> Tensor:
+    """Of all that belongs to each unit, or of its part in matrices only: float64 (units,)."""
     total = torch.zeros(len(units), dtype=torch.float64)
     for name, (dimension, index) in units.owned.items():
+        if matrices and not name.endswith("weight"):
+            continue
         squares = scores[name].double().square()
         along = squares.movedim(dimension, 0).flatten(1).sum(1) if squares.dim() > 1 else squares
         total += along.cpu()[index].sum(1)
     return total.sqrt()
+
+
+def at_least(counts: Counts, floors: Counts) -> Counts:
+    """``counts``, none below its floor; what that adds is taken from the others, so that the sum
+    stays. An allocation that does not nest may want to give weights back from round to round.
+    """
+    raised = {name: max(count, floors.get(name, 0)) for name, count in counts.items()}
+    surplus = sum(raised.values()) - sum(counts.values())
+    for name in sorted(raised, key=lambda n: floors.get(n, 0) - raised[n]):
+        given = min(surplus, raised[name] - floors.get(name, 0))
+        raised[name] -= given
+        surplus -= given
+    return raised
+
+
+def _gone_first(scores: Scores, kept: Masks) -> Scores:
+    """Scores of which what is cut already holds the lowest. Its weights are zero: of equals it goes
+    first. (Zero rather than −∞, so that a tensor's spread is still one.)
+    """
+    if not kept:
+        return scores
+    lowest = min(0.0, *(float(score.min()) for score in scores.values()))
+    return {n: score.masked_fill(~kept[n].to(score.device), lowest) for n, score in scores.items()}
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Masked units taken out: a smaller model that computes the same."""
+"""Masked units taken out: a smaller model that computes the same, and how such are loaded."""
 
 from collections.abc import Mapping
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from swe_cli.contracts import Model, Tensors, UnitKind
+from swe_cli.models.factorized import match_factorized
 
 KINDS: tuple[UnitKind, ...] = ("neuron", "head")
 
@@ -35,7 +36,12 @@ def shrink(model: Model, weights: Mapping[str, Tensor]) -> Tensors:
 
 
 def fit(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Give linear layers the sizes that ``weights`` have, so that a smaller model can be loaded."""
+    """Give ``module`` the layers that ``weights`` are of, so that they can be loaded by name.
+
+    Linear layers get their sizes; MLPs become factorised, or dense again. What the parameters hold
+    then is undefined, until it is loaded.
+    """
+    match_factorized(module, weights)
     for name, layer in module.named_modules():
         stored = weights.get(f"{name}.weight")
         if isinstance(layer, nn.Linear) and stored is not None:
@@ -43,6 +49,13 @@ def fit(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
             _resize(layer, "weight", stored)
             if layer.bias is not None and f"{name}.bias" in weights:
                 _resize(layer, "bias", weights[f"{name}.bias"])
+
+
+def load(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """``fit``, and a copy of every weight put in its place."""
+    fit(module, weights)
+    for name, parameter in module.named_parameters():
+        parameter.data.copy_(weights[name])
 
 
 def _resize(layer: nn.Linear, name: str, stored: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from swe_cli.errors import SweError
 from swe_cli.records import Kind, Row, Scalar
@@ -73,31 +74,46 @@ def _one(rows: Sequence[Row], column: str, thing: str) -> None:
         )
 
 
-def _settings(row: Row) -> dict[str, Scalar]:
-    names = ("allocation", "pattern", "base", "prunable", "roles", "recovery")
+def settings(row: Row) -> dict[str, Scalar]:
+    """What tells lines of one criterion apart."""
+    names = ("allocation", "pattern", "base", "prunable", "roles", "recovery", "schedule", "fuse")
     return {name: getattr(row, name) for name in names} | dict(sorted(row.axes.items()))
 
 
-def _lines(rows: Sequence[Row]) -> list[Line]:
+def grouped(rows: Iterable[Row]) -> list[tuple[tuple[str, ...], list[Row]]]:
+    """Pruned rows line by line, and what tells each line from the others, in words.
+
+    Where some lines were cut by ratio and others by rate, each says which; a criterion that finds
+    its own sparsity was told neither.
+    """
     groups: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
-        by = "ratio" if row.ratio is not None else "rate"
-        key = (row.criterion, by, *_settings(row).items())
-        groups.setdefault(key, []).append(row)
+        groups.setdefault((row.criterion, _by(row), *settings(row).items()), []).append(row)
     members = list(groups.values())
-    keys: list[dict[str, Scalar]] = [
-        {"by": "rate" if group[0].ratio is None else "ratio", **_settings(group[0])}
-        for group in members
-    ]
+    both = {"ratio", "rate"} <= {_told(group[0]) for group in members}
+    keys = [{"by": _told(group[0]) if both else None, **settings(group[0])} for group in members]
+    return list(zip(differences(keys), members, strict=True))
+
+
+def _by(row: Row) -> Literal["ratio", "rate"]:
+    return "ratio" if row.ratio is not None else "rate"
+
+
+def _told(row: Row) -> Scalar:
+    """What said how much to cut; nothing where the criterion finds its own sparsity."""
+    return None if (row.ratio, row.rate) == (None, None) else _by(row)
+
+
+def _lines(rows: Sequence[Row]) -> list[Line]:
     return [
         Line(
             criterion=str(group[0].criterion),
-            by="rate" if key["by"] == "rate" else "ratio",
+            by=_by(group[0]),
             parts=parts,
             points=tuple(_points(group)),
             roles=group[0].roles,
         )
-        for group, key, parts in zip(members, keys, differences(keys), strict=True)
+        for parts, group in grouped(rows)
     ]
 
 
@@ -105,13 +121,13 @@ def _controls(rows: Sequence[Row], kind: Kind) -> list[Control]:
     groups: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
         if row.kind == kind:
-            groups.setdefault(tuple(_settings(row).items()), []).append(row)
+            groups.setdefault(tuple(settings(row).items()), []).append(row)
     distinct: dict[tuple[object, ...], tuple[Row, Point]] = {}
     for group in groups.values():
         point = _point(group)
         # An axis that does not touch a control repeats it; saying it once is enough.
         distinct.setdefault((point.seeds, point.loss, point.delta), (group[0], point))
-    parts = differences([_settings(row) for row, _ in distinct.values()])
+    parts = differences([settings(row) for row, _ in distinct.values()])
     return [
         Control(kind=kind, parts=words, point=point)
         for (_, point), words in zip(distinct.values(), parts, strict=True)

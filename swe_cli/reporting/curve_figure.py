@@ -1,6 +1,7 @@
 """The figure of a sweep: one quantity against sparsity, with the controls."""
 
 import math
+import textwrap
 from collections.abc import Iterable, Sequence
 
 import matplotlib
@@ -20,18 +21,21 @@ from swe_cli.reporting.curve_legend import (
 )
 from swe_cli.reporting.figures import STYLE
 from swe_cli.reporting.quantity import Quantity
+from swe_cli.reporting.selection import ALWAYS, left_out, selected
 from swe_cli.reporting.summary import Line, Summary
 from swe_cli.reporting.text import count
 
 
-def curve_figure(summary: Summary, quantity: Quantity) -> Figure:
+def curve_figure(whole: Summary, quantity: Quantity, *, elsewhere: str = "grid.png") -> Figure:
     """A quantity in its unit against the percentage cut, with the controls as horizontal lines.
 
     After recovery solid, with the paired interval of its difference to dense as a band; before
     recovery dashed. What explodes goes on in a narrow logarithmic panel above, so that the region
-    around the controls stays readable.
+    around the controls stays readable. Of many lines those are drawn that can be told apart; the
+    figure says which it leaves out, and that they are in ``elsewhere``.
     Raises SweError where no pruned row has a finite value.
     """
+    summary = selected(whole, quantity)
     low, cut, top = _limits(summary, quantity)
     broken = top > cut
     strokes = strokes_of(summary)
@@ -60,6 +64,8 @@ def curve_figure(summary: Summary, quantity: Quantity) -> Figure:
         if broken:
             _break(panels[0], panels[1], cut, top)
         figure.suptitle(_title(summary, quantity), fontsize=10, x=0.01, ha="left")
+        if summary is not whole:
+            _say_left_out(figure, whole, summary, elsewhere)
         figure.legend(handles=legend, loc="outside right upper", fontsize=8, handlelength=3)
     return figure
 
@@ -188,6 +194,16 @@ def _break(upper: Axes, lower: Axes, cut: float, top: float) -> None:
             color="black",
             clip_on=False,
         )
+
+
+def _say_left_out(figure: Figure, whole: Summary, drawn: Summary, elsewhere: str) -> None:
+    always = [name for name in ALWAYS if any(line.criterion == name for line in drawn.lines)]
+    words = (
+        f"{len(drawn.lines)} of {len(whole.lines)} lines: {', '.join(always)} and the best others, "
+        f"by mean rank over all cuts. In {elsewhere} only: {left_out(whole, drawn)}."
+    )
+    text = textwrap.fill(textwrap.shorten(words, 500, placeholder=" …"), 125)
+    figure.supxlabel(text, fontsize=7.5, x=0.01, ha="left", color="0.25")
 
 
 def _title(summary: Summary, quantity: Quantity) -> str:

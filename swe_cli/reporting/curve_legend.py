@@ -12,8 +12,8 @@ from matplotlib.patches import Patch
 from swe_cli.records import Kind
 from swe_cli.reporting.figures import COLOURS, MARKERS
 from swe_cli.reporting.quantity import Quantity
-from swe_cli.reporting.summary import Line, Summary
-from swe_cli.reporting.text import label
+from swe_cli.reporting.selection import without_roles
+from swe_cli.reporting.summary import Summary
 
 BEFORE = (0, (4, 2))
 BASELINE_STYLE: dict[str, Any] = {"color": "0.1", "linestyle": (0, (1, 4)), "linewidth": 1.6}
@@ -66,7 +66,7 @@ def strokes_of(summary: Summary) -> list[Stroke]:
     many = len(summary.lines) > _MANY
     strokes = []
     for line in summary.lines:
-        place = rest.index(_rest(line))
+        place = rest.index(without_roles(line))
         strokes.append(
             Stroke(
                 colour=COLOURS[roles.index(str(line.roles)) % len(COLOURS)],
@@ -123,7 +123,9 @@ def _by_line(summary: Summary, strokes: Sequence[Stroke]) -> list[Artist]:
 
 def _by_role(summary: Summary) -> list[Artist]:
     strokes = strokes_of(summary)
-    looks = {_rest(line): stroke for line, stroke in zip(summary.lines, strokes, strict=True)}
+    looks = {
+        without_roles(line): stroke for line, stroke in zip(summary.lines, strokes, strict=True)
+    }
     handles: list[Artist] = [
         Patch(color=COLOURS[place % len(COLOURS)], label=f"{_MODULES.get(role, role)} cut")
         for place, role in enumerate(_roles(summary))
@@ -144,13 +146,7 @@ def _roles(summary: Summary) -> list[str]:
 
 def _rests(summary: Summary) -> list[str]:
     """Places by the rest of the label: a criterion keeps its look from report to report."""
-    return list(dict.fromkeys([*_CRITERIA, *(_rest(line) for line in summary.lines)]))
-
-
-def _rest(line: Line) -> str:
-    """What a line's label says beside its roles."""
-    parts = [part for part in line.parts if part != f"roles {line.roles}"]
-    return label(line.criterion, parts)
+    return list(dict.fromkeys([*_CRITERIA, *(without_roles(line) for line in summary.lines)]))
 
 
 def _gap() -> Artist:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from swe_cli.records import COLUMNS
+from swe_cli.records import COLUMNS, COSTS, OPTIONAL
 from swe_cli.reporting.quantity import OF_QUESTIONS, Quantity
 from swe_cli.reporting.text import KIND_NAMES, NOTHING, bracket, exact, number, percent
 
@@ -30,13 +30,16 @@ _MEASURE = re.compile(r"(delta_)?(accuracy|mae|rmse)([._].*)?|unparsable|sparsit
 
 def markdown(table: pd.DataFrame) -> str:
     """A readable part of ``frame``'s table. Settings that never change stand above it."""
-    measures = [str(name) for name in table.columns if _MEASURE.fullmatch(str(name))]
-    axes = [str(name) for name in table.columns if name not in (*COLUMNS, "roles", *measures)]
-    roles = ["roles"] if "roles" in table.columns else []
-    said = ["model", "data", *_SETTINGS, *roles, "fingerprint"]
+    measures = [str(n) for n in table.columns if _MEASURE.fullmatch(str(n)) or n in COSTS]
+    axes = [str(n) for n in table.columns if n not in (*COLUMNS, *OPTIONAL, *measures)]
+    optional = [name for name in OPTIONAL if name in table.columns]
+    said = ["model", "data", *_SETTINGS, *optional, "fingerprint"]
     values = {name: list(table[name].dropna().unique()) for name in [*said, *axes]}
-    varying = [name for name in [*said, *axes] if len(values[name]) > 1]
-    fixed = [f"{name} {values[name][0]}" for name in said if len(values[name]) == 1]
+    # A cut that a setting does not touch differs from one that it does; a control does not.
+    cuts = table[table["kind"] == "pruned"]
+    partly = {name for name in said if values[name] and cuts[name].isna().any()}
+    varying = [name for name in [*said, *axes] if len(values[name]) > 1 or name in partly]
+    fixed = [f"{name} {values[name][0]}" for name in said if values[name] and name not in varying]
     by_rate = bool(table["rate"].notna().any())
     titles = ["kind", "criterion", *varying, "base", "seed", "ratio"]
     titles += ["rate"] if by_rate else []
@@ -65,6 +68,7 @@ def _number_titles(table: pd.DataFrame, measures: list[str], *, several_roles: b
     found += ["loss before recovery", "loss", "delta"]
     asked = ("accuracy", "delta_accuracy", "mae", "delta_mae", "unparsable")
     found += [_TITLES.get(name, name) for name in asked if name in measures]
+    found += [name for name in COSTS if name in measures]
     if not measures or table["bits_per_character"].notna().any():
         found.append("bits per character")
     return found
@@ -115,6 +119,8 @@ def _cell(record: dict[Any, Any], title: str) -> str:
     share = _known(record[title])
     if share is not None and title == "unparsable":
         return percent(share, decimals=1)
+    if share is not None and title in COSTS:
+        return f"{share:,.0f}"
     return _number(share)  # the sparsity of a role
 
 

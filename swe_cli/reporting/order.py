@@ -25,6 +25,8 @@ def _place(row: Row) -> tuple[Any, ...]:
         row.prunable,
         row.recovery,
         row.roles,
+        row.schedule,
+        row.fuse,
     )
     return (
         KINDS.index(row.kind),

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from swe_cli.records import Row
+from swe_cli.records import COSTS, Row
 from swe_cli.reporting.quantity import ACCURACY, OF_QUESTIONS, Quantity
 from swe_cli.reporting.text import KIND_NAMES, bracket, exact, number, percent
 
@@ -37,6 +37,8 @@ def _pairs(row: Row) -> Iterator[tuple[str, str]]:
         "prunable set": row.prunable if row.kind == "pruned" else None,
         "roles": row.roles if row.kind == "pruned" else None,
         "recovery": row.recovery,
+        "schedule": row.schedule,
+        "fuse": exact(row.fuse),
         "ratio": exact(row.ratio),
         "rate": exact(row.rate),
         **{name: str(value) for name, value in sorted(row.axes.items())},
@@ -52,6 +54,8 @@ def _pairs(row: Row) -> Iterator[tuple[str, str]]:
             yield f"sparsity of {name.removeprefix('sparsity.')}", percent(value, decimals=2)
     if row.compression is not None:
         yield "compression", percent(row.compression, decimals=2)
+    for name in (name for name in COSTS if name in row.measures):
+        yield name.replace("_", " "), f"{row.measures[name]:,.0f}"
     yield from _measures(row)
     yield from _answers(row)
     yield "protocol", row.fingerprint

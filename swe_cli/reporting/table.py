@@ -8,15 +8,18 @@ from typing import Any, get_type_hints
 import pandas as pd
 
 from swe_cli.files import write_bytes
-from swe_cli.records import COLUMNS, Row, Scalar
+from swe_cli.records import COLUMNS, OPTIONAL, Row, Scalar
 from swe_cli.reporting.markdown import markdown
 from swe_cli.reporting.order import ordered
 
+OPTIONAL_COLUMNS = tuple(name for name in OPTIONAL if name not in ("measures", "axes"))
+
 
 def frame(rows: Sequence[Row]) -> pd.DataFrame:
-    """One line per cell; the columns of ``COLUMNS``, then roles, measures, axes; empty where null.
+    """One line per cell: ``COLUMNS``, columns that only some rows have, measures, axes.
 
-    Losses and deltas in nats per token. The order of lines does not depend on that of ``rows``.
+    Empty where null. Losses and deltas in nats per token. The order of lines does not depend on
+    that of ``rows``.
     """
     lines = ordered(rows)
     hints = get_type_hints(Row)
@@ -24,8 +27,10 @@ def frame(rows: Sequence[Row]) -> pd.DataFrame:
         name: pd.Series([getattr(row, name) for row in lines], dtype=_dtype(hints[name]))
         for name in COLUMNS
     }
-    if any(row.roles is not None for row in lines):
-        columns["roles"] = pd.Series([row.roles for row in lines], dtype="string")
+    for name in OPTIONAL_COLUMNS:
+        values = [getattr(row, name) for row in lines]
+        if any(value is not None for value in values):
+            columns[name] = pd.Series(values, dtype=_dtype(hints[name]))
     for name in sorted({name for row in lines for name in row.measures}):
         columns[name] = pd.Series([row.measures.get(name) for row in lines], dtype="float64")
     for axis in sorted({axis for row in lines for axis in row.axes}):

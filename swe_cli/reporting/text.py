@@ -1,5 +1,6 @@
 """How numbers and names are spelt wherever people read them."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 
@@ -27,6 +28,18 @@ def number(value: float | None, *, signed: bool = False) -> str:
     decimals = next((places for top, places in _DECIMALS if size < top), None)
     spec = ".1e" if decimals is None else f".{decimals}f"
     return format(value, f"+{spec}" if signed else spec)
+
+
+def short(value: float) -> str:
+    """A difference in at most five signs, for cells: ``+.021``, ``-1.34``, ``+12.3``, ``+2e3``."""
+    if not math.isfinite(value):
+        return f"{value:+}"
+    for top, places in ((9.995, 2), (99.95, 1), (9999.5, 0)):
+        if abs(value) < 0.9995:
+            return ".000" if abs(value) < 0.0005 else f"{value:+.3f}".replace("0.", ".", 1)
+        if abs(value) < top:
+            return f"{value:+.{places}f}"
+    return f"{value:+.0e}".replace("e+0", "e").replace("e+", "e")
 
 
 def bracket(low: float | None, high: float | None, *, signed: bool = False) -> str:
@@ -65,6 +78,13 @@ def differences(groups: Sequence[Mapping[str, Scalar]]) -> list[tuple[str, ...]]
 def label(name: str, parts: Sequence[str]) -> str:
     """``swe (base final, tracking.every 10)``, or the bare name."""
     return f"{name} ({', '.join(parts)})" if parts else name
+
+
+def short_label(name: str, parts: Sequence[str]) -> str:
+    """``swe, global``: settings without their keys where the value alone says it."""
+    said = ("allocation", "pattern", "roles", "by")
+    pairs = (part.partition(" ") for part in parts)
+    return ", ".join([name, *(v if key in said else f"{key} {v}" for key, _, v in pairs)])
 
 
 def listed(items: Iterable[Scalar]) -> str:

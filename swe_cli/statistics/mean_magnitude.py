@@ -3,6 +3,7 @@
 import torch
 
 from swe_cli.contracts import Tensors
+from swe_cli.statistics.parts import parts
 
 
 class MeanMagnitude:
@@ -12,8 +13,8 @@ class MeanMagnitude:
         self.mean = {name: torch.zeros_like(w, dtype=torch.float32) for name, w in weights.items()}
 
     def update(self, weights: Tensors, index: int, share: float) -> None:
-        magnitudes = torch._foreach_abs([weights[name].float() for name in self.mean])
-        torch._foreach_lerp_(list(self.mean.values()), magnitudes, 1.0 / index)
+        for now, mean in parts(weights, self.mean):
+            torch._foreach_lerp_(mean, torch._foreach_abs(now), 1.0 / index)
 
     def state(self) -> Tensors:
         return self.mean

@@ -3,6 +3,7 @@
 import torch
 
 from swe_cli.contracts import Tensors
+from swe_cli.statistics.parts import parts
 
 LAST = "/last"
 
@@ -18,11 +19,11 @@ class PathLength:
         self.last = {name: w.detach().to(torch.float32, copy=True) for name, w in weights.items()}
 
     def update(self, weights: Tensors, index: int, share: float) -> None:
-        now, last = [weights[name].float() for name in self.last], list(self.last.values())
-        steps = torch._foreach_sub(now, last)
-        torch._foreach_abs_(steps)
-        torch._foreach_add_(list(self.path.values()), steps)
-        torch._foreach_copy_(last, now)
+        for now, path, last in parts(weights, self.path, self.last):
+            torch._foreach_sub_(last, now)  # in place of what is overwritten next: no temporary
+            torch._foreach_abs_(last)
+            torch._foreach_add_(path, last)
+            torch._foreach_copy_(last, now)
 
     def state(self) -> Tensors:
         return self.path | {name + LAST: last for name, last in self.last.items()}

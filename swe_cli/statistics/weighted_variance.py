@@ -3,6 +3,7 @@
 import torch
 
 from swe_cli.contracts import Tensors
+from swe_cli.statistics.parts import parts
 
 MEAN = "/mean"
 
@@ -19,12 +20,11 @@ class WeightedVariance:
         self.mean = _zeros(weights)
 
     def update(self, weights: Tensors, index: int, share: float) -> None:
-        means, variances = list(self.mean.values()), list(self.variance.values())
-        squares = torch._foreach_sub([weights[name].float() for name in self.mean], means)
-        torch._foreach_add_(means, squares, alpha=share)
-        torch._foreach_mul_(squares, squares)
-        torch._foreach_add_(variances, squares, alpha=share)
-        torch._foreach_mul_(variances, 1.0 - share)
+        for now, mean, variance in parts(weights, self.mean, self.variance):
+            deviations = torch._foreach_sub(now, mean)
+            torch._foreach_add_(mean, deviations, alpha=share)
+            torch._foreach_addcmul_(variance, deviations, deviations, value=share)
+            torch._foreach_mul_(variance, 1.0 - share)
 
     def state(self) -> Tensors:
         return self.variance | {name + MEAN: mean for name, mean in self.mean.items()}

@@ -29,7 +29,9 @@ from swe_cli.records import Kind
 from swe_cli.runs import Run, find_run, identity
 from swe_cli.seeds import global_randomness
 from swe_cli.sweeps.adopt import adopt, check_same_tower, shared_tokens
+from swe_cli.training.checkpoint import Snapshot, missing_snapshots, read_snapshot
 from swe_cli.training.loop import as_module, check_roles, freeze
+from swe_cli.training.recipe import Recipe
 from swe_cli.training.tracker import statistic_of
 from swe_cli.training.train import Training
 
@@ -41,7 +43,7 @@ ALWAYS_RECORDED = "weighted_average"  # the dense_averaged control and base=aver
 NOT_IDENTITY = {
     "training": ("checkpoint_every",),
     "pretraining": ("checkpoint_every",),
-    "tracking": ("statistics",),
+    "tracking": ("statistics", "snapshots"),
 }
 
 
@@ -56,7 +58,8 @@ class TrainingPlan:
 
     ``config`` is what is stored: ``identity`` (content hashes in place of paths) and ``paths``.
     ``first`` is the training whose final weights this one starts from, if it has two stages.
-    ``controls`` are those that its data set adds to every table.
+    ``controls`` are those that its data set adds to every table. ``snapshots``: the steps after
+    which all of it is kept.
     """
 
     config: dict[str, Any]
@@ -65,6 +68,7 @@ class TrainingPlan:
     root: ConfigRoot
     first: "TrainingPlan | None" = None
     controls: tuple[Kind, ...] = ()
+    snapshots: tuple[int, ...] = ()
 
     @property
     def hash(self) -> str:
@@ -102,11 +106,16 @@ class TrainingPlan:
             },
             seed=values["seed"],
             machine=machine,
+            snapshots=self.snapshots,
         )
 
 
 def plan_training(
-    composed: Composed, root: ConfigRoot, results: Path, statistics: Iterable[str] = ()
+    composed: Composed,
+    root: ConfigRoot,
+    results: Path,
+    statistics: Iterable[str] = (),
+    snapshots: Iterable[int] = (),
 ) -> TrainingPlan:
     """What would be trained, and under which name. Reads the data once, for its hash."""
     values, parts = composed.values, composed.parts
@@ -139,6 +148,7 @@ def plan_training(
         root,
         _first_stage(composed, root, results),
         controls_of(dataset),
+        tuple(sorted({*snapshots, *parts["tracking"].options["snapshots"]})),
     )
 
 
@@ -267,7 +277,25 @@ class Subject:
     dataset: Dataset
     machine: Machine
     trajectory: dict[str, Tensors]
+    recipe: Recipe
     scorings: dict[str, Scoring] = field(default_factory=dict)
+    _snapshots: dict[int, Snapshot] = field(default_factory=dict)
+
+    @property
+    def seed(self) -> int:
+        seed: int = self.identity["seed"]
+        return seed
+
+    def after(self, step: int) -> Snapshot:
+        """The training as it was after a step. RunError where that was not kept."""
+        if missing_snapshots(self.run, [step]):
+            raise RunError(
+                f"{self.run.name} did not keep what it was after step {step}.",
+                f"Train with tracking.snapshots=[{step}], or sweep schedule.at_step={step}.",
+            )
+        if step not in self._snapshots:
+            self._snapshots = {step: read_snapshot(self.run, step)}  # one is enough to hold
+        return self._snapshots[step]
 
     def weights(self, base: str) -> Tensors:
         """Parameters by name: ``final``, ``best`` (validation) or ``averaged`` (W̄).
@@ -326,7 +354,8 @@ def load_subject(
     saved = run.tensors("trajectory.safetensors")
     statistics = run.manifest["tracker"]["statistics"]
     trajectory = {name: statistic_of(saved, name) for name in statistics}
-    return Subject(run, described, model, dataset, machine, trajectory)
+    recipe: Recipe = _stored_part("training", described, stored["paths"], root).build()
+    return Subject(run, described, model, dataset, machine, trajectory, recipe)
 
 
 def _dataset_of(run: Run, root: ConfigRoot) -> Dataset:

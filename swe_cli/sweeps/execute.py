@@ -9,13 +9,15 @@ from typing import Any, Protocol
 
 from swe_cli.errors import Interrupted, SweError, TrainingError
 from swe_cli.files import read_json, write_json
+from swe_cli.pruning.recover import Watch
 from swe_cli.records import Row
 from swe_cli.runs import Run
 from swe_cli.sweeps.build import TrainingPlan
-from swe_cli.sweeps.cells import Cell, Watch, run_cell
+from swe_cli.sweeps.cell import Cell
+from swe_cli.sweeps.cells import judge_of, run_cell
 from swe_cli.sweeps.plan import PlannedCell, SweepPlan
 from swe_cli.training.loop import Hook
-from swe_cli.training.train import serves, train_run
+from swe_cli.training.train import lacks, serves, train_run
 
 
 class Observer(Protocol):
@@ -60,20 +62,20 @@ def ensure_trained(
 ) -> bool:
     """Train unless a finished run already serves; whether training ran.
 
-    A finished run that lacks a statistic is trained again, and that is said.
+    A finished run that lacks a statistic or a snapshot is trained again, and that is said.
     """
     run = plan.run(results)
-    if serves(run, plan.statistics):
+    if serves(run, plan.statistics, plan.snapshots):
         _follow_moved_files(run, plan)
         return False
     with run.hold(wait):
-        if serves(run, plan.statistics):  # finished while we waited
+        if serves(run, plan.statistics, plan.snapshots):  # finished while we waited
             return False
         if plan.first is not None:
             ensure_trained(plan.first, results, observer, stop, resume=resume, wait=wait)
         if run.finished:
             recorded = run.manifest["tracker"]["statistics"]
-            missing = ", ".join(sorted(set(plan.statistics) - set(recorded)))
+            missing = ", ".join(lacks(run, plan.statistics, plan.snapshots))
             observer.say(f"{run.name} did not record {missing}: training it again.")
             plan = replace(plan, statistics=tuple(sorted({*plan.statistics, *recorded})))
         training = plan.build(results)
@@ -160,9 +162,11 @@ def _failed(planned: PlannedCell, training: TrainingPlan, error: BaseException) 
     config = cell.config
     names: dict[str, Any] = {
         group: config[group]["name"]
-        for group in ("criterion", "allocation", "pattern", "recovery")
+        for group in ("allocation", "pattern", "recovery")
         if group in config
     }
+    if cell.kind == "pruned":
+        names["criterion"] = config[judge_of(config)]["name"]
     return Row(
         kind=cell.kind,
         status="failed",

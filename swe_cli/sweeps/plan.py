@@ -9,30 +9,32 @@ from typing import Any
 from swe_cli.compose import (
     Composed,
     ConfigRoot,
-    Part,
     Tokens,
+    choice_options,
     compose,
-    default_part,
     expand_range,
     read_tokens,
 )
-from swe_cli.contracts import RateAllocation
 from swe_cli.errors import UsageError
 from swe_cli.machine import resolve
-from swe_cli.pruning.cut import recorded_needs
 from swe_cli.records import AXIS_COLUMNS, Kind, Scalar
 from swe_cli.runs import identity
+from swe_cli.sweeps.amounts import (
+    check_cut,
+    check_early,
+    describe_cut,
+    needs_of,
+    settled,
+    snapshots_of,
+)
 from swe_cli.sweeps.build import (
     TRAINING_GROUPS,
     TrainingPlan,
     check_roles_of,
     plan_training,
-    roles_of,
 )
-from swe_cli.sweeps.cells import Cell
+from swe_cli.sweeps.cell import Cell
 
-CUT_GROUPS = ("criterion", "allocation", "pattern", "recovery")
-CALIBRATION = "calibration"
 TRAINING_KEYS = (*TRAINING_GROUPS, "seed", "device", "dtype", "threads")
 
 
@@ -61,22 +63,31 @@ class SweepPlan:
 
 def plan_sweep(tokens: Tokens, root: ConfigRoot, results: Path) -> SweepPlan:
     """Expand the axes and compose every cell from scalars. Raises UsageError before any work."""
-    composed = compose("sweep", tokens.overrides, root)
+    common = shared_overrides(tokens, root)
+    composed = compose("sweep", common, root)
     axes = _axes(composed, tokens)
     points = [
-        (_values(point), compose("sweep", (*tokens.overrides, *point), root))
+        (
+            _values(point),
+            compose("sweep", (*common, *point, *_options_of(point, tokens, root)), root),
+        )
         for point in product(*axes.values())
     ]
-    for _, cell in points:
-        check_cut(cell)
-    statistics = _needed_statistics([cell for _, cell in points], root)
+    typed = {word.partition("=")[0] for word in tokens.overrides} | tokens.axes.keys()
+    for _, point in points:
+        check_cut(point, typed, axes)
+        check_early(point, point["training"].options["steps"])
+    points = [(values, settled(point, root)) for values, point in points]
+    statistics = sorted({need for _, point in points for need in needs_of(point, root)})
     trainings: dict[str, TrainingPlan] = {}
     cells: dict[str, PlannedCell] = {}
     for values, point in points:
         roles = point.values["roles"]
         check_roles_of(point["model"], [] if roles == "all" else [roles], "roles")
-        training = plan_training(point, root, results, statistics)
-        trainings.setdefault(training.hash, training)
+        training = plan_training(point, root, results, statistics, snapshots_of(point))
+        same = trainings.setdefault(training.hash, training)
+        kept = tuple(sorted({*same.snapshots, *training.snapshots}))
+        trainings[training.hash] = replace(same, snapshots=kept)
         for planned in _cells(point, training, values, root, results):
             cells.setdefault(planned.cell.hash, planned)
     # Controls first: pruned cells read them. Then training by training, so that each is loaded,
@@ -96,53 +107,42 @@ def plan_sweep(tokens: Tokens, root: ConfigRoot, results: Path) -> SweepPlan:
     )
 
 
-def check_cut(composed: Composed) -> None:
-    """Exactly one of ratio and rate says how much is cut, and the allocation knows what it is.
+def shared_overrides(tokens: Tokens, root: ConfigRoot) -> tuple[str, ...]:
+    """Overrides that every cell takes: all but options of what only some points of an axis choose.
 
-    Options that cannot be (``recovery.steps=-1``) are refused here, before any work.
+    ``criteria=swe,sparsegpt criterion.damping=0.1`` sets the damping where there is one. Raises
+    UsageError for an option that none of an axis's choices has.
     """
-    for group in (*CUT_GROUPS, CALIBRATION, "evaluation"):
-        composed[group].build()
-    ratio, rate = composed.values["ratio"], composed.values["rate"]
-    fixed = composed["pattern"].build().ratio
-    if fixed is not None:
-        if rate is not None or ratio not in (None, fixed):
-            raise UsageError(
-                f"pattern={composed['pattern'].name} cuts {fixed:g} of every row, no other amount.",
-                f"Write ratio={fixed:g}, or choose another pattern.",
-            )
-    elif (ratio is None) == (rate is None):
-        raise UsageError(
-            "Say how much to cut: a ratio or a rate, not both.", "For example: ratio=0.5"
-        )
-    if rate is not None and not isinstance(composed["allocation"].build(), RateAllocation):
-        raise UsageError(
-            "A rate is a multiple of a standard deviation, which "
-            f"allocation={composed['allocation'].name} does not know.",
-            "Add allocation=sigma, or give a ratio.",
-        )
+    owned = {word: _takers(word, tokens, root) for word in tokens.overrides}
+    for word, takers in owned.items():
+        if takers is not None and not takers:
+            key = word.partition("=")[0]
+            group = key.partition(".")[0]
+            choices = ", ".join(value.partition("=")[2] for value in tokens.axes[group])
+            raise UsageError(f"{key} is not a key of {choices}.", f"Choose another {group}.")
+    return tuple(word for word, takers in owned.items() if takers is None)
 
 
-def describe_cut(composed: Composed, root: ConfigRoot, model: Part) -> dict[str, Any]:
-    """The part of a cell's identity that says what is cut and how it is measured.
+def _takers(word: str, tokens: Tokens, root: ConfigRoot) -> list[str] | None:
+    """The choices of an axis that have the option that ``word`` sets; None where it is no such."""
+    group, _, option = word.partition("=")[0].partition(".")
+    if not option or group not in tokens.axes or not root.options(group):
+        return None
+    chosen = [value.partition("=")[2] for value in tokens.axes[group]]
+    return [
+        name
+        for name in chosen
+        if name in root.options(group)
+        and option.partition(".")[0] in choice_options(group, name, root)
+    ]
 
-    A model of one role has nothing to choose from: its cells do not tell roles apart.
-    """
-    described: dict[str, Any] = {group: composed[group].describe() for group in CUT_GROUPS}
-    consulted = composed["allocation"].build().consults
-    if consulted:
-        described["consulted"] = {
-            name: default_part("criterion", name, root).describe() for name in consulted
-        }
-    if calibrates(composed, root):
-        described[CALIBRATION] = composed[CALIBRATION].describe()
-    described["evaluation"] = composed["evaluation"].describe()
-    one_role = len(roles_of(model) or ()) == 1
-    for key in ("base", "prunable", *(() if one_role else ("roles",)), "ratio", "rate"):
-        if composed.values[key] is not None:
-            described[key] = composed.values[key]
-    fixed = composed["pattern"].build().ratio
-    return described if fixed is None else {**described, "ratio": fixed}
+
+def _options_of(point: tuple[str, ...], tokens: Tokens, root: ConfigRoot) -> Iterator[str]:
+    for word in tokens.overrides:
+        takers = _takers(word, tokens, root)
+        group = word.partition(".")[0]
+        if takers and any(f"{group}={name}" in point for name in takers):
+            yield word
 
 
 def cells_of(
@@ -250,28 +250,3 @@ def _values(point: tuple[str, ...]) -> dict[str, Scalar]:
             except ValueError:
                 values[key] = text
     return values
-
-
-def _needed_statistics(points: list[Composed], root: ConfigRoot) -> tuple[str, ...]:
-    needed: set[str] = set()
-    for point in points:
-        needed |= needs_of(point, root)
-    return tuple(sorted(needed))
-
-
-def needs_of(composed: Composed, root: ConfigRoot) -> set[str]:
-    """Statistics that the criterion, and those its allocation consults, must find recorded."""
-    return set(recorded_needs(tuple(_all_needs(composed, root))))
-
-
-def calibrates(composed: Composed, root: ConfigRoot) -> bool:
-    """Whether a cut looks at a calibration set."""
-    needs = _all_needs(composed, root)
-    return composed["allocation"].build().probes or bool(needs - needs_of(composed, root))
-
-
-def _all_needs(composed: Composed, root: ConfigRoot) -> set[str]:
-    needs: set[str] = set(composed["criterion"].build().needs)
-    for name in composed["allocation"].build().consults:
-        needs |= set(default_part("criterion", name, root).build().needs)
-    return needs

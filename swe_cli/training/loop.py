@@ -67,29 +67,16 @@ def train(
     forward: Model = torch.compile(module) if recipe.compile else model  # type: ignore[assignment]
     while progress.step < recipe.steps:
         step = progress.step + 1
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate_at(step)
-        batches = [
-            dataset.random_batch(
-                "train",
-                size=recipe.batch_size,
-                context=model.context,
-                seed=derive(seed, "batches", step * recipe.accumulation + part),
-            )
-            for part in range(recipe.accumulation)
-        ]
-        try:
-            with global_randomness(seed, "dropout", step, machine.device):
-                loss = optimizer_step(
-                    forward,
-                    optimizer,
-                    batches,
-                    recipe.gradient_clip,
-                    machine,
-                    partial(before_step, step),
-                )
-        except FloatingPointError as error:
-            raise _stopped(str(error), step) from None
+        loss = training_step(
+            forward,
+            dataset,
+            recipe,
+            optimizer,
+            step,
+            seed=seed,
+            machine=machine,
+            before_step=partial(before_step, step),
+        )
         progress.step = step
         metrics = {"loss_nats": loss, "learning_rate": recipe.learning_rate_at(step)}
         if _is_spike(loss, progress.recent_losses):
@@ -112,6 +99,41 @@ def train(
         if stopping:
             return False
     return True
+
+
+def training_step(
+    model: Model,
+    dataset: Dataset,
+    recipe: Recipe,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    *,
+    seed: int,
+    machine: Machine,
+    before_step: Callable[[], None] = lambda: None,
+) -> float:
+    """Step ``step`` of a training: its learning rate, its batches, its dropout. Mean loss, nats.
+
+    Raises TrainingError, naming the step, for a loss or a gradient that is not finite.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = recipe.learning_rate_at(step)
+    batches = [
+        dataset.random_batch(
+            "train",
+            size=recipe.batch_size,
+            context=model.context,
+            seed=derive(seed, "batches", step * recipe.accumulation + part),
+        )
+        for part in range(recipe.accumulation)
+    ]
+    try:
+        with global_randomness(seed, "dropout", step, machine.device):
+            return optimizer_step(
+                model, optimizer, batches, recipe.gradient_clip, machine, before_step
+            )
+    except FloatingPointError as error:
+        raise _stopped(str(error), step) from None
 
 
 def optimizer_step(

@@ -24,7 +24,8 @@ class Tracking:
     "sqrt" √i, "uniform" 1, "exponential" 1 with all earlier ones multiplied by ``decay``.
     ``sample``: how many single weights are followed for the weight-evolution figure.
     ``statistics``: what to record besides what the criteria at hand need.
-    ``frozen``: observe parts that are not trained, too.
+    ``frozen``: observe parts that are not trained, too. ``snapshots``: steps after which all of the
+    training is kept, so that it can be cut there (schedule=early).
     """
 
     every: int | Literal["epoch"]
@@ -34,12 +35,15 @@ class Tracking:
     sample: int
     statistics: list[str] = field(default_factory=list)
     frozen: bool = False
+    snapshots: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.every != "epoch" and self.every < 1:
             raise UsageError(f"tracking.every={self.every} must be at least 1, or epoch.")
         if self.start < 0 or self.sample < 0:
             raise UsageError("tracking.start and tracking.sample must not be negative.")
+        if any(step < 0 for step in self.snapshots):
+            raise UsageError("tracking.snapshots names a step before the first.")
         if not 0.0 < self.decay < 1.0:
             raise UsageError(f"tracking.decay={self.decay} is not between 0 and 1.")
 
@@ -134,7 +138,7 @@ class Tracker:
     def info(self) -> dict[str, Any]:
         """Cadence, number of observations and their total weight: the trajectory's metadata."""
         return {
-            **asdict(self.tracking),
+            **{key: v for key, v in asdict(self.tracking).items() if key != "snapshots"},
             "statistics": sorted(self.statistics),
             "every_steps": self.every,
             "count": self.count,

@@ -38,11 +38,19 @@ class Training:
     statistics: Mapping[str, Callable[[Tensors], Statistic]]
     seed: int
     machine: Machine
+    snapshots: Sequence[int] = ()
 
 
-def serves(run: Run, statistics: Sequence[str]) -> bool:
-    """Whether a finished run recorded all of these statistics."""
-    return run.finished and set(statistics) <= set(run.manifest["tracker"]["statistics"])
+def serves(run: Run, statistics: Sequence[str], snapshots: Sequence[int] = ()) -> bool:
+    """Whether a finished run recorded all of these statistics, and kept all of these steps."""
+    return run.finished and not lacks(run, statistics, snapshots)
+
+
+def lacks(run: Run, statistics: Sequence[str], snapshots: Sequence[int]) -> list[str]:
+    """In words: what of this a finished run did not record."""
+    missing = sorted(set(statistics) - set(run.manifest["tracker"]["statistics"]))
+    steps = checkpoint.missing_snapshots(run, snapshots)
+    return [*missing, *(f"a snapshot of step {step}" for step in steps)]
 
 
 def train_run(
@@ -80,7 +88,10 @@ def train_run(
     best: Tensors = {}
     run.begin(training.config)
     remove_litter(run.path)
-    progress = checkpoint.restore(run, model, optimizer, tracker, best)
+    progress = checkpoint.restore(run, model, optimizer, tracker, best, training.snapshots)
+    snapshots = checkpoint.Snapshots(run, model, optimizer, tracker, training.snapshots)
+    if progress.step == 0:
+        snapshots.keep(0)
     started, resumed_at = time.perf_counter(), progress.step
     metrics = _Metrics(run.path / "metrics.jsonl", progress.step)
     finished = train(
@@ -92,7 +103,7 @@ def train_run(
         best,
         seed=training.seed,
         machine=training.machine,
-        hooks=[tracker, *hooks],
+        hooks=[tracker, snapshots, *hooks],
         record=metrics.record,
         checkpoint=lambda: checkpoint.save(run, model, optimizer, tracker, progress, best),
         stop=stop,
@@ -119,6 +130,7 @@ def _write_results(run: Run, weights: Tensors, best: Tensors, tracker: Tracker) 
     if run.finished:  # trained again for one more statistic: cells refer to these very weights
         before = run.tensors("model.safetensors")
         if not all(torch.equal(before[name], weight.cpu()) for name, weight in weights.items()):
+            checkpoint.drop_snapshots(run)  # among them are some of the other training
             raise RunError(
                 f"Training {run.name} again gave other weights than before (another torch version "
                 "or processor), so its old rows would not belong to it.",

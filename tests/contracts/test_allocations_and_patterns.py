@@ -12,7 +12,9 @@ from .conftest import built, fed, names
 
 RATIOS = [0.0, 0.1, 0.25, 1 / 3, 0.5, 0.77, 0.9]
 NOT_NESTING = {"owl", "ecoflap"}  # exact, but they promise no more
-ALLOCATIONS = pytest.mark.parametrize("allocation", names("allocation"))
+STAND_INS = [n for n in names("allocation") if hasattr(built("allocation", n), "stands_for")]
+OWN = [name for name in names("allocation") if name not in STAND_INS]
+ALLOCATIONS = pytest.mark.parametrize("allocation", OWN)
 
 
 class Everything:
@@ -48,6 +50,12 @@ def rank_by(around):
     return around.rank_by
 
 
+@pytest.mark.parametrize("stand_in", STAND_INS)
+@pytest.mark.parametrize("criterion", names("criterion"))
+def test_a_word_stands_for_an_allocation_of_its_own(stand_in, criterion):
+    assert built("allocation", stand_in).stands_for(built("criterion", criterion)) in OWN
+
+
 @ALLOCATIONS
 @pytest.mark.parametrize("ratio", RATIOS)
 def test_counts_sum_to_exactly_the_ratio(allocation, ratio, rank_by, around):
@@ -58,7 +66,7 @@ def test_counts_sum_to_exactly_the_ratio(allocation, ratio, rank_by, around):
     assert sum(counts.values()) == round(ratio * ranked.total)
 
 
-@pytest.mark.parametrize("allocation", [a for a in names("allocation") if a not in NOT_NESTING])
+@pytest.mark.parametrize("allocation", [a for a in OWN if a not in NOT_NESTING])
 def test_a_larger_ratio_takes_no_less_from_any_tensor(allocation, rank_by, around):
     ranked, chosen = rank_by("swe"), built("allocation", allocation)
     cuts = [chosen.counts(ranked, k / ranked.total, around) for k in range(ranked.total)]

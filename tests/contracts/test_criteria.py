@@ -1,25 +1,77 @@
 """Every criterion: a finite score per weight, the same twice, and nothing touched."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from swe_cli.contracts import GRADIENTS, INPUTS, Criterion, Evidence, LayerwiseCriterion
+from swe_cli.contracts import (
+    GRADIENTS,
+    INPUTS,
+    Criterion,
+    DrawnCriterion,
+    Evidence,
+    LayerwiseCriterion,
+)
 
 from .conftest import built, fed, names
 
 ALL = names("criterion")
 LAYERWISE = [name for name in ALL if isinstance(built("criterion", name), LayerwiseCriterion)]
 SCORING = [name for name in ALL if isinstance(built("criterion", name), Criterion)]
+DRAWN = [name for name in ALL if isinstance(built("criterion", name), DrawnCriterion)]
 scoring = pytest.mark.parametrize("name", SCORING)
 layerwise = pytest.mark.parametrize("name", LAYERWISE)
+drawn = pytest.mark.parametrize("name", DRAWN)
 
 
 def evidence(life, seed=3):
     return Evidence(life.weights, life.trajectory, seed, life.calibration)
 
 
-def test_every_criterion_is_one_or_the_other():
-    assert sorted([*LAYERWISE, *SCORING]) == ALL
+def test_every_criterion_is_of_one_kind():
+    assert sorted([*LAYERWISE, *SCORING, *DRAWN]) == ALL
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_it_was_published_with_an_allocation_that_there_is(name):
+    assert getattr(built("criterion", name), "published", "global") in names("allocation")
+
+
+@pytest.fixture
+def wide():
+    """Neurons with inputs enough to draw from, and what every statistic could say of them."""
+    generator = torch.Generator().manual_seed(5)
+    weights = {"a": torch.randn(6, 64, generator=generator), "b": torch.randn(5)}
+    lived = {n: w + 0.1 * torch.randn(w.shape, generator=generator) for n, w in weights.items()}
+    return Evidence(weights, dict.fromkeys(names("statistic"), lived), 3)
+
+
+@drawn
+def test_masks_are_drawn_from_the_seed_and_the_round(name, wide):
+    criterion, before = built("criterion", name), torch.get_rng_state()
+    masks = criterion.draw(wide, 1)
+    assert torch.equal(before, torch.get_rng_state())
+    assert list(masks) == list(wide.weights)
+    for tensor, mask in masks.items():
+        assert (mask.dtype, mask.shape) == (torch.bool, wide.weights[tensor].shape)
+    assert not all(mask.all() for mask in masks.values())
+
+    def same(other):
+        return all(torch.equal(mask, other[n]) for n, mask in masks.items())
+
+    assert same(criterion.draw(wide, 1))
+    assert not same(criterion.draw(wide, 2))
+    assert not same(criterion.draw(replace(wide, seed=4), 1))
+
+
+@drawn
+def test_a_drawn_one_needs_only_what_can_be_recorded(name, wide):
+    criterion = built("criterion", name)
+    assert set(criterion.needs) <= set(names("statistic"))
+    alone = replace(wide, trajectory={need: wide.trajectory[need] for need in criterion.needs})
+    drawn = criterion.draw(wide, 1)
+    assert all(torch.equal(mask, drawn[n]) for n, mask in criterion.draw(alone, 1).items())
 
 
 @scoring

@@ -11,7 +11,7 @@ from swe_cli.criteria.magnitude import Magnitude
 from swe_cli.errors import Interrupted, TrainingError, UsageError
 from swe_cli.masks.masks import cut_count
 from swe_cli.pruning.cut import Scoring, cut, zeros
-from swe_cli.pruning.recover import Recovery
+from swe_cli.pruning.recover import Recovery, Watch
 
 DATA = dataset()
 
@@ -20,17 +20,22 @@ def recovery(**options) -> Recovery:
     return Recovery(**{**default_part("recovery", "finetune", ConfigRoot()).options, **options})
 
 
-def recover(made, model, masks, which="linear", *, data=DATA, seed=1, **options):
-    made(
+def begin(made, model, which="linear", *, data=DATA, seed=1, teacher=None, done=0, **watching):
+    return made.begin(
         model,
-        masks,
         data,
         partial(model.prunable, which=which),
         seed=seed,
         machine=MACHINE,
         batch_size=3,
-        **options,
+        teacher=lambda: teacher,
+        watch=Watch(**watching),
+        done=done,
     )
+
+
+def recover(made, model, masks, which="linear", **options):
+    begin(made, model, which, **options).run(made.steps, masks)
 
 
 def pruned_model(ratio=0.6, which="linear", **options):

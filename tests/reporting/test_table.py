@@ -7,6 +7,7 @@ import pytest
 
 from swe_cli.errors import StorageError
 from swe_cli.records import COLUMNS
+from swe_cli.reporting.markdown import markdown
 from swe_cli.reporting.table import csv_bytes, frame, parquet_bytes, write
 
 from .toys import controls, curve, pruned
@@ -19,6 +20,25 @@ def read(table: pd.DataFrame) -> list[dict[str, str]]:
 def test_columns_are_the_stable_ones_then_the_axes_by_name() -> None:
     table = frame([pruned(0.1, 2.0, axes={"z.b": 1, "a.c": "x"})])
     assert tuple(table.columns) == (*COLUMNS, "a.c", "z.b")
+
+
+def test_columns_that_only_some_rows_have() -> None:
+    rows = [*curve(), pruned(0.5, 2.0, schedule="gradual"), pruned(0.5, 2.0, fuse=0.75)]
+    table = frame([*rows, pruned(0.5, 2.0, roles="vision", axes={"a": 1})])
+    assert tuple(table.columns) == (*COLUMNS, "roles", "schedule", "fuse", "a")
+    lines = read(table)
+    assert [line["schedule"] for line in lines].count("gradual") == 1
+    assert [line["fuse"] for line in lines].count("0.75") == 1
+    assert "| gradual |" in markdown(frame(rows))
+    assert "schedule" not in markdown(frame(curve()))
+
+
+def test_costs_are_numbers_and_no_settings() -> None:
+    costs = {"parameters": 812345.0, "bytes": 3249380.0, "flops_per_token": 1600000.5}
+    rows = [*curve(), pruned(None, 2.0, criterion="factors", measures={**costs, "rank": 8.0})]
+    head, *lines = markdown(frame(rows)).splitlines()[4:]
+    assert "| parameters | bytes | flops_per_token | rank |" in head
+    assert any("| 812,345 | 3,249,380 | 1,600,000 | 8 |" in line for line in lines)
 
 
 def test_controls_come_first_then_criteria_ratios_and_seeds_by_size() -> None:

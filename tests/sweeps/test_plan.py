@@ -134,3 +134,16 @@ def test_a_plan_writes_nothing(plan, tmp_path):
 def test_an_axis_named_like_a_column_is_still_shown(plan):
     made = plan("training=adamw,adam_paper", "criteria=swe", "ratios=0.5")
     assert {planned.axes["training recipe"] for planned in made.cells} == {"adamw", "adam_paper"}
+
+
+def test_an_option_of_one_choice_of_an_axis_is_set_where_it_is_one(plan):
+    made = plan("criteria=magnitude,sparsegpt,stability", "criterion.damping=0.5", "ratio=0.5")
+    criteria = {
+        cell.config["criterion"]["name"]: cell.config["criterion"]
+        for cell in (planned.cell for planned in made.cells)
+        if cell.kind == "pruned"
+    }
+    assert criteria["sparsegpt"]["damping"] == 0.5
+    assert "damping" not in criteria["magnitude"]
+    with pytest.raises(UsageError, match=r"criterion\.damping is not a key of magnitude, swe"):
+        plan("criteria=magnitude,swe", "criterion.damping=0.5", "ratio=0.5")

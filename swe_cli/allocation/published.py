@@ -1,0 +1,16 @@
+"""The allocation that a criterion was published with."""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Published:
+    """What ``criterion.published`` names: ``row`` for Wanda, ``sigma`` for SWE; else ``global``.
+
+    Rows show the allocation it stands for, and share the cells of whoever names that one.
+    """
+
+    def stands_for(self, criterion: Any) -> str:
+        name: str = getattr(criterion, "published", "global")
+        return name

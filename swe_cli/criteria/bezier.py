@@ -1,0 +1,122 @@
+"""Bézier pruning: of every neuron, in bins of its weights' values, so many as a curve says."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from swe_cli.contracts import Evidence, Masks, Tensors
+from swe_cli.errors import UsageError
+from swe_cli.seeds import derive
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bezier(ABC):
+    """``B(x) = a(1−x)³ + 3b·x(1−x)² + 3c·x²(1−x) + d·x³`` of a histogram's bins (LOD 2022).
+
+    The n values of a neuron (a dim-0 slice) are put into an even number of about √n bins of equal
+    width over their own range. The fractions B(1 → 0) of the lower half of the bins and B(0 → 1) of
+    the upper half, min–max normalised and then shifted (``+ u``) or scaled (``· u``), say how many
+    of a bin's members are cut, ⌊count · fraction⌋ at random: most near the middle of the range.
+    The sparsity is what comes out. What has one dimension has no neurons, and stays whole.
+    """
+
+    a: float
+    b: float
+    c: float
+    d: float
+    u: float
+    by: Literal["add", "multiply"]
+
+    def __post_init__(self) -> None:
+        if self.a == self.b == self.c == self.d:
+            raise UsageError(
+                "criterion.a, b, c and d are equal: such a curve is flat, and has no shape to cut "
+                "by.",
+                "A published one: criterion.a=1 criterion.b=0.14 criterion.c=0.14 criterion.d=0.1",
+            )
+        if not self.u >= 0:
+            raise UsageError(f"criterion.u={self.u:g} must not be negative.")
+
+    @abstractmethod
+    def values(self, evidence: Evidence) -> Tensors:
+        """What the histograms are of, by prunable name."""
+
+    def draw(self, evidence: Evidence, turn: int) -> Masks:
+        masks = Masks()
+        for name, values in self.values(evidence).items():
+            masks[name] = torch.ones(values.shape, dtype=torch.bool)
+            if values.dim() > 1:
+                seed = derive(evidence.seed, f"bezier/{name}", turn)
+                order = torch.rand(values.shape, generator=torch.Generator().manual_seed(seed))
+                rows = values.detach().cpu().double().flatten(1)
+                masks[name] = ~self._cut(rows, order.double().flatten(1)).view(values.shape)
+        return masks
+
+    def fractions(self, inputs: int) -> Tensor:
+        """What is cut of each bin, lowest values first, float64 (bins,)."""
+        half = max(1, math.isqrt(inputs) // 2)
+        outer, inner = torch.linspace(1, 0, half).double(), torch.linspace(0, 1, half).double()
+        x = torch.cat([outer, inner])
+        curve = (
+            self.a * (1 - x) ** 3
+            + 3 * self.b * x * (1 - x) ** 2
+            + 3 * self.c * x**2 * (1 - x)
+            + self.d * x**3
+        )
+        span = curve.max() - curve.min()
+        shape = (curve - curve.min()) / span if span > 0 else torch.zeros_like(curve)
+        shifted = shape + self.u if self.by == "add" else shape * self.u
+        return shifted.clamp(0.0, 1.0)
+
+    def _cut(self, rows: Tensor, order: Tensor) -> Tensor:
+        """Which of ``rows`` (neurons, n) go; inside a bin ``order``, in [0, 1), decides."""
+        fractions = self.fractions(rows.shape[1])
+        bins = len(fractions)
+        low, high = rows.amin(1, keepdim=True), rows.amax(1, keepdim=True)
+        width = torch.where(high > low, high - low, 1.0)
+        place = torch.where(high > low, (rows - low) / width, 0.5)  # all equal: the middle
+        bin_of = (place * bins).long().clamp(max=bins - 1)
+        counts = torch.zeros(len(rows), bins, dtype=torch.long)
+        counts.scatter_add_(1, bin_of, torch.ones_like(bin_of))
+        losing = (counts * fractions).long()
+        sequence = (bin_of + order).argsort(dim=1)  # bin by bin, at random inside
+        within = torch.arange(rows.shape[1]) - (counts.cumsum(1) - counts).gather(
+            1, bin_of.gather(1, sequence)
+        )
+        goes = within < losing.gather(1, bin_of.gather(1, sequence))
+        return torch.zeros_like(goes).scatter_(1, sequence, goes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BezierMean(Bezier):
+    """``a(1−x)³ + 3b·x(1−x)² + 3c·x²(1−x) + d·x³`` of each bin of a neuron's *mean* weights goes,
+    at random (Bézier pruning, LOD 2022).
+
+    The mean is √-weighted, over training, and stays as it is. Published over the last 50 epochs
+    (see ``swe_sqrt``), one mask an epoch, each laid on the last: ``schedule=iterative``.
+    """
+
+    needs: ClassVar[Sequence[str]] = ("sqrt_average",)
+
+    def values(self, evidence: Evidence) -> Tensors:
+        averages = evidence.trajectory["sqrt_average"]
+        return {name: averages[name] for name in evidence.weights}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BezierActual(Bezier):
+    """``a(1−x)³ + 3b·x(1−x)² + 3c·x²(1−x) + d·x³`` of each bin of a neuron's *actual* weights goes,
+    at random (Bézier pruning, LOD 2022).
+
+    Actual is as they are when the mask is drawn, in every round anew.
+    """
+
+    needs: ClassVar[Sequence[str]] = ()
+
+    def values(self, evidence: Evidence) -> Tensors:
+        return evidence.weights

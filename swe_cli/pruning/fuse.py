@@ -1,0 +1,21 @@
+"""The paper's second stage: what has become mostly zeros goes as a whole."""
+
+import torch
+
+from swe_cli.contracts import Masks, Tensors
+
+
+@torch.no_grad()
+def fuse(weights: Tensors, masks: Masks, most_zeros: float) -> Masks:
+    """``masks`` that also cut every dim-0 slice (neuron) with more than ``most_zeros`` of zeros.
+
+    ``weights``: the live weights under ``masks``, by the same names; their natural zeros count, as
+    in the author's code (arXiv 2502.17071, "fuse"). A vector's slices are single weights: those
+    that are zero already.
+    """
+    fused = Masks()
+    for name, mask in masks.items():
+        zero = (weights[name] == 0).cpu().reshape(mask.shape[0], -1)
+        gone = zero.double().mean(1) > most_zeros
+        fused[name] = mask & ~gone.view(-1, *[1] * (mask.dim() - 1))
+    return fused

@@ -1,0 +1,37 @@
+"""When the cut is made: at once, bit by bit, or in the middle of training."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from swe_cli.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """``rounds`` cuts, the k-th of ``ratio · (1 − (1 − k/n)^p)``; training goes on after each.
+
+    ``ramp``: p = 3 for "cubic" (Zhu & Gupta 2018), 1 for "linear". The steps between cuts are those
+    of the recovery, shared out evenly, so that one cut and many cost the same and are judged by the
+    same control. With ``at_step`` the first cut is made after that step of training (0: before the
+    first), the rest of training takes the place of the recovery, and the recovery follows whole.
+    Every round scores anew what is left; what is cut stays cut.
+    """
+
+    rounds: int
+    ramp: Literal["cubic", "linear"]
+    at_step: int | None
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1:
+            raise UsageError(f"schedule.rounds={self.rounds} must be at least 1.")
+        if self.at_step is not None and self.at_step < 0:
+            raise UsageError(f"schedule.at_step={self.at_step} must not be negative.")
+
+    def fraction(self, done: int) -> float:
+        """Of the ratio, what is cut once ``done`` rounds (1..rounds) are done; 1 at the end."""
+        left = 1 - done / self.rounds
+        return 1 - left ** {"cubic": 3, "linear": 1}[self.ramp]
+
+    def steps_of(self, done: int, steps: int) -> int:
+        """Of ``steps``, those that follow the ``done``-th cut; they sum to ``steps``."""
+        return steps * done // self.rounds - steps * (done - 1) // self.rounds

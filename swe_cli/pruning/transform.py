@@ -1,0 +1,114 @@
+"""Weights rewritten by a transform; which way, the validation split decides."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from swe_cli.contracts import Candidate, Dataset, Lens, Model, Tensors, Transform
+from swe_cli.errors import Interrupted, PruningError
+from swe_cli.machine import Machine
+from swe_cli.models.factorized import FactorizedMLP
+from swe_cli.pruning.shrink import load
+from swe_cli.training.loop import as_module, validation_loss
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A candidate of the grid. ``layer``: the names of what was stacked, joined by "+".
+
+    ``parameters``: of the whole model, as stored. ``relative_error``: ‖T − T̂‖ / ‖T‖ of the stack.
+    """
+
+    layer: str
+    rank: int
+    validation_loss_nats: float
+    parameters: int
+    relative_error: float
+    saves_memory: bool
+
+
+@dataclass(frozen=True)
+class Transformed:
+    """``weights``: named tensors, some of them factors. ``tried``: the whole grid, in order."""
+
+    weights: Tensors
+    chosen: Tried
+    tried: tuple[Tried, ...]
+
+
+def transform(
+    model: Model,
+    weights: Tensors,
+    how: Transform,
+    dataset: Dataset,
+    lens: Lens,
+    *,
+    seed: int,
+    machine: Machine,
+    batch_size: int,
+    after_candidate: Callable[[Tried], None] = lambda tried: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Transformed:
+    """Of the candidates that save memory, the one of the lowest validation loss (full pass).
+
+    Ties go to fewer parameters, then to the first. ``weights`` are not changed; the live ``model``
+    is left with those that were chosen. ``lens`` picks what may be rewritten.
+
+    Raises PruningError where no candidate saves memory, or none that does has a finite loss.
+    """
+    weights = {name: tensor.to(machine.device) for name, tensor in weights.items()}
+    candidates = how.candidates(lens(weights))
+    if not any(candidate.saves > 0 for candidate in candidates):
+        raise PruningError(
+            "At none of these ranks are the factors smaller than the matrices they stand for.",
+            f"Choose lower ones: transform.ranks=[{max(1, min(c.rank for c in candidates) // 2)}]",
+        )
+    tried: list[Tried] = []
+    best: tuple[Tried, Tensors] | None = None
+    for candidate in candidates:
+        rewritten = how.apply(weights, candidate, seed)
+        load(as_module(model), rewritten)
+        found = Tried(
+            "+".join(candidate.layers),
+            candidate.rank,
+            validation_loss(model, dataset, batch_size, machine),
+            sum(tensor.numel() for tensor in rewritten.values()),
+            _relative_error(model, weights, candidate),
+            candidate.saves > 0,
+        )
+        tried.append(found)
+        if found.saves_memory and (best is None or _order(found) < _order(best[0])):
+            best = found, rewritten
+        after_candidate(found)
+        if stop():
+            raise Interrupted("Stopped during a transform; finished cells are safe.")
+    assert best is not None
+    chosen, rewritten = best
+    if not math.isfinite(chosen.validation_loss_nats):
+        raise PruningError(
+            "No transform of the grid has a validation loss that is a number.",
+            "Transform a model whose loss is: base=best, or train anew.",
+        )
+    load(as_module(model), rewritten)
+    return Transformed(rewritten, chosen, tuple(tried))
+
+
+def _order(tried: Tried) -> tuple[float, int]:
+    loss = tried.validation_loss_nats
+    return (loss if math.isfinite(loss) else math.inf), tried.parameters
+
+
+@torch.no_grad()
+def _relative_error(model: Model, weights: Tensors, candidate: Candidate) -> float:
+    """What the factors in the live model stand for, held against the matrices they replace."""
+    missed = total = 0.0
+    for name in candidate.layers:
+        layer = as_module(model).get_submodule(name)
+        assert isinstance(layer, FactorizedMLP)
+        for of, matrix in zip(("expand", "contract"), layer.matrices(), strict=True):
+            dense = weights[f"{name}.{of}.weight"].double()
+            missed += float((matrix.double() - dense).square().sum())
+            total += float(dense.square().sum())
+    return math.sqrt(missed / total) if total else 0.0

@@ -1,0 +1,213 @@
+"""How much is cut, and by what: what may be said together, and what of it is identity."""
+
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
+
+from swe_cli.compose import Composed, ConfigRoot, Part, default_part
+from swe_cli.contracts import (
+    DrawnCriterion,
+    RateAllocation,
+    StandInAllocation,
+    UnitPattern,
+)
+from swe_cli.errors import UsageError
+from swe_cli.pruning.cut import recorded_needs
+from swe_cli.pruning.schedule import Schedule
+from swe_cli.sweeps.build import roles_of
+
+CUT_GROUPS = ("criterion", "allocation", "pattern", "schedule", "recovery", "transform")
+CALIBRATION = "calibration"
+# What only masks have: a transform takes none of it.
+OF_MASKS = (
+    "criterion",
+    "allocation",
+    "pattern",
+    "schedule",
+    "calibration",
+    "ratio",
+    "rate",
+    "fuse",
+)
+
+
+def settled(composed: Composed, root: ConfigRoot) -> Composed:
+    """The same with the allocation that is meant in place of a word that stands for it."""
+    allocation = composed["allocation"].build()
+    if not isinstance(allocation, StandInAllocation):
+        return composed
+    meant = allocation.stands_for(composed["criterion"].build())
+    parts = {**composed.parts, "allocation": default_part("allocation", meant, root)}
+    return replace(composed, parts=parts)
+
+
+def check_cut(composed: Composed, typed: Collection[str] = (), swept: Collection[str] = ()) -> None:
+    """Refuse, before any work, what cannot be said together. Raises UsageError.
+
+    Exactly one of ratio and rate says how much is cut, unless the criterion, the pattern or a
+    transform says it. ``typed``: keys that the user gave; ``swept``: those among them, or by
+    default, that are axes: a criterion that takes no ratio has one cell on an axis of ratios.
+    """
+    for group in (*CUT_GROUPS, CALIBRATION, "evaluation"):
+        composed[group].build()
+    if composed["transform"].build() is not None:
+        _check_transform(composed, typed, swept)
+    elif isinstance(composed["criterion"].build(), DrawnCriterion):
+        _check_drawn(composed, typed, swept)
+    else:
+        _check_amount(composed)
+    _check_schedule(composed)
+
+
+def _check_amount(composed: Composed) -> None:
+    ratio, rate = composed.values["ratio"], composed.values["rate"]
+    fixed = composed["pattern"].build().ratio
+    if fixed is not None:
+        if rate is not None or ratio not in (None, fixed):
+            raise UsageError(
+                f"pattern={composed['pattern'].name} cuts {fixed:g} of every row, no other amount.",
+                f"Write ratio={fixed:g}, or choose another pattern.",
+            )
+    elif (ratio is None) == (rate is None):
+        raise UsageError(
+            "Say how much to cut: a ratio or a rate, not both.", "For example: ratio=0.5"
+        )
+    if rate is not None and not isinstance(composed["allocation"].build(), RateAllocation):
+        raise UsageError(
+            "A rate is a multiple of a standard deviation, which "
+            f"allocation={composed['allocation'].name} does not know.",
+            "Add allocation=sigma, or give a ratio.",
+        )
+
+
+def _check_drawn(composed: Composed, typed: Collection[str], swept: Collection[str]) -> None:
+    name = composed["criterion"].name
+    for key in ("ratio", "rate"):
+        if composed.values[key] is not None and key not in swept:
+            raise UsageError(
+                f"criterion={name} finds its own sparsity; it takes no {key}.",
+                f"Leave {key} out, or choose another criterion. More rounds cut more: "
+                "schedule=iterative",
+            )
+    for key in ("allocation", "pattern"):
+        if key in typed and key not in swept:
+            raise UsageError(
+                f"criterion={name} draws its own masks; it takes no {key}.", f"Leave {key} out."
+            )
+
+
+def _check_transform(composed: Composed, typed: Collection[str], swept: Collection[str]) -> None:
+    if "transform" in swept:
+        return  # beside cells with masks, whose settings are typed for them
+    for key in typed:
+        if key.partition(".")[0] in OF_MASKS:
+            raise UsageError(
+                f"transform={composed['transform'].name} rewrites matrices and cuts nothing, so "
+                f"{key} has no meaning beside it.",
+                f"Leave {key} out, or write transform=none",
+            )
+
+
+def _check_schedule(composed: Composed) -> None:
+    schedule: Schedule = composed["schedule"].build()
+    named = f"schedule={composed['schedule'].name}"
+    if schedule.rounds > 1:
+        pattern = composed["pattern"].build()
+        if not isinstance(pattern, UnitPattern) and pattern.ratio is not None:
+            raise UsageError(
+                f"pattern={composed['pattern'].name} cuts all it can at once; {named} has nothing "
+                "to cut later.",
+                "Write schedule=one_shot",
+            )
+        if composed.values["rate"] is not None:
+            raise UsageError(f"{named} cuts parts of a ratio, not of a rate.", "Give a ratio.")
+        if schedule.at_step is None and composed["recovery"].build().steps < schedule.rounds:
+            raise UsageError(
+                f"{named} trains between its {schedule.rounds} cuts by the recovery's steps, of "
+                f"which recovery={composed['recovery'].name} has "
+                f"{composed['recovery'].build().steps}.",
+                "Raise recovery.steps, or write schedule=one_shot",
+            )
+    if schedule.at_step is not None and composed.values["base"] == "best":
+        raise UsageError(
+            f"{named} cuts what there is after step {schedule.at_step}, not the best of later.",
+            "Write base=final or base=averaged",
+        )
+
+
+def check_early(composed: Composed, steps: int) -> None:
+    """Raise UsageError for a cut in the middle of a training that is over by then."""
+    at_step = composed["schedule"].build().at_step
+    if at_step is not None and at_step >= steps:
+        raise UsageError(
+            f"schedule.at_step={at_step} is not before the end of training, step {steps}.",
+            f"Write schedule.at_step={steps // 2}, or schedule=one_shot",
+        )
+
+
+def snapshots_of(composed: Composed) -> tuple[int, ...]:
+    """The steps of training that a cut starts from: none, or one."""
+    at_step = composed["schedule"].build().at_step
+    return () if at_step is None or composed["transform"].build() is not None else (at_step,)
+
+
+def describe_cut(composed: Composed, root: ConfigRoot, model: Part) -> dict[str, Any]:
+    """The part of a cell's identity that says what is cut and how it is measured.
+
+    A model of one role has nothing to choose from: its cells do not tell roles apart.
+    """
+    if composed["transform"].build() is not None:
+        described = {g: composed[g].describe() for g in ("transform", "recovery")}
+        keys: tuple[str, ...] = ("base", "prunable")
+    else:
+        described, keys = _describe_masks(composed, root)
+    described["evaluation"] = composed["evaluation"].describe()
+    one_role = len(roles_of(model) or ()) == 1
+    for key in (*keys, *(() if one_role else ("roles",))):
+        if composed.values[key] is not None:
+            described[key] = composed.values[key]
+    return described
+
+
+def _describe_masks(composed: Composed, root: ConfigRoot) -> tuple[dict[str, Any], tuple[str, ...]]:
+    groups: tuple[str, ...] = ("criterion", "allocation", "pattern", "schedule", "recovery")
+    keys: tuple[str, ...] = ("base", "prunable", "ratio", "rate", "fuse")
+    if isinstance(composed["criterion"].build(), DrawnCriterion):
+        groups, keys = ("criterion", "schedule", "recovery"), ("base", "prunable", "fuse")
+    described: dict[str, Any] = {group: composed[group].describe() for group in groups}
+    consulted = composed["allocation"].build().consults if "allocation" in groups else ()
+    if consulted:
+        described["consulted"] = {
+            name: default_part("criterion", name, root).describe() for name in consulted
+        }
+    if calibrates(composed, root):
+        described[CALIBRATION] = composed[CALIBRATION].describe()
+    fixed = composed["pattern"].build().ratio if "pattern" in groups else None
+    if fixed is not None:
+        described["ratio"] = fixed
+        keys = tuple(key for key in keys if key != "ratio")
+    return described, keys
+
+
+def needs_of(composed: Composed, root: ConfigRoot) -> set[str]:
+    """Statistics that the criterion, and those its allocation consults, must find recorded."""
+    return set(recorded_needs(tuple(_all_needs(composed, root))))
+
+
+def calibrates(composed: Composed, root: ConfigRoot) -> bool:
+    """Whether a cut looks at a calibration set."""
+    needs = _all_needs(composed, root)
+    if isinstance(composed["criterion"].build(), DrawnCriterion):
+        return bool(needs - needs_of(composed, root))
+    return composed["allocation"].build().probes or bool(needs - needs_of(composed, root))
+
+
+def _all_needs(composed: Composed, root: ConfigRoot) -> set[str]:
+    if composed["transform"].build() is not None:
+        return set()
+    criterion = composed["criterion"].build()
+    needs: set[str] = set(criterion.needs)
+    if not isinstance(criterion, DrawnCriterion):
+        for name in composed["allocation"].build().consults:
+            needs |= set(default_part("criterion", name, root).build().needs)
+    return needs

@@ -1,0 +1,197 @@
+"""TRAWL: the matrices of an MLP, or of many, as one tensor of low rank."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from swe_cli.contracts import Candidate, Tensors
+from swe_cli.errors import PruningError, UsageError
+from swe_cli.seeds import derive
+
+EXPAND, CONTRACT = ".expand.weight", ".contract.weight"
+RIDGE = 1e-12  # on a tensor of norm 1: two components that grow alike do not stop the solver
+
+
+@dataclass(frozen=True, kw_only=True)
+class TRAWL:
+    """``T ≈ Σ_{r≤R} a_r ∘ b_r ∘ c_r`` (CP) or ``T ≈ G ×₁ B ×₂ C`` (Tucker); Luo et al. 2024,
+    arXiv 2406.17261.
+
+    T stacks ``expand.weight``ᵀ and ``contract.weight``: (2, d, 4d) of one MLP, (2L, d, 4d) of L
+    with ``stack=all``. Stored are the factors alone: B = ``left`` (d, R), C = ``right`` (4d, R),
+    and of each MLP a ``core``, CP (2, R), Tucker (2, R, R). Tucker keeps the stacked mode whole, as
+    published: its factor, being square, is part of the core. Above d, its left rank stays d.
+
+    Of one MLP, CP stores R(2 + 5d) numbers for 8d²: memory is saved below R = 8d²/(5d + 2) ≈ 1.6d,
+    and FLOPs of the forward pass, 2 · 10dR a token for 2 · 8d², below 0.8d. Tucker stores
+    5dR + 2R², less below 7d/6, and takes fewer FLOPs, 2 · (10dR + 2R²), below 0.7d.
+
+    ``layers`` counts the MLPs that may be cut, negative from the end; best reported are the last.
+    Alternating least squares start from a seeded draw (CP) or from singular vectors (Tucker).
+    """
+
+    method: Literal["cp", "tucker"]
+    stack: Literal["layer", "all"]
+    layers: Literal["all"] | list[int]
+    ranks: list[int]
+    iterations: int
+
+    def __post_init__(self) -> None:
+        if not self.ranks or not self.layers:
+            raise UsageError(
+                "transform.ranks and transform.layers must not be empty.",
+                "Write transform.ranks=[16,32] transform.layers=[-1]",
+            )
+        if min(self.ranks) < 1 or self.iterations < 1:
+            raise UsageError(
+                "transform.ranks and transform.iterations must be at least 1.",
+                "Write transform.ranks=[16,32] transform.iterations=100",
+            )
+        if self.stack == "all" and self.layers != "all" and len(self.layers) == 1:
+            raise UsageError(
+                "transform.stack=all stacks several layers, and transform.layers names one.",
+                "Write transform.layers=all, or transform.stack=layer",
+            )
+
+    def candidates(self, prunable: Mapping[str, Tensor]) -> Sequence[Candidate]:
+        """Every stack at every rank; see ``contracts.Transform``."""
+        known = [name.removesuffix(EXPAND) for name in prunable if name.endswith(f".mlp{EXPAND}")]
+        if not known:
+            raise PruningError(
+                "A transform finds no dense MLP among what may be cut.", "Widen it: roles=all"
+            )
+        chosen = self._chosen(known)
+        stacks = [tuple(chosen)] if self.stack == "all" else [(layer,) for layer in chosen]
+        return [
+            self._candidate(prunable, of, rank)
+            for of in stacks
+            for rank in dict.fromkeys(self.ranks)
+        ]
+
+    def _chosen(self, known: Sequence[str]) -> list[str]:
+        if self.layers == "all":
+            return list(known)
+        for layer in self.layers:
+            if not -len(known) <= layer < len(known):
+                raise UsageError(
+                    f"transform.layers: there is no layer {layer} among {len(known)}.",
+                    f"Choose from {-len(known)} to {len(known) - 1}, or transform.layers=all",
+                )
+        wanted = {layer % len(known) for layer in self.layers}
+        return [layer for index, layer in enumerate(known) if index in wanted]
+
+    def _candidate(
+        self, prunable: Mapping[str, Tensor], layers: tuple[str, ...], rank: int
+    ) -> Candidate:
+        alike = {(layer.rsplit(".", 2)[0], prunable[layer + EXPAND].shape) for layer in layers}
+        if len(alike) > 1:
+            raise UsageError(
+                "transform.stack=all stacks MLPs of one tower and of one size.",
+                "Name the tower, as in roles=language, or write transform.stack=layer",
+            )
+        hidden, width = prunable[layers[0] + EXPAND].shape
+        slices = 2 * len(layers)
+        most = slices * min(width, hidden) if self.method == "cp" else min(slices * width, hidden)
+        if rank > most:
+            raise UsageError(
+                f"transform.ranks: {rank} is more than MLPs of width {width} allow.",
+                f"Choose ranks up to {most}.",
+            )
+        left, right = self._ranks(width, rank)
+        core = rank if self.method == "cp" else left * right
+        stored = width * left + hidden * right + slices * core
+        return Candidate(layers, rank, slices * width * hidden - stored)
+
+    def _ranks(self, width: int, rank: int) -> tuple[int, int]:
+        """Columns of ``left`` and of ``right``."""
+        return (rank if self.method == "cp" else min(rank, width)), rank
+
+    @torch.no_grad()
+    def apply(self, weights: Tensors, candidate: Candidate, seed: int) -> Tensors:
+        """The MLPs of ``candidate`` as factors: ``X.left``, ``X.right`` (of the first of a stack
+        only, which the others share), ``X.core``, ``X.expand_bias`` and ``X.contract_bias``.
+
+        Raises PruningError for weights that are not finite, or factorised already.
+        """
+        if any(name.endswith(".mlp.core") for name in weights):
+            raise PruningError(
+                "These weights are factorised already.", "Transform those of a training run."
+            )
+        tensor = _stacked(weights, candidate.layers)
+        if not tensor.isfinite().all():
+            raise PruningError(
+                f"The weights of {candidate.layers[0]} are not all finite numbers.",
+                "Transform a model whose loss is: base=best, or train anew.",
+            )
+        norm = tensor.norm()
+        scale = norm.where(norm > 0, 1)
+        own = derive(seed, f"transform/{'+'.join(candidate.layers)}", candidate.rank)
+        decompose = self._cp if self.method == "cp" else self._tucker
+        left, right, core = decompose(tensor / scale, candidate.rank, own)
+        first = candidate.layers[0]
+        dtype = weights[first + EXPAND].dtype
+        gone = tuple(f"{layer}." for layer in candidate.layers)
+        new = {name: weight for name, weight in weights.items() if not name.startswith(gone)}
+        new[f"{first}.left"], new[f"{first}.right"] = left.to(dtype), right.to(dtype)
+        for index, layer in enumerate(candidate.layers):
+            new[f"{layer}.core"] = (scale * core[2 * index : 2 * index + 2]).to(dtype)
+            for bias in ("expand", "contract"):
+                if f"{layer}.{bias}.bias" in weights:
+                    new[f"{layer}.{bias}_bias"] = weights[f"{layer}.{bias}.bias"]
+        return new
+
+    def _cp(self, tensor: Tensor, rank: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Columns of B and C get norm 1; the core is A times what that takes from them."""
+        generator = torch.Generator().manual_seed(seed)
+        drawn = [
+            torch.randn(size, rank, generator=generator, dtype=tensor.dtype)
+            for size in tensor.shape
+        ]
+        start = [(factor / factor.norm(dim=0)).to(tensor.device) for factor in drawn]
+        tensorly = _tensorly()
+        with tensorly.backend_context("pytorch", local_threadsafe=True):
+            _, (core, *factors) = tensorly.decomposition.parafac(
+                tensor,
+                rank,
+                n_iter_max=self.iterations,
+                init=(tensor.new_ones(rank), start),
+                l2_reg=RIDGE,
+            )
+        norms = [factor.norm(dim=0) for factor in factors]
+        left, right = (f / n.where(n > 0, 1) for f, n in zip(factors, norms, strict=True))
+        return left, right, core * prod(norms)
+
+    def _tucker(self, tensor: Tensor, rank: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+        tensorly = _tensorly()
+        with tensorly.backend_context("pytorch", local_threadsafe=True):
+            (core, (left, right)), _ = tensorly.decomposition.partial_tucker(
+                tensor,
+                self._ranks(tensor.shape[1], rank),
+                modes=[1, 2],
+                n_iter_max=self.iterations,
+                random_state=seed % 2**32,  # of columns that the data do not decide
+            )
+        return left, right, core
+
+
+def _stacked(weights: Tensors, layers: Sequence[str]) -> Tensor:
+    """T (2L, d, 4d) in float64, or where there is none in float32, on the device of ``weights``."""
+    slices = [t for n in layers for t in (weights[n + EXPAND].T, weights[n + CONTRACT])]
+    stacked = torch.stack(slices)
+    return stacked.to(torch.float32 if stacked.device.type == "mps" else torch.float64)
+
+
+def _tensorly() -> Any:
+    """Imported when it is needed, not before; UsageError where it is missing."""
+    try:
+        import tensorly
+        import tensorly.decomposition
+    except ImportError:
+        raise UsageError(
+            "A TRAWL transform needs the package tensorly.", "Type: pip install 'swe-cli[trawl]'"
+        ) from None
+    return tensorly

@@ -1,0 +1,124 @@
+"""Costs by hand: C = 4, two heads of 2, T = 3, V = 5, one layer, a tied head, no biases."""
+
+import pytest
+import torch
+from training.toys import gpt
+
+from swe_cli.compose import ConfigRoot, part
+from swe_cli.contracts import DataShape
+from swe_cli.evaluation.cost import cost
+from swe_cli.pruning.shrink import load, shrink
+
+SHAPE = DataShape(5)
+EMBEDDINGS, NORMS = 5 * 4 + 3 * 4, 3 * 4
+QKV, PROJECTION, MLP = 3 * 4 * 4, 4 * 4, 2 * 4 * 16
+PARAMETERS = EMBEDDINGS + NORMS + QKV + PROJECTION + MLP  # 236
+ATTENTION = 2 * (2 * 3 * 4)  # scores and values, a token: 2 · T · C each
+HEAD = 2 * 4 * 5
+FLOPS = 2 * (QKV + PROJECTION + MLP) + ATTENTION + HEAD  # 472
+
+
+def model_of(**options):
+    return gpt(5, **{"width": 4, "heads": 2, "context": 3, **options})
+
+
+def named(model):
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def test_dense():
+    found = cost(model_of(), SHAPE)
+    assert (found.parameters, found.bytes, found.flops_per_token) == (236, 944, 472)
+    assert (PARAMETERS, FLOPS) == (236, 472)
+
+
+def test_layers_and_a_head_of_its_own_add_up():
+    found = cost(model_of(layers=3, tied_head=False, head_bias=True), SHAPE)
+    layer = QKV + PROJECTION + MLP
+    assert found.parameters == EMBEDDINGS + 4 + 3 * (layer + 8) + 4 * 5 + 5
+    assert found.flops_per_token == 3 * (2 * layer + ATTENTION) + HEAD
+
+
+def test_bytes_are_those_of_the_dtype():
+    found = cost(model_of().bfloat16(), SHAPE)
+    assert (found.parameters, found.bytes) == (236, 472)
+
+
+def test_a_masked_model_is_no_smaller_and_no_faster():
+    model = model_of()
+    with torch.no_grad():
+        for parameter in model.layers.parameters():
+            parameter.zero_()
+    assert cost(model, SHAPE) == cost(model_of(), SHAPE)
+
+
+def test_a_shrunk_model_is():
+    model = model_of()
+    weights = named(model)
+    weights["layers.0.mlp.expand.weight"][:6] = 0  # six neurons of sixteen
+    load(model, shrink(model, weights))
+    found = cost(model, SHAPE)
+    assert found.parameters == 236 - 2 * 4 * 6
+    assert found.flops_per_token == 472 - 2 * (2 * 4 * 6)
+    weights["layers.0.attention.projection.weight"][:, :2] = 0  # one head of two
+    load(model, weights)
+    load(model, shrink(model, weights))
+    found = cost(model, SHAPE)
+    assert found.parameters == 236 - 48 - 6 * 4 - 4 * 2
+    assert found.flops_per_token == 472 - 96 - 2 * (24 + 8) - ATTENTION / 2
+
+
+@pytest.mark.parametrize(
+    ("core", "parameters", "flops"),
+    [
+        ((2, 2), 108 + 4 * 2 + 16 * 2 + 4, 216 + 2 * 2 * (4 * 2 + 16 * 2)),
+        ((2, 2, 2), 108 + 4 * 2 + 16 * 2 + 8, 216 + 2 * 2 * (4 * 2 + 2 * 2 + 16 * 2)),
+    ],
+    ids=["cp", "tucker"],
+)
+def test_factors_are_counted_as_they_are_stored_and_multiplied(core, parameters, flops):
+    model = model_of()
+    weights = {n: t for n, t in named(model).items() if ".mlp." not in n}
+    factors = {"left": torch.randn(4, 2), "right": torch.randn(16, 2), "core": torch.randn(core)}
+    load(model, weights | {f"layers.0.mlp.{n}": t for n, t in factors.items()})
+    found = cost(model, SHAPE)
+    assert (found.parameters, found.flops_per_token) == (parameters, flops)
+
+
+def test_factors_that_layers_share_are_stored_once_and_multiplied_in_each():
+    model = model_of(layers=2)
+    weights = {n: t for n, t in named(model).items() if ".mlp." not in n}
+    factors = {"left": torch.randn(4, 2), "right": torch.randn(16, 2), "core": torch.randn(2, 2)}
+    shared = {f"layers.0.mlp.{n}": t for n, t in factors.items()}
+    load(model, weights | shared | {"layers.1.mlp.core": torch.randn(2, 2)})
+    found = cost(model, SHAPE)
+    assert found.parameters == EMBEDDINGS + 4 + 2 * (8 + QKV + PROJECTION) + 8 + 32 + 2 * 4
+    layer = 2 * (QKV + PROJECTION) + ATTENTION + 2 * 2 * (4 * 2 + 16 * 2)
+    assert found.flops_per_token == 2 * layer + HEAD
+
+
+def test_an_image_is_paid_for_by_the_text_about_it():
+    """Two towers of one layer, C = 4; N = 4 patches of 4 × 4 pixels; T = 12 − 4 positions of text.
+
+    Only text positions come out of the head.
+    """
+    small = {"layers": 1, "heads": 2, "width": 4}
+    options = {"vision": {**small, "patch": 4}, "language": {**small, "context": 12}}
+    shape = DataShape(5, image=(3, 8, 8))
+    model = part("model", "llava_nano", options, ConfigRoot()).build(shape)
+    layer = 2 * (QKV + PROJECTION + MLP)
+    vision = 4 * (2 * 48 * 4 + layer + 2 * (2 * 4 * 4))
+    projector = 4 * 2 * (16 + 16)
+    language = 12 * (layer + 2 * (2 * 12 * 4))
+    found = cost(model, shape)
+    assert found.flops_per_token == (vision + projector + language + 8 * HEAD) / 8
+    assert found.parameters == sum(p.numel() for p in model.parameters())
+
+
+def test_the_model_is_left_as_it_was():
+    model = model_of(dropout=0.5).train()
+    before = torch.get_rng_state()
+    cost(model, SHAPE)
+    assert model.training
+    assert all(p.grad is None for p in model.parameters())
+    assert torch.equal(before, torch.get_rng_state())

@@ -1,0 +1,283 @@
+"""Toy rows whose windows are known, so that every difference is worked out by hand."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from swe_cli.contracts import WindowLosses
+from swe_cli.records import Row
+from swe_cli.reporting.against import Comparison, compare_with
+from swe_cli.reporting.against_report import print_comparisons, write_comparisons
+
+from .toys import controls, pruned
+
+TOKENS = np.array([1, 3])
+BASE = np.array([2.0, 6.0])  # 2 nats per token in both windows
+
+
+def losses(nats: Sequence[float]) -> WindowLosses:
+    return WindowLosses(BASE + np.array(nats), TOKENS)
+
+
+class Book:
+    """Rows, and their windows above 2 nats per token, after and before recovery."""
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = controls()
+        self.windows: dict[str, tuple[WindowLosses, WindowLosses | None]] = {}
+
+    def add(
+        self,
+        criterion: str,
+        ratio: float | None,
+        after: Sequence[float] = (0, 0),
+        before: Sequence[float] = (0, 0),
+        **changes: object,
+    ) -> "Book":
+        name = f"{criterion}-{len(self.rows)}"
+        self.rows.append(pruned(ratio, 2.0, criterion=criterion, config_hash=name, **changes))
+        self.windows[name] = losses(after), losses(before)
+        return self
+
+    def compared(self, criterion: str = "magnitude") -> list[Comparison]:
+        return compare_with(self.rows, criterion, lambda row: self.windows[row.config_hash])
+
+
+def line(
+    book: Book, criterion: str, shifts: Mapping[float, Sequence[float]], **changes: object
+) -> Book:
+    for ratio, shift in shifts.items():
+        book.add(criterion, ratio, shift, **changes)
+    return book
+
+
+SURE_BETTER, SURE_WORSE, EITHER = (-0.5, -1.5), (0.25, 0.75), (-1.0, 3.0)
+
+
+def test_one_seed_is_paired_over_its_windows() -> None:
+    book = Book().add("magnitude", 0.5, (1, 3), (0, 0))
+    book.add("swe", 0.5, (0.5, 1.5), (-1, 3))
+    (found,) = book.compared()
+    (difference,) = found.differences
+    assert found.compared_with == "magnitude"
+    assert difference.seeds == (0,)
+    after, before = difference.after, difference.before
+    assert after
+    assert before
+    # −0.5 of 1 token and −1.5 of 3: −0.5 nats per token in every window, however they are drawn.
+    assert (after.mean, after.low, after.high, after.interval) == (-0.5, -0.5, -0.5, "windows")
+    # −1 of 1 token and +3 of 3: (3 − 1) / 4, and from −1 (only the first) to 1 (only the second).
+    assert (before.mean, before.low, before.high) == (0.5, -1.0, 1.0)
+    assert difference.state == "ahead"
+
+
+def test_several_seeds_have_a_t_interval_over_their_differences() -> None:
+    book = Book()
+    for seed, shift in enumerate((1.0, 2.0, 3.0)):
+        # The level differs by seed far more than the criteria do; pairing takes it out.
+        level = 10.0 * seed
+        book.add("magnitude", 0.5, (level, 3 * level), seed=seed)
+        book.add("swe", 0.5, (level + shift, 3 * (level + shift)), seed=seed)
+    (difference,) = book.compared()[0].differences
+    after = difference.after
+    assert after
+    assert difference.seeds == (0, 1, 2)
+    assert after.interval == "seeds"
+    assert after.mean == pytest.approx(2.0)
+    half = 4.302652729911275 / 3**0.5  # t(0.975, 2) · s / √3, s = 1
+    assert (after.low, after.high) == pytest.approx((2 - half, 2 + half))
+    assert difference.state == "undecided"
+
+
+def test_no_loss_before_recovery_is_no_difference_before_it() -> None:
+    book = Book().add("magnitude", 0.5).add("swe", 0.5, (1, 3))
+    name = book.rows[-1].config_hash
+    book.windows[name] = book.windows[name][0], None
+    (difference,) = book.compared()[0].differences
+    assert difference.after
+    assert difference.before is None
+
+
+def test_only_seeds_of_both_are_paired_and_a_failed_cut_is_not_compared() -> None:
+    book = Book().add("magnitude", 0.5, seed=0).add("swe", 0.5, (1, 3), seed=0)
+    book.add("swe", 0.5, (5, 15), seed=1)
+    (difference,) = book.compared()[0].differences
+    assert difference.seeds == (0,)
+    assert difference.after
+    assert difference.after.mean == 1.0
+    book.add("swe", 0.5, seed=2, status="failed", error="lost")
+    (difference,) = book.compared()[0].differences
+    assert (difference.after, difference.state) == (None, "not compared")
+
+
+def test_the_same_allocation_is_compared_where_it_exists_else_which_is_said() -> None:
+    book = Book()
+    book.add("magnitude", 0.5, (1, 3), allocation="global")
+    book.add("magnitude", 0.5, (2, 6), allocation="uniform")
+    for allocation in ("global", "uniform", "row"):
+        book.add("swe", 0.5, (4, 12), allocation=allocation)
+    found = {one.row.allocation: one for one in book.compared()}
+    means = {
+        name: one.differences[0].after.mean
+        for name, one in found.items()
+        if one.differences[0].after
+    }
+    assert means == {"global": 3.0, "uniform": 2.0, "row": 3.0}
+    assert {name: one.compared_with for name, one in found.items()} == {
+        "global": "magnitude",
+        "uniform": "magnitude",
+        "row": "magnitude (allocation global)",
+    }
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"base": "averaged"},
+        {"pattern": "2of4"},
+        {"prunable": "all"},
+        {"recovery": "none"},
+        {"roles": "vision"},
+        {"schedule": "gradual"},
+        {"fuse": 0.75},
+        {"axes": {"recovery.steps": 5}},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_another_setting_is_not_compared(other: dict[str, object]) -> None:
+    (found,) = Book().add("magnitude", 0.5).add("swe", 0.5, **other).compared()
+    assert (found.other, found.differences, found.verdict) == (None, (), "not compared")
+
+
+def test_options_that_only_one_of_the_two_has_are_no_other_setting() -> None:
+    book = Book().add("magnitude", 0.5)
+    book.add("stability", 0.5, (1, 3), axes={"criterion.epsilon": 0.1})
+    (found,) = book.compared()
+    assert found.compared_with == "magnitude"
+    assert found.differences[0].after
+    book = Book().add("wanda", 0.5, axes={"calibration.samples": 64})
+    (found,) = book.add("swe", 0.5).compared("wanda")
+    assert found.compared_with == "wanda (calibration.samples 64)"
+
+
+def test_rates_are_compared_with_rates() -> None:
+    book = Book().add("magnitude", None, (1, 3), rate=1.5).add("swe", None, rate=1.5)
+    book.add("swe", 0.5)
+    by_rate, by_ratio = sorted(book.compared(), key=lambda one: one.row.rate is None)
+    assert [(d.by, d.amount) for d in by_rate.differences] == [("rate", 1.5)]
+    assert by_ratio.other is None
+
+
+@pytest.mark.parametrize(
+    ("shifts", "verdict"),
+    [
+        (
+            {0.3: SURE_WORSE, 0.5: SURE_WORSE, 0.6: EITHER, 0.7: SURE_BETTER, 0.9: SURE_BETTER},
+            "ahead at 0.7–0.9, behind at 0.3–0.5, undecided elsewhere",
+        ),
+        (
+            {0.1: SURE_BETTER, 0.3: SURE_WORSE, 0.5: SURE_BETTER, 0.7: SURE_BETTER},
+            "ahead at 0.1 and 0.5–0.7, behind at 0.3",
+        ),
+        ({0.1: SURE_BETTER, 0.3: SURE_BETTER}, "ahead at every ratio"),
+        ({0.1: EITHER, 0.3: EITHER}, "undecided at every ratio"),
+        ({0.1: EITHER, 0.95: EITHER}, "not compared at 0.95, undecided elsewhere"),
+        ({0.95: EITHER}, "not compared at every ratio"),
+    ],
+)
+def test_the_verdict_in_words(shifts: Mapping[float, Sequence[float]], verdict: str) -> None:
+    book = line(Book(), "magnitude", dict.fromkeys((0.1, 0.3, 0.5, 0.6, 0.7, 0.9), (0, 0)))
+    (found,) = line(book, "swe", shifts).compared()
+    assert found.verdict == verdict
+
+
+def many() -> Book:
+    book, ratios = Book(), [round(0.1 * tenth, 1) for tenth in range(1, 10)]
+    for allocation in ("global", "uniform"):
+        flat = dict.fromkeys(ratios, (0, 0))
+        line(book, "magnitude", flat, allocation=allocation)
+        line(book, "mean_magnitude", dict.fromkeys(ratios, SURE_WORSE), allocation=allocation)
+        line(book, "swe", dict.fromkeys(ratios, SURE_BETTER), allocation=allocation)
+    return book.add("swe", 0.5, base="averaged").add("swe", None, allocation="own")
+
+
+def test_the_terminal_shows_both_stages_and_a_verdict_a_line() -> None:
+    file = StringIO()
+    print_comparisons(Console(width=80, file=file), many().compared(), "magnitude")
+    text = file.getvalue()
+    assert max(map(cell_len, text.splitlines())) <= 80
+    assert "…" not in text
+    rows = [" ".join(row.split()) for row in text.splitlines()]
+    assert "Loss against magnitude, after recovery (nats per token)" in rows
+    assert "Loss against magnitude, before recovery (nats per token)" in rows
+    assert any(row.startswith("swe, global, base final -.500▼ -.500▼") for row in rows)
+    assert any(row.startswith("swe, global, base final .000 .000") for row in rows)
+    said = " ".join(text.split())
+    assert "mean_magnitude (allocation uniform, base final): behind at every ratio." in said
+    assert said.count("not compared, magnitude has no line of the same settings") == 2
+    assert "the paired 95% interval over test windows excludes 0" in said
+
+
+def test_the_files_hold_every_difference(tmp_path: Path) -> None:
+    book = Book().add("magnitude", 0.5, (1, 3)).add("swe", 0.5, (0.5, 1.5), (-1, 3))
+    table, page = write_comparisons([book.compared()], tmp_path, "magnitude")
+    assert [table.name, page.name] == ["against-magnitude.csv", "against-magnitude.md"]
+    with table.open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert {key: row[key] for key in ("criterion", "compared_with", "ratio", "seeds")} == {
+        "criterion": "swe",
+        "compared_with": "magnitude",
+        "ratio": "0.5",
+        "seeds": "1",
+    }
+    assert [row[f"difference_{end}"] for end in ("nats", "low", "high")] == ["-0.5"] * 3
+    ends = [row[f"difference_before_recovery_{end}"] for end in ("nats", "low", "high")]
+    assert ends == ["0.5", "-1.0", "1.0"]
+    text = page.read_text()
+    assert "| swe | magnitude | -0.5000 ▼ |" in text
+    assert "| swe | magnitude | +0.5000 |" in text
+    assert "- swe: ahead at every ratio." in text
+
+
+def test_a_report_against_a_criterion(swe, own_run) -> None:
+    made = swe("prune", "-q", "--ratio", "0.5", "recovery.steps=2", "criterion=magnitude")
+    assert made.exit_code == 0, made.output
+    made = swe("prune", "-q", "--ratio", "0.5", "recovery.steps=2", "criterion=random")
+    assert made.exit_code == 0, made.output
+    shown = swe("report", own_run.name, "--against", "magnitude", "--output", "out")
+    assert shown.exit_code == 0, shown.output
+    assert "Loss against magnitude, after recovery" in shown.stdout
+    with (Path("out") / "against-magnitude.csv").open(newline="") as file:
+        found = {row["criterion"]: row for row in csv.DictReader(file)}
+    with (Path("out") / "table.csv").open(newline="") as file:
+        rows = {row["criterion"]: row for row in csv.DictReader(file) if row["criterion"]}
+    assert found.keys() == {"random", "swe"}
+    for name, row in found.items():
+        for column in ("loss_nats", "loss_before_recovery_nats"):
+            stage = "_before_recovery" if "before" in column else ""
+            wanted = float(rows[name][column]) - float(rows["magnitude"][column])
+            assert float(row[f"difference{stage}_nats"]) == pytest.approx(wanted, abs=1e-9)
+
+
+def test_an_unknown_criterion_is_refused_before_anything_is_written(swe, own_run) -> None:
+    refused = swe("report", own_run.name, "--against", "magnitude", "--output", "out")
+    assert refused.exit_code == 2
+    assert "no row is of that criterion" in refused.stderr
+    assert "Criteria of these rows: swe." in refused.stderr
+    assert not Path("out").exists()
+
+
+def test_windows_that_are_gone_are_named(swe, own_run) -> None:
+    made = swe("prune", "-q", "--ratio", "0.5", "recovery.steps=2", "criterion=magnitude")
+    assert made.exit_code == 0, made.output
+    for path in (own_run.results / "runs" / "cells").glob("*/windows.safetensors"):
+        path.unlink()
+    refused = swe("report", own_run.name, "--against", "magnitude")
+    assert refused.exit_code == 1
+    assert "windows.safetensors is gone" in refused.stderr

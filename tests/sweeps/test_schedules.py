@@ -1,0 +1,271 @@
+"""Cuts in rounds, in the middle of training, by what finds its own sparsity; the second stage."""
+
+import pytest
+import torch
+from training.toys import Silent, contents, never, plan_of, trained, words_for, write_text
+
+from swe_cli.compose import ConfigRoot, default_part, read_tokens, shipped_conf
+from swe_cli.contracts import LayerwiseCriterion
+from swe_cli.errors import RunError, UsageError
+from swe_cli.files import read_json, read_tensors
+from swe_cli.sweeps.build import load_subject
+from swe_cli.sweeps.execute import execute
+from swe_cli.sweeps.plan import plan_sweep
+from swe_cli.training.checkpoint import missing_snapshots, snapshot_path
+
+SHORT = ("training.steps=6", "keep=models")
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    return write_text(tmp_path_factory.mktemp("text"))
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    return tmp_path_factory.mktemp("results")
+
+
+@pytest.fixture
+def swept(text, results):
+    """Run a sweep; what it planned, its rows of cut models, and what was said."""
+
+    def run(*words):
+        steps = () if "recovery=none" in words else ("recovery.steps=4",)
+        tokens = read_tokens(words_for(text, *SHORT, *steps, *words))
+        plan, observer = plan_sweep(tokens, ConfigRoot(), results), Silent()
+        outcome = execute(plan, results, observer, never, resume="")
+        assert not outcome.failed, outcome.failed[0].error
+        return plan, [row for row in outcome.rows if row.kind == "pruned"], observer
+
+    return run
+
+
+def models(plan):
+    return [read_tensors(p.cell.model_to) for p in plan.cells if p.cell.kind == "pruned"]
+
+
+def cut(weights):
+    return {n: w == 0 for n, w in weights.items() if ".attention." in n or ".mlp." in n}
+
+
+# Early
+
+
+@pytest.mark.parametrize("step", [0, 3, 5])
+def test_with_nothing_cut_early_is_the_training_itself_bit_for_bit(swept, results, step):
+    """Dropout, accumulation and a schedule of rates among it: see toys.TINY."""
+    plan, rows, _ = swept(
+        "schedule=early", f"schedule.at_step={step}", "criterion=snip", "ratio=0.0", "recovery=none"
+    )
+    dense = plan.trainings[0].run(results).tensors("model.safetensors")
+    (early,) = models(plan)
+    assert all(torch.equal(early[name], weight) for name, weight in dense.items())
+    assert rows[0].delta_nats == 0.0
+    assert rows[0].schedule == "early"
+
+
+def test_what_is_cut_early_stays_cut_and_the_rest_trains_on(swept, results):
+    plan, rows, _ = swept("schedule=early", "schedule.at_step=3", "criterion=swe", "ratio=0.5")
+    subject = load_subject(plan.trainings[0].run(results), ConfigRoot())
+    then = subject.after(3)
+    lens = subject.lens("linear", "all")
+    average = lens(then.trajectory["weighted_average"])
+    by_hand = torch.cat([w.abs().flatten() for w in average.values()])
+    threshold = by_hand.sort().values[round(0.5 * by_hand.numel()) - 1]
+    (kept,) = models(plan)
+    for name, weight in lens(kept).items():
+        assert torch.equal(weight == 0, average[name].abs() <= threshold), name
+    assert rows[0].sparsity == 0.5
+    assert rows[0].loss_before_recovery_nats not in (None, rows[0].loss_nats)
+
+
+def test_gradual_pruning_ends_at_the_ratio(swept):
+    _, rows, _ = swept(
+        "schedule=early", "schedule.at_step=2", "schedule.rounds=3", "criteria=magnitude,wanda",
+        "allocation=uniform", "ratio=0.6",
+    )  # fmt: skip
+    assert len(rows) == 2
+    assert all(row.sparsity == pytest.approx(0.6, abs=1e-3) for row in rows)
+
+
+def test_a_snapshot_that_is_missing_means_training_again_and_that_is_said(text, tmp_path):
+    lean = trained(plan_of(text), tmp_path)
+    before = contents(lean)
+    plan = plan_of(text, "tracking.snapshots=[3]")
+    assert plan.name == lean.name
+    subject = load_subject(lean, ConfigRoot())
+    with pytest.raises(RunError, match="did not keep what it was after step 3") as caught:
+        subject.after(3)
+    assert "tracking.snapshots=[3]" in caught.value.hint
+    run = trained(plan, tmp_path)
+    assert not missing_snapshots(run, [3])
+    for name, tensors in before[0].items():
+        again = contents(run)[0][name]
+        assert all(torch.equal(again[key], tensor) for key, tensor in tensors.items())
+
+
+@pytest.mark.parametrize("wrong", ["schedule.at_step=6", "schedule.at_step=100"])
+def test_a_step_after_the_end_is_refused_before_any_work(text, tmp_path, wrong):
+    tokens = read_tokens(words_for(text, *SHORT, "schedule=early", wrong, "ratio=0.5"))
+    with pytest.raises(UsageError, match=r"not before the end of training, step 6"):
+        plan_sweep(tokens, ConfigRoot(), tmp_path)
+
+
+# In rounds
+
+CRITERIA = sorted(path.stem for path in (shipped_conf() / "criterion").glob("*.yaml"))
+RATIONED = [name for name in CRITERIA if not name.startswith("bezier")]
+
+
+def test_every_criterion_ends_at_the_ratio_in_rounds_under_every_allocation(swept):
+    _, rows, _ = swept(
+        "schedule=iterative", "schedule.rounds=3", f"criteria={','.join(RATIONED)}",
+        "allocations=global,uniform,row,sigma,like,owl,ecoflap", "ratio=0.5",
+    )  # fmt: skip
+    assert len(rows) == 7 * len(RATIONED)
+    off = [(r.criterion, r.allocation, r.sparsity) for r in rows if abs(r.sparsity - 0.5) > 1e-9]
+    assert not off
+    assert all(row.loss_before_recovery_nats is None for row in rows)
+    assert all(row.schedule == "iterative" for row in rows)
+
+
+@pytest.mark.parametrize("criterion", ["swe", "magnitude", "movement", "wanda", "sparsegpt"])
+def test_what_a_round_has_cut_stays_cut(swept, criterion):
+    """The first of two rounds, made alone, cuts a part of what both cut."""
+    # cubic, n = 2: 1 − (1/2)³ = 7/8 of the ratio
+    ramp = ("schedule=iterative", "schedule.rounds=2", "ratio=0.4")
+    both, _, _ = swept(*ramp, f"criterion={criterion}")
+    alone, _, _ = swept(f"criterion={criterion}", "ratio=0.35", "recovery=none")
+    first, second = cut(models(alone)[0]), cut(models(both)[0])
+    assert sum(int(gone.sum()) for gone in first.values()) > 100
+    for name, gone in first.items():
+        assert second[name][gone].all(), name
+
+
+@pytest.mark.parametrize("pattern", ["neuron", "head"])
+def test_units_go_in_rounds_too(swept, pattern):
+    plan, rows, _ = swept(
+        "schedule=iterative", "schedule.rounds=2", "criterion=magnitude",
+        f"pattern={pattern}", "allocation=uniform", "ratio=0.5",
+    )  # fmt: skip
+    (small,) = models(plan)
+    width = 16
+    name, whole = {
+        "neuron": ("layers.0.mlp.expand.weight", 4 * width),
+        "head": ("layers.0.attention.qkv.weight", 3 * width),
+    }[pattern]
+    assert small[name].shape[0] == whole // 2
+    assert rows[0].schedule == "iterative"
+
+
+# What finds its own sparsity
+
+
+def test_on_an_axis_of_ratios_it_is_one_row(swept):
+    plan, rows, _ = swept("criteria=magnitude,bezier_mean,bezier_actual", "ratios=0.3,0.5")
+    found = [(row.criterion, row.ratio, row.allocation, row.pattern) for row in rows]
+    assert sorted(found, key=str) == [
+        ("bezier_actual", None, None, None),
+        ("bezier_mean", None, None, None),
+        ("magnitude", 0.3, "global", "unstructured"),
+        ("magnitude", 0.5, "global", "unstructured"),
+    ]
+    for planned, row in zip([p for p in plan.cells if p.cell.kind == "pruned"], rows, strict=False):
+        assert 0 < row.sparsity < 1, planned
+
+
+def test_more_rounds_cut_more(swept):
+    _, (once,), _ = swept("criterion=bezier_actual")
+    _, (twice,), _ = swept("criterion=bezier_actual", "schedule=iterative", "schedule.rounds=2")
+    assert twice.sparsity > once.sparsity
+
+
+# Published allocations
+
+
+def test_each_criterion_gets_the_allocation_it_was_published_with(swept):
+    plan, rows, _ = swept(
+        "criteria=swe,wanda,sparsegpt,magnitude", "allocation=published", "ratio=0.5"
+    )
+    assert {row.criterion: row.allocation for row in rows} == {
+        "swe": "sigma",
+        "wanda": "row",
+        "sparsegpt": "uniform",
+        "magnitude": "global",
+    }
+    named, _, _ = swept("criteria=swe", "allocation=sigma", "ratio=0.5")
+    assert {p.cell.hash for p in named.cells} < {p.cell.hash for p in plan.cells}
+
+
+# Fuse
+
+
+def test_fuse_cuts_whole_slices_and_the_kept_model_is_smaller(swept):
+    criterion = ("criterion=magnitude", "ratio=0.6")
+    plan, (plain,), _ = swept(*criterion)
+    fused_plan, (fused,), _ = swept(*criterion, "fuse=0.62")
+    assert fused.fuse == 0.62
+    assert plain.fuse is None
+    assert fused.sparsity > plain.sparsity
+    (before,), (after,) = models(plan), models(fused_plan)
+    name = "layers.0.mlp.expand.weight"
+    whole = (before[name] == 0).double().mean(1) > 0.62
+    assert 0 < int(whole.sum()) < len(whole)
+    assert after[name].shape[0] <= len(whole) - int(whole.sum())
+    assert fused.loss_before_recovery_nats == plain.loss_before_recovery_nats
+
+
+@pytest.mark.parametrize("name", CRITERIA)
+def test_only_sparsegpt_says_that_it_updates_weights(name):
+    criterion = default_part("criterion", name, ConfigRoot()).build()
+    updates = getattr(criterion, "updates_weights", False)
+    assert updates == (name == "sparsegpt")
+    assert not updates or isinstance(criterion, LayerwiseCriterion)
+
+
+def test_snapshots_lie_beside_the_run(text, tmp_path):
+    run = trained(plan_of(text, "tracking.snapshots=[0,2]"), tmp_path)
+    names = sorted(path.name for path in snapshot_path(run, 0).parent.iterdir())
+    assert names == ["step-00000000", "step-00000002"]
+
+
+# Transforms
+
+
+def test_a_transform_is_one_row_beside_cuts_and_stores_factors(swept):
+    plan, rows, _ = swept(
+        "transforms=none,trawl_cp", "transform.ranks=[2,4]", "criteria=swe", "ratios=0.3,0.5"
+    )
+    assert [(row.criterion, row.ratio) for row in rows] == [
+        ("swe", 0.3),
+        ("swe", 0.5),
+        ("trawl_cp", None),
+    ]
+    factored = rows[-1]
+    cell = next(p.cell for p in plan.cells if "transform" in p.cell.config)
+    stored = read_tensors(cell.model_to)
+    dense = plan.trainings[0].run(cell.training.parent.parent).tensors("model.safetensors")
+    sizes = [sum(w.numel() for w in of.values()) for of in (stored, dense)]
+    assert factored.compression == pytest.approx(1 - sizes[0] / sizes[1])
+    assert factored.measures["parameters"] == sizes[0]
+    assert factored.measures["bytes"] == 4 * sizes[0]
+    assert factored.measures["rank"] in (2, 4)
+    grid = read_json(cell.folder / "grid.json")
+    assert [tried["rank"] for tried in grid] == [2, 4]
+    best = min(grid, key=lambda tried: tried["validation_loss_nats"])
+    assert factored.measures["rank"] == best["rank"]
+    assert factored.loss_before_recovery_nats != factored.loss_nats  # the factors were trained
+
+
+def test_the_cuts_beside_a_transform_are_the_cells_of_any_sweep(swept):
+    with_transform, _, _ = swept("transforms=none,trawl_cp", "transform.ranks=[2]", "ratio=0.5")
+    without, _, _ = swept("ratio=0.5")
+    assert {p.cell.hash for p in without.cells} < {p.cell.hash for p in with_transform.cells}
+
+
+def test_shrunk_models_say_what_they_cost_and_masked_ones_do_not(swept):
+    _, rows, _ = swept("patterns=neuron,unstructured", "criterion=magnitude", "ratio=0.5")
+    costs = {row.pattern: row.measures for row in rows}
+    assert "parameters" not in costs["unstructured"]
+    assert costs["neuron"]["parameters"] < 0.75 * 4000
