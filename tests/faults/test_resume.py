@@ -8,6 +8,7 @@ from training.toys import (
     FILES,
     After,
     assert_same,
+    assert_same_tensors,
     contents,
     files_under,
     metrics,
@@ -17,6 +18,7 @@ from training.toys import (
 )
 
 from swe_cli.errors import Interrupted
+from swe_cli.training.checkpoint import read_snapshot
 
 from .dying import Killed, assert_whole, dying_at
 
@@ -140,3 +142,33 @@ def test_a_checkpoint_with_more_statistics_serves_one_that_wants_fewer(text, tmp
     run = trained(lean, tmp_path / "one")
     assert_same(contents(run), contents(trained(lean, tmp_path / "two")))
     assert run.manifest["tracker"]["statistics"] == ["weighted_average"]
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+def test_killed_at_every_rename_it_has_its_snapshots_in_the_end(side, text, tmp_path, expected):
+    plan = plan_of(text, "tracking.snapshots=[0,3]")
+    with dying_at() as renames:
+        whole = trained(plan, tmp_path / "clean")
+    for index in range(0, renames.count, 3):
+        results = tmp_path / str(index)
+        with pytest.raises(Killed), dying_at(index, side):
+            trained(plan, results)
+        run = trained(plan, results)
+        assert_same(contents(run), expected)
+        for step in (0, 3):
+            again, clean = read_snapshot(run, step), read_snapshot(whole, step)
+            assert_same_tensors(again.weights, clean.weights)
+            assert_same_tensors(again._optimizer, clean._optimizer)
+            for name, tensors in clean.trajectory.items():
+                assert_same_tensors(again.trajectory[name], tensors, name)
+
+
+def test_a_checkpoint_behind_a_wanted_snapshot_is_no_start(text, tmp_path, expected):
+    plain, kept = plan_of(text), plan_of(text, "tracking.snapshots=[3]")
+    with pytest.raises(Interrupted):
+        trained(plain, tmp_path, stop=After(5))
+    with pytest.raises(Interrupted, match="Stopped at step 4"):
+        trained(kept, tmp_path, stop=After(4))  # from the start: step 3 had to come again
+    run = trained(kept, tmp_path)
+    assert read_snapshot(run, 3).step == 3
+    assert_same(contents(run), expected)

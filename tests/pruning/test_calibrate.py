@@ -1,5 +1,7 @@
 """What a calibration set tells, against the slow way; what pruned blocks hand to the next."""
 
+import gc
+
 import pytest
 import torch
 from training.toys import MACHINE, dataset, gpt
@@ -26,7 +28,7 @@ def calibrated(model, which="linear", **options):
 
 
 def model_of(**options):
-    return gpt(DATA.shape.vocabulary_size, layers=2, **{"initialization": "torch", **options})
+    return gpt(DATA.shape.vocabulary_size, **{"layers": 2, "initialization": "torch", **options})
 
 
 def snapshot(model):
@@ -210,3 +212,37 @@ def test_rows_of_different_lengths_are_cut_to_their_own():
     ]
     shown = [batch["images"][batch["image"]].flatten().tolist() for batch in batches]
     assert shown == [[0, 1], [2], [2]]
+
+
+def test_activations_of_one_block_are_held_whatever_the_depth():
+    def held(layers):
+        model, most = model_of(layers=layers), []
+        live = calibrated(model)
+
+        def visit(names, inputs):
+            shape = (4, model.context, model.width)  # of one batch between two blocks
+            alive = [o for o in gc.get_objects() if type(o) is torch.Tensor]
+            most.append(len({o.data_ptr() for o in alive if tuple(o.shape) == shape}))
+
+        with torch.no_grad():
+            live._walk(visit, gram=True, pruned=True)
+        assert len(most) == 4 * layers
+        return max(most)
+
+    assert held(2) == held(6) > 0
+
+
+@pytest.mark.parametrize("criterion", [Wanda(), SparseGPT(damping=0.01, block=8)])
+@pytest.mark.parametrize("within", ["tensor", "row"])
+def test_what_was_cut_before_is_among_what_is_cut(criterion, within):
+    """Also where an update has given it life again in the meantime."""
+    model = model_of()
+    live = calibrated(model)
+    sizes = {name: view.numel() for name, view in live._views().items()}
+    first = live.prune(criterion, {n: s // 4 for n, s in sizes.items()}, Unstructured(), within)
+    counts = {name: size // 2 for name, size in sizes.items()}
+    second = live.prune(criterion, counts, Unstructured(), within, first)
+    for name, mask in second.items():
+        assert int((~mask).sum()) == counts[name]
+        assert not (mask & ~first[name]).any()
+        assert (live._views()[name][~mask] == 0).all()
