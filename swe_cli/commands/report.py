@@ -44,7 +44,7 @@ def report(
     run = chosen_run(tokens, results, kinds, "Make some rows: swe sweep experiment=demo")
     if run.kind == "prune":
         run = training_of(run)
-    rows = _rows_of_sweep(run) if run.kind == "sweep" else _rows_of_training(run)
+    rows = rows_of_sweep(run) if run.kind == "sweep" else _rows_of_training(run)
     if not rows:
         raise RunError(
             f"{run.name} has no rows yet.",
@@ -116,7 +116,8 @@ def _newest_kinds(results: Path) -> tuple[str, ...]:
     return ("sweep",) if finished else ("prune", "train")
 
 
-def _rows_of_sweep(run: Run) -> list[Row]:
+def rows_of_sweep(run: Run) -> list[Row]:
+    """The rows that a sweep has so far, failed ones among them."""
     if not (run.path / "cells.json").is_file():
         raise RunError(
             f"{run.name} is {run.status}.",

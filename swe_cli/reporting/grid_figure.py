@@ -60,7 +60,7 @@ def grid_figure(summary: Summary) -> Figure:
             _label(axes, title, columns)
         panels[0].set_yticks([top + 0.5 for top in tops], names)
         panels[0].set_ylim(height, 0)
-        _colour_bar(figure, panels, summary, norm)
+        _colour_bar(figure, panels, summary, norm, width)
         figure.suptitle(_title(summary, int(13.3 * size[0])), fontsize=10, x=0.01, ha="left")
     return figure
 
@@ -116,7 +116,10 @@ def _corner(cell: Cell) -> list[tuple[float, float]]:
     return [(right - across, top), (right, top), (right, top + down)]
 
 
-def _colour_bar(figure: Figure, panels: Any, summary: Summary, norm: Normalize) -> None:
+def _colour_bar(
+    figure: Figure, panels: Any, summary: Summary, norm: Normalize, width: float
+) -> None:
+    """Below the panels, which are ``width`` inches wide together."""
     limit, values = float(norm.vmax or 0.0), values_of(summary)
     above, below = any(not value <= limit for value in values), any(v < -limit for v in values)
     extend = {(True, True): "both", (True, False): "max", (False, True): "min"}
@@ -130,7 +133,8 @@ def _colour_bar(figure: Figure, panels: Any, summary: Summary, norm: Normalize) 
         pad=0.02,
     )
     clipped = f"; colours are clipped at ±{limit:g}" if above or below else ""
-    bar.set_label(f"difference to dense (nats per token), blue: better{clipped}", fontsize=8)
+    words = f"difference to dense (nats per token), blue: better{clipped}"
+    bar.set_label(textwrap.fill(words, int(16 * width)), fontsize=8)
     bar.set_ticks(
         [-limit, -limit / 2, 0, limit / 2, limit],
         labels=[

@@ -7,6 +7,7 @@ from decimal import Decimal
 from swe_cli.records import Kind, Scalar
 
 NOTHING = "–"
+OF_MASKS = ("allocation", "pattern")  # settings that not every line has
 
 _DECIMALS = ((10, 4), (100, 3), (1000, 2), (10_000, 1))
 
@@ -66,13 +67,19 @@ def percent(fraction: float, *, decimals: int | None = None) -> str:
 def differences(groups: Sequence[Mapping[str, Scalar]]) -> list[tuple[str, ...]]:
     """What tells each group from the others, in words: ``("base final", "tracking.every 10")``.
 
-    Only keys whose value differs between groups are said; a group without a value stays silent.
+    Only keys whose value differs between groups are said; a group without one stays silent. What
+    draws its own masks has no allocation or pattern: that others have one tells nothing of them.
     """
-    keys = [key for key in _keys(groups) if len({_word(group.get(key)) for group in groups}) > 1]
+    keys = [key for key in _keys(groups) if len(_values(key, groups)) > 1]
     return [
         tuple(f"{key} {_word(group[key])}" for key in keys if group.get(key) is not None)
         for group in groups
     ]
+
+
+def _values(key: str, groups: Sequence[Mapping[str, Scalar]]) -> set[str]:
+    found = [group.get(key) for group in groups]
+    return {_word(value) for value in found if value is not None or key not in OF_MASKS}
 
 
 def label(name: str, parts: Sequence[str]) -> str:

@@ -90,7 +90,8 @@ def test_colours_end_beyond_the_largest_gain() -> None:
     assert colour_limit(summarise(rows)) == 0.2
     assert colour_limit(summarise([pruned(0.5, 2.07)])) == 0.02
     figure = drawn([*controls(), *curve()])
-    assert "colours are clipped at ±0.5" in figure.axes[-1].get_xlabel()
+    said = " ".join(figure.axes[-1].get_xlabel().split())
+    assert "colours are clipped at ±0.5" in said
     assert "clipped" not in drawn([pruned(0.5, 2.02)]).axes[-1].get_xlabel()
 
 
