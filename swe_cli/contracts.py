@@ -302,7 +302,12 @@ class Surroundings(Protocol):
     """What an allocation may ask about, beside the scores that it divides a ratio up between."""
 
     def rank_by(self, criterion: str) -> RankedScores:
-        """The same weights by a criterion named in ``Allocation.consults``."""
+        """The same weights by a criterion named in ``Allocation.consults``; where a pattern takes
+        whole units, the same units.
+        """
+
+    def scores_by(self, criterion: str) -> Scores:
+        """Its scores, weight by weight whatever the pattern."""
 
     def block_of(self, name: str) -> str:
         """The block that a tensor lies in; its own name where it lies in none."""

@@ -32,9 +32,6 @@ INTRODUCTION_VALUES: Mapping[str, Any] = {
     "pretraining.name": "none",
     "roles": "all",
     "schedule.name": "one_shot",
-    "schedule.rounds": 1,
-    "schedule.ramp": "cubic",
-    "schedule.at_step": None,
 }
 
 

@@ -32,7 +32,7 @@ class OWL:
             raise UsageError("allocation.outlier must be positive, allocation.strength in [0, 1).")
 
     def counts(self, ranked: RankedScores, ratio: float, around: Surroundings) -> Counts:
-        scores = around.rank_by("wanda").scores
+        scores = around.scores_by("wanda")
         blocks = grouped(scores, around)
         outliers: dict[str, float] = {}
         for block, names in blocks.items():

@@ -20,8 +20,15 @@ from swe_cli.pruning.cut import check_needs
 from swe_cli.pruning.recover import Watch
 from swe_cli.reporting.row import print_row
 from swe_cli.runs import Run, identity
-from swe_cli.sweeps.amounts import check_cut, check_early, describe_cut, needs_of, settled
-from swe_cli.sweeps.build import check_roles_of, results_root
+from swe_cli.sweeps.amounts import (
+    check_cut,
+    check_early,
+    describe_cut,
+    needs_of,
+    settled,
+    snapshots_of,
+)
+from swe_cli.sweeps.build import check_kept, check_roles_of, results_root
 from swe_cli.sweeps.cells import judge_of, run_cell
 from swe_cli.sweeps.plan import cells_of
 from swe_cli.sweeps.treatment import extra_steps
@@ -66,6 +73,7 @@ def prune(
     check_needs(composed["criterion"].name, sorted(needs_of(composed, root)), recorded, run.name)
     steps = run.config["identity"]["training"]["steps"]
     check_early(composed, steps)
+    check_kept(run, snapshots_of(composed))
     machine = {key: composed.values[key] for key in ("device", "threads")}
     trained_on = run.config["identity"]["machine"]
     described = describe_cut(composed, root, stored)

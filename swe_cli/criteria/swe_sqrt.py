@@ -2,7 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import ClassVar
+
+import torch
 
 from swe_cli.contracts import Evidence, Scores
 
@@ -21,7 +24,8 @@ class SWESqrt:
 
     def score(self, evidence: Evidence) -> Scores:
         averages = evidence.trajectory["sqrt_average"]
-        return {
-            name: weight.abs() / (averages[name].std() if weight.numel() > 1 else 0.0)
-            for name, weight in evidence.weights.items()
-        }
+        scores = Scores()
+        for name, weight in evidence.weights.items():
+            spread = float(averages[name].std()) if weight.numel() > 1 else 0.0
+            scores[name] = weight.abs() / spread if spread > 0 else torch.full_like(weight, inf)
+        return scores

@@ -54,13 +54,18 @@ class Calibration:
                 "For example: calibration.samples=128",
             )
 
-    def batches(self, dataset: Dataset, context: int, seed: int, size: int) -> list[Batch]:
-        """At most ``size`` rows each, all of one length: nothing that only fills up enters."""
+    def batches(
+        self, dataset: Dataset, context: int, seed: int, size: int, most: int | None = None
+    ) -> list[Batch]:
+        """At most ``size`` rows each, all of one length: nothing that only fills up enters.
+
+        With ``most`` only the first so many samples, as they were drawn: of all lengths.
+        """
         drawn = dataset.random_batch(
             "train", size=self.samples, context=context, seed=derive(seed, "calibration")
         )
         places = torch.arange(1, drawn["targets"].shape[1] + 1)
-        lengths = ((drawn["targets"] != IGNORED) * places).amax(1)
+        lengths = ((drawn["targets"] != IGNORED) * places).amax(1)[:most]
         return [
             _rows_of(drawn, rows, int(length))
             for length in torch.unique(lengths)
@@ -102,8 +107,11 @@ class Calibrated:
                     found["mean_square_gradient"][name].addcmul_(gradient, gradient, value=part)
                     gradient.mul_(weight.detach()).abs_()
                     found["mean_saliency"][name].add_(gradient, alpha=part)
-        with torch.no_grad():
-            return {of: self.lens(tensors) for of, tensors in found.items()}
+        with torch.no_grad():  # on the CPU, where all evidence lies
+            return {
+                of: self.lens({name: tensor.cpu() for name, tensor in tensors.items()})
+                for of, tensors in found.items()
+            }
 
     @torch.no_grad()
     def dense_scores(self, key: str, criterion: LayerwiseCriterion) -> Scores:
@@ -179,15 +187,9 @@ class Calibrated:
         return self.lens(live)
 
     def _batches(self, size: int, most: int | None = None) -> list[Batch]:
-        batches = self.calibration.batches(self.dataset, self.model.context, self.seed, size)
-        rows = 0
-        kept = []
-        for batch in batches:
-            if most is not None and rows >= most:
-                break
-            rows += len(batch["tokens"])
-            kept.append(batch)
-        return [self.machine.move(batch) for batch in kept]
+        context = self.model.context
+        batches = self.calibration.batches(self.dataset, context, self.seed, size, most)
+        return [self.machine.move(batch) for batch in batches]
 
     def _loss(self, batch: Batch) -> Tensor:
         with self.machine.precision():
@@ -304,12 +306,15 @@ class _Choose:
 
     def _upto(self, column: int) -> int:
         """How many of the columns before this one are cut in all: what went before, and an even
-        share of the rest.
+        share of the rest. Row by row a multiple of the rows, so that they stay at most one apart.
         """
-        columns = self.weight.shape[1]
+        rows, columns = self.weight.shape
+        if column == columns:
+            return self.count
         gone = 0 if self.kept is None else int((~self.kept[:, :column]).sum())
         rest = self.count - (0 if self.kept is None else int((~self.kept).sum()))
-        return gone + (2 * rest * column + columns) // (2 * columns)
+        unit = rows if self.within == "row" else 1
+        return gone + unit * ((2 * (rest // unit) * column + columns) // (2 * columns))
 
 
 def _layers(model: Model) -> list[list[tuple[str, nn.Linear]]]:

@@ -121,11 +121,15 @@ class Around:
     """What an allocation may ask about; see ``contracts.Surroundings``."""
 
     rank: Callable[[str], RankedScores]
+    scores: Callable[[str], Scores]
     blocks: Sequence[str]
     probe: Callable[[], Mapping[str, float]]
 
     def rank_by(self, criterion: str) -> RankedScores:
         return self.rank(criterion)
+
+    def scores_by(self, criterion: str) -> Scores:
+        return self.scores(criterion)
 
     def block_of(self, name: str) -> str:
         inside = (block for block in self.blocks if f"{name}.".startswith(f"{block}."))
@@ -207,7 +211,8 @@ class Cut:
 
     def _around(self, rank_by: Callable[[str], RankedScores]) -> Around:
         names = {module: name for name, module in as_module(self.model).named_modules()}
-        return Around(rank_by, [names[block] for block in self.model.blocks()], self._probe)
+        blocks = [names[block] for block in self.model.blocks()]
+        return Around(rank_by, lambda name: self.rank_by(name).scores, blocks, self._probe)
 
     def _probe(self) -> Mapping[str, float]:
         assert self.calibrated is not None
@@ -236,7 +241,7 @@ class Cut:
             for name, (dimension, index) in units.owned.items():
                 gone = index[~stays].flatten()
                 whole[name].index_fill_(dimension, gone.to(whole[name].device), False)
-        return {name: mask.clone() for name, mask in self.lens(whole).items()}
+        return {name: mask.to("cpu", copy=True) for name, mask in self.lens(whole).items()}
 
     def _unit_ranking(self, layers: Sequence[Units], ranked: RankedScores) -> Ranking:
         """A unit's score is the norm of the scores of all its weights."""

@@ -5,6 +5,8 @@ from typing import Literal
 
 from swe_cli.errors import UsageError
 
+Ramp = Literal["cubic", "linear"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
@@ -18,8 +20,8 @@ class Schedule:
     """
 
     rounds: int
-    ramp: Literal["cubic", "linear"]
-    at_step: int | None
+    ramp: Ramp = "cubic"
+    at_step: int | None = None
 
     def __post_init__(self) -> None:
         if self.rounds < 1:
@@ -35,3 +37,18 @@ class Schedule:
     def steps_of(self, done: int, steps: int) -> int:
         """Of ``steps``, those that follow the ``done``-th cut; they sum to ``steps``."""
         return steps * done // self.rounds - steps * (done - 1) // self.rounds
+
+
+def one_shot() -> Schedule:
+    """One cut of the finished model."""
+    return Schedule(rounds=1)
+
+
+def iterative(*, rounds: int, ramp: Ramp) -> Schedule:
+    """Cuts with the recovery's steps between them."""
+    return Schedule(rounds=rounds, ramp=ramp)
+
+
+def early(*, at_step: int, rounds: int, ramp: Ramp) -> Schedule:
+    """Cuts from a step of training on, which goes on with the mask."""
+    return Schedule(rounds=rounds, ramp=ramp, at_step=at_step)

@@ -174,19 +174,19 @@ def _describe_masks(composed: Composed, root: ConfigRoot) -> tuple[dict[str, Any
     keys: tuple[str, ...] = ("base", "prunable", "ratio", "rate", "fuse")
     if isinstance(composed["criterion"].build(), DrawnCriterion):
         groups, keys = ("criterion", "schedule", "recovery"), ("base", "prunable", "fuse")
+    fixed = composed["pattern"].build().ratio if "pattern" in groups else None
+    if fixed is not None:  # every group loses the same: no allocation is asked
+        groups = tuple(group for group in groups if group != "allocation")
+        keys = tuple(key for key in keys if key != "ratio")
     described: dict[str, Any] = {group: composed[group].describe() for group in groups}
-    consulted = composed["allocation"].build().consults if "allocation" in groups else ()
+    consulted = _asked(composed).consults if "allocation" in groups else ()
     if consulted:
         described["consulted"] = {
             name: default_part("criterion", name, root).describe() for name in consulted
         }
     if calibrates(composed, root):
         described[CALIBRATION] = composed[CALIBRATION].describe()
-    fixed = composed["pattern"].build().ratio if "pattern" in groups else None
-    if fixed is not None:
-        described["ratio"] = fixed
-        keys = tuple(key for key in keys if key != "ratio")
-    return described, keys
+    return described | ({} if fixed is None else {"ratio": fixed}), keys
 
 
 def needs_of(composed: Composed, root: ConfigRoot) -> set[str]:
@@ -196,18 +196,24 @@ def needs_of(composed: Composed, root: ConfigRoot) -> set[str]:
 
 def calibrates(composed: Composed, root: ConfigRoot) -> bool:
     """Whether a cut looks at a calibration set."""
-    needs = _all_needs(composed, root)
-    if isinstance(composed["criterion"].build(), DrawnCriterion):
-        return bool(needs - needs_of(composed, root))
-    return composed["allocation"].build().probes or bool(needs - needs_of(composed, root))
+    asked = _asked(composed)
+    told = _all_needs(composed, root) - needs_of(composed, root)
+    return bool(told) or (asked is not None and asked.probes)
+
+
+def _asked(composed: Composed) -> Any:
+    """The allocation, where one is asked: it is not of drawn masks, of transforms and of N:M."""
+    drawn = isinstance(composed["criterion"].build(), DrawnCriterion)
+    fixed = composed["pattern"].build().ratio is not None
+    transformed = composed["transform"].build() is not None
+    return None if drawn or fixed or transformed else composed["allocation"].build()
 
 
 def _all_needs(composed: Composed, root: ConfigRoot) -> set[str]:
     if composed["transform"].build() is not None:
         return set()
-    criterion = composed["criterion"].build()
-    needs: set[str] = set(criterion.needs)
-    if not isinstance(criterion, DrawnCriterion):
-        for name in composed["allocation"].build().consults:
-            needs |= set(default_part("criterion", name, root).build().needs)
+    needs: set[str] = set(composed["criterion"].build().needs)
+    asked = _asked(composed)
+    for name in asked.consults if asked is not None else ():
+        needs |= set(default_part("criterion", name, root).build().needs)
     return needs

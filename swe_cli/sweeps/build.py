@@ -288,11 +288,7 @@ class Subject:
 
     def after(self, step: int) -> Snapshot:
         """The training as it was after a step. RunError where that was not kept."""
-        if missing_snapshots(self.run, [step]):
-            raise RunError(
-                f"{self.run.name} did not keep what it was after step {step}.",
-                f"Train with tracking.snapshots=[{step}], or sweep schedule.at_step={step}.",
-            )
+        check_kept(self.run, [step])
         if step not in self._snapshots:
             self._snapshots = {step: read_snapshot(self.run, step)}  # one is enough to hold
         return self._snapshots[step]
@@ -327,6 +323,15 @@ class Subject:
         """The one model of this subject, holding a copy of ``weights``."""
         load_weights(self.model, weights, self.run.name)
         return self.model
+
+
+def check_kept(run: Run, steps: Iterable[int]) -> None:
+    """Raise RunError, with the flag to train with, for a step that a run kept no snapshot of."""
+    for step in missing_snapshots(run, [*steps]):
+        raise RunError(
+            f"{run.name} did not keep what it was after step {step}.",
+            f"Train with tracking.snapshots=[{step}], or sweep schedule.at_step={step}.",
+        )
 
 
 def load_subject(

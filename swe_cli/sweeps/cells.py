@@ -124,14 +124,13 @@ def _row(
         random_batches_loss_nats=measured.random_batches_nats,
         training=subject.run.name,
         recovery=config["recovery"]["name"] if "recovery" in config else None,
+        **staged(config),
     )
     if cell.kind == "pruned":
         row = replace(
             row,
             criterion=config[judge_of(config)]["name"],
             **{g: config[g]["name"] for g in ("allocation", "pattern") if g in config},
-            schedule=_unless_usual(config.get("schedule")),
-            fuse=config.get("fuse"),
             base=config["base"],
             prunable=config["prunable"],
             ratio=config.get("ratio"),
@@ -182,9 +181,11 @@ def judge_of(config: Mapping[str, Any]) -> str:
     return "transform" if "transform" in config else "criterion"
 
 
-def _unless_usual(schedule: Mapping[str, Any] | None) -> str | None:
-    name = schedule["name"] if schedule else "one_shot"
-    return None if name == "one_shot" else name
+def staged(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of a row that say it was not one cut and one recovery."""
+    schedule = config["schedule"]["name"] if "schedule" in config else "one_shot"
+    named = {} if schedule == "one_shot" else {"schedule": schedule}
+    return {**named, **({"fuse": config["fuse"]} if "fuse" in config else {})}
 
 
 def _perplexity(measured: Measured) -> float | None:

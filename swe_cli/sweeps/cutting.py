@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from swe_cli.allocation.row import Row
 from swe_cli.compose import default_part
 from swe_cli.contracts import (
     DrawnCriterion,
@@ -64,14 +65,16 @@ class Cutting:
 
         def rank_by(other: str) -> RankedScores:
             consulted = default_part("criterion", other, self.cell.root)
-            return scoring.rank(canonical(consulted.describe()), consulted.build())
+            judge = consulted.build()
+            self._check_evidence(scoring.evidence, judge.needs, other)
+            return scoring.rank(canonical(consulted.describe()), judge)
 
         ranked = scoring.rank(canonical(config["criterion"]), criterion)
         ratio = config.get("ratio")
         how = Cut(
             self.subject.model,
             self.lens,
-            self.cell.built("allocation"),
+            self.cell.built("allocation") if "allocation" in config else Row(),  # not asked
             self.cell.built("pattern"),
             None if ratio is None else ratio * fraction,
             config.get("rate"),
@@ -93,10 +96,10 @@ class Cutting:
         """Scores of the first round serve all ratios; later rounds judge weights of their own."""
         config = self.cell.config
         if self.kept:
-            weights = {n: w.clone() for n, w in self.lens(live(self.subject.model)).items()}
-            return self._scored(weights)
+            now = self.lens(live(self.subject.model))
+            return self._scored({name: w.to("cpu", copy=True) for name, w in now.items()})
         told = ("base", "prunable", "roles", "calibration")
-        at_step = config["schedule"]["at_step"]
+        at_step = self.cell.built("schedule").at_step
         key = canonical({key: config[key] for key in told if key in config} | {"step": at_step})
         if key not in self.subject.scorings:
             self.subject.scorings[key] = self._scored(self.lens(self.start.weights))
@@ -128,7 +131,7 @@ class Cutting:
         check_needs(criterion, needs, tuple(self.subject.trajectory), run)
         for statistic in recorded_needs(needs):
             if statistic not in evidence.trajectory:
-                at_step = self.cell.config["schedule"]["at_step"]
+                at_step = self.cell.built("schedule").at_step
                 raise PruningError(
                     f"criterion={criterion} judges by {statistic}, and by step {at_step} nothing "
                     "had been observed.",

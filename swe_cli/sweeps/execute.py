@@ -14,7 +14,7 @@ from swe_cli.records import Row
 from swe_cli.runs import Run
 from swe_cli.sweeps.build import TrainingPlan
 from swe_cli.sweeps.cell import Cell
-from swe_cli.sweeps.cells import judge_of, run_cell
+from swe_cli.sweeps.cells import judge_of, run_cell, staged
 from swe_cli.sweeps.plan import PlannedCell, SweepPlan
 from swe_cli.training.loop import Hook
 from swe_cli.training.train import lacks, serves, train_run
@@ -180,6 +180,7 @@ def _failed(planned: PlannedCell, training: TrainingPlan, error: BaseException) 
         axes=planned.axes,
         **names,
         **{key: config[key] for key in ("base", "prunable", "ratio", "rate") if key in config},
+        **staged(config),
         roles=config.get("roles"),
     )
 

@@ -74,10 +74,10 @@ def plan_sweep(tokens: Tokens, root: ConfigRoot, results: Path) -> SweepPlan:
         for point in product(*axes.values())
     ]
     typed = {word.partition("=")[0] for word in tokens.overrides} | tokens.axes.keys()
+    points = [(values, settled(point, root)) for values, point in points]
     for _, point in points:
         check_cut(point, typed, axes)
         check_early(point, point["training"].options["steps"])
-    points = [(values, settled(point, root)) for values, point in points]
     statistics = sorted({need for _, point in points for need in needs_of(point, root)})
     trainings: dict[str, TrainingPlan] = {}
     cells: dict[str, PlannedCell] = {}
@@ -171,6 +171,8 @@ def cells_of(
         config = {**measured, "kind": kind}
         cells[kind] = Cell(kind, config=config, reads={"dense": dense}, **shared)
     recovered_config = {**measured, "kind": "dense_recovered", "recovery": described["recovery"]}
+    if "fuse" in described:  # which recovers a second time: so must what it is judged by
+        recovered_config["fuse"] = described["fuse"]
     recovered = Cell("dense_recovered", config=recovered_config, reads={"dense": dense}, **shared)
     cells["dense_recovered"] = recovered
     cells["pruned"] = Cell(

@@ -101,7 +101,7 @@ def treat(cell: Cell, subject: Subject, watch: Watch) -> Treated:
 def takes_units_out(cell: Cell) -> bool:
     """Whether what is cut whole is taken out of the model that is kept."""
     units = "pattern" in cell.config and isinstance(cell.built("pattern"), UnitPattern)
-    return units or "fuse" in cell.config
+    return cell.kind == "pruned" and (units or "fuse" in cell.config)
 
 
 def _cost(subject: Subject) -> dict[str, float]:
@@ -154,7 +154,10 @@ class _Work:
         blinded = self.subject.seed if self.cell.kind == "dense_blind" else None
         self.before = self.after = self._measured(blinded)
         if "recovery" in self.cell.config:
-            self._recover(self.cell.built("recovery").steps)
+            steps = self.cell.built("recovery").steps
+            self._recover(steps)
+            if "fuse" in self.cell.config:  # nothing is cut, but as many steps are taken
+                self._recover(steps // 2, done=steps)
 
     def transform(self) -> None:
         """Rewrite matrices, the best of a grid; then recover, which trains the factors."""

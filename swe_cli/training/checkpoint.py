@@ -1,6 +1,6 @@
 """Checkpoints: everything a training needs to go on bit for bit, in one directory."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from swe_cli.contracts import Tensors
-from swe_cli.files import read_directory, remove_directory, write_directory
+from swe_cli.files import read_directory, read_json, remove_directory, write_directory
 from swe_cli.runs import Run
 from swe_cli.training.loop import Progress
 from swe_cli.training.tracker import Tracker, statistic_of
@@ -62,7 +62,8 @@ def restore(
     """
     for path in reversed(_all(run)):
         files, state = read_directory(path)
-        lost = [s for s in missing_snapshots(run, snapshots) if s <= state["progress"]["step"]]
+        absent = missing_snapshots(run, snapshots, tracker.statistics)
+        lost = [step for step in absent if step <= state["progress"]["step"]]
         if lost or not set(tracker.statistics) <= set(state["tracker"]["statistics"]):
             remove_directory(path)
             continue
@@ -92,7 +93,7 @@ class Snapshots:
         self.keep(step)
 
     def keep(self, step: int) -> None:
-        if step in missing_snapshots(self.run, self.wanted):
+        if step in missing_snapshots(self.run, self.wanted, self.tracker.statistics):
             write_directory(
                 snapshot_path(self.run, step),
                 {
@@ -125,9 +126,17 @@ def snapshot_path(run: Run, step: int) -> Path:
     return run.path / SNAPSHOTS / f"step-{step:08d}"
 
 
-def missing_snapshots(run: Run, wanted: Sequence[int]) -> list[int]:
-    """Those of ``wanted`` that a run has not kept."""
-    return [step for step in wanted if not snapshot_path(run, step).is_dir()]
+def missing_snapshots(
+    run: Run, wanted: Sequence[int], statistics: Collection[str] = ()
+) -> list[int]:
+    """Those of ``wanted`` that a run has not kept, or without some of these statistics."""
+
+    def kept(step: int) -> bool:
+        path = snapshot_path(run, step)
+        recorded = read_json(path / "state.json")["tracker"]["statistics"] if path.is_dir() else ()
+        return path.is_dir() and set(statistics) <= set(recorded)
+
+    return [step for step in wanted if not kept(step)]
 
 
 def read_snapshot(run: Run, step: int) -> Snapshot:

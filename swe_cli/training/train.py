@@ -49,7 +49,7 @@ def serves(run: Run, statistics: Sequence[str], snapshots: Sequence[int] = ()) -
 def lacks(run: Run, statistics: Sequence[str], snapshots: Sequence[int]) -> list[str]:
     """In words: what of this a finished run did not record."""
     missing = sorted(set(statistics) - set(run.manifest["tracker"]["statistics"]))
-    steps = checkpoint.missing_snapshots(run, snapshots)
+    steps = checkpoint.missing_snapshots(run, snapshots, statistics)
     return [*missing, *(f"a snapshot of step {step}" for step in steps)]
 
 

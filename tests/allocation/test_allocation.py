@@ -27,6 +27,9 @@ class Asked:
         assert name in self.ranked, f"asked for {name}"
         return self.ranked[name]
 
+    def scores_by(self, name):
+        return self.rank_by(name).scores
+
     def block_of(self, name):
         return name[0]
 

@@ -32,6 +32,9 @@ class Everything:
             scores = criterion.score(Evidence(weights, self.life.trajectory, 3))
         return Ranking(scores, weights)
 
+    def scores_by(self, name):
+        return self.rank_by(name).scores
+
     def block_of(self, name):
         return name
 
