@@ -15,7 +15,7 @@ from swe_cli.contracts import LayerInputs
 from swe_cli.criteria.sparsegpt import SparseGPT
 from swe_cli.patterns.n_of_m import NOfM
 from swe_cli.patterns.unstructured import Unstructured
-from swe_cli.pruning.calibrate import _Choose
+from swe_cli.pruning.layers import ChooseOfLayer
 
 SHAPES = {
     "qkv": (1152, 384),
@@ -45,7 +45,7 @@ def main() -> None:
 
             def ours(module=module, inputs=inputs, found=found, pattern=pattern) -> None:
                 weight = module.weight.clone()
-                choose = _Choose(weight.clone(), weight.numel() // 2, pattern, "tensor")
+                choose = ChooseOfLayer(weight.clone(), weight.numel() // 2, pattern, "tensor")
                 OURS.prune_layer(weight, inputs, choose)
                 found["ours"] = weight
 

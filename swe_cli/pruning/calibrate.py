@@ -1,6 +1,5 @@
 """What a calibration set tells of a model: gradients, the inputs of its layers, its steepness."""
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,7 +28,7 @@ from swe_cli.contracts import (
 from swe_cli.errors import PruningError, UsageError
 from swe_cli.evaluation.loss import evaluating
 from swe_cli.machine import Machine
-from swe_cli.masks.rank import Ranking
+from swe_cli.pruning.layers import ChooseOfLayer, linear_layers, watching
 from swe_cli.seeds import derive
 from swe_cli.training.loop import as_module
 
@@ -145,7 +144,7 @@ class Calibrated:
         def visit(names: list[str], inputs: LayerInputs) -> None:
             for name in names:
                 before = kept[name].to(views[name].device) if kept else None
-                choose = _Choose(views[name], counts[name], pattern, within, before)
+                choose = ChooseOfLayer(views[name], counts[name], pattern, within, before)
                 masks[name] = criterion.prune_layer(views[name], inputs, choose).cpu()
 
         gram = "input_gram" in criterion.needs
@@ -208,7 +207,7 @@ class Calibrated:
         inside: dict[str, list[str]] = {}
         for name in self._views():
             inside.setdefault(name.partition("[")[0], []).append(name)
-        layers = _layers(self.model)
+        layers = linear_layers(self.model)
         lost = inside.keys() - {f"{name}.weight" for block in layers for name, _ in block}
         if lost:
             raise PruningError(
@@ -224,7 +223,7 @@ class Calibrated:
                 wanted = [(n, m) for n, m in layers[place] if f"{n}.weight" in inside]
                 if not follows[place]:
                     states = [self._fed(block, batch) for batch in batches]
-                with _watching(wanted, gram) as fed:
+                with watching(wanted, gram) as fed:
                     outputs = self._run(block, states)
                 for name, _ in wanted:
                     visit(inside[f"{name}.weight"], fed[name])
@@ -274,82 +273,6 @@ class _Reached(Exception):  # noqa: N818 - no error: the way out of a forward pa
     def __init__(self, arguments: tuple[Any, ...]) -> None:
         super().__init__()
         self.arguments = arguments
-
-
-@dataclass(frozen=True)
-class _Choose:
-    """Exactly ``count`` of a layer's weights are cut, each column having its share of them."""
-
-    weight: Tensor
-    count: int
-    pattern: Pattern
-    within: Within
-    kept: Tensor | None = None  # by earlier rounds
-
-    @property
-    def group(self) -> int | None:
-        return self.pattern.group
-
-    def __call__(self, scores: Tensor, first: int) -> Tensor:
-        last = first + scores.shape[1]
-        count = self._upto(last) - self._upto(first)
-        if not scores.isfinite().all():
-            raise PruningError("The scores of a layer are not finite.")
-        magnitudes = self.weight[:, first:last]
-        if self.kept is not None:
-            # An update may have given life to what was cut: it goes again, before all else.
-            before = self.kept[:, first:last]
-            scores = scores.masked_fill(~before, -math.inf)
-        ranked = Ranking({"layer": scores}, {"layer": magnitudes})
-        kept = self.pattern.masks(ranked, {"layer": count}, self.within)["layer"]
-        return kept.to(scores.device)
-
-    def _upto(self, column: int) -> int:
-        """How many of the columns before this one are cut in all: what went before, and an even
-        share of the rest. Row by row a multiple of the rows, so that they stay at most one apart.
-        """
-        rows, columns = self.weight.shape
-        if column == columns:
-            return self.count
-        gone = 0 if self.kept is None else int((~self.kept[:, :column]).sum())
-        rest = self.count - (0 if self.kept is None else int((~self.kept).sum()))
-        unit = rows if self.within == "row" else 1
-        return gone + unit * ((2 * (rest // unit) * column + columns) // (2 * columns))
-
-
-def _layers(model: Model) -> list[list[tuple[str, nn.Linear]]]:
-    """Of every block its linear layers, by their names in the model."""
-    names = {module: name for name, module in as_module(model).named_modules()}
-    return [
-        [(names[m], m) for m in block.modules() if isinstance(m, nn.Linear)]
-        for block in model.blocks()
-    ]
-
-
-@contextmanager
-def _watching(layers: list[tuple[str, nn.Linear]], gram: bool) -> Iterator[dict[str, LayerInputs]]:
-    """Sum up what linear layers are fed meanwhile, in float32."""
-    fed: dict[str, LayerInputs] = {}
-    hooks = []
-    for name, layer in layers:
-        zeros = layer.weight.new_zeros(layer.in_features, dtype=torch.float32)
-        square = zeros.new_zeros(len(zeros), len(zeros)) if gram else None
-        fed[name] = LayerInputs(zeros, square)
-
-        def add(_: nn.Module, arguments: tuple[Tensor], into: LayerInputs = fed[name]) -> None:
-            x = arguments[0].flatten(0, -2).float()
-            if into.gram is None:
-                into.square_sum += x.square().sum(0)
-            else:
-                into.gram.addmm_(x.T, x)
-                into.square_sum.copy_(into.gram.diagonal())
-
-        hooks.append(layer.register_forward_pre_hook(add))
-    try:
-        yield fed
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
-from torch import Tensor
 
 from swe_cli.contracts import (
     GRADIENTS,
@@ -24,13 +23,13 @@ from swe_cli.contracts import (
     Scores,
     Tensors,
     UnitPattern,
-    Units,
     Within,
 )
 from swe_cli.errors import PruningError, UsageError
 from swe_cli.masks import masks as masking
 from swe_cli.masks.rank import Ranking
 from swe_cli.pruning.calibrate import Calibrated
+from swe_cli.pruning.units import UnitCut
 from swe_cli.training.loop import as_module
 
 
@@ -200,14 +199,17 @@ class Cut:
         counts = self.allocation.counts(ranked, self.ratio, self._around(rank_by))
         return at_least(counts, gone)
 
-    def _gone_units(self, units: Units) -> Tensor:
-        """Which units earlier rounds have cut, bool (units,)."""
-        if not self.kept:
-            return torch.zeros(len(units), dtype=torch.bool)
-        whole = {n: torch.ones_like(p, dtype=torch.bool) for n, p in self._parameters().items()}
-        for name, view in self.lens(whole).items():
-            view.copy_(self.kept[name])
-        return _norms(units, {n: m.to(torch.float32) for n, m in whole.items()}, matrices=True) == 0
+    def _unit_masks(self, ranked: RankedScores) -> Masks:
+        assert isinstance(self.pattern, UnitPattern)
+        whole = UnitCut(self.model, self.lens, self.pattern.unit, self.kept)
+        layers = whole.layers(ranked)
+        by_unit = whole.ranking(layers, ranked)
+        counts = self._allocated(
+            by_unit,
+            lambda name: whole.ranking(layers, self.rank_by(name)),
+            {units.layer: int(whole.gone(units).sum()) for units in layers},
+        )
+        return whole.masks(layers, by_unit.masks(counts))
 
     def _around(self, rank_by: Callable[[str], RankedScores]) -> Around:
         names = {module: name for name, module in as_module(self.model).named_modules()}
@@ -217,72 +219,6 @@ class Cut:
     def _probe(self) -> Mapping[str, float]:
         assert self.calibrated is not None
         return self.calibrated.sensitivities
-
-    # Units
-
-    def _unit_masks(self, ranked: RankedScores) -> Masks:
-        assert isinstance(self.pattern, UnitPattern)
-        kind = self.pattern.unit
-        layers = self._layers(ranked)
-        counts = self._allocated(
-            self._unit_ranking(layers, ranked),
-            lambda name: self._unit_ranking(layers, self.rank_by(name)),
-            {units.layer: int(self._gone_units(units).sum()) for units in layers},
-        )
-        kept = self._unit_ranking(layers, ranked).masks(counts)
-        whole = {n: torch.ones_like(t, dtype=torch.bool) for n, t in self._parameters().items()}
-        for units in layers:
-            stays = kept[units.layer]
-            if kind == "head" and not stays.any():
-                raise PruningError(
-                    f"This would remove every head of {units.layer}.",
-                    "Lower the ratio, or let every layer lose the same: allocation=uniform",
-                )
-            for name, (dimension, index) in units.owned.items():
-                gone = index[~stays].flatten()
-                whole[name].index_fill_(dimension, gone.to(whole[name].device), False)
-        return {name: mask.to("cpu", copy=True) for name, mask in self.lens(whole).items()}
-
-    def _unit_ranking(self, layers: Sequence[Units], ranked: RankedScores) -> Ranking:
-        """A unit's score is the norm of the scores of all its weights."""
-        whole = {n: torch.zeros_like(p) for n, p in self._parameters().items()}
-        for name, view in self.lens(whole).items():
-            view.copy_(ranked.scores[name])
-        norms = {units.layer: _norms(units, whole) for units in layers}
-        for units in layers:
-            norms[units.layer][self._gone_units(units)] = -1.0  # a norm is not negative
-        return Ranking(norms)
-
-    def _layers(self, ranked: RankedScores) -> list[Units]:
-        """Those whose matrices may all be cut."""
-        assert isinstance(self.pattern, UnitPattern)
-        covered = {name.partition("[")[0] for name in ranked.sizes}
-        found = [
-            units
-            for units in self.model.units(self.pattern.unit)
-            if {name for name in units.owned if name.endswith("weight")} <= covered
-        ]
-        if not found:
-            raise PruningError(
-                f"pattern={self.pattern.unit} finds none among what may be cut.",
-                "Widen it: roles=all",
-            )
-        return found
-
-    def _parameters(self) -> Tensors:
-        return {name: p.detach() for name, p in as_module(self.model).named_parameters()}
-
-
-def _norms(units: Units, scores: Tensors, *, matrices: bool = False) -> Tensor:
-    """Of all that belongs to each unit, or of its part in matrices only: float64 (units,)."""
-    total = torch.zeros(len(units), dtype=torch.float64)
-    for name, (dimension, index) in units.owned.items():
-        if matrices and not name.endswith("weight"):
-            continue
-        squares = scores[name].double().square()
-        along = squares.movedim(dimension, 0).flatten(1).sum(1) if squares.dim() > 1 else squares
-        total += along.cpu()[index].sum(1)
-    return total.sqrt()
 
 
 def at_least(counts: Counts, floors: Counts) -> Counts:

@@ -78,7 +78,11 @@ def refused(result, code, *said):
         ("prune rate=1 schedule=iterative", USAGE, "not of a rate"),
         ("prune ratio=0.5 schedule=early base=best", USAGE, "not the best of later"),
         ("prune ratio=0.5 schedule.rounds=3", USAGE, "schedule.rounds is not a key of swe prune"),
-        ("prune ratio=0.5 schedule=iterative schedule.rounds=0", USAGE, "schedule.rounds=0 must be at"),
+        (
+            "prune ratio=0.5 schedule=iterative schedule.rounds=0",
+            USAGE,
+            "schedule.rounds=0 must be at",
+        ),
         (
             "sweep ratio=0.5 schedule=early schedule.at_step=1500",
             USAGE,

@@ -16,7 +16,8 @@ from swe_cli.criteria.wanda import Wanda
 from swe_cli.evaluation.loss import window_losses
 from swe_cli.patterns.n_of_m import NOfM
 from swe_cli.patterns.unstructured import Unstructured
-from swe_cli.pruning.calibrate import Calibrated, Calibration, _Choose
+from swe_cli.pruning.calibrate import Calibrated, Calibration
+from swe_cli.pruning.layers import ChooseOfLayer
 
 pytestmark = pytest.mark.peers
 wanda = pytest.importorskip(
@@ -59,7 +60,7 @@ def test_wanda_masks_are_identical(name, layer):
     module, x = layer
     pattern, n, m = PATTERNS[name]
     ours = module.weight.detach().clone()
-    choose = _Choose(ours.clone(), ours.numel() // 2, pattern, "row")
+    choose = ChooseOfLayer(ours.clone(), ours.numel() // 2, pattern, "row")
     Wanda().prune_layer(ours, inputs_of(x), choose)
     assert torch.equal(ours, theirs(wanda, module, x, n, m))
 
@@ -81,7 +82,9 @@ def test_sparsegpt_weights_are_equal_to_a_thousandth(name, layer):
     module, x = layer
     pattern, n, m = PATTERNS[name]
     ours = module.weight.detach().clone()
-    choose = OneMore() if n == 0 else _Choose(ours.clone(), ours.numel() // 2, pattern, "tensor")
+    choose = (
+        OneMore() if n == 0 else ChooseOfLayer(ours.clone(), ours.numel() // 2, pattern, "tensor")
+    )
     SparseGPT(damping=0.01, block=128).prune_layer(ours, inputs_of(x), choose)
     _, expected = theirs(
         sparsegpt,
@@ -101,7 +104,7 @@ def test_sparsegpt_weights_are_equal_to_a_thousandth(name, layer):
 def test_an_exact_count_differs_from_theirs_by_one_weight_a_block(layer):
     module, x = layer
     ours = module.weight.detach().clone()
-    choose = _Choose(ours.clone(), ours.numel() // 2, Unstructured(), "tensor")
+    choose = ChooseOfLayer(ours.clone(), ours.numel() // 2, Unstructured(), "tensor")
     SparseGPT(damping=0.01, block=128).prune_layer(ours, inputs_of(x), choose)
     options = {"block_size": 128, "dampening_frac": 0.01, "preserve_sparsity_mask": False}
     _, expected = theirs(sparsegpt, module, x, 0, 0, **options)
