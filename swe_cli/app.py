@@ -271,10 +271,11 @@ def _say_warning(message: Warning | str, category: type[Warning], *where: Any, *
 def _unforeseen(error: Exception) -> SweError:
     """One sentence for what nobody foresaw: too little memory, or a defect of this program."""
     text = " ".join(str(error).split())
-    if type(error).__name__ == "OutOfMemoryError" or "allocate memory" in text:
+    out_of_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if out_of_memory or "allocate memory" in text:
         return SweError(
             "There is not enough memory for this model and batch.",
-            "Lower model.width, model.context or training.batch_size.",
+            "Lower model.width, model.context, training.batch_size or calibration.samples.",
         )
     return SweError(
         f"{type(error).__name__}: {text[:300]}",

@@ -6,7 +6,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Published:
-    """What ``criterion.published`` names: ``row`` for Wanda, ``sigma`` for SWE; else ``global``.
+    """What ``criterion.published`` names: sigma for SWE, row for Wanda, uniform for SparseGPT; else
+    global.
 
     Rows show the allocation it stands for, and share the cells of whoever names that one.
     """

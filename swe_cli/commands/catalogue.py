@@ -136,6 +136,8 @@ def _of_criterion(name: str, criterion: Any) -> Facts:
     if len(recorded) < len(needs):
         more["to calibrate"] = "calibration.samples=… (of the training split)"
     more["to prune"] = f"swe prune {'' if drawn else '--ratio 0.5 '}criterion={name}"
+    if not drawn and columns["published"] != "global":
+        more["as published"] = f"{more['to prune']} allocation=published"
     return f"Needs {' and '.join(judged) or 'nothing but the weights'}", columns, more
 
 

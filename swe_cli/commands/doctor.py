@@ -22,6 +22,7 @@ OPTIONAL = {
     "tokenizers": "tokenizer=bpe: pip install 'swe-cli[bpe]'",
     "pillow": f"data=image_folder: {_MULTIMODAL}",
     "easy-vqa": f"data=easy_vqa: {_MULTIMODAL}",
+    "tensorly": "transform=trawl_cp: pip install 'swe-cli[trawl]'",
     "scikit-learn": f"data=digit_sums: {_MULTIMODAL}",
 }
 

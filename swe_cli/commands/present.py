@@ -41,8 +41,9 @@ def present(
     for place, group in enumerate(groups):
         summary = summarise(group)
         print_summary(console, summary)
-        if not summary.lines:
-            continue
+        points = [point for line in summary.lines for point in line.points]
+        if all(point.loss is None for point in points):
+            continue  # every cell failed, or none was pruned: their own errors say more
         suffix = f"-{place + 1}" if len(groups) > 1 else ""
         figures = folder / "figures"
         grid = f"grid{suffix}"

@@ -15,16 +15,15 @@ from swe_cli.commands.shared import (
     read_words,
 )
 from swe_cli.compose import compose, default_part
-from swe_cli.errors import PruningError, UsageError
-from swe_cli.pruning.cut import check_needs
+from swe_cli.errors import Interrupted, UsageError
 from swe_cli.pruning.recover import Watch
 from swe_cli.reporting.row import print_row
 from swe_cli.runs import Run, identity
 from swe_cli.sweeps.amounts import (
     check_cut,
     check_early,
+    check_recorded,
     describe_cut,
-    needs_of,
     settled,
     snapshots_of,
 )
@@ -61,7 +60,7 @@ def prune(
     if show:
         print_config(console, composed)
         return
-    check_cut(composed, keys)
+    check_cut(composed, root, keys)
     results = results_root(composed.values["results_dir"])
     run = chosen_run(tokens, results, ("train",), "Train one: swe train model=gpt_nano")
     training_hash = identity(run.config["identity"])
@@ -70,9 +69,9 @@ def prune(
     roles = composed.values["roles"]
     check_roles_of(stored, [] if roles == "all" else [roles], "roles")
     recorded = run.manifest["tracker"]["statistics"]
-    check_needs(composed["criterion"].name, sorted(needs_of(composed, root)), recorded, run.name)
+    check_recorded(composed, root, recorded, run.name)
     steps = run.config["identity"]["training"]["steps"]
-    check_early(composed, steps)
+    check_early(composed, root, steps)
     check_kept(run, snapshots_of(composed))
     machine = {key: composed.values[key] for key in ("device", "threads")}
     trained_on = run.config["identity"]["machine"]
@@ -88,8 +87,10 @@ def prune(
         hook = watcher.recovery(extra_steps(cell, steps))
         try:
             row = run_cell(cell, Watch(hook, stop))
-        except PruningError:
-            pruned.discard()
+        except Interrupted:
+            raise
+        except Exception:
+            pruned.discard()  # the same command would meet the same
             raise
         pruned.finish(["model.safetensors"], row=row.to_json())
     console.print(pruned.name, markup=False)

@@ -153,9 +153,9 @@ def _rows_of_training(run: Run) -> list[Row]:
 def _options(config: Mapping[str, Any]) -> dict[str, Scalar]:
     """``recovery.steps`` and the like: all of a cell that has no column of its own."""
     return {
-        f"{group}.{key}": value
+        f"{group}.{key}": ",".join(map(str, value)) if isinstance(value, list) else value
         for group, options in config.items()
-        if isinstance(options, Mapping)
+        if isinstance(options, Mapping) and group != "consulted"
         for key, value in options.items()
-        if key != "name"
+        if key != "name" and not isinstance(value, Mapping)
     }

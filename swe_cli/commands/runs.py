@@ -36,7 +36,8 @@ def runs(words: Sequence[str], config_dir: Path | None) -> None:
 
 def _status(run: Run) -> str:
     try:
-        return run.status
+        failed = run.manifest.get("failed", 0) if run.finished else 0
+        return f"{run.status}, {failed} failed" if failed else run.status
     except CorruptFileError:
         return "damaged"
 

@@ -44,8 +44,7 @@ def sweep(
                 outcome = execute(plan, results, watcher, stop, resume=resume, wait=wait)
             _record(run, plan, outcome, results)
             present(console, run.path, outcome.rows, root, results)
-            if not outcome.failed:
-                run.finish(["cells.json", "table.csv"])
+            run.finish(["cells.json", "table.csv"], failed=len(outcome.failed))
     _print_outcome(console, run, outcome)
 
 

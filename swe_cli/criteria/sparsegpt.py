@@ -97,9 +97,9 @@ class SparseGPT:
         if damping != self.damping:
             warnings.warn(
                 f"A Hessian is singular at criterion.damping={self.damping:g}; "
-                f"{damping:g} is used for that layer.",
+                f"{damping:g} is used for that layer. Or write criterion.damping=0.01",
                 SweWarning,
-                stacklevel=2,
+                stacklevel=1,
             )
         return factor, dead
 

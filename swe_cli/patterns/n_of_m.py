@@ -33,3 +33,13 @@ class NOfM:
 
     def masks(self, ranked: RankedScores, counts: Counts, within: Within) -> Masks:
         return ranked.best_of(self.keep, self.of)
+
+
+def two_of_four() -> NOfM:
+    """Of every four consecutive inputs the two best stay: what sparse tensor cores run."""
+    return NOfM(keep=2, of=4)
+
+
+def four_of_eight() -> NOfM:
+    """Of every eight consecutive inputs the four best stay: as sparse as 2:4, and freer."""
+    return NOfM(keep=4, of=8)

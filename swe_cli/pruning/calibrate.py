@@ -211,8 +211,8 @@ class Calibrated:
         lost = inside.keys() - {f"{name}.weight" for block in layers for name, _ in block}
         if lost:
             raise PruningError(
-                f"A criterion that judges layers by their inputs cannot score {min(lost)}.",
-                "It scores the matrices of blocks: prunable=linear",
+                f"Wanda and SparseGPT judge layers by their inputs; they cannot score {min(lost)}.",
+                "They, and allocation=owl, know the matrices of blocks: prunable=linear",
             )
         batches = self._batches(self.calibration.batch_size)
         blocks = list(self.model.blocks())

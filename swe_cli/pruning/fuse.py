@@ -3,6 +3,7 @@
 import torch
 
 from swe_cli.contracts import Masks, Tensors
+from swe_cli.errors import PruningError
 
 
 @torch.no_grad()
@@ -18,4 +19,9 @@ def fuse(weights: Tensors, masks: Masks, most_zeros: float) -> Masks:
         zero = (weights[name] == 0).cpu().reshape(mask.shape[0], -1)
         gone = zero.double().mean(1) > most_zeros
         fused[name] = mask & ~gone.view(-1, *[1] * (mask.dim() - 1))
+    if not any(mask.any() for mask in fused.values()):
+        raise PruningError(
+            f"Every slice has more zeros than {most_zeros:g}: nothing would stay.",
+            "Raise fuse; the paper's is 0.75",
+        )
     return fused

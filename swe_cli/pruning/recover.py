@@ -112,6 +112,15 @@ class Recovery:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class NoRecovery(Recovery):
+    """None, whatever number of steps an experiment or another recovery of an axis is given."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "steps", 0)
+
+
 @dataclass
 class Recovering:
     """A recovery on its way. One optimizer, so that a cut in between does not start it anew."""

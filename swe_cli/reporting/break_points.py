@@ -81,6 +81,8 @@ def accuracy_break_point(line: Line, tolerance: float = TOLERANCE_ACCURACY) -> B
 
 def _first_over(line: Line, costs: Sequence[float | None], tolerance: float) -> BreakPoint:
     held: float | None = None
+    if all(point.failed for point in line.points):
+        return BreakPoint("unknown")  # nothing was measured, so nothing was found wanting
     for point, cost in zip(line.points, costs, strict=True):
         if not point.failed and cost is None:
             continue

@@ -214,7 +214,10 @@ def _title(summary: Summary, quantity: Quantity) -> str:
 
 
 def _x_label(summary: Summary) -> str:
-    by = {line.by for line in summary.lines}
+    by: set[str] = {line.by for line in summary.lines}
+    points = [point for line in summary.lines for point in line.points]
+    if any(point.ratio is not None and point.x != point.ratio for point in points):
+        by.add("rate")
     what = {"ratio": "ratio asked for", "rate": "sparsity achieved"}
     words = " or ".join(what[name] for name in ("ratio", "rate") if name in by)
     whose = "the prunable weights of those modules" if summary.several_roles else "prunable weights"

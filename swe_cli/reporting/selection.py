@@ -63,6 +63,8 @@ def _mean_ranks(lines: Sequence[Line], quantity: Quantity) -> dict[str, float]:
                 found.setdefault(cut, []).append((-quantity.better * mean.mean, line.label))
     places: dict[str, list[float]] = {line.label: [] for line in lines}
     for values in found.values():
+        if len(values) == 1:
+            continue  # alone, it is neither best nor worst
         for value, name in values:
             places[name].append(sum(other < value for other, _ in values) / len(values))
     return {name: sum(of) / len(of) if of else 1.0 for name, of in places.items()}

@@ -90,7 +90,8 @@ def cells(estimate: Estimate | None, quantity: Quantity, *, signed: bool = False
 
 def cut(point: Point) -> str:
     """The ratio asked for, or the sparsity achieved."""
-    return exact(point.ratio) if point.ratio is not None else percent(point.x, decimals=1)
+    as_asked = point.ratio is not None and point.x == point.ratio
+    return exact(point.ratio) if as_asked else percent(point.x, decimals=1)
 
 
 def print_table(

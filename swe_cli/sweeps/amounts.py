@@ -1,6 +1,6 @@
 """How much is cut, and by what: what may be said together, and what of it is identity."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +11,8 @@ from swe_cli.contracts import (
     StandInAllocation,
     UnitPattern,
 )
-from swe_cli.errors import UsageError
-from swe_cli.pruning.cut import recorded_needs
+from swe_cli.errors import PruningError, UsageError
+from swe_cli.pruning.cut import check_needs, recorded_needs
 from swe_cli.pruning.schedule import Schedule
 from swe_cli.sweeps.build import roles_of
 
@@ -41,13 +41,20 @@ def settled(composed: Composed, root: ConfigRoot) -> Composed:
     return replace(composed, parts=parts)
 
 
-def check_cut(composed: Composed, typed: Collection[str] = (), swept: Collection[str] = ()) -> None:
+def check_cut(
+    composed: Composed,
+    root: ConfigRoot,
+    typed: Collection[str] = (),
+    swept: Mapping[str, Sequence[str]] | None = None,
+) -> None:
     """Refuse, before any work, what cannot be said together. Raises UsageError.
 
     Exactly one of ratio and rate says how much is cut, unless the criterion, the pattern or a
     transform says it. ``typed``: keys that the user gave; ``swept``: those among them, or by
-    default, that are axes: a criterion that takes no ratio has one cell on an axis of ratios.
+    default, that are axes, with their values: a criterion that takes no ratio has one cell on an
+    axis of ratios.
     """
+    swept = swept or {}
     for group in (*CUT_GROUPS, CALIBRATION, "evaluation"):
         composed[group].build()
     if composed["transform"].build() is not None:
@@ -55,20 +62,34 @@ def check_cut(composed: Composed, typed: Collection[str] = (), swept: Collection
     elif isinstance(composed["criterion"].build(), DrawnCriterion):
         _check_drawn(composed, typed, swept)
     else:
-        _check_amount(composed)
+        _check_amount(composed, swept)
+        _check_consulted(composed, root)
     _check_schedule(composed)
 
 
-def _check_amount(composed: Composed) -> None:
+def _check_consulted(composed: Composed, root: ConfigRoot) -> None:
+    asked = _asked(composed)
+    for name in asked.consults if asked is not None else ():
+        if isinstance(default_part("criterion", name, root).build(), DrawnCriterion):
+            raise UsageError(
+                f"allocation={composed['allocation'].name} asks for a ranking, and criterion="
+                f"{name} draws its masks.",
+                "Name one that scores: allocation.criterion=swe",
+            )
+
+
+def _check_amount(composed: Composed, swept: Mapping[str, Sequence[str]]) -> None:
     ratio, rate = composed.values["ratio"], composed.values["rate"]
     fixed = composed["pattern"].build().ratio
     if fixed is not None:
-        if rate is not None or ratio not in (None, fixed):
+        given = {"ratio": ratio if ratio != fixed else None, "rate": rate}
+        if any(value is not None and key not in swept for key, value in given.items()):
             raise UsageError(
                 f"pattern={composed['pattern'].name} cuts {fixed:g} of every row, no other amount.",
                 f"Write ratio={fixed:g}, or choose another pattern.",
             )
-    elif (ratio is None) == (rate is None):
+        return
+    if (ratio is None) == (rate is None):
         raise UsageError(
             "Say how much to cut: a ratio or a rate, not both.", "For example: ratio=0.5"
         )
@@ -80,7 +101,11 @@ def _check_amount(composed: Composed) -> None:
         )
 
 
-def _check_drawn(composed: Composed, typed: Collection[str], swept: Collection[str]) -> None:
+def _check_drawn(
+    composed: Composed, typed: Collection[str], swept: Mapping[str, Sequence[str]]
+) -> None:
+    if "criterion" in swept:
+        return  # what is typed is for the others of the axis
     name = composed["criterion"].name
     for key in ("ratio", "rate"):
         if composed.values[key] is not None and key not in swept:
@@ -96,8 +121,10 @@ def _check_drawn(composed: Composed, typed: Collection[str], swept: Collection[s
             )
 
 
-def _check_transform(composed: Composed, typed: Collection[str], swept: Collection[str]) -> None:
-    if "transform" in swept:
+def _check_transform(
+    composed: Composed, typed: Collection[str], swept: Mapping[str, Sequence[str]]
+) -> None:
+    if "transform=none" in swept.get("transform", ()):
         return  # beside cells with masks, whose settings are typed for them
     for key in typed:
         if key.partition(".")[0] in OF_MASKS:
@@ -126,7 +153,7 @@ def _check_schedule(composed: Composed) -> None:
                 f"{named} trains between its {schedule.rounds} cuts by the recovery's steps, of "
                 f"which recovery={composed['recovery'].name} has "
                 f"{composed['recovery'].build().steps}.",
-                "Raise recovery.steps, or write schedule=one_shot",
+                "Write recovery=finetune, or raise recovery.steps, or write schedule=one_shot",
             )
     if schedule.at_step is not None and composed.values["base"] == "best":
         raise UsageError(
@@ -135,9 +162,17 @@ def _check_schedule(composed: Composed) -> None:
         )
 
 
-def check_early(composed: Composed, steps: int) -> None:
-    """Raise UsageError for a cut in the middle of a training that is over by then."""
+def check_early(composed: Composed, root: ConfigRoot, steps: int) -> None:
+    """Raise UsageError for a cut in the middle of a training that is over by then, or that has not
+    begun, by what a criterion would have seen of it.
+    """
     at_step = composed["schedule"].build().at_step
+    if at_step == 0 and needs_of(composed, root):
+        raise UsageError(
+            f"criterion={composed['criterion'].name} or its allocation judges by how weights "
+            "lived, and before the first step they have not.",
+            "Cut later, schedule.at_step=100, or by another: criterion=snip",
+        )
     if at_step is not None and at_step >= steps:
         raise UsageError(
             f"schedule.at_step={at_step} is not before the end of training, step {steps}.",
@@ -192,6 +227,23 @@ def _describe_masks(composed: Composed, root: ConfigRoot) -> tuple[dict[str, Any
 def needs_of(composed: Composed, root: ConfigRoot) -> set[str]:
     """Statistics that the criterion, and those its allocation consults, must find recorded."""
     return set(recorded_needs(tuple(_all_needs(composed, root))))
+
+
+def check_recorded(
+    composed: Composed, root: ConfigRoot, recorded: Sequence[str], run: str
+) -> None:
+    """Raise PruningError, naming who asks, for a statistic that a run did not record."""
+    check_needs(composed["criterion"].name, composed["criterion"].build().needs, recorded, run)
+    asked = _asked(composed)
+    for name in asked.consults if asked is not None else ():
+        needs = default_part("criterion", name, root).build().needs
+        missing = [need for need in recorded_needs(needs) if need not in recorded]
+        if missing:
+            raise PruningError(
+                f"allocation={composed['allocation'].name} ranks by {name}, which needs "
+                f"{', '.join(missing)}; {run} did not record it.",
+                f"Train with tracking.statistics=[{','.join(missing)}].",
+            )
 
 
 def calibrates(composed: Composed, root: ConfigRoot) -> bool:

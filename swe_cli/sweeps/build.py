@@ -19,7 +19,7 @@ from swe_cli.compose import (
 )
 from swe_cli.contracts import Dataset, Lens, Model, PrunableSet, Split, Tensors
 from swe_cli.data.dataset import dataset_of
-from swe_cli.errors import DataError, RunError
+from swe_cli.errors import DataError, RunError, UsageError
 from swe_cli.evaluation.measure import controls_of
 from swe_cli.files import canonical
 from swe_cli.machine import Machine, resolve
@@ -137,6 +137,13 @@ def plan_training(
                 _set(described[group], key, run.manifest["files"]["model.safetensors"])
                 path = run.path
             paths[f"{group}.{key}"] = str(path)
+    kept = tuple(sorted({*snapshots, *parts["tracking"].options["snapshots"]}))
+    steps = parts["training"].options["steps"]
+    if kept and kept[-1] > steps:
+        raise UsageError(
+            f"tracking.snapshots names step {kept[-1]}; the training ends at {steps}.",
+            f"Write tracking.snapshots=[{steps // 2}]",
+        )
     asked = parts["tracking"].options["statistics"]
     for name in asked:
         default_part("statistic", name, root)  # an unknown name is refused before any work
@@ -148,7 +155,7 @@ def plan_training(
         root,
         _first_stage(composed, root, results),
         controls_of(dataset),
-        tuple(sorted({*snapshots, *parts["tracking"].options["snapshots"]})),
+        kept,
     )
 
 

@@ -76,8 +76,8 @@ def plan_sweep(tokens: Tokens, root: ConfigRoot, results: Path) -> SweepPlan:
     typed = {word.partition("=")[0] for word in tokens.overrides} | tokens.axes.keys()
     points = [(values, settled(point, root)) for values, point in points]
     for _, point in points:
-        check_cut(point, typed, axes)
-        check_early(point, point["training"].options["steps"])
+        check_cut(point, root, typed, axes)
+        check_early(point, root, point["training"].options["steps"])
     statistics = sorted({need for _, point in points for need in needs_of(point, root)})
     trainings: dict[str, TrainingPlan] = {}
     cells: dict[str, PlannedCell] = {}

@@ -170,6 +170,17 @@ def test_owl_by_hand():
     assert wider.counts(ranked, 0.5, Asked(wanda=wanda)) == {"a": 0, "b": 20}
 
 
+def test_owls_mean_is_weighted_by_what_blocks_hold():
+    # One score of ten is an outlier in a, none in b, which is nine times as large.
+    outliers = torch.ones(100)
+    outliers[::10] = 100.0
+    wanda = Ranking({"a": outliers, "b": torch.ones(900)})
+    ranked = Ranking({"a": torch.rand(100), "b": torch.rand(900)})
+    # d = (0.4, 0), its mean 0.04: S = (0.14, 0.54). By half of 0.4: (0.3, 0.7), 160 too many.
+    counts = owl(strength=0.2).counts(ranked, 0.5, Asked(wanda=wanda))
+    assert counts == {"a": 14, "b": 486}
+
+
 def test_owl_is_uniform_where_no_block_has_more_outliers():
     wanda = Ranking({"a": torch.ones(10), "b": torch.ones(30)})
     ranked = Ranking({"a": torch.rand(10), "b": torch.rand(30)})
@@ -189,11 +200,20 @@ def test_ecoflap_by_hand():
     assert kept_of_blocks(sizes, {"a": 3.0, "b": 1.0}, 100, 0.6) == {"a": 55, "b": 45}
     # a cannot hold more than it has; the rest goes to b.
     assert kept_of_blocks(sizes, {"a": 99.0, "b": 1.0}, 190, 0.15) == {"a": 100, "b": 90}
-    # Nothing is felt: evenly. Rounded up twice, one too many: taken from the largest.
+    # Nothing is felt: evenly.
     assert kept_of_blocks({"a": 100, "b": 101}, {"a": 0.0, "b": 0.0}, 101, 0.6) == {
         "a": 50,
         "b": 51,
     }
+
+
+def test_what_ecoflap_rounds_up_too_much_is_taken_from_the_largest_that_have_it():
+    # Floors 40 and 80, 5 left: 2.5 each, rounded up to 3. One too many: of 43 and 83 from 83.
+    sizes, felt = {"a": 100, "b": 200}, {"a": 1.0, "b": 1.0}
+    assert kept_of_blocks(sizes, felt, 125, 0.6) == {"a": 43, "b": 82}
+    # c is the largest, but at its floor of 400; of 42 and 82 it is 82 that gives.
+    sizes, felt = sizes | {"c": 1000}, felt | {"c": 0.0}
+    assert kept_of_blocks(sizes, felt, 523, 0.6) == {"a": 42, "b": 81, "c": 400}
 
 
 @given(

@@ -60,8 +60,8 @@ def test_every_experiment_composes_for_the_command_it_names(name):
 
 @pytest.mark.parametrize("name", [n for n in names("experiment") if _command(n) == "sweep"])
 def test_every_cell_of_an_experiment_composes(name):
-    from swe_cli.compose import Tokens
-    from swe_cli.sweeps.plan import _axes, check_cut
+    from swe_cli.compose import ConfigRoot, Tokens
+    from swe_cli.sweeps.plan import _axes, check_cut, settled
 
     composed = compose("sweep", (f"experiment={name}",))
     axes = _axes(composed, Tokens(overrides=(f"experiment={name}",)))
@@ -70,4 +70,5 @@ def test_every_cell_of_an_experiment_composes(name):
     for key, values in axes.items():
         for value in values:
             point = (*(w for w in first if not w.startswith(f"{key}=")), value)
-            check_cut(compose("sweep", (f"experiment={name}", *point)), (), axes)
+            made = settled(compose("sweep", (f"experiment={name}", *point)), ConfigRoot())
+            check_cut(made, ConfigRoot(), (), axes)

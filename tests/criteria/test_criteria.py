@@ -3,6 +3,7 @@ import torch
 
 from swe_cli.compose import ConfigRoot, default_part
 from swe_cli.contracts import Evidence
+from swe_cli.masks.rank import Ranking
 
 WEIGHTS = {"a": torch.tensor([[1.0, -2.0], [0.0, 3.0]]), "b": torch.tensor([-5.0, 4.0])}
 AVERAGES = {"a": torch.tensor([[-4.0, 0.5], [2.0, 0.0]]), "b": torch.tensor([1.0, -1.0])}
@@ -54,6 +55,15 @@ def lived(**statistics: list[float]) -> Evidence:
 def test_the_trajectory_family_by_hand(name, evidence, expected):
     found = scores(name, evidence)["w"]
     torch.testing.assert_close(found, torch.tensor(expected))
+
+
+def test_what_has_no_spread_is_never_cut_first_and_its_zeros_are_numbers_too():
+    weights = {"bias": torch.zeros(3), "one": torch.zeros(1), "w": torch.tensor([1.0, 2.0, 0.0])}
+    averages = {"bias": torch.zeros(3), "one": torch.ones(1), "w": torch.tensor([4.0, 5.0, 6.0])}
+    found = scores("swe_sqrt", Evidence(weights, {"sqrt_average": averages}))
+    assert found["bias"].tolist() == [float("inf")] * 3
+    assert found["one"].tolist() == [float("inf")]
+    assert Ranking(found).lowest(3) == {"bias": 0, "one": 0, "w": 3}
 
 
 def test_what_never_moved_is_not_infinitely_stable():

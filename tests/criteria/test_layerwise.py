@@ -117,6 +117,20 @@ def test_dead_inputs_go_first_and_only_within_the_budget():
     assert (weight[kept] != 0).all()  # the other dead input keeps what it had
 
 
+@pytest.mark.parametrize("group", [None, 3])
+def test_dead_inputs_go_first_however_large_their_weights(group):
+    """Nothing comes through them: what they hold is the cheapest there is."""
+    x = torch.randn(40, 6, generator=torch.Generator().manual_seed(2))
+    x[:, [1, 4]] = 0
+    weight = torch.ones(2, 6)
+    weight[:, [1, 4]] = 1000.0
+    assert not exact().score_layer(weight, fed(x))[:, [1, 4]].any()
+    choose = Choose(2) if group is None else Choose(1, group)  # two of a row either way
+    kept = SparseGPT(damping=0.01, block=128).prune_layer(weight, fed(x), choose)
+    assert kept.tolist() == [[True, False, True, True, False, True]] * 2
+    assert (weight[kept] == 1.0).all()  # nothing has to be made up for
+
+
 def test_a_singular_hessian_is_damped_and_that_is_said():
     x = torch.ones(30, 4)  # rank one
     weight = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))

@@ -123,7 +123,7 @@ def counts_of(model, ratio=0.5):
 @pytest.mark.parametrize("criterion", [Wanda(), SparseGPT(damping=0.01, block=12)])
 def test_counts_are_exact_and_only_what_is_cut_is_zero(criterion, within, split_heads):
     model = model_of(split_heads=split_heads)
-    counts = counts_of(model)
+    counts = counts_of(model, 0.37)  # no multiple of the rows
     masks = calibrated(model).prune(criterion, counts, Unstructured(), within)
     live = model.prunable(dict(model.named_parameters()), "linear")
     assert list(masks) == list(live)
@@ -131,9 +131,8 @@ def test_counts_are_exact_and_only_what_is_cut_is_zero(criterion, within, split_
         assert int((~mask).sum()) == counts[name]
         assert torch.equal(live[name] == 0, ~mask)
         if within == "row":
-            lost = (~mask).sum(1)
-            blocks = 1 if isinstance(criterion, Wanda) else -(-mask.shape[1] // 12)
-            assert int(lost.max() - lost.min()) <= blocks
+            lost = (~mask).sum(1)  # over all blocks of columns
+            assert int(lost.max() - lost.min()) <= 1
 
 
 def test_the_second_block_is_judged_by_what_the_pruned_first_one_gives():
@@ -177,15 +176,6 @@ def test_what_is_no_matrix_of_a_block_cannot_be_judged_by_inputs():
     model = model_of()
     with pytest.raises(PruningError, match="prunable=linear"):
         calibrated(model, "all").dense_scores("wanda", Wanda())
-
-
-def test_sensitivities_are_central_differences_and_leave_the_weights_as_they_were():
-    model = model_of()
-    before = snapshot(model)
-    one, two = calibrated(model).sensitivities, calibrated(model).sensitivities
-    assert one == two
-    assert all(value > 0 for value in one.values())
-    assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
 
 
 def test_rows_of_different_lengths_are_cut_to_their_own():

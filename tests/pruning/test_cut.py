@@ -202,6 +202,27 @@ def test_a_tensor_without_spread_is_never_cut_by_sigma():
         masks_of(evidence, Magnitude(), Sigma(), ratio=0.9)
 
 
+def test_an_allocation_that_would_give_weights_back_gives_none():
+    class Given:
+        """a 2, b 5 and c 1 of eight each, whatever was cut before."""
+
+        within = "tensor"
+
+        def counts(self, ranked, ratio, around):
+            return {"a": 2, "b": 5, "c": 1}
+
+    evidence = Evidence({name: torch.arange(1.0, 9.0) for name in "abc"})
+    kept = {name: torch.ones(8, dtype=torch.bool) for name in "abc"}
+    kept["a"][2:7] = False  # five are gone: the third to the seventh
+    kept["b"][7] = False
+    ranked = Scoring(evidence, kept=kept).rank("magnitude", Magnitude())
+    how = Cut(Bare(), dict, Given(), Unstructured(), 1 / 3, None, None, kept=kept)
+    lost = {name: (~mask).nonzero().flatten().tolist() for name, mask in how.masks(ranked).items()}
+    # a keeps what it has left; the three that it should not have lost are taken from b, which has
+    # most to give; of b the last one is gone already. Eight in all.
+    assert lost == {"a": [2, 3, 4, 5, 6], "b": [0, 7], "c": [0]}
+
+
 def test_a_rate_without_sigma_is_refused():
     with pytest.raises(UsageError, match="only allocation=sigma"):
         masks_of(Evidence({"w": torch.arange(4.0)}, {}), Magnitude(), rate=1.0)

@@ -82,6 +82,20 @@ def test_what_a_deaf_unit_always_says_is_folded_into_the_bias():
     torch.testing.assert_close(model(batch).logits, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_of_heads_that_are_all_deaf_one_stays():
+    model, batch = model_of(bias=True, qkv_bias=True), batch_of(VOCABULARY)
+    with torch.no_grad():
+        model.layers[1].attention.qkv.weight[32:] = 0  # the values of all four
+        model.layers[1].attention.qkv.bias[32:] = torch.arange(16.0) / 16
+    expected = model.eval()(batch).logits
+    small = shrink(model, {name: p.detach() for name, p in model.named_parameters()})
+    assert small["layers.1.attention.qkv.weight"].shape == (3 * 4, 16)
+    assert small["layers.1.attention.projection.weight"].shape == (16, 4)
+    fit(model, small)
+    model.load_state_dict(small, strict=False)
+    torch.testing.assert_close(model(batch).logits, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_without_a_bias_to_fold_into_the_unit_stays():
     model = model_of(bias=True, qkv_bias=True)
     model.layers[0].mlp.contract.bias = None

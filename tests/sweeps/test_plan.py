@@ -147,3 +147,12 @@ def test_an_option_of_one_choice_of_an_axis_is_set_where_it_is_one(plan):
     assert "damping" not in criteria["magnitude"]
     with pytest.raises(UsageError, match=r"criterion\.damping is not a key of magnitude, swe"):
         plan("criteria=magnitude,swe", "criterion.damping=0.5", "ratio=0.5")
+
+
+def test_n_of_m_asks_no_allocation_and_is_one_cell_under_all(plan):
+    ratio = ("criteria=magnitude,wanda", "pattern=2of4", "ratio=0.5")
+    made = plan(*ratio, "allocations=global,uniform,row,owl,ecoflap,like")
+    assert len(pruned(made)) == 2
+    assert all("allocation" not in cell.config for cell in pruned(made))
+    assert [c.hash for c in pruned(made)] == [c.hash for c in pruned(plan(*ratio))]
+    assert "calibration" not in pruned(made)[0].config  # which ecoflap would have asked for

@@ -214,15 +214,21 @@ def test_accumulating_two_batches_is_one_batch_twice_as_large():
 def test_clipping_limits_the_norm_of_the_whole_gradient():
     data = dataset()
     batch = data.random_batch("train", size=3, context=16, seed=1)
-    moved = []
+    moved, shown = [], []
     for clip in (0.0, 0.01):
         model = gpt(data.shape.vocabulary_size)
-        before = snapshot(model)
-        optimizer_step(model, torch.optim.SGD(model.parameters(), lr=1.0), [batch], clip, MACHINE)
+        before, optimizer = snapshot(model), torch.optim.SGD(model.parameters(), lr=1.0)
+
+        def look(model=model):
+            shown.append({name: p.grad.clone() for name, p in model.named_parameters()})
+
+        optimizer_step(model, optimizer, [batch], clip, MACHINE, look)
         step = [weight - before[name] for name, weight in snapshot(model).items()]
         moved.append(torch.nn.utils.get_total_norm(step).item())
     assert moved[0] > 0.02
     assert moved[1] == pytest.approx(0.01, rel=1e-3)
+    whole, unclipped = shown  # what looks before the step sees the gradient as it was
+    assert all(torch.equal(unclipped[name], gradient) for name, gradient in whole.items())
 
 
 def test_the_seed_and_step_alone_choose_batches_and_dropout():
