@@ -7,10 +7,13 @@ from pathlib import Path
 from rich import box
 from rich.filesize import decimal
 from rich.table import Table
+from rich.text import Text
 
 from swe_cli.commands.shared import output, read_words
 from swe_cli.compose import compose
 from swe_cli.errors import CorruptFileError
+from swe_cli.records import Row
+from swe_cli.reporting.text import exact, number
 from swe_cli.runs import Run, list_runs
 from swe_cli.sweeps.build import results_root
 
@@ -30,8 +33,28 @@ def runs(words: Sequence[str], config_dir: Path | None) -> None:
     for run in found:
         written = (run.path / "manifest.json").stat().st_mtime
         moment = time.strftime("%Y-%m-%d %H:%M", time.localtime(written))
-        table.add_row(run.name, _status(run), moment, decimal(_size(run)))
+        what = _what(run)
+        named = Text.assemble(run.name, (f"\n  {what}" if what else "", "dim"))
+        table.add_row(named, _status(run), moment, decimal(_size(run)))
     console.print(table)
+
+
+def _what(run: Run) -> str:
+    """What tells a run from others of its name: a loss, a cut; nothing of one that is not done."""
+    try:
+        manifest = run.manifest if run.finished else {}
+    except CorruptFileError:
+        return ""
+    if "row" in manifest:
+        row = Row.from_json(manifest["row"])
+        asked = {"ratio": row.ratio, "rate": row.rate, "fuse": row.fuse}
+        words = [f"{name} {exact(value)}" for name, value in asked.items() if value is not None]
+        words += [
+            word for word in (row.pattern, row.schedule) if word not in (None, "unstructured")
+        ]
+        return ", ".join([*words, f"loss {number(row.loss_nats)}"])
+    loss = manifest.get("results", {}).get("final_validation_loss_nats")
+    return "" if loss is None else f"validation {number(loss)}"
 
 
 def _status(run: Run) -> str:

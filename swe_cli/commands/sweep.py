@@ -12,6 +12,7 @@ from swe_cli.commands.shared import Stop, Watcher, config_root, output, print_co
 from swe_cli.compose import compose, read_tokens
 from swe_cli.errors import SweError, UsageError
 from swe_cli.files import write_bytes, write_json
+from swe_cli.reporting.text import count
 from swe_cli.runs import Run
 from swe_cli.sweeps.build import results_root
 from swe_cli.sweeps.execute import Outcome, execute, timings
@@ -65,7 +66,7 @@ def _print_outcome(console: Console, run: Run, outcome: Outcome) -> None:
     """What ran, and where its time went. Raises SweError where cells failed."""
     console.print()
     console.print(
-        f"{run.name}: {outcome.trained} trained, {outcome.ran} cells run, "
+        f"{run.name}: {outcome.trained} trained, {count(outcome.ran, 'cell')} run, "
         f"{outcome.reused} reused, {outcome.seconds:.0f} s"
     )
     stages = [f"{stage} {seconds:.0f} s" for stage, seconds in outcome.stages.items()]

@@ -68,7 +68,7 @@ def _measures(row: Row) -> Iterator[tuple[str, str]]:
         ("loss, random batches", row.random_batches_loss_nats, None, None),
     )
     for name, mean, low, high in losses:
-        if mean is not None:
+        if mean is not None and (row.recovery != "none" or "before" not in name):
             yield name, f"{number(mean)} nats per token {bracket(low, high)}".strip()
     deltas = (
         ("against dense", row.delta_nats, row.delta_low, row.delta_high),
@@ -86,7 +86,7 @@ def _measures(row: Row) -> Iterator[tuple[str, str]]:
         ),
     )
     for name, mean, low, high in deltas:
-        if mean is not None:
+        if mean is not None and (row.recovery != "none" or "before" not in name):
             bounds = bracket(low, high, signed=True)
             yield name, f"{number(mean, signed=True)} {bounds}".strip()
     rest = (

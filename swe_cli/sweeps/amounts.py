@@ -229,9 +229,7 @@ def needs_of(composed: Composed, root: ConfigRoot) -> set[str]:
     return set(recorded_needs(tuple(_all_needs(composed, root))))
 
 
-def check_recorded(
-    composed: Composed, root: ConfigRoot, recorded: Sequence[str], run: str
-) -> None:
+def check_recorded(composed: Composed, root: ConfigRoot, recorded: Sequence[str], run: str) -> None:
     """Raise PruningError, naming who asks, for a statistic that a run did not record."""
     check_needs(composed["criterion"].name, composed["criterion"].build().needs, recorded, run)
     asked = _asked(composed)

@@ -1,0 +1,105 @@
+"""What lies where when the model is on an accelerator: told without one, on tensors without values.
+
+Evidence, statistics and masks lie on the CPU, live weights on the device; mixing them raises. The
+device is ``meta``: the only one, besides the CPU, that every build of torch can differentiate on.
+"""
+
+from contextlib import nullcontext
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from training.toys import batch_of, gpt
+
+from swe_cli.compose import ConfigRoot, default_part
+from swe_cli.contracts import Evidence
+from swe_cli.machine import Machine
+from swe_cli.pruning.calibrate import Calibrated
+from swe_cli.pruning.fuse import fuse
+from swe_cli.pruning.units import UnitCut
+from swe_cli.sweeps.cutting import Cutting, Start, live
+
+CPU, DEVICE = torch.device("cpu"), torch.device("meta")
+
+
+class Elsewhere(Machine):
+    def precision(self):
+        return nullcontext()  # there is no autocast on meta
+
+
+@pytest.fixture
+def far():
+    """Tensors without values: a model on the device, its lens, and its weights on the CPU."""
+    with FakeTensorMode(shape_env=ShapeEnv()):  # which lets a number of units be unknown, too
+        with DEVICE:
+            model = gpt(11)
+        lens = partial(model.prunable, which="linear")
+        near = {name: torch.empty(p.shape) for name, p in model.named_parameters()}
+        yield model, lens, near
+
+
+def devices(tensors):
+    assert tensors
+    return {tensor.device for tensor in tensors.values()}
+
+
+def test_mixing_devices_raises_here_as_on_an_accelerator(far):
+    """What makes the tests below able to fail."""
+    model, _, near = far
+    assert devices(live(model)) == {DEVICE}
+    with pytest.raises(RuntimeError, match="same device"):
+        near["layers.0.mlp.expand.weight"] * model.layers[0].mlp.expand.weight.detach()
+
+
+@pytest.mark.parametrize("name", ["snip", "fisher", "taylor"])
+def test_gradients_meet_the_evidence_on_the_cpu(far, name):
+    model, lens, near = far
+    samples = SimpleNamespace(batches=lambda *_: [batch_of(11, size=1)] * 2)
+    machine = Elsewhere(DEVICE, "float32", 1)
+    found = Calibrated(model, None, machine, samples, lens, seed=1).gradients
+    criterion = default_part("criterion", name, ConfigRoot()).build()
+    scores = criterion.score(Evidence(lens(near), calibration=found))
+    assert devices(scores) == {CPU}
+    assert devices(live(model)) == {DEVICE}
+
+
+def test_live_weights_of_a_later_round_meet_their_first_ones_on_the_cpu(far):
+    model, lens, near = far
+    shown = []
+
+    class Drawn:
+        """Is given what every criterion is, and needs no order of values."""
+
+        needs = ("initial_weights",)
+
+        def draw(self, evidence, turn):
+            shown.append(evidence)
+            return {name: torch.ones_like(w, dtype=torch.bool) for name, w in lens(near).items()}
+
+    trajectory = {"initial_weights": near}
+    run = SimpleNamespace(name="train-x")
+    subject = SimpleNamespace(model=model, trajectory=trajectory, run=run, seed=1)
+    config = {"criterion": {"name": "net_movement"}}
+    cell = SimpleNamespace(config=config, built=lambda group: Drawn())
+    kept = {name: torch.ones(w.shape, dtype=torch.bool) for name, w in lens(near).items()}
+    masks, _ = Cutting(cell, subject, lens, Start(near, trajectory), kept, 2).masks(1.0)
+    (evidence,) = shown
+    assert devices(evidence.weights) == devices(masks) == {CPU}
+    net_movement = default_part("criterion", "net_movement", ConfigRoot()).build()
+    assert devices(net_movement.score(evidence)) == {CPU}
+
+
+@pytest.mark.parametrize("kind", ["neuron", "head"])
+def test_fuse_takes_live_weights_and_masks_of_the_cpu(far, monkeypatch, kind):
+    monkeypatch.setattr(torch.Tensor, "__bool__", lambda tensor: True)  # where there is no value
+    model, lens, _ = far
+    layers = model.units(kind)
+    stays = {units.layer: torch.ones(len(units), dtype=torch.bool) for units in layers}
+    masks = UnitCut(model, lens, kind, {}).masks(layers, stays)
+    assert devices(masks) == {CPU}
+    weights = lens(live(model))
+    assert devices(weights) == {DEVICE}
+    assert devices(fuse(weights, masks, 0.5)) == {CPU}
