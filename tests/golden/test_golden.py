@@ -156,7 +156,7 @@ def test_a_missing_statistic_trains_again_says_so_and_changes_no_weight(text, tm
     assert run.manifest["tracker"]["statistics"] == ["weighted_average"]
     said = " ".join(swe("sweep", *words, "criteria=swe,swe_mean").split())
     assert f"{run.name} did not record mean: training it again" in said
-    assert "1 trained, 1 cells run, 5 reused" in said
+    assert "1 trained, 1 cell run, 5 reused" in said
     after, losses_again = contents(run)
     assert run.manifest["tracker"]["statistics"] == ["mean", "weighted_average"]
     for name in ("model.safetensors", "best.safetensors"):
