@@ -22,7 +22,8 @@ from swe_cli.errors import RunError, UsageError
 from swe_cli.evaluation.answers import answers_of
 from swe_cli.models.gpt import GPT
 from swe_cli.models.gpt import generate as continue_tokens
-from swe_cli.sweeps.build import load_subject, results_root
+from swe_cli.sweeps.build import results_root
+from swe_cli.sweeps.subject import load_subject
 
 
 def generate(

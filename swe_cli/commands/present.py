@@ -23,7 +23,7 @@ from swe_cli.reporting.table import frame, write
 from swe_cli.reporting.terminal import print_summary
 from swe_cli.reporting.weight_figure import weight_evolution_figure
 from swe_cli.runs import Run
-from swe_cli.sweeps.build import load_subject
+from swe_cli.sweeps.subject import load_subject
 from swe_cli.training.tracker import gather
 
 SHOWN_CRITERION, SHOWN_RATIO = "swe", 0.5

@@ -27,9 +27,10 @@ from swe_cli.sweeps.amounts import (
     settled,
     snapshots_of,
 )
-from swe_cli.sweeps.build import check_kept, check_roles_of, results_root
+from swe_cli.sweeps.build import check_roles_of, results_root
 from swe_cli.sweeps.cells import judge_of, run_cell
 from swe_cli.sweeps.plan import cells_of
+from swe_cli.sweeps.subject import check_kept
 from swe_cli.sweeps.treatment import extra_steps
 
 

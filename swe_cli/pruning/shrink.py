@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from swe_cli.contracts import Model, Tensors, UnitKind
+from swe_cli.errors import RunError
 from swe_cli.models.factorized import match_factorized
 
 KINDS: tuple[UnitKind, ...] = ("neuron", "head")
@@ -51,10 +52,17 @@ def fit(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
                 _resize(layer, "bias", weights[f"{name}.bias"])
 
 
-def load(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """``fit``, and a copy of every weight put in its place."""
+def load(module: nn.Module, weights: Mapping[str, Tensor], source: str = "a transform") -> None:
+    """Copy ``weights`` into ``module``, which becomes as small as they are (see ``fit``).
+
+    RunError, naming their ``source``, where names or shapes do not fit.
+    """
     fit(module, weights)
-    for name, parameter in module.named_parameters():
+    parameters = dict(module.named_parameters())
+    shapes = {name: parameter.shape for name, parameter in parameters.items()}
+    if shapes != {name: tensor.shape for name, tensor in weights.items()}:
+        raise RunError(f"The weights of {source} are not those of its model.")
+    for name, parameter in parameters.items():
         parameter.data.copy_(weights[name])
 
 

@@ -2,12 +2,10 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from swe_cli.compose import (
     Composed,
@@ -17,22 +15,18 @@ from swe_cli.compose import (
     described_options,
     part,
 )
-from swe_cli.contracts import Dataset, Lens, Model, PrunableSet, Split, Tensors
+from swe_cli.contracts import Dataset, Model, Split, Tensors
 from swe_cli.data.dataset import dataset_of
 from swe_cli.errors import DataError, RunError, UsageError
 from swe_cli.evaluation.measure import controls_of
 from swe_cli.files import canonical
-from swe_cli.machine import Machine, resolve
-from swe_cli.pruning.cut import Scoring
-from swe_cli.pruning.shrink import fit
+from swe_cli.machine import resolve
+from swe_cli.pruning.shrink import load
 from swe_cli.records import Kind
 from swe_cli.runs import Run, find_run, identity
 from swe_cli.seeds import global_randomness
 from swe_cli.sweeps.adopt import adopt, check_same_tower, shared_tokens
-from swe_cli.training.checkpoint import Snapshot, missing_snapshots, read_snapshot
-from swe_cli.training.loop import as_module, check_roles, freeze
-from swe_cli.training.recipe import Recipe
-from swe_cli.training.tracker import statistic_of
+from swe_cli.training.loop import as_module, check_roles
 from swe_cli.training.train import Training
 
 FROM_RUN = "from_run"
@@ -86,10 +80,10 @@ class TrainingPlan:
         values, parts = self.composed.values, self.composed.parts
         machine = resolve(values["device"], values["dtype"], values["threads"])
         dataset = load_dataset(parts["data"], parts["tokenizer"])
-        model = _new_model(parts["model"], dataset, values["seed"])
+        model = new_model(parts["model"], dataset, values["seed"])
         if self.first is not None:
             run = self.first.run(results)
-            load_weights(model, run.tensors("model.safetensors"), run.name)
+            load(as_module(model), run.tensors("model.safetensors"), run.name)
         else:
             _start_from_runs(model, parts["model"], dataset, self.config["paths"], self.root)
         for split in SPLITS:  # a split that is too short is refused before anything is written
@@ -224,7 +218,7 @@ def _start_from_runs(
 
         @cache
         def tokens(trained: Run = trained) -> dict[int, int]:
-            return shared_tokens(dataset, _dataset_of(trained, root))
+            return shared_tokens(dataset, dataset_of_run(trained, root))
 
         tower = as_module(model).get_submodule(role)
         adopt(tower, role, run.tensors("model.safetensors"), run.name, tokens)
@@ -261,7 +255,7 @@ def _dataset(key: str, parts: _Held) -> Dataset:
     return dataset_of(data.build(), tokenizer.build)
 
 
-def _new_model(chosen: Part, dataset: Dataset, seed: int) -> Model:
+def new_model(chosen: Part, dataset: Dataset, seed: int) -> Model:
     with global_randomness(seed, "init"):
         model: Model = chosen.build(dataset.shape)
     return model
@@ -271,111 +265,15 @@ def _make_statistic(chosen: Part, weights: Tensors) -> Any:
     return chosen.build(weights)
 
 
-# From a stored run
+# Of a stored run
 
 
-@dataclass
-class Subject:
-    """A finished training, loaded: the weights one can cut, the trajectory, the data."""
-
-    run: Run
-    identity: dict[str, Any]
-    model: Model
-    dataset: Dataset
-    machine: Machine
-    trajectory: dict[str, Tensors]
-    recipe: Recipe
-    scorings: dict[str, Scoring] = field(default_factory=dict)
-    _snapshots: dict[int, Snapshot] = field(default_factory=dict)
-
-    @property
-    def seed(self) -> int:
-        seed: int = self.identity["seed"]
-        return seed
-
-    def after(self, step: int) -> Snapshot:
-        """The training as it was after a step. RunError where that was not kept."""
-        check_kept(self.run, [step])
-        if step not in self._snapshots:
-            self._snapshots = {step: read_snapshot(self.run, step)}  # one is enough to hold
-        return self._snapshots[step]
-
-    def weights(self, base: str) -> Tensors:
-        """Parameters by name: ``final``, ``best`` (validation) or ``averaged`` (W̄).
-
-        What was frozen and not tracked stood still: it is its own average.
-        """
-        if base == "averaged":
-            final = self.run.tensors("model.safetensors")
-            return {
-                name: self.trajectory[ALWAYS_RECORDED].get(name, w) for name, w in final.items()
-            }
-        return self.run.tensors({"final": "model", "best": "best"}[base] + ".safetensors")
-
-    def lens(self, which: PrunableSet, roles: str) -> Lens:
-        """What may be cut: of one role, or with ``all`` of those that were trained."""
-        check_roles(self.model.roles, [] if roles == "all" else [roles], "roles")
-        trained = self.identity["training"].get("trains", "all")
-        wanted = (
-            {roles} if roles != "all" else set(self.model.roles if trained == "all" else trained)
-        )
-
-        def pick(tensors: Mapping[str, Tensor]) -> Tensors:
-            views = self.model.prunable(tensors, which)
-            return {n: view for n, view in views.items() if self.model.role_of(n) in wanted}
-
-        return pick
-
-    def load(self, weights: Tensors) -> Model:
-        """The one model of this subject, holding a copy of ``weights``."""
-        load_weights(self.model, weights, self.run.name)
-        return self.model
-
-
-def check_kept(run: Run, steps: Iterable[int]) -> None:
-    """Raise RunError, with the flag to train with, for a step that a run kept no snapshot of."""
-    for step in missing_snapshots(run, [*steps]):
-        raise RunError(
-            f"{run.name} did not keep what it was after step {step}.",
-            f"Train with tracking.snapshots=[{step}], or sweep schedule.at_step={step}.",
-        )
-
-
-def load_subject(
-    run: Run, root: ConfigRoot, device: str = "auto", threads: int | None = None
-) -> Subject:
-    """Open a finished training run. Its dtype and, unless given, its threads are those it had."""
-    if not run.finished:
-        raise RunError(
-            f"{run.name} is {run.status}: it has no final weights yet.",
-            "Type the command that trains it again: it resumes.",
-        )
-    stored = run.config
-    described = stored["identity"]
-    machine = resolve(device, described["machine"]["dtype"], threads or _threads(described))
-    dataset = _dataset_of(run, root)
-    model = _new_model(_stored_part("model", described, stored["paths"], root), dataset, seed=0)
-    as_module(model).to(machine.device)
-    freeze(model, described["training"].get("trains", "all"))
-    expected = dataset.fingerprint("test", context=model.context)
-    if run.manifest.get("fingerprint", expected) != expected:
-        raise DataError(
-            f"The data of {run.name} are now cut into other tokens than it was trained on.",
-            "Put the old tokenizer (or its package's version) back, or train again.",
-        )
-    saved = run.tensors("trajectory.safetensors")
-    statistics = run.manifest["tracker"]["statistics"]
-    trajectory = {name: statistic_of(saved, name) for name in statistics}
-    recipe: Recipe = _stored_part("training", described, stored["paths"], root).build()
-    return Subject(run, described, model, dataset, machine, trajectory, recipe)
-
-
-def _dataset_of(run: Run, root: ConfigRoot) -> Dataset:
+def dataset_of_run(run: Run, root: ConfigRoot) -> Dataset:
     """What a run was trained on; DataError where that has changed."""
     stored = run.config
     described = stored["identity"]
     data, tokenizer = (
-        _stored_part(group, described, stored["paths"], root) for group in ("data", "tokenizer")
+        stored_part(group, described, stored["paths"], root) for group in ("data", "tokenizer")
     )
     dataset = load_dataset(data, tokenizer)
     if dataset.sha256 != described["data"]["sha256"]:
@@ -386,25 +284,7 @@ def _dataset_of(run: Run, root: ConfigRoot) -> Dataset:
     return dataset
 
 
-def load_weights(model: Model, weights: Mapping[str, Tensor], source: str) -> None:
-    """Copy ``weights`` into ``model``, which becomes as small as they are where units were taken
-    out. RunError where names or shapes do not fit.
-    """
-    fit(as_module(model), weights)
-    parameters = dict(as_module(model).named_parameters())
-    shapes = {name: parameter.shape for name, parameter in parameters.items()}
-    if shapes != {name: tensor.shape for name, tensor in weights.items()}:
-        raise RunError(f"The weights of {source} are not those of its model.")
-    for name, parameter in parameters.items():
-        parameter.data.copy_(weights[name])
-
-
-def _threads(described: Mapping[str, Any]) -> int | None:
-    threads: int | None = described["machine"]["threads"]
-    return threads
-
-
-def _stored_part(
+def stored_part(
     group: str, described: Mapping[str, Any], paths: Mapping[str, str], root: ConfigRoot
 ) -> Part:
     options = {k: v for k, v in described_options(described[group]).items() if k != "sha256"}

@@ -20,8 +20,8 @@ from swe_cli.pruning.cut import zeros
 from swe_cli.pruning.recover import UNWATCHED, Watch
 from swe_cli.records import COLUMNS, COSTS, Row
 from swe_cli.runs import Run, provenance
-from swe_cli.sweeps.build import Subject, load_subject
 from swe_cli.sweeps.cell import Cell, build
+from swe_cli.sweeps.subject import Subject, load_subject
 from swe_cli.sweeps.treatment import Treated, measured_on, random_batches, treat
 from swe_cli.training.loop import as_module
 

@@ -20,8 +20,8 @@ from swe_cli.files import canonical
 from swe_cli.masks.masks import jaccard_of_cuts
 from swe_cli.pruning.calibrate import Calibrated
 from swe_cli.pruning.cut import Cut, Scoring, check_needs, recorded_needs
-from swe_cli.sweeps.build import Subject
 from swe_cli.sweeps.cell import Cell
+from swe_cli.sweeps.subject import Subject
 from swe_cli.training.loop import as_module
 
 

@@ -23,11 +23,11 @@ from swe_cli.pruning.cut import cut, zeros
 from swe_cli.pruning.fuse import fuse
 from swe_cli.pruning.recover import Recovering, Recovery, Watch
 from swe_cli.pruning.schedule import Schedule
-from swe_cli.pruning.shrink import shrink
+from swe_cli.pruning.shrink import load, shrink
 from swe_cli.pruning.transform import Transformed, Tried, transform
-from swe_cli.sweeps.build import Subject, load_weights
 from swe_cli.sweeps.cell import Cell
 from swe_cli.sweeps.cutting import Cutting, Start, live
+from swe_cli.sweeps.subject import Subject
 from swe_cli.training.loop import as_module
 
 BASE_OF_CONTROL = {"dense_best": "best", "dense_averaged": "averaged"}
@@ -264,7 +264,7 @@ def _teacher(subject: Subject, base: str) -> Model:
     what it was cut from had learned little.
     """
     taught = deepcopy(subject.model)
-    load_weights(taught, subject.weights(base), subject.run.name)
+    load(as_module(taught), subject.weights(base), subject.run.name)
     as_module(taught).eval().requires_grad_(False)
     return taught
 

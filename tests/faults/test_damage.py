@@ -21,9 +21,9 @@ from swe_cli import files
 from swe_cli.compose import ConfigRoot, read_tokens
 from swe_cli.errors import CorruptFileError, Interrupted, StorageError
 from swe_cli.runs import Run
-from swe_cli.sweeps.build import load_subject
 from swe_cli.sweeps.execute import execute
 from swe_cli.sweeps.plan import plan_sweep
+from swe_cli.sweeps.subject import load_subject
 
 from .dying import assert_whole
 

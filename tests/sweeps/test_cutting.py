@@ -7,10 +7,10 @@ from training.toys import trained, words_for, write_text
 from swe_cli.compose import ConfigRoot, read_tokens
 from swe_cli.files import read_tensors
 from swe_cli.pruning.cut import cut
-from swe_cli.sweeps.build import load_subject
 from swe_cli.sweeps.cells import run_cell
 from swe_cli.sweeps.cutting import Cutting, Start, live
 from swe_cli.sweeps.plan import plan_sweep
+from swe_cli.sweeps.subject import load_subject
 
 SCALED = "layers.0.mlp.contract.weight"
 

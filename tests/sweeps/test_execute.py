@@ -9,14 +9,15 @@ from swe_cli.errors import DataError, RunError
 from swe_cli.evaluation.loss import window_losses
 from swe_cli.files import read_tensors
 from swe_cli.masks.masks import sparsity
+from swe_cli.pruning.shrink import load
 from swe_cli.records import CONTROLS
 from swe_cli.reporting.aggregate import summarise
 from swe_cli.runs import Run
 from swe_cli.sweeps import build, cells
-from swe_cli.sweeps.build import load_subject, load_weights
 from swe_cli.sweeps.cells import run_cell
 from swe_cli.sweeps.execute import execute, timings
 from swe_cli.sweeps.plan import cells_of, plan_sweep
+from swe_cli.sweeps.subject import load_subject
 
 RECOVERY = ("recovery.steps=2", "training.steps=6")
 TWICE = ("criteria=swe,magnitude", "ratios=0.0,0.5")
@@ -205,7 +206,7 @@ def test_a_text_that_changed_under_a_run_is_refused(tmp_path):
 def test_weights_of_another_model_are_refused():
     weights = {name: p.detach() for name, p in gpt(5).named_parameters()}
     with pytest.raises(RunError, match="weights of x are not those"):
-        load_weights(gpt(5, layers=2), weights, "x")
+        load(gpt(5, layers=2), weights, "x")
 
 
 def test_a_cell_says_where_it_is_without_running(swept):

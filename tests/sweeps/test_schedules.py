@@ -8,9 +8,9 @@ from swe_cli.compose import ConfigRoot, default_part, read_tokens, shipped_conf
 from swe_cli.contracts import LayerwiseCriterion
 from swe_cli.errors import RunError, UsageError
 from swe_cli.files import read_json, read_tensors
-from swe_cli.sweeps.build import load_subject
 from swe_cli.sweeps.execute import execute
 from swe_cli.sweeps.plan import plan_sweep
+from swe_cli.sweeps.subject import load_subject
 from swe_cli.training.checkpoint import missing_snapshots, snapshot_path
 
 SHORT = ("training.steps=6", "keep=models")

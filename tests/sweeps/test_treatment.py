@@ -8,9 +8,9 @@ from swe_cli.compose import ConfigRoot, read_tokens
 from swe_cli.pruning.distill import Distillation
 from swe_cli.pruning.recover import UNWATCHED
 from swe_cli.seeds import derive
-from swe_cli.sweeps.build import load_subject
 from swe_cli.sweeps.execute import execute
 from swe_cli.sweeps.plan import plan_sweep
+from swe_cli.sweeps.subject import load_subject
 from swe_cli.sweeps.treatment import treat
 
 

@@ -12,8 +12,9 @@ from swe_cli.errors import PruningError, RunError, UsageError
 from swe_cli.files import read_tensors
 from swe_cli.runs import Run, find_run
 from swe_cli.sweeps.adopt import shared_tokens
-from swe_cli.sweeps.build import load_subject, plan_training
+from swe_cli.sweeps.build import plan_training
 from swe_cli.sweeps.execute import ensure_trained
+from swe_cli.sweeps.subject import load_subject
 
 from .toys import Silent, assert_same, contents, never
 
