@@ -28,7 +28,9 @@ class ECoFLaP:
 
     def __post_init__(self) -> None:
         if not 0 < self.slack <= 1:
-            raise UsageError(f"allocation.slack={self.slack} is not in (0, 1].")
+            raise UsageError(
+                f"allocation.slack={self.slack} is not in (0, 1].", "Write allocation.slack=0.1"
+            )
 
     def counts(self, ranked: RankedScores, ratio: float, around: Surroundings) -> Counts:
         felt, blocks = around.sensitivities(), grouped(ranked.sizes, around)

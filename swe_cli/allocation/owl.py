@@ -29,7 +29,10 @@ class OWL:
 
     def __post_init__(self) -> None:
         if not self.outlier > 0 or not 0 <= self.strength < 1:
-            raise UsageError("allocation.outlier must be positive, allocation.strength in [0, 1).")
+            raise UsageError(
+                "allocation.outlier must be positive, allocation.strength in [0, 1).",
+                "The published: allocation.outlier=5.0 allocation.strength=0.08",
+            )
 
     def counts(self, ranked: RankedScores, ratio: float, around: Surroundings) -> Counts:
         scores = around.scores_by("wanda")

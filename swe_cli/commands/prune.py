@@ -24,6 +24,7 @@ from swe_cli.sweeps.amounts import (
     check_early,
     check_recorded,
     describe_cut,
+    note_on,
     settled,
     snapshots_of,
 )
@@ -82,6 +83,8 @@ def prune(
     pruned = Run(run.path.parent / f"prune-{model}-{judge['name']}-{cell.hash[:8]}")
     cell = replace(cell, model_to=pruned.path / "model.safetensors")
     watcher = Watcher(quiet)
+    if note := note_on(composed, keys):
+        watcher.say(note)
     watcher.say(f"Cutting {run.name}{'' if tokens.runs else ' (the newest)'}")
     with Stop().listening() as stop, watcher.showing(), pruned.hold(wait):
         pruned.begin({"training": run.name, "cell": cell.hash, "cut": dict(cell.config)})

@@ -41,6 +41,8 @@ def sweep(
         run = Run(results / "runs" / f"sweep-{plan.name}-{plan.hash[:8]}")
         with run.hold(wait):
             run.begin({"identity": {"sweep": plan.hash}, "words": list(words)})
+            for note in plan.notes:
+                watcher.say(note)
             with watcher.showing():
                 outcome = execute(plan, results, watcher, stop, resume=resume, wait=wait)
             _record(run, plan, outcome, results)

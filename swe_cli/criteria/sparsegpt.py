@@ -33,8 +33,15 @@ class SparseGPT:
     block: int
 
     def __post_init__(self) -> None:
-        if self.block < 1 or not self.damping >= 0:
-            raise UsageError("criterion.block must be at least 1, criterion.damping not negative.")
+        if self.block < 1:
+            raise UsageError(
+                f"criterion.block={self.block} must be at least 1.", "Write criterion.block=128"
+            )
+        if not self.damping >= 0:
+            raise UsageError(
+                f"criterion.damping={self.damping:g} must not be negative.",
+                "Write criterion.damping=0.01",
+            )
 
     def score_layer(self, weight: Tensor, inputs: LayerInputs) -> Tensor:
         factor, dead = self._factor(inputs)

@@ -20,7 +20,8 @@ class NOfM:
     def __post_init__(self) -> None:
         if not 0 < self.keep < self.of:
             raise UsageError(
-                f"pattern.keep={self.keep} of pattern.of={self.of}: keep some, and not all."
+                f"pattern.keep={self.keep} of pattern.of={self.of}: keep some, and not all.",
+                "For example: pattern.keep=1 pattern.of=4",
             )
 
     @property

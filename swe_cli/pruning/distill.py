@@ -25,9 +25,15 @@ class Distillation(Recovery):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.temperature > 0:
-            raise UsageError(f"recovery.temperature={self.temperature:g} must be positive.")
+            raise UsageError(
+                f"recovery.temperature={self.temperature:g} must be positive.",
+                "Write recovery.temperature=2.0",
+            )
         if not 0.0 <= self.teacher_share <= 1.0:
-            raise UsageError(f"recovery.teacher_share={self.teacher_share:g} is not in [0, 1].")
+            raise UsageError(
+                f"recovery.teacher_share={self.teacher_share:g} is not in [0, 1].",
+                "Write recovery.teacher_share=0.5",
+            )
 
     def learner(self, model: Model, teacher: Callable[[], Model]) -> Model:
         return Taught(model, teacher(), self.temperature, self.teacher_share)  # type: ignore[return-value]

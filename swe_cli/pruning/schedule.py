@@ -25,9 +25,14 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if self.rounds < 1:
-            raise UsageError(f"schedule.rounds={self.rounds} must be at least 1.")
+            raise UsageError(
+                f"schedule.rounds={self.rounds} must be at least 1.", "Write schedule.rounds=5"
+            )
         if self.at_step is not None and self.at_step < 0:
-            raise UsageError(f"schedule.at_step={self.at_step} must not be negative.")
+            raise UsageError(
+                f"schedule.at_step={self.at_step} must not be negative.",
+                "Before the first step: schedule.at_step=0",
+            )
 
     def fraction(self, done: int) -> float:
         """Of the ratio, what is cut once ``done`` rounds (1..rounds) are done; 1 at the end."""

@@ -65,9 +65,11 @@ class Point:
         """The fraction asked for; the fraction achieved where that is another: by rate, where a
         ratio is of neurons or heads, where slices were fused.
         """
-        if self.ratio is not None and (self.sparsity is None or self._as_asked):
+        if self.ratio is None:
+            return float("nan") if self.sparsity is None else self.sparsity
+        if self.sparsity is None or self._as_asked:
             return self.ratio
-        return float("nan") if self.sparsity is None else self.sparsity
+        return round(self.sparsity, 3)  # a place of its own beside ratios, to be read as one
 
     @property
     def _as_asked(self) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 from swe_cli.compose import Composed, ConfigRoot, Part, default_part
 from swe_cli.contracts import (
     DrawnCriterion,
+    LayerwiseCriterion,
     RateAllocation,
     StandInAllocation,
     UnitPattern,
@@ -160,6 +161,22 @@ def _check_schedule(composed: Composed) -> None:
             f"{named} cuts what there is after step {schedule.at_step}, not the best of later.",
             "Write base=final or base=averaged",
         )
+
+
+def note_on(composed: Composed, typed: Collection[str]) -> str | None:
+    """What to say of a layer-by-layer criterion that would be ranked over layers unasked: its
+    scores are of one layer's inputs, and comparing them between layers is nobody's method.
+    """
+    criterion, name = composed["criterion"].build(), composed["criterion"].name
+    asked = _asked(composed)
+    if asked is None or "allocation" in typed or not isinstance(criterion, LayerwiseCriterion):
+        return None
+    if composed["allocation"].name != "global":
+        return None
+    published = getattr(criterion, "published", "uniform")
+    return (
+        f"{name} ranks all layers together here; as published, allocation={published}, it does not."
+    )
 
 
 def check_early(composed: Composed, root: ConfigRoot, steps: int) -> None:

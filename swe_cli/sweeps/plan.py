@@ -24,6 +24,7 @@ from swe_cli.sweeps.amounts import (
     check_early,
     describe_cut,
     needs_of,
+    note_on,
     settled,
     snapshots_of,
 )
@@ -48,13 +49,17 @@ class PlannedCell:
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """All of a sweep. Trainings come first, then cells; controls before what reads them."""
+    """All of a sweep. Trainings come first, then cells; controls before what reads them.
+
+    ``notes``: what a user should know of it before it runs.
+    """
 
     name: str
     trainings: tuple[TrainingPlan, ...]
     cells: tuple[PlannedCell, ...]
     launcher: Any
     results_dir: str | None
+    notes: tuple[str, ...] = ()
 
     @property
     def hash(self) -> str:
@@ -104,6 +109,7 @@ def plan_sweep(tokens: Tokens, root: ConfigRoot, results: Path) -> SweepPlan:
         tuple(ordered),
         composed["launcher"].build(),
         composed.values["results_dir"],
+        tuple(dict.fromkeys(note for _, point in points if (note := note_on(point, typed)))),
     )
 
 

@@ -134,3 +134,12 @@ def test_the_band_is_the_paired_interval_around_the_loss() -> None:
     rows = [*controls(), pruned(0.5, 1.9, delta_nats=-0.2, delta_low=-0.23, delta_high=-0.18)]
     (line,) = summarise(rows).lines
     assert line.points[0].band == pytest.approx((1.87, 1.92))
+
+
+def test_a_cut_stands_where_it_got_where_a_ratio_is_of_something_else():
+    """Half of the heads is not half of the weights; a weight or two of a tiny model is rounding."""
+    heads = replace(pruned(0.5, 2.1), sparsity=1 / 6, pattern="head")
+    (line,) = summarise([heads]).lines
+    assert [point.x for point in line.points] == [0.167]
+    (line,) = summarise([replace(pruned(0.5, 2.1), sparsity=0.4998)]).lines
+    assert [point.x for point in line.points] == [0.5]

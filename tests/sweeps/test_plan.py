@@ -156,3 +156,15 @@ def test_n_of_m_asks_no_allocation_and_is_one_cell_under_all(plan):
     assert all("allocation" not in cell.config for cell in pruned(made))
     assert [c.hash for c in pruned(made)] == [c.hash for c in pruned(plan(*ratio))]
     assert "calibration" not in pruned(made)[0].config  # which ecoflap would have asked for
+
+
+def test_a_layerwise_criterion_that_is_ranked_over_layers_unasked_is_noted(plan):
+    (note,) = plan("criteria=swe,wanda", "ratio=0.5").notes
+    assert note.startswith("wanda ranks all layers together here; as published, allocation=row")
+    for words in (
+        ("criteria=swe,magnitude", "ratio=0.5"),
+        ("criteria=wanda", "allocation=global", "ratio=0.5"),
+        ("criteria=wanda", "allocations=row,uniform", "ratio=0.5"),
+        ("criteria=wanda", "pattern=2of4"),
+    ):
+        assert plan(*words).notes == ()
