@@ -212,7 +212,7 @@ class _Work:
     def _fuse(self, most_zeros: float, recovery: Recovery) -> None:
         """The paper recovers from it for half as long, with a fresh optimizer."""
         weights = self.lens(live(self.model))
-        self.masks = fuse(weights, self.masks, most_zeros)
+        self.masks, self.jaccard = fuse(weights, self.masks, most_zeros), None
         cut(live(self.model), self.masks, self.lens)
         self.clock.lap("cut")
         self.after = self._measured()
