@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from training.toys import trained, words_for, write_text
+from training.toys import trained, words_for
 
 from swe_cli.compose import ConfigRoot, read_tokens
 from swe_cli.files import read_tensors
@@ -13,16 +13,6 @@ from swe_cli.sweeps.plan import plan_sweep
 from swe_cli.sweeps.subject import load_subject
 
 SCALED = "layers.0.mlp.contract.weight"
-
-
-@pytest.fixture(scope="module")
-def text(tmp_path_factory):
-    return write_text(tmp_path_factory.mktemp("text"))
-
-
-@pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    return tmp_path_factory.mktemp("results")
 
 
 @pytest.fixture

@@ -23,11 +23,6 @@ RECOVERY = ("recovery.steps=2", "training.steps=6")
 TWICE = ("criteria=swe,magnitude", "ratios=0.0,0.5")
 
 
-@pytest.fixture(scope="module")
-def text(tmp_path_factory):
-    return write_text(tmp_path_factory.mktemp("text"))
-
-
 def planned(text, results, *words):
     return plan_sweep(read_tokens(words_for(text, *RECOVERY, *words)), ConfigRoot(), results)
 

@@ -1,14 +1,9 @@
 import pytest
-from training.toys import words_for, write_text
+from training.toys import words_for
 
 from swe_cli.compose import ConfigRoot, read_tokens
 from swe_cli.errors import UsageError
 from swe_cli.sweeps.plan import plan_sweep
-
-
-@pytest.fixture(scope="module")
-def text(tmp_path_factory):
-    return write_text(tmp_path_factory.mktemp("text"))
 
 
 @pytest.fixture

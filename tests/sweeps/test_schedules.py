@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from training.toys import Silent, contents, never, plan_of, trained, words_for, write_text
+from training.toys import Silent, contents, never, plan_of, trained, words_for
 
 from swe_cli.compose import ConfigRoot, default_part, read_tokens, shipped_conf
 from swe_cli.contracts import LayerwiseCriterion
@@ -14,16 +14,6 @@ from swe_cli.sweeps.subject import load_subject
 from swe_cli.training.checkpoint import missing_snapshots, snapshot_path
 
 SHORT = ("training.steps=6", "keep=models")
-
-
-@pytest.fixture(scope="module")
-def text(tmp_path_factory):
-    return write_text(tmp_path_factory.mktemp("text"))
-
-
-@pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    return tmp_path_factory.mktemp("results")
 
 
 @pytest.fixture

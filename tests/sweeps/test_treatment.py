@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from training.toys import Silent, never, trained, words_for, write_text
+from training.toys import Silent, never, trained, words_for
 
 from swe_cli.compose import ConfigRoot, read_tokens
 from swe_cli.pruning.distill import Distillation
@@ -12,16 +12,6 @@ from swe_cli.sweeps.execute import execute
 from swe_cli.sweeps.plan import plan_sweep
 from swe_cli.sweeps.subject import load_subject
 from swe_cli.sweeps.treatment import treat
-
-
-@pytest.fixture(scope="module")
-def text(tmp_path_factory):
-    return write_text(tmp_path_factory.mktemp("text"))
-
-
-@pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    return tmp_path_factory.mktemp("results")
 
 
 @pytest.fixture
