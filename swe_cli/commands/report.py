@@ -10,7 +10,7 @@ from rich.console import Console
 
 from swe_cli.commands.present import present
 from swe_cli.commands.shared import chosen_run, config_root, output, read_words, training_of
-from swe_cli.compose import compose
+from swe_cli.compose import ConfigRoot, compose, default_part
 from swe_cli.compose.suggest import did_you_mean
 from swe_cli.contracts import WindowLosses
 from swe_cli.errors import RunError, UsageError
@@ -44,7 +44,7 @@ def report(
     run = chosen_run(tokens, results, kinds, "Make some rows: swe sweep experiment=demo")
     if run.kind == "prune":
         run = training_of(run)
-    rows = rows_of_sweep(run) if run.kind == "sweep" else _rows_of_training(run)
+    rows = rows_of_sweep(run) if run.kind == "sweep" else _rows_of_training(run, root)
     if not rows:
         raise RunError(
             f"{run.name} has no rows yet.",
@@ -132,30 +132,39 @@ def rows_of_sweep(run: Run) -> list[Row]:
     return rows
 
 
-def _rows_of_training(run: Run) -> list[Row]:
+def _rows_of_training(run: Run, root: ConfigRoot) -> list[Row]:
     """Every cut of a training; what was set differently among them becomes an axis."""
     found = []
     for path in sorted((run.path.parent / "cells").glob("*/row.json")):
         row = Row.from_json(read_json(path))
         if row.training == run.name:
-            found.append((row, _options(read_json(path.with_name("cell.json")))))
+            found.append((row, _options(read_json(path.with_name("cell.json")), root)))
     values: dict[str, set[Scalar]] = {}
     for _, options in found:
         for key, value in options.items():
             values.setdefault(key, set()).add(value)
-    varied = {key for key, seen in values.items() if len(seen) > 1}
+    said = [key for key in values if any(key not in options for _, options in found)]
+    varied = {*said, *(key for key, seen in values.items() if len(seen) > 1)}
     return [
         replace(row, axes={key: value for key, value in options.items() if key in varied})
         for row, options in found
     ]
 
 
-def _options(config: Mapping[str, Any]) -> dict[str, Scalar]:
-    """``recovery.steps`` and the like: all of a cell that has no column of its own."""
+def _options(config: Mapping[str, Any], root: ConfigRoot) -> dict[str, Scalar]:
+    """``recovery.steps`` and the like: all of a cell that has no column of its own, and is not as
+    its YAML has it.
+    """
     return {
         f"{group}.{key}": ",".join(map(str, value)) if isinstance(value, list) else value
         for group, options in config.items()
         if isinstance(options, Mapping) and group != "consulted"
         for key, value in options.items()
         if key != "name" and not isinstance(value, Mapping)
+        if value != _usual(group, options["name"], root).get(key)
     }
+
+
+def _usual(group: str, name: str, root: ConfigRoot) -> dict[str, Any]:
+    """The options of a choice's YAML; none where it is a user's that is not at hand."""
+    return default_part(group, name, root).describe() if name in root.options(group) else {}

@@ -340,3 +340,18 @@ def test_debug_shows_where(swe):
     shown = swe("train", "--debug", "modle=x")
     assert shown.exit_code == USAGE
     assert "modle is not a key" in shown.stderr
+
+
+def test_a_sweep_with_failed_cells_is_done_and_says_so(swe, tiny_words):
+    """Two of two heads cannot all go; the other cells are there to be reported."""
+    words = (*tiny_words, "pattern=head", "criteria=magnitude", "recovery=none")
+    found = swe("sweep", "-q", *words, "allocation=uniform", "ratios=0.5,0.9")
+    assert found.exit_code == FAILED
+    assert "1 of 6 cells failed, first: This would remove every head of" in found.stderr
+    assert "done, 1 failed" in swe("runs").stdout
+    reported = swe("report")
+    assert reported.exit_code == 0
+    assert "remove every head" in " ".join(reported.stdout.split())
+    alone = swe("sweep", "-q", *words, "allocation=uniform", "ratio=0.9")
+    assert alone.exit_code == FAILED
+    assert "cells failed, first: This would remove every head" in alone.stderr

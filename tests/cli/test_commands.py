@@ -53,3 +53,31 @@ def test_doctor_names_places(swe, tmp_path):
     shown = swe("doctor").stdout
     assert str(tmp_path / "cache") in shown.replace("\n", "")
     assert "threads" in shown
+
+
+def test_every_kind_of_cut_of_a_training_can_be_reported(swe, own_run):
+    """Of what an option is made (a list, a criterion that was consulted) is no matter."""
+    short = ("recovery.steps=1", "calibration.samples=4")
+    for words in (
+        ("allocation=owl", "ratio=0.5", *short),
+        ("allocation=like", "criterion=random", "ratio=0.5", *short),
+        ("criterion=bezier_actual", "recovery.steps=1"),
+        ("pattern=neuron", "ratio=0.5", "recovery=none"),
+        ("transform=trawl_cp", "transform.ranks=[2,4]", "recovery.steps=1"),
+        ("rate=1.0", "prunable=all", "fuse=0.9", "recovery.steps=2"),
+    ):
+        assert swe("prune", "-q", own_run.name, *words).exit_code == 0, words
+    found = swe("report", own_run.name)
+    assert found.exit_code == 0, found.output
+    for name in ("owl", "like", "bezier_actual", "neuron", "trawl_cp", "fuse 0.9"):
+        assert name in found.stdout, name
+    assert "transform.ranks 2,4" in found.stdout
+    assert "transform.iterations" not in found.stdout  # as its YAML has it
+
+
+def test_runs_say_what_tells_them_apart(swe, own_run):
+    swe("prune", "-q", own_run.name, "pattern=head", "ratio=0.5", "recovery=none")
+    said = swe("runs").stdout
+    assert "ratio 0.5, head, loss" in said
+    assert "ratio 0.5, loss" in said
+    assert "validation" in said

@@ -259,3 +259,10 @@ def test_shrunk_models_say_what_they_cost_and_masked_ones_do_not(swept):
     costs = {row.pattern: row.measures for row in rows}
     assert "parameters" not in costs["unstructured"]
     assert costs["neuron"]["parameters"] < 0.75 * 4000
+
+
+def test_no_recovery_takes_no_step_whatever_the_other_of_the_axis_takes(swept):
+    _, rows, _ = swept("recoveries=none,finetune", "criterion=magnitude", "ratio=0.5")
+    losses = {row.recovery: (row.loss_before_recovery_nats, row.loss_nats) for row in rows}
+    assert losses["none"][0] == losses["none"][1] == losses["finetune"][0]
+    assert losses["finetune"][1] != losses["finetune"][0]
