@@ -76,12 +76,18 @@ def train(
     _run(command, debug, words, config_dir, wait=wait, show=show, quiet=quiet)
 
 
-@app.command(epilog="Example: swe prune train-gpt_nano --ratio 0.5 criterion=magnitude")
+@app.command(
+    epilog="Example: swe prune train-gpt_nano --ratio 0.5 criterion=magnitude. "
+    "What to choose: swe criteria, swe allocations, swe patterns; every key: --cfg"
+)
 def prune(
     words: RunWords = None,
     ratio: Annotated[
         str | None,
-        typer.Option(metavar="NUMBER", help="Fraction of the prunable weights to cut."),
+        typer.Option(
+            metavar="NUMBER",
+            help="Fraction of the prunable weights (by pattern: of neurons, heads) to cut.",
+        ),
     ] = None,
     rate: Annotated[
         str | None,
@@ -94,7 +100,7 @@ def prune(
         str | None,
         typer.Option(
             metavar="NUMBER",
-            help="Then cut whole every slice with a larger fraction of zeros (paper: 0.75).",
+            help="Then cut whole each slice (neuron) with more zeros than this (paper: 0.75).",
         ),
     ] = None,
     config_dir: ConfigDir = None,
