@@ -64,7 +64,7 @@ class UnitCut:
             if self.kind == "head" and not stays[units.layer].any():
                 raise PruningError(
                     f"This would remove every head of {units.layer}.",
-                    "Lower the ratio, or let every layer lose the same: allocation=uniform",
+                    "Lower the ratio. (allocation=uniform takes as many from every layer.)",
                 )
             for name, (dimension, index) in units.owned.items():
                 lost = index[~stays[units.layer]].flatten()
