@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from swe_cli.app import app
 
 HERE = Path(__file__).parent
-Reference = Callable[[str, Any], Any]
+Reference = Callable[..., Any]
 
 
 @pytest.fixture(autouse=True)
@@ -56,8 +56,8 @@ def lines_of(value: dict[str, Any], depth: int = 1) -> str:
 def reference(tmp_path: Path) -> Reference:
     """The content of a committed JSON file; what was found lies beside the test's other files."""
 
-    def read(name: str, found: Any) -> Any:
-        (tmp_path / name).write_text(lines_of(found, 2) + "\n")
+    def read(name: str, found: Any, depth: int = 2) -> Any:
+        (tmp_path / name).write_text(lines_of(found, depth) + "\n")
         print(f"Found now: {tmp_path / name}")
         path = HERE / name
         return json.loads(path.read_text()) if path.is_file() else {}
