@@ -1,10 +1,13 @@
 """The command line: every command, every exit code, and the only place that prints an error."""
 
+import codecs
+import io
 import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -28,17 +31,41 @@ app = typer.Typer(
     "Exit codes: 0 done, 1 failed, 2 bad usage, 130/143 interrupted (the same command resumes).",
 )
 
-RUN_AND_OVERRIDES = "RUN|KEY=VALUE"
+ASCII_SIGNS = "swe.ascii_signs"  # an error handler of encodings
+SIGNS = {"▼": "v", "▲": "^", "−": "-", "–": "-", "—": "-", "…": "...", "×": "x", "σ": "sigma"}
+SIGNS |= {"≥": ">=", "≤": "<=", "·": "*", "→": "->", "√": "sqrt", "Σ": "sum", "\u0304": "_"}
+
+
+def _complete(incomplete: str) -> list[str]:
+    """What a half-typed word can become: an override."""
+    from swe_cli.config import ConfigRoot, completions
+
+    return completions(incomplete, ConfigRoot())
+
+
+def _complete_with_runs(incomplete: str) -> list[str]:
+    """The same, or the name of a run."""
+    runs = Path(os.environ.get("SWE_RESULTS_DIR") or "results") / "runs"
+    names = sorted(path.parent.name for path in runs.glob("*/manifest.json"))
+    return [name for name in names if name.startswith(incomplete)] + _complete(incomplete)
+
+
 Words = Annotated[
     list[str] | None,
-    typer.Argument(metavar="KEY=VALUE", show_default=False, help="Overrides, as in Hydra."),
+    typer.Argument(
+        metavar="KEY=VALUE",
+        show_default=False,
+        help="Overrides, as in Hydra.",
+        autocompletion=_complete,
+    ),
 ]
 RunWords = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar=RUN_AND_OVERRIDES,
+        metavar="RUN|KEY=VALUE",
         show_default=False,
         help="A run (name, unique prefix or path) and overrides.",
+        autocompletion=_complete_with_runs,
     ),
 ]
 ConfigDir = Annotated[
@@ -53,12 +80,29 @@ Name = Annotated[
     str | None,
     typer.Argument(metavar="NAME", show_default=False, help="One of them, to be shown whole."),
 ]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"swe {installed('swe-cli')}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option("--version", help="Show the version.", callback=_print_version, is_eager=True),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results only, no progress.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait for a run that another process holds.")]
 Show = Annotated[
     bool, typer.Option("--cfg", help="Print the composed configuration, with every key, and stop.")
 ]
+
+
+@app.callback(invoke_without_command=True)
+def swe(version: Version = False) -> None:
+    """What every command shares."""
 
 
 @app.command(epilog="Example: swe train model=gpt_nano training.steps=500 tracking.every=10")
@@ -71,9 +115,7 @@ def train(
     debug: Debug = False,
 ) -> None:
     """Train a model and track the weights of every step."""
-    from swe_cli.commands.train import train as command
-
-    _run(command, debug, words, config_dir, wait=wait, show=show, quiet=quiet)
+    _run("train", debug, words or [], config_dir, wait=wait, show=show, quiet=quiet)
 
 
 @app.command(
@@ -110,10 +152,8 @@ def prune(
     debug: Debug = False,
 ) -> None:
     """Cut a trained run (the newest, unless named), recover, evaluate; keep the pruned model."""
-    from swe_cli.commands.prune import prune as command
-
-    amounts = {"ratio": ratio, "rate": rate, "fuse": fuse}
-    _run(command, debug, words, config_dir, **amounts, wait=wait, show=show, quiet=quiet)
+    how = {"ratio": ratio, "rate": rate, "fuse": fuse, "wait": wait, "show": show, "quiet": quiet}
+    _run("prune", debug, words or [], config_dir, **how)
 
 
 @app.command(epilog="Example: swe evaluate train-gpt_nano")
@@ -125,9 +165,7 @@ def evaluate(
     debug: Debug = False,
 ) -> None:
     """The full deterministic pass over a trained or pruned run."""
-    from swe_cli.commands.evaluate import evaluate as command
-
-    _run(command, debug, words, config_dir, show=show, quiet=quiet)
+    _run("evaluate", debug, words or [], config_dir, show=show, quiet=quiet)
 
 
 @app.command(epilog="Example: swe sweep ratios=0.1..0.9 criteria=swe,magnitude,random seeds=0,1,2")
@@ -140,9 +178,7 @@ def sweep(
     debug: Debug = False,
 ) -> None:
     """Train once per training, score once per criterion, cut many; then report."""
-    from swe_cli.commands.sweep import sweep as command
-
-    _run(command, debug, words, config_dir, wait=wait, show=show, quiet=quiet)
+    _run("sweep", debug, words or [], config_dir, wait=wait, show=show, quiet=quiet)
 
 
 @app.command(epilog="Example: swe report sweep-demo")
@@ -167,9 +203,7 @@ def report(
     debug: Debug = False,
 ) -> None:
     """Tables and figures of a sweep (the newest, unless named), or of all cuts of a training."""
-    from swe_cli.commands.report import report as command
-
-    _run(command, debug, words, config_dir, folder=folder, against=against, quiet=quiet)
+    _run("report", debug, words or [], config_dir, folder=folder, against=against, quiet=quiet)
 
 
 @app.command(epilog='Example: swe generate --prompt "And God said"')
@@ -186,63 +220,50 @@ def generate(
     debug: Debug = False,
 ) -> None:
     """Continue a text, or answer a question about an image: dense and pruned side by side."""
-    from swe_cli.commands.generate import generate as command
-
-    options = {"prompt": prompt, "image": image, "length": length}
-    _run(command, debug, words, config_dir, temperature=temperature, seed=seed, **options)
+    how = {"prompt": prompt, "image": image, "length": length, "temperature": temperature}
+    _run("generate", debug, words or [], config_dir, seed=seed, **how)
 
 
 @app.command(epilog="Example: swe runs results_dir=/data/results")
 def runs(words: Words = None, debug: Debug = False) -> None:
     """All runs, newest first: kind, status, size."""
-    from swe_cli.commands.runs import runs as command
-
-    _run(command, debug, words, None)
+    _run("runs", debug, words or [], None)
 
 
 @app.command(epilog="Example: swe criteria stability")
 def criteria(name: Name = None, config_dir: ConfigDir = None, debug: Debug = False) -> None:
     """Every criterion: its equation and source, what it needs; or one of them whole."""
-    from swe_cli.commands.catalogue import criteria as command
-
-    _run(command, debug, [name] if name else [], config_dir)
+    _run("catalogue", debug, [name] if name else [], config_dir, group="criterion")
 
 
 @app.command(epilog="Example: swe allocations owl")
 def allocations(name: Name = None, config_dir: ConfigDir = None, debug: Debug = False) -> None:
     """Every allocation: how many weights each tensor loses; or one of them whole."""
-    from swe_cli.commands.catalogue import allocations as command
-
-    _run(command, debug, [name] if name else [], config_dir)
+    _run("catalogue", debug, [name] if name else [], config_dir, group="allocation")
 
 
 @app.command(epilog="Example: swe patterns 2of4")
 def patterns(name: Name = None, config_dir: ConfigDir = None, debug: Debug = False) -> None:
     """Every pattern: which masks are legal, what really shrinks; or one of them whole."""
-    from swe_cli.commands.catalogue import patterns as command
-
-    _run(command, debug, [name] if name else [], config_dir)
+    _run("catalogue", debug, [name] if name else [], config_dir, group="pattern")
 
 
 @app.command(epilog="Example: swe doctor")
 def doctor(words: Words = None, debug: Debug = False) -> None:
     """Versions, device, threads, where data and results live, what is optional and missing."""
-    from swe_cli.commands.doctor import doctor as command
-
-    _run(command, debug, words, None)
+    _run("doctor", debug, words or [], None)
 
 
 def _run(
-    command: Callable[..., None],
-    debug: bool,
-    words: list[str] | None,
-    config_dir: Path | None,
-    **options: Any,
+    command: str, debug: bool, words: list[str], config_dir: Path | None, **options: Any
 ) -> None:
+    """Run the page of a command, and end with its exit code."""
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _say_warning
-            command(words or [], config_dir, **options)
+            warnings.simplefilter("default", SweWarning)  # each once
+            page = import_module(f"swe_cli.commands.{command}")
+            getattr(page, command)(words, config_dir, **options)
     except SweError as error:
         if debug:
             traceback.print_exc()
@@ -289,6 +310,17 @@ def _unforeseen(error: Exception) -> SweError:
     )
 
 
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    """What stands for signs that an output's encoding does not have."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lost = error.object[error.start : error.end]
+    return "".join(SIGNS.get(sign, "?") for sign in lost), error.end
+
+
+codecs.register_error(ASCII_SIGNS, _in_ascii)
+
+
 def _fail(error: SweError) -> NoReturn:
     from rich.console import Console
 
@@ -306,4 +338,7 @@ def main() -> None:
     # a training step several times slower; a very short spin does so to small models on an idle
     # one. Measured in docs/LOG.md.
     os.environ.setdefault("GOMP_SPINCOUNT", "100000")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # signs that a terminal lacks have others
+            stream.reconfigure(errors=ASCII_SIGNS)
     app()

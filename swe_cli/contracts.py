@@ -1,27 +1,31 @@
-"""What the extension groups promise. Between stages: plain data keyed by parameter name."""
+"""What the extension groups promise. Between stages: plain data keyed by parameter name.
 
+A component may be a plain class that has what its contract asks for; ``conform`` gives it the
+defaults declared here, so that every attribute can be read without asking what something is.
+"""
+
+import inspect
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
-from torch import Tensor
+from pydantic import Field
+from torch import Tensor, nn
 
-Tensors = dict[str, Tensor]
-Scores = dict[str, Tensor]  # low score = pruned first
-Masks = dict[str, Tensor]  # bool, True = kept
-Counts = dict[str, int]  # how many weights each prunable tensor loses
-# At least "tokens" and "targets", both int64 (B, T). With images: "images" uint8 (M, K, height,
-# width) and "image" int64 (B,), which of them a row is about. "window" int64 (B,): rows of one
-# window are resampled together; without it every row is a window.
-Batch = dict[str, Tensor]
+from swe_cli.device import Machine
+from swe_cli.errors import UsageError
+from swe_cli.ranking import Ranking, Within
+from swe_cli.records import Batch, Counts, Masks, Scores, Tensors
+
 Lens = Callable[[Mapping[str, Tensor]], Tensors]  # picks the prunable part, as views
-
 Split = Literal["train", "validation", "test"]
 PrunableSet = Literal["linear", "all"]
 UnitKind = Literal["neuron", "head"]
-Within = Literal["tensor", "row"]  # among which scores a tensor's lowest are looked for
+Granularity = Literal["weight", "layer", "mask"]
 
 # What a calibration set can tell, beside the statistics of training, in a criterion's ``needs``.
 # Of the loss, per weight: E[g], E[|W·g|] and E[g²] over samples, g the gradient of one sample.
@@ -30,6 +34,71 @@ GRADIENTS = ("mean_gradient", "mean_saliency", "mean_square_gradient")
 INPUTS = ("input_norm", "input_gram")
 
 IGNORED = -100  # a target nobody has to predict
+T = TypeVar("T")
+
+# Bounds of options, which configuration checks and says.
+Count = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+def conform(component: Any, contract: type[T], name: str, expected: str | None = None) -> T:
+    """What a component gave as the ``contract`` it is for, with the defaults of what it lacks.
+
+    A user's class need not inherit from it. Raises UsageError, naming the component (``name``, as
+    one types it) and what is missing, for one that lacks what has no default. ``expected``: in
+    words, if not a ``contract`` alone.
+    """
+    own, home = type(component), f"{contract.__module__}.{contract.__name__}"
+    if issubclass(contract, nn.Module) and not isinstance(component, nn.Module):
+        raise UsageError(
+            f"{name} gives a {own.__name__}, which is no torch.nn.Module.",
+            f"See docs/extend.md, and {home}.",
+        )
+    missing = [member for member in _required(contract) if _lacks(component, member)]
+    if missing:
+        raise UsageError(
+            f"{name} gives a {own.__name__}, which is {expected or f'no {contract.__name__}'}: "
+            f"it lacks {', '.join(missing)}.",
+            f"See docs/extend.md, and {home}.",
+        )
+    if not isinstance(component, contract):
+        try:
+            object.__setattr__(component, "__class__", _with_defaults(own, contract))  # type: ignore[arg-type]
+        except TypeError:
+            raise UsageError(
+                f"{name} gives a {own.__name__}, which cannot take the defaults of "
+                f"{contract.__name__}.",
+                f"Let it inherit from {home}.",
+            ) from None
+    conforming: T = component
+    return conforming
+
+
+@cache
+def _with_defaults(own: Any, contract: Any) -> Any:
+    return type(own.__name__, (own, contract), {"__module__": own.__module__})
+
+
+def _required(contract: type) -> list[str]:
+    """What a contract only promises: abstract methods, and attributes annotated without a value."""
+    names: dict[str, None] = {}
+    for base in reversed(contract.__mro__):
+        if base not in (object, nn.Module):
+            names |= dict.fromkeys([*inspect.get_annotations(base), *vars(base)])
+    return [n for n in names if not hasattr(contract, n) or _is_abstract(getattr(contract, n))]
+
+
+def _lacks(component: Any, member: str) -> bool:
+    if hasattr(type(component), member):  # properties are not computed
+        return _is_abstract(getattr(type(component), member)) and member not in vars(component)
+    return not hasattr(component, member)
+
+
+def _is_abstract(member: Any) -> bool:
+    return getattr(member, "__isabstractmethod__", False) or member is nn.Module.forward
+
+
+# Models
 
 
 class DataShape(NamedTuple):
@@ -44,38 +113,6 @@ class Prediction(NamedTuple):
 
     losses: Tensor
     logits: Tensor
-
-
-class Model(Protocol):
-    """A ``torch.nn.Module`` that the whole pipeline can hold without knowing which one it is.
-
-    ``context``: text positions it can take. ``roles``: the names of its modules that can be
-    trained, frozen and pruned apart.
-    """
-
-    context: int
-
-    @property
-    def roles(self) -> Sequence[str]: ...
-
-    def __call__(self, batch: Batch) -> Prediction: ...
-
-    def prunable(self, tensors: Mapping[str, Tensor], which: PrunableSet) -> Tensors:
-        """Pick the prunable part of anything keyed by parameter name, as views.
-
-        The same lens serves parameters, statistics, scores and gradients; names that ``tensors``
-        lacks are left out. A fused matrix may be split into views with names of their own, which
-        begin with the parameter's; tied weights appear once.
-        """
-
-    def role_of(self, name: str) -> str:
-        """Which of ``roles`` a parameter, or a view of one, belongs to."""
-
-    def blocks(self) -> Sequence[Any]:
-        """The modules that layer-by-layer criteria walk, first to last."""
-
-    def units(self, kind: UnitKind) -> "Sequence[Units]":
-        """Its units of one kind, layer by layer: what can be taken out whole."""
 
 
 @dataclass(frozen=True)
@@ -96,36 +133,116 @@ class Units:
         return len(next(iter(self.owned.values()))[1])
 
 
-class Dataset(Protocol):
-    """Windows of three splits. All randomness comes in as a seed."""
+class Model(nn.Module):
+    """A module that the whole pipeline can hold without knowing which one it is.
 
-    sha256: str  # of the content, never of a path
+    ``context``: text positions it can take. ``roles``: the names of its modules that can be
+    trained, frozen and pruned apart. Any transformer has blocks and prunable matrices by default;
+    units and several roles are declared.
+    """
+
+    context: int
+    roles: ClassVar[Sequence[str]] = ("language",)
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Prediction:
+        """Losses and logits of windows (B, T), and of whatever else the data bring."""
+
+    def prunable(self, tensors: Mapping[str, Tensor], which: PrunableSet) -> Tensors:
+        """Pick the prunable part of anything keyed by parameter name, as views.
+
+        The same lens serves parameters, statistics, scores and gradients; names that ``tensors``
+        lacks are left out. A fused matrix may be split into views with names of their own, which
+        begin with the parameter's; tied weights appear once. By default the matrices of linear
+        layers inside blocks.
+        """
+        inside = {id(module) for block in self.blocks() for module in block.modules()}
+        matrices = {
+            f"{name}.weight"
+            for name, module in self.named_modules()
+            if id(module) in inside and isinstance(module, nn.Linear)
+        }
+        names = (name for name, _ in self.named_parameters())
+        return {n: tensors[n] for n in names if n in tensors and (which == "all" or n in matrices)}
+
+    def role_of(self, name: str) -> str:
+        """Which of ``roles`` a parameter, or a view of one, belongs to."""
+        return self.roles[0]
+
+    def blocks(self) -> Sequence[nn.Module]:
+        """The modules that layer-by-layer criteria walk, first to last: the longest list of any."""
+        lists = [list(module) for module in self.modules() if isinstance(module, nn.ModuleList)]
+        return max(lists, key=len, default=[self])
+
+    def units(self, kind: UnitKind) -> Sequence[Units]:
+        """Its units of one kind, layer by layer: what can be taken out whole."""
+        return ()
+
+    def weights(self) -> Tensors:
+        """The parameters themselves, by name, detached: what is changed in them changes it."""
+        return {name: parameter.detach() for name, parameter in self.named_parameters()}
+
+
+# Data
+
+
+class Dataset:
+    """Windows of three splits. All randomness comes in as a seed.
+
+    ``sha256``: of the content, never of a path. ``notes``: what a user should know of it.
+    """
+
+    sha256: str
     shape: DataShape
+    questions: ClassVar[bool] = False
+    notes: Sequence[str] = ()
 
+    @abstractmethod
     def random_batch(self, split: Split, *, size: int, context: int, seed: int) -> Batch:
         """``size`` windows at random places of a split: the same seed, the same batch."""
 
+    @abstractmethod
     def windows(self, split: Split, *, context: int, size: int) -> Iterator[Batch]:
         """Every token of a split once, in order, in batches of ``size`` windows."""
 
+    @abstractmethod
     def steps_per_epoch(self, *, size: int, context: int) -> int:
         """Batches of ``size`` windows that make one pass over the training split, rounded up."""
 
+    @abstractmethod
     def fingerprint(self, split: Split, *, context: int) -> str:
         """Hash of data, split, window, stride, tokenizer: rows that differ are not compared."""
 
+    @abstractmethod
     def encode(self, text: str) -> list[int]:
         """Token ids of a prompt. Raises DataError for what the vocabulary does not hold."""
 
+    @abstractmethod
+    def decode(self, ids: Sequence[int]) -> str:
+        """What ids spell."""
+
+    def characters(self, split: Split) -> int | None:
+        """Characters the split's predicted tokens stand for (bits per character), if it is text."""
+        return None
+
+
+class Tokenizer:
+    """Ids run from 0 to ``vocabulary_size`` − 1. ``sha256``: hex, of all that decides an id.
+
+    ``unknown``: the id of whatever the vocabulary does not hold, where there is one.
+    """
+
+    __slots__ = ()
+    vocabulary_size: int
+    sha256: str
+    unknown: int | None = None
+
+    @abstractmethod
+    def encode(self, text: str) -> np.ndarray[Any, np.dtype[np.uint32]]:
+        """Ids (N,). Raises DataError naming what the vocabulary does not hold."""
+
+    @abstractmethod
     def decode(self, ids: Sequence[int]) -> str: ...
-
-
-@runtime_checkable
-class RunningText(Dataset, Protocol):
-    """A text, every token of which is predicted."""
-
-    def characters(self, split: Split) -> int:
-        """Characters the split's predicted tokens stand for (bits per character)."""
 
 
 class Example(NamedTuple):
@@ -137,51 +254,93 @@ class Example(NamedTuple):
     kind: str
 
 
-@runtime_checkable
-class Questions(Dataset, Protocol):
-    """Questions about images; only answers are predicted. A window is an image."""
+class Questions(Dataset):
+    """Questions about images; only answers are predicted. A window is an image.
 
-    separator: int  # the token between question and answer
-    end: int  # the token that ends an answer
-    answer_tokens: int  # of the longest answer, its end included
+    ``separator``: the token between question and answer; ``end`` ends an answer;
+    ``answer_tokens``: of the longest answer, its end included; ``numeric``: whether every answer
+    is a number.
+    """
 
-    @property
-    def numeric(self) -> bool:
-        """Whether every answer is a number."""
+    questions = True
+    separator: int
+    end: int
+    answer_tokens: int
+    numeric: bool
 
+    @abstractmethod
     def examples(self, split: Split, *, shuffle_images: int | None = None) -> Sequence[Example]:
         """In the order of ``windows``."""
 
+    @abstractmethod
     def windows(
         self, split: Split, *, context: int, size: int, shuffle_images: int | None = None
     ) -> Iterator[Batch]:
         """As in ``Dataset``. With a seed, each image of the split is replaced by another's."""
 
+    @abstractmethod
     def prompts(self, examples: Sequence[Example]) -> Batch:
         """The questions alone, filled up on the right: ``tokens`` and ``lengths`` int64 (B,)."""
 
+    @abstractmethod
     def about(self, image: Path, question: str) -> Batch:
         """The prompt of one question about an image file. Raises DataError for a bad one."""
 
 
-class Statistic(Protocol):
-    """A tensor per parameter, accumulated over training in O(1) memory, in place, float32."""
+@dataclass
+class Setup:
+    """A live model, the data it is trained and judged on, the device, and the seed of its run."""
 
+    model: Model
+    dataset: Dataset
+    machine: Machine
+    seed: int
+
+    def mean_loss(self, batch: Batch) -> Tensor:
+        """Nats per predicted token of a batch that lies on the device."""
+        with self.machine.precision():
+            losses = self.model(batch).losses
+        mean: Tensor = losses.sum() / (batch["targets"] != IGNORED).sum()
+        return mean
+
+
+# The trajectory
+
+
+class Statistic:
+    """A tensor per parameter, accumulated over training in O(1) memory, in place, float32.
+
+    Made from the live weights before the first step. What it keeps it may put into ``states``:
+    suffix of a stored name → tensors by parameter name.
+    """
+
+    states: Mapping[str, Tensors] = {}
+
+    @property
+    def sees_gradients(self) -> bool:
+        """Whether ``before_step`` is to be called: it is, where one has it."""
+        return type(self).before_step is not Statistic.before_step
+
+    def before_step(self, weights: Tensors, gradients: Tensors) -> None:
+        """See an optimizer step that is about to be taken, and will be observed: the gradients
+        belong to the weights they are taken at.
+        """
+
+    @abstractmethod
     def update(self, weights: Tensors, index: int, share: float) -> None:
         """See one observation. ``index`` counts from 1; ``share`` = a_i / Σ_{s≤i} a_s."""
 
     def state(self) -> Tensors:
         """The accumulated tensor per parameter: exactly what is saved and later scored."""
+        return {name + end: t for end, of in self.states.items() for name, t in of.items()}
 
-    def load(self, state: Tensors) -> None: ...
+    def load(self, state: Tensors) -> None:
+        """Go on from what ``state`` gave."""
+        for name, tensor in self.state().items():
+            tensor.copy_(state[name])
 
 
-@runtime_checkable
-class GradientStatistic(Statistic, Protocol):
-    """A statistic that also sees gradients, while they belong to the weights they are taken at."""
-
-    def before_step(self, weights: Tensors, gradients: Tensors) -> None:
-        """See an optimizer step that is about to be taken, and will be observed."""
+# Criteria, allocations, patterns
 
 
 @dataclass(frozen=True)
@@ -199,17 +358,21 @@ class Evidence:
     calibration: Mapping[str, Tensors] = field(default_factory=dict)
 
 
-@runtime_checkable
-class Criterion(Protocol):
-    """An equation. ``needs`` names the statistics that training must have recorded, and what a
-    calibration set must tell (``GRADIENTS``).
+class Criterion:
+    """An equation: scores of all weights, free of the ratio, so that one scoring serves all.
+
+    ``needs`` names the statistics that training must have recorded, and what a calibration set
+    must tell (``GRADIENTS``). ``published``: the allocation it was published with.
     """
 
-    @property
-    def needs(self) -> Sequence[str]: ...
+    granularity: ClassVar[Granularity] = "weight"
+    needs: Sequence[str] = ()
+    published: str = "global"
+    updates_weights: bool = False
 
+    @abstractmethod
     def score(self, evidence: Evidence) -> Scores:
-        """Score every prunable weight, free of the ratio: one scoring serves every ratio."""
+        """Score every prunable weight; low is cut first."""
 
 
 @dataclass
@@ -244,135 +407,122 @@ class Choose(Protocol):
         """
 
 
-@runtime_checkable
-class LayerwiseCriterion(Protocol):
-    """A criterion that judges a linear layer by what it is fed.
+class LayerCriterion(Criterion):
+    """A criterion that judges a linear layer by what it is fed (``needs``: what of ``INPUTS``).
 
     Blocks are pruned first to last, each on what the pruned ones before it give: once per ratio.
-    ``needs`` names what of ``INPUTS`` it reads.
     """
 
-    @property
-    def needs(self) -> Sequence[str]: ...
+    granularity = "layer"
+    published = "uniform"
 
+    def score(self, evidence: Evidence) -> Scores:
+        raise NotImplementedError("a layer is scored by its inputs")
+
+    @abstractmethod
     def score_layer(self, weight: Tensor, inputs: LayerInputs) -> Tensor:
         """Scores (out, in), by which an allocation divides a ratio up between layers."""
 
+    @abstractmethod
     def prune_layer(self, weight: Tensor, inputs: LayerInputs, choose: Choose) -> Tensor:
         """Prune ``weight`` (out, in) in place; its mask, True = kept. Others may change too."""
 
 
-@runtime_checkable
-class DrawnCriterion(Protocol):
+class DrawnCriterion(Criterion):
     """A criterion that draws its masks and finds its own sparsity: it is given no ratio, and asks
     no allocation or pattern. More rounds of a schedule cut more.
     """
 
-    @property
-    def needs(self) -> Sequence[str]: ...
+    granularity = "mask"
 
-    def draw(self, evidence: Evidence, turn: int) -> Masks:
-        """Masks of the weights as they are, of round ``turn`` (1, 2, …) from the run's seed."""
+    def score(self, evidence: Evidence) -> Scores:
+        raise NotImplementedError("its masks are drawn")
 
-
-class RankedScores(Protocol):
-    """Scores that have been put in order; see ``swe_cli.masks.rank.Ranking``."""
-
-    @property
-    def scores(self) -> Scores: ...
-
-    @property
-    def sizes(self) -> dict[str, int]: ...
-
-    @property
-    def total(self) -> int: ...
-
-    def lowest(self, count: int) -> Counts: ...
-
-    def below(self, thresholds: Mapping[str, float]) -> Counts: ...
-
-    def divided_by(self, divisors: Mapping[str, float]) -> "RankedScores": ...
-
-    def masks(self, counts: Counts, within: Within = "tensor") -> Masks: ...
-
-    def best_of(self, keep: int, of: int) -> Masks: ...
+    @abstractmethod
+    def draw(self, evidence: Evidence, round: int) -> Masks:
+        """Masks of the weights as they are, of round 1, 2, … of a schedule, from the run's seed."""
 
 
-class Surroundings(Protocol):
-    """What an allocation may ask about, beside the scores that it divides a ratio up between."""
+def criterion_of(component: Any, name: str) -> Criterion:
+    """A criterion by what it can do: draw masks, prune layers, or score weights."""
+    contract: type[Any] = Criterion
+    if hasattr(component, "draw"):
+        contract = DrawnCriterion
+    elif hasattr(component, "prune_layer"):
+        contract = LayerCriterion
+    criterion: Criterion = conform(component, contract, name)
+    return criterion
 
-    def rank_by(self, criterion: str) -> RankedScores:
-        """The same weights by a criterion named in ``Allocation.consults``; where a pattern takes
-        whole units, the same units.
-        """
 
-    def scores_by(self, criterion: str) -> Scores:
-        """Its scores, weight by weight whatever the pattern."""
+@dataclass(frozen=True)
+class AllocationContext:
+    """What an allocation may ask, beside the scores that it divides a ratio up between.
+
+    ``rank_by(criterion)``: the same weights by a criterion named in ``consults``; where a pattern
+    takes whole units, the same units. ``scores_by``: its scores, weight by weight whatever the
+    pattern. ``blocks``: names of the model's blocks. ``sensitivities()``: how steep the loss is in
+    each tensor, Σ |∂L along a random direction|, zeroth order.
+    """
+
+    rank_by: Callable[[str], Ranking]
+    scores_by: Callable[[str], Scores]
+    blocks: Sequence[str]
+    sensitivities: Callable[[], Mapping[str, float]]
 
     def block_of(self, name: str) -> str:
         """The block that a tensor lies in; its own name where it lies in none."""
+        inside = (block for block in self.blocks if f"{name}.".startswith(f"{block}."))
+        return next(inside, name)
 
-    def sensitivities(self) -> Mapping[str, float]:
-        """How steep the loss is in each tensor: Σ |∂L along a random direction|, zeroth order."""
 
-
-class Allocation(Protocol):
+class Allocation:
     """How many weights each tensor loses, and ``within`` what its lowest scores are looked for.
 
     ``consults``: other criteria it asks for their ranks. ``probes``: whether it asks for
-    sensitivities, which take a calibration set.
+    sensitivities, which take a calibration set. ``stands_for(criterion)`` names the choice meant by
+    a word for another allocation.
     """
 
-    @property
-    def consults(self) -> Sequence[str]: ...
+    consults: Sequence[str] = ()
+    within: Within = "tensor"
+    probes: bool = False
 
     @property
-    def within(self) -> Within: ...
+    def takes_rate(self) -> bool:
+        """Whether it can count by the paper's multiplier of a standard deviation."""
+        return type(self).counts_at_rate is not Allocation.counts_at_rate
 
-    @property
-    def probes(self) -> bool: ...
-
-    def counts(self, ranked: RankedScores, ratio: float, around: Surroundings) -> Counts:
+    @abstractmethod
+    def counts(self, ranking: Ranking, ratio: float, context: AllocationContext) -> Counts:
         """Exact counts per tensor; their sum is ``round(ratio · n)``."""
 
+    def counts_at_rate(self, ranking: Ranking, rate: float) -> Counts:
+        """Counts per tensor at a rate, where ``takes_rate``."""
+        raise NotImplementedError
 
-@runtime_checkable
-class StandInAllocation(Protocol):
-    """A word for another allocation, which depends on the criterion."""
-
-    def stands_for(self, criterion: Any) -> str:
-        """The choice of the group that is meant."""
-
-
-@runtime_checkable
-class RateAllocation(Protocol):
-    """An allocation that also takes the paper's multiplier of a standard deviation."""
-
-    def counts_at_rate(self, ranked: RankedScores, rate: float) -> Counts: ...
+    def stands_for(self, criterion: Criterion) -> str | None:
+        """The choice of the group that is meant; None where this one is."""
+        return None
 
 
-class Pattern(Protocol):
+class Pattern:
     """Which masks are legal, weight by weight.
 
     ``ratio``: the only fraction it can cut, or None where any will do; the allocation is then not
-    asked. ``group``: consecutive inputs that are judged together, or None.
+    asked. ``group``: consecutive inputs that are judged together, or None. ``unit``: what is taken
+    out whole, if it is: ratios and counts are then of units, layer by layer.
     """
 
-    @property
-    def ratio(self) -> float | None: ...
+    ratio: float | None = None
+    group: int | None = None
+    unit: UnitKind | None = None
 
-    @property
-    def group(self) -> int | None: ...
+    def masks(self, ranking: Ranking, counts: Counts, within: Within) -> Masks:
+        """Masks that cut exactly ``counts``."""
+        return ranking.masks(counts, within)
 
-    def masks(self, ranked: RankedScores, counts: Counts, within: Within) -> Masks: ...
 
-
-@runtime_checkable
-class UnitPattern(Protocol):
-    """A pattern that takes whole units out: ratios and counts are of units, layer by layer."""
-
-    @property
-    def unit(self) -> UnitKind: ...
+# Transforms, launchers
 
 
 @dataclass(frozen=True)
@@ -388,15 +538,17 @@ class Candidate:
     saves: int
 
 
-class Transform(Protocol):
+class Transform:
     """Weights rewritten as others of the same model, under other names; no mask."""
 
+    @abstractmethod
     def candidates(self, prunable: Mapping[str, Tensor]) -> Sequence[Candidate]:
         """The grid among what may be cut, in the order of the model.
 
         Raises UsageError for options that do not fit, PruningError where nothing can be rewritten.
         """
 
+    @abstractmethod
     def apply(self, weights: Tensors, candidate: Candidate, seed: int) -> Tensors:
         """All of ``weights`` as named tensors that ``pruning.shrink.fit`` makes a model take.
 
@@ -408,12 +560,22 @@ J = TypeVar("J")
 R = TypeVar("R")
 
 
-class Launcher(Protocol):
-    """Any flat map: runs jobs somewhere and hands back each result or the error it raised."""
+class Launcher:
+    """Any flat map: runs jobs, which can be pickled, and hands back each result or its error.
 
+    ``in_process``: whether jobs run where they were given, so that a progress bar can look on.
+    """
+
+    in_process: bool = False
+
+    @abstractmethod
     def map(
         self, function: Callable[[J], R], jobs: Sequence[J]
-    ) -> Iterator[tuple[J, R | BaseException]]: ...
+    ) -> Iterator[tuple[J, R | BaseException]]:
+        """Results in the order they come."""
+
+
+# Evaluation
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from swe_cli.contracts import Tensors
 from swe_cli.errors import CorruptFileError, StorageError
+from swe_cli.records import Tensors
 
 
 def canonical(value: Any) -> str:
@@ -196,13 +196,6 @@ def read_tensors(path: Path, expected_sha256: str | None = None) -> Tensors:
             f"{path} is damaged: {error}.", "Delete it and run the command that made it again."
         ) from None
     return tensors
-
-
-def read_metadata(path: Path) -> dict[str, Any]:
-    """The JSON stored beside the tensors of a file written by ``write_tensors``."""
-    with safe_open(path, framework="pt") as file:
-        metadata: dict[str, Any] = json.loads((file.metadata() or {}).get("swe", "{}"))
-    return metadata
 
 
 def read_directory(path: Path) -> tuple[dict[str, Tensors], dict[str, Any]]:

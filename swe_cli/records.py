@@ -1,103 +1,134 @@
-"""Frozen rows: the plain values that stages hand to each other and that tables are made of."""
+"""Plain values that stages hand to each other: tensors by parameter name, and rows of the table."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
+
+from torch import Tensor
+
+Tensors = dict[str, Tensor]
+Scores = dict[str, Tensor]  # low score = pruned first
+Masks = dict[str, Tensor]  # bool, True = kept
+Counts = dict[str, int]  # how many weights each prunable tensor loses
+# At least "tokens" and "targets", both int64 (B, T). With images: "images" uint8 (M, K, height,
+# width) and "image" int64 (B,), which of them a row is about. "window" int64 (B,): rows of one
+# window are resampled together; without it every row is a window.
+Batch = dict[str, Tensor]
 
 Scalar = str | int | float | bool | None
 
-Kind = Literal["dense", "dense_best", "dense_recovered", "dense_averaged", "dense_blind", "pruned"]
-# Keys whose axis has a column of its own in every table.
-AXIS_COLUMNS = frozenset(
-    {"model", "data", "seed", "criterion", "allocation", "pattern", "base", "prunable"}
-    | {"roles", "recovery", "ratio", "rate", "schedule", "fuse", "transform"}
-)
-CONTROLS: tuple[Kind, ...] = ("dense_best", "dense_recovered", "dense_averaged", "dense_blind")
-
 
 class Interval(NamedTuple):
-    """A mean and its 95 % interval, all in the unit of what was measured."""
+    """A mean and its 95 % interval, in the unit of what was measured; no bounds, no interval."""
 
     mean: float
-    low: float
-    high: float
+    low: float | None = None
+    high: float | None = None
+
+
+# The columns of every table, in order; what only some rows have follows them.
+COLUMNS: tuple[str, ...] = (
+    *("kind", "status", "error", "model", "data"),
+    *("criterion", "allocation", "pattern", "base", "prunable", "recovery"),
+    *("seed", "ratio", "rate", "sparsity", "compression"),
+    *("loss_nats", "loss_low", "loss_high", "loss_before_recovery_nats"),
+    *("delta_nats", "delta_low", "delta_high", "bits_per_character", "perplexity"),
+    *("config_hash", "fingerprint"),
+    *("delta_before_recovery_nats", "delta_before_recovery_low", "delta_before_recovery_high"),
+    *("delta_recovered_nats", "delta_recovered_low", "delta_recovered_high"),
+    *("jaccard_magnitude", "random_batches_loss_nats", "training"),
+)
+# Of COLUMNS, those that say what a row is of; and what says how it was cut, in COLUMNS or beside.
+OF_ROW = (
+    *("kind", "status", "error", "model", "data", "seed"),
+    *("config_hash", "fingerprint", "training"),
+)
+SETTINGS = ("criterion", "allocation", "pattern", "base", "prunable", "recovery", "ratio", "rate")
+OPTIONAL_SETTINGS = ("roles", "schedule", "fuse")  # there where a row has them
+# What a model that is smaller than the dense one costs, among the metrics.
+COSTS = ("parameters", "bytes", "flops_per_token", "rank")
+IN_NATS = (
+    *("loss", "loss_before_recovery", "random_batches_loss"),
+    *("delta", "delta_before_recovery", "delta_recovered"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """One line of the table: what was cut, how, and what it cost.
 
-    Losses and deltas are nats per token. ``loss_low``/``loss_high`` and every ``delta_*`` bound are
-    95 % intervals over the windows of the test split; deltas are paired, window by window.
-    ``delta_nats`` is against ``dense``; ``delta_recovered_nats`` against ``dense_recovered``;
-    both compare what remains after recovery. ``axes`` holds the keys that a sweep varies and that
-    have no column of their own (``tracking.every``, …).
-
-    ``roles`` says which modules could be cut, where the model has several; ``schedule`` is named
-    where it is not one cut at the end, and then ``loss_before_recovery_nats`` is that of the model
-    training ended with, or empty where the recovery lay between cuts; ``fuse``: the fraction of
-    zeros beyond which whole slices were cut afterwards. ``measures`` holds what
-    only some data sets have: ``accuracy`` and ``mae`` with their intervals, ``accuracy.<type>``,
-    ``sparsity.<role>`` (achieved, of the prunable weights of that role), …; and of models that are
-    smaller than the dense one ``COSTS``, as stored.
+    ``settings`` say how it was cut; one that does not apply is left out. ``metrics`` hold what was
+    measured, by name. Losses and deltas are nats per token, their intervals 95 % over the windows
+    of the test split; deltas are paired, window by window: ``delta`` against ``dense``,
+    ``delta_recovered`` against ``dense_recovered``, both after recovery. ``axes`` holds the keys
+    that a sweep varies and that have no column of their own (``tracking.every``, …).
     """
 
-    kind: Kind
+    kind: str
     status: Literal["done", "failed"] = "done"
     error: str | None = None
     model: str
     data: str
-    criterion: str | None = None
-    allocation: str | None = None
-    pattern: str | None = None
-    base: str | None = None
-    prunable: str | None = None
-    recovery: str | None = None
     seed: int
-    ratio: float | None = None
-    rate: float | None = None
-    sparsity: float | None = None
-    compression: float | None = None
-    loss_nats: float | None = None
-    loss_low: float | None = None
-    loss_high: float | None = None
-    loss_before_recovery_nats: float | None = None
-    delta_nats: float | None = None
-    delta_low: float | None = None
-    delta_high: float | None = None
-    bits_per_character: float | None = None
-    perplexity: float | None = None
     config_hash: str
     fingerprint: str
-    # Stable names end here; what follows may grow.
-    delta_before_recovery_nats: float | None = None
-    delta_before_recovery_low: float | None = None
-    delta_before_recovery_high: float | None = None
-    delta_recovered_nats: float | None = None
-    delta_recovered_low: float | None = None
-    delta_recovered_high: float | None = None
-    jaccard_magnitude: float | None = None
-    random_batches_loss_nats: float | None = None
     training: str
-    roles: str | None = None
-    schedule: str | None = None
-    fuse: float | None = None
-    measures: Mapping[str, float] = field(default_factory=dict)
+    settings: Mapping[str, Scalar] = field(default_factory=dict)
+    metrics: Mapping[str, Interval] = field(default_factory=dict)
     axes: Mapping[str, Scalar] = field(default_factory=dict)
 
+    def mean(self, metric: str) -> float | None:
+        """The mean of a metric; None where it was not measured."""
+        return self.metrics[metric].mean if metric in self.metrics else None
+
+    def columns(self) -> dict[str, Scalar]:
+        """All of ``COLUMNS``, None where nothing is known; then what else the row has, no axes."""
+        values = {name: getattr(self, name) for name in OF_ROW}
+        values |= {name: value for name, value in self.settings.items() if value is not None}
+        for name, interval in self.metrics.items():
+            values |= dict(_metric_columns(name, interval))
+        return dict.fromkeys(COLUMNS) | values
+
     def to_json(self) -> dict[str, Any]:
-        """Plain values for ``row.json``."""
-        return asdict(self)
+        """Plain values for ``row.json``: columns flat, metrics without one as ``measures``."""
+        values = self.columns()
+        beside = [name for name in values if name not in (*COLUMNS, *OPTIONAL_SETTINGS)]
+        settings = {name: values.pop(name) for name in beside if name in self.settings}
+        measures = {name: values.pop(name) for name in beside if name not in settings}
+        values = dict.fromkeys(OPTIONAL_SETTINGS) | values
+        return {
+            **values,
+            **({"settings": settings} if settings else {}),
+            "measures": measures,
+            "axes": dict(self.axes),
+        }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Row":
         """Read a row back; columns this version does not know are dropped."""
-        known = {column.name for column in fields(cls)}
-        return cls(**{key: value for key, value in values.items() if key in known})
+        settings = {name: values.get(name) for name in (*SETTINGS, *OPTIONAL_SETTINGS)}
+        settings |= values.get("settings", {})
+        measured = {
+            name: values[name] for name in COLUMNS if name in values.keys() - settings.keys()
+        }
+        return cls(
+            **{name: measured.pop(name) for name in OF_ROW if name in measured},
+            settings={name: value for name, value in settings.items() if value is not None},
+            metrics=dict(_metrics({**measured, **values.get("measures", {})})),
+            axes=values.get("axes", {}),
+        )
 
 
-# What a model that is smaller than the dense one costs, among ``measures``.
-COSTS = ("parameters", "bytes", "flops_per_token", "rank")
-# Columns of these are there where a row has them.
-OPTIONAL = ("roles", "schedule", "fuse", "measures", "axes")
-COLUMNS: tuple[str, ...] = tuple(f.name for f in fields(Row) if f.name not in OPTIONAL)
+def _metric_columns(name: str, interval: Interval) -> Iterator[tuple[str, float]]:
+    yield (f"{name}_nats" if name in IN_NATS else name), interval.mean
+    for end, bound in (("low", interval.low), ("high", interval.high)):
+        if bound is not None:
+            yield f"{name}_{end}", bound
+
+
+def _metrics(columns: Mapping[str, Any]) -> Iterator[tuple[str, Interval]]:
+    """Metrics out of their columns: ``loss_nats, loss_low, loss_high`` are one."""
+    for column, mean in columns.items():
+        name = column.removesuffix("_nats")
+        if mean is not None and not column.endswith(("_low", "_high")):
+            yield name, Interval(mean, columns.get(f"{name}_low"), columns.get(f"{name}_high"))

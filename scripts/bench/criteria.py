@@ -13,9 +13,9 @@ from common import seconds
 from masks import SHAPES
 
 from swe_cli.allocation.global_ import Global
-from swe_cli.compose import ConfigRoot, default_part
+from swe_cli.config import ConfigRoot, component
 from swe_cli.contracts import GRADIENTS, Criterion, Evidence, GradientStatistic
-from swe_cli.masks.rank import Ranking, exact_count
+from swe_cli.ranking import Ranking, exact_count
 
 RATIO, ROUNDS, OBSERVED = 0.5, 5, 3
 ROOT = ConfigRoot()
@@ -25,7 +25,7 @@ def lived() -> Evidence:
     """Weights after a few observations, and every statistic of them."""
     generator = torch.Generator().manual_seed(0)
     weights = {f"w{i}": 0.02 * torch.randn(s, generator=generator) for i, s in enumerate(SHAPES)}
-    made = {n: default_part("statistic", n, ROOT).build(weights) for n in ROOT.options("statistic")}
+    made = {n: component("statistic", n, ROOT).build(weights) for n in ROOT.options("statistic")}
     for index in range(1, OBSERVED + 1):
         steps = {n: 0.001 * torch.randn(w.shape, generator=generator) for n, w in weights.items()}
         for statistic in made.values():
@@ -39,9 +39,7 @@ def lived() -> Evidence:
 
 
 def free_of_data() -> dict[str, Criterion]:
-    built = {
-        name: default_part("criterion", name, ROOT).build() for name in ROOT.options("criterion")
-    }
+    built = {name: component("criterion", name, ROOT).build() for name in ROOT.options("criterion")}
     return {
         name: criterion
         for name, criterion in built.items()

@@ -9,7 +9,7 @@ import sys
 import torch
 from common import alternate
 
-from swe_cli.compose import ConfigRoot, default_part
+from swe_cli.config import ConfigRoot, component
 from swe_cli.contracts import DataShape
 from swe_cli.models.decoding import greedy
 from swe_cli.seeds import global_randomness
@@ -21,7 +21,7 @@ def main() -> None:
     name = sys.argv[1] if len(sys.argv) > 1 else "llava_small"
     shape = DataShape(64, image=(3, 64, 64))
     with global_randomness(0, "init"):
-        model = default_part("model", name, ConfigRoot()).build(shape).eval()
+        model = component("model", name, ConfigRoot()).build(shape).eval()
         prompts = {
             "tokens": torch.randint(64, (ROWS, QUESTION)),
             "lengths": torch.randint(QUESTION // 2, QUESTION + 1, (ROWS,)),

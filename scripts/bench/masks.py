@@ -11,7 +11,7 @@ import torch
 from common import seconds
 from torch.nn.utils import prune
 
-from swe_cli.masks.rank import Ranking, exact_count
+from swe_cli.ranking import Ranking, exact_count
 
 SHAPES = [(1152, 384), (384, 384), (1536, 384), (384, 1536)] * 6  # gpt_small's matrices: 10.6M
 RATIOS = [tenth / 10 for tenth in range(1, 10)]

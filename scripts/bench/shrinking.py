@@ -13,16 +13,17 @@ from pathlib import Path
 
 import torch
 from common import alternate
+from swe_cli.pruning.cut import Cut, Scoring, cut
 
 from swe_cli.allocation.uniform import Uniform
-from swe_cli.compose import ConfigRoot, default_part
-from swe_cli.contracts import DataShape, Evidence, Model, Tensors, UnitPattern
+from swe_cli.config import ConfigRoot, component
+from swe_cli.contracts import DataShape, Evidence, Model, UnitPattern
 from swe_cli.criteria.magnitude import Magnitude
 from swe_cli.files import write_tensors
 from swe_cli.patterns.head import Head
 from swe_cli.patterns.neuron import Neuron
-from swe_cli.pruning.cut import Cut, Scoring, cut
 from swe_cli.pruning.shrink import fit, shrink
+from swe_cli.records import Tensors
 from swe_cli.seeds import global_randomness
 
 VOCABULARY, ROWS, ROUNDS = 65, 4, 25
@@ -69,7 +70,7 @@ def stored(model: Model) -> int:
 @torch.inference_mode()
 def main() -> None:
     with global_randomness(0, "init"):
-        dense = default_part("model", "gpt_small", ConfigRoot()).build(DataShape(VOCABULARY)).eval()
+        dense = component("model", "gpt_small", ConfigRoot()).build(DataShape(VOCABULARY)).eval()
         tokens = torch.randint(VOCABULARY, (ROWS, dense.context))
     batch = {"tokens": tokens, "targets": tokens.roll(-1, 1)}
     print(f"gpt_small, batch {ROWS} x {dense.context}, {torch.get_num_threads()} threads")

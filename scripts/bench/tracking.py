@@ -21,12 +21,12 @@ from typing import Any
 
 import torch
 from common import alternate, seconds
-
-from swe_cli.compose import ConfigRoot, compose
-from swe_cli.contracts import GradientStatistic
-from swe_cli.seeds import derive, global_randomness
 from swe_cli.sweeps.build import plan_training
 from swe_cli.training.loop import optimizer_step
+
+from swe_cli.config import ConfigRoot, compose
+from swe_cli.contracts import GradientStatistic
+from swe_cli.seeds import derive, global_randomness
 from swe_cli.training.tracker import Tracker
 
 RESULTS = Path("results")

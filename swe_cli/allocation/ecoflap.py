@@ -1,55 +1,49 @@
 """ECoFLaP: blocks that the loss feels keep more, told without a gradient."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated
+
+from pydantic import Field
 
 from swe_cli.allocation.shares import counts_of_shares, grouped
-from swe_cli.contracts import Counts, RankedScores, Surroundings, Within
-from swe_cli.errors import UsageError
-from swe_cli.masks.rank import exact_count
+from swe_cli.contracts import Allocation, AllocationContext
+from swe_cli.ranking import Ranking, Within, exact_count
+from swe_cli.records import Counts
 
 
 @dataclass(frozen=True, kw_only=True)
-class ECoFLaP:
+class ECoFLaP(Allocation):
     """Coarse-to-fine layer-wise pruning, zeroth order (Sung et al. 2024, arXiv 2310.02998).
 
-    S_g: Σ over a block's tensors of |L(θ + εz) − L(θ − εz)| / 2ε (``Surroundings.sensitivities``).
+    S_g: Σ over a block's tensors of |L(θ + εz) − L(θ − εz)| / 2ε (``sensitivities``).
     Of the K = Σn(1 − p) weights that stay, every block first keeps what a sparsity of p + ``slack``
     leaves it; the rest is given out in proportion to S, to blocks that are not whole yet.
     """
 
-    consults: ClassVar[Sequence[str]] = ()
-    probes: ClassVar[bool] = True
+    probes = True
 
-    slack: float
+    slack: Annotated[float, Field(gt=0, le=1, description="Write allocation.slack=0.1")]
     within: Within
 
-    def __post_init__(self) -> None:
-        if not 0 < self.slack <= 1:
-            raise UsageError(
-                f"allocation.slack={self.slack} is not in (0, 1].", "Write allocation.slack=0.1"
-            )
-
-    def counts(self, ranked: RankedScores, ratio: float, around: Surroundings) -> Counts:
-        felt, blocks = around.sensitivities(), grouped(ranked.sizes, around)
+    def counts(self, ranking: Ranking, ratio: float, context: AllocationContext) -> Counts:
+        blocks = grouped(ranking.sizes, context)
         of_block: dict[str, float] = {}
-        for name, value in felt.items():
-            block = around.block_of(name)
-            of_block[block] = of_block.get(block, 0.0) + value
-        sizes = {block: sum(ranked.sizes[n] for n in names) for block, names in blocks.items()}
-        total = exact_count(ratio, ranked.total)
+        for name, sensitivity in context.sensitivities().items():
+            block = context.block_of(name)
+            of_block[block] = of_block.get(block, 0.0) + sensitivity
+        sizes = {block: sum(ranking.sizes[n] for n in names) for block, names in blocks.items()}
+        total = exact_count(ratio, ranking.total)
         kept = kept_of_blocks(
             sizes,
             {block: of_block.get(block, 0.0) for block in sizes},
-            ranked.total - total,
+            ranking.total - total,
             min(1.0, ratio + self.slack),
         )
         shares = {
             n: 1 - kept[block] / sizes[block] for block, names in blocks.items() for n in names
         }
-        return counts_of_shares(ranked.sizes, shares, total)
+        return counts_of_shares(ranking.sizes, shares, total)
 
 
 def kept_of_blocks(
@@ -60,12 +54,14 @@ def kept_of_blocks(
     kept, left = dict(floors), set(sizes)
     while sum(kept.values()) < keep and left:
         missing = keep - sum(kept.values())
-        felt = sum(sensitivities[block] for block in left)
+        total_sensitivity = sum(sensitivities[block] for block in left)
         for block in sorted(left):
-            share = sensitivities[block] / felt if felt > 0 else 1 / len(left)
+            share = (
+                sensitivities[block] / total_sensitivity if total_sensitivity > 0 else 1 / len(left)
+            )
             kept[block] = min(sizes[block], kept[block] + math.ceil(share * missing))
         left = {block for block in left if kept[block] < sizes[block]}
-        if felt > 0:
+        if total_sensitivity > 0:
             left = {block for block in left if sensitivities[block] > 0} or left
     for block in sorted(kept, key=lambda b: -kept[b]):  # what was rounded up too much
         surplus = sum(kept.values()) - keep

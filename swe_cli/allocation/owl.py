@@ -1,17 +1,18 @@
 """OWL: blocks with more outliers keep more."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated
+
+from pydantic import Field
 
 from swe_cli.allocation.shares import counts_of_shares, grouped
-from swe_cli.contracts import Counts, RankedScores, Surroundings, Within
-from swe_cli.errors import UsageError
-from swe_cli.masks.rank import exact_count
+from swe_cli.contracts import Allocation, AllocationContext
+from swe_cli.ranking import Ranking, Within, exact_count
+from swe_cli.records import Counts
 
 
 @dataclass(frozen=True, kw_only=True)
-class OWL:
+class OWL(Allocation):
     """Outlier-weighed layerwise sparsity (Yin et al. 2023).
 
     D_l: the fraction of Wanda's scores in block l, from dense activations, above ``outlier`` times
@@ -20,23 +21,17 @@ class OWL:
     S_l; the total is exact.
     """
 
-    consults: ClassVar[Sequence[str]] = ("wanda",)
-    probes: ClassVar[bool] = False
+    consults = ("wanda",)
 
-    outlier: float
-    strength: float
+    outlier: Annotated[float, Field(gt=0, description="The published: allocation.outlier=5.0")]
+    strength: Annotated[
+        float, Field(ge=0, lt=1, description="The published: allocation.strength=0.08")
+    ]
     within: Within
 
-    def __post_init__(self) -> None:
-        if not self.outlier > 0 or not 0 <= self.strength < 1:
-            raise UsageError(
-                "allocation.outlier must be positive, allocation.strength in [0, 1).",
-                "The published: allocation.outlier=5.0 allocation.strength=0.08",
-            )
-
-    def counts(self, ranked: RankedScores, ratio: float, around: Surroundings) -> Counts:
-        scores = around.scores_by("wanda")
-        blocks = grouped(scores, around)
+    def counts(self, ranking: Ranking, ratio: float, context: AllocationContext) -> Counts:
+        scores = context.scores_by("wanda")
+        blocks = grouped(scores, context)
         outliers: dict[str, float] = {}
         for block, names in blocks.items():
             sizes = sum(scores[name].numel() for name in names)
@@ -49,12 +44,12 @@ class OWL:
             block: 2 * self.strength * (found - lowest) / span if span > 0 else 0.0
             for block, found in outliers.items()
         }
-        mine = grouped(ranked.sizes, around)
-        sizes_of = {block: sum(ranked.sizes[n] for n in names) for block, names in mine.items()}
-        mean_shift = sum(shift.get(b, 0.0) * n for b, n in sizes_of.items()) / ranked.total
+        mine = grouped(ranking.sizes, context)
+        sizes_of = {block: sum(ranking.sizes[n] for n in names) for block, names in mine.items()}
+        mean_shift = sum(shift.get(b, 0.0) * n for b, n in sizes_of.items()) / ranking.total
         shares = {
             name: ratio - (shift.get(block, mean_shift) - mean_shift)
             for block, names in mine.items()
             for name in names
         }
-        return counts_of_shares(ranked.sizes, shares, exact_count(ratio, ranked.total))
+        return counts_of_shares(ranking.sizes, shares, exact_count(ratio, ranking.total))

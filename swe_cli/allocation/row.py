@@ -1,10 +1,8 @@
 """Every output row loses the same fraction."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from swe_cli.allocation.uniform import Uniform
-from swe_cli.contracts import Within
 
 
 @dataclass(frozen=True)
@@ -14,4 +12,4 @@ class Row(Uniform):
     Where it does not come out even, the first rows lose one weight more.
     """
 
-    within: ClassVar[Within] = "row"
+    within = "row"

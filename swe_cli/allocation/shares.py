@@ -2,14 +2,15 @@
 
 from collections.abc import Iterable, Mapping
 
-from swe_cli.contracts import Counts, Surroundings
+from swe_cli.contracts import AllocationContext
+from swe_cli.records import Counts
 
 
-def grouped(names: Iterable[str], around: Surroundings) -> dict[str, list[str]]:
+def grouped(names: Iterable[str], context: AllocationContext) -> dict[str, list[str]]:
     """Block → the tensors that lie in it, in order."""
     blocks: dict[str, list[str]] = {}
     for name in names:
-        blocks.setdefault(around.block_of(name), []).append(name)
+        blocks.setdefault(context.block_of(name), []).append(name)
     return blocks
 
 

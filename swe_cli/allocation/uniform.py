@@ -1,25 +1,20 @@
 """Every tensor loses the same fraction."""
 
 import heapq
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import ClassVar
 
-from swe_cli.contracts import Counts, RankedScores, Surroundings, Within
-from swe_cli.masks.rank import exact_count
+from swe_cli.contracts import Allocation, AllocationContext
+from swe_cli.ranking import Ranking, exact_count
+from swe_cli.records import Counts
 
 
 @dataclass(frozen=True)
-class Uniform:
+class Uniform(Allocation):
     """Each tensor loses ``ratio`` of its weights; the total is exactly ``round(ratio · n)``."""
 
-    consults: ClassVar[Sequence[str]] = ()
-    within: ClassVar[Within] = "tensor"
-    probes: ClassVar[bool] = False
-
-    def counts(self, ranked: RankedScores, ratio: float, around: Surroundings) -> Counts:
-        return webster(ranked.sizes, exact_count(ratio, ranked.total))
+    def counts(self, ranking: Ranking, ratio: float, context: AllocationContext) -> Counts:
+        return webster(ranking.sizes, exact_count(ratio, ranking.total))
 
 
 def webster(sizes: Counts, total: int) -> Counts:

@@ -12,42 +12,42 @@ from platformdirs import user_cache_dir
 from rich.table import Table
 from rich.text import Text
 
-from swe_cli.commands.shared import output, read_words
-from swe_cli.compose import compose, shipped_conf
-from swe_cli.sweeps.build import results_root
+from swe_cli.commands.shared import page
+from swe_cli.config import shipped_conf
 
 PACKAGES = ("swe-cli", "torch", "numpy", "hydra-core", "safetensors", "pandas")
-_MULTIMODAL = "pip install 'swe-cli[multimodal]'"
+# Package → the extra that brings it, and what needs it.
 OPTIONAL = {
-    "tokenizers": "tokenizer=bpe: pip install 'swe-cli[bpe]'",
-    "pillow": f"data=image_folder: {_MULTIMODAL}",
-    "easy-vqa": f"data=easy_vqa: {_MULTIMODAL}",
-    "tensorly": "transform=trawl_cp: pip install 'swe-cli[trawl]'",
-    "scikit-learn": f"data=digit_sums: {_MULTIMODAL}",
+    "tokenizers": ("bpe", "tokenizer=bpe"),
+    "pillow": ("multimodal", "data=image_folder"),
+    "easy-vqa": ("multimodal", "data=easy_vqa"),
+    "tensorly": ("trawl", "transform=trawl_cp"),
+    "scikit-learn": ("multimodal", "data=digit_sums"),
 }
 
 
 def doctor(words: Sequence[str], config_dir: Path | None) -> None:
     """Print versions, device, threads, folders, and what is optional and missing."""
-    tokens = read_words("doctor", words, runs=0)
-    results = results_root(compose("doctor", tokens.overrides).values["results_dir"])
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold")
+    this = page("doctor", words)
     lines = {
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         **{package: _version(package) or "missing" for package in PACKAGES},
         "device": _device(),
         "threads": f"{torch.get_num_threads()} of {os.cpu_count()} cores",
         "configuration": str(shipped_conf()),
-        "results": f"{results.resolve()} ({_writable(results)})",
+        "results": f"{this.results.resolve()} ({_writable(this.results)})",
         "data": os.environ.get("SWE_DATA_DIR") or "no SWE_DATA_DIR set (not needed)",
         "cache": os.environ.get("SWE_CACHE_DIR") or user_cache_dir("swe"),
-        **{name: _version(name) or f"missing; for {use}" for name, use in OPTIONAL.items()},
     }
+    for name, (extra, use) in OPTIONAL.items():
+        missing = f"missing; for {use}: pip install 'swe-cli[{extra}]'"
+        lines[name] = _version(name) or missing
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
     for label, value in lines.items():
         grid.add_row(Text(label, "dim"), Text(value))
-    output().print(grid)
+    this.console.print(grid)
 
 
 def _version(package: str) -> str | None:

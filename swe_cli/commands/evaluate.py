@@ -1,55 +1,34 @@
 """swe evaluate: the full deterministic pass over a trained or pruned run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from swe_cli.commands.shared import (
-    check_finished,
-    chosen_run,
-    config_root,
-    output,
-    print_config,
-    pruned_row,
-    read_words,
-    training_of,
-)
-from swe_cli.compose import ConfigRoot, compose
-from swe_cli.records import Row
-from swe_cli.reporting.row import print_row
-from swe_cli.runs import Run, identity
-from swe_cli.sweeps.build import results_root
-from swe_cli.sweeps.cells import evaluate_model, run_cell
-from swe_cli.sweeps.plan import cells_of
+from swe_cli.commands.shared import page, pruned_row, training_of
+from swe_cli.controls import DENSE
+from swe_cli.experiments.cell import evaluate_pruned, run_cell
+from swe_cli.experiments.model import TrainedRun
+from swe_cli.experiments.plan import cells_of
+from swe_cli.experiments.spec import ControlSpec
+from swe_cli.report.row import print_row
 
 
 def evaluate(words: Sequence[str], config_dir: Path | None, *, show: bool, quiet: bool) -> None:
     """Evaluate the named run, or the newest finished one, and print what was measured."""
-    root, tokens = config_root(config_dir), read_words("evaluate", words, runs=1)
-    composed = compose("evaluate", tokens.overrides, root)
-    console = output()
+    this = page("evaluate", words, config_dir, runs=1)
     if show:
-        print_config(console, composed)
+        this.print_config()
         return
-    results = results_root(composed.values["results_dir"])
-    run = chosen_run(tokens, results, ("train", "prune"), "Train one: swe train model=gpt_nano")
-    machine = {key: composed.values[key] for key in ("device", "threads")}
-    measured = _evaluate(run, composed["evaluation"].describe(), machine, root)
-    console.print(run.name, markup=False)
-    print_row(console, measured)
-
-
-def _evaluate(
-    run: Run, evaluation: Mapping[str, Any], machine: Mapping[str, Any], root: ConfigRoot
-) -> Row:
-    if run.kind == "train":
-        check_finished(run)
-        described = {"evaluation": evaluation, "recovery": {"name": "none"}}
-        training_hash = identity(run.config["identity"])
-        trained_on = run.config["identity"]["machine"]
-        cells = cells_of(described, training_hash, run.path, root, machine, trained_on)
-        return run_cell(cells["dense"])
-    stored = pruned_row(run)
-    training = training_of(run)
-    weights = run.tensors("model.safetensors")
-    return evaluate_model(stored, training, weights, evaluation, root, **machine)
+    values, evaluation = this.composed.values, this.composed["evaluation"]
+    otherwise = "Train one: swe train model=gpt_nano"
+    run = this.chosen_run(("train", "prune"), otherwise, "Evaluating", quiet=True)
+    training = training_of(run) if run.kind == "prune" else run
+    source = TrainedRun(training.path, this.root, values["device"], values["threads"])
+    if run.kind == "prune":
+        stored, weights = pruned_row(run), run.tensors("model.safetensors")
+        row = evaluate_pruned(stored, source.open(), weights, evaluation.instance)
+    else:
+        run.check_finished()
+        spec = ControlSpec(control=DENSE, evaluation=evaluation)
+        row = run_cell(cells_of(spec, source, run.config["identity"])[DENSE.kind])
+    this.console.print(run.name, markup=False)
+    print_row(this.console, row)

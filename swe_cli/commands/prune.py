@@ -4,35 +4,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from swe_cli.commands.shared import (
-    Stop,
-    Watcher,
-    check_finished,
-    chosen_run,
-    config_root,
-    output,
-    print_config,
-    read_words,
-)
-from swe_cli.compose import compose, default_part
+from swe_cli.commands.progress import Stop, Watcher
+from swe_cli.commands.shared import page
+from swe_cli.config import component
 from swe_cli.errors import Interrupted, UsageError
-from swe_cli.pruning.recover import Watch
-from swe_cli.reporting.row import print_row
-from swe_cli.runs import Run, identity
-from swe_cli.sweeps.amounts import (
-    check_cut,
-    check_early,
-    check_recorded,
-    describe_cut,
-    note_on,
-    settled,
-    snapshots_of,
-)
-from swe_cli.sweeps.build import check_roles_of, results_root
-from swe_cli.sweeps.cells import judge_of, run_cell
-from swe_cli.sweeps.plan import cells_of
-from swe_cli.sweeps.subject import check_kept
-from swe_cli.sweeps.treatment import extra_steps
+from swe_cli.experiments.cell import Watch, run_cell
+from swe_cli.experiments.model import TrainedRun, check_kept
+from swe_cli.experiments.plan import cells_of
+from swe_cli.experiments.spec import check_early, check_recorded, check_spec, cut_spec, note_on
+from swe_cli.experiments.training import check_roles_of, roles_of
+from swe_cli.report.row import print_row
+from swe_cli.store import Run
 
 
 def prune(
@@ -47,56 +29,53 @@ def prune(
     quiet: bool,
 ) -> None:
     """Cut one run once; keep the model, print what it lost."""
-    amounts = {"ratio": ratio, "rate": rate, "fuse": fuse}
-    options = [f"{key}={value}" for key, value in amounts.items() if value is not None]
-    root, tokens = config_root(config_dir), read_words("prune", [*words, *options], runs=1)
-    overrides = tokens.overrides
-    keys = [word.partition("=")[0] for word in overrides]
-    for key in amounts:
+    options = {"ratio": ratio, "rate": rate, "fuse": fuse}
+    words = [*words, *(f"{key}={value}" for key, value in options.items() if value is not None)]
+    keys = [word.partition("=")[0] for word in words]
+    for key in options:
         if keys.count(key) > 1:
             raise UsageError(f"The {key} is given twice.", f"Keep one: --{key} or {key}=…")
     if "rate" in keys and "allocation" not in keys:
-        overrides = (*overrides, "allocation=sigma")  # the only one that knows what a rate is
-    composed = settled(compose("prune", overrides, root), root)
-    console = output()
+        words = [*words, "allocation=sigma"]  # the only one that knows what a rate is
+    this = page("prune", words, config_dir, runs=1)
     if show:
-        print_config(console, composed)
+        this.print_config()
         return
-    check_cut(composed, root, keys)
-    results = results_root(composed.values["results_dir"])
-    run = chosen_run(tokens, results, ("train",), "Train one: swe train model=gpt_nano")
-    training_hash = identity(run.config["identity"])
-    check_finished(run)
-    stored = default_part("model", run.config["identity"]["model"]["name"], root)
-    roles = composed.values["roles"]
-    check_roles_of(stored, [] if roles == "all" else [roles], "roles")
-    recorded = run.manifest["tracker"]["statistics"]
-    check_recorded(composed, root, recorded, run.name)
-    steps = run.config["identity"]["training"]["steps"]
-    check_early(composed, root, steps)
-    check_kept(run, snapshots_of(composed))
-    machine = {key: composed.values[key] for key in ("device", "threads")}
-    trained_on = run.config["identity"]["machine"]
-    described = describe_cut(composed, root, stored)
-    cell = cells_of(described, training_hash, run.path, root, machine, trained_on)["pruned"]
-    model, judge = run.config["identity"]["model"]["name"], cell.config[judge_of(cell.config)]
-    pruned = Run(run.path.parent / f"prune-{model}-{judge['name']}-{cell.hash[:8]}")
+    spec = cut_spec(this.composed, this.root, None)
+    check_spec(spec, this.composed, keys)
+    run = this.chosen_run(("train",), "Train one: swe train model=gpt_nano", "Cutting", quiet=quiet)
+    run.check_finished()
+    trained = run.config["identity"]
+    model = component("model", trained["model"]["name"], this.root)
+    roles = this.composed.values["roles"]
+    check_roles_of(model, [] if roles == "all" else [roles], "roles")
+    spec = cut_spec(this.composed, this.root, roles_of(model))
+    check_recorded(spec, run.manifest["tracker"]["statistics"], run.name)
+    steps = trained["training"]["steps"]
+    check_early(spec, steps)
+    check_kept(run, [] if spec.plan.at_step is None else [spec.plan.at_step])
+    values = this.composed.values
+    source = TrainedRun(run.path, this.root, values["device"], values["threads"])
+    cell = cells_of(spec, source, trained)[spec.kind]
+    name = f"prune-{trained['model']['name']}-{spec.method_name}-{cell.hash[:8]}"
+    pruned = Run(run.path.parent / name)
     cell = replace(cell, model_to=pruned.path / "model.safetensors")
     watcher = Watcher(quiet)
-    if note := note_on(composed, keys):
+    if note := note_on(spec, keys):
         watcher.say(note)
-    watcher.say(f"Cutting {run.name}{'' if tokens.runs else ' (the newest)'}")
+    rest = 0 if spec.plan.at_step is None else steps - spec.plan.at_step
     with Stop().listening() as stop, watcher.showing(), pruned.hold(wait):
-        pruned.begin({"training": run.name, "cell": cell.hash, "cut": dict(cell.config)})
-        hook = watcher.recovery(extra_steps(cell, steps))
+        pruned.begin({"training": run.name, "cell": cell.hash, "cut": cell.config})
         try:
-            row = run_cell(cell, Watch(hook, stop))
+            fused = 0 if spec.fuse is None else spec.recovery_steps // 2
+            progress = watcher.recovery(rest + spec.recovery_steps + fused)
+            row = run_cell(cell, Watch(progress, stop))
         except Interrupted:
             raise
         except Exception:
             pruned.discard()  # the same command would meet the same
             raise
         pruned.finish(["model.safetensors"], row=row.to_json())
-    console.print(pruned.name, markup=False)
-    print_row(console, row)
-    console.print(f"  next: swe report {run.name}", markup=False, soft_wrap=True)
+    this.console.print(pruned.name, markup=False)
+    print_row(this.console, row)
+    this.console.print(f"  next: swe report {run.name}", markup=False, soft_wrap=True)

@@ -2,28 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+import pandas as pd
 
-from swe_cli.commands.present import present
-from swe_cli.commands.shared import chosen_run, config_root, output, read_words, training_of
-from swe_cli.compose import ConfigRoot, compose, default_part
-from swe_cli.compose.suggest import did_you_mean
+from swe_cli.commands.present import present, published_allocations
+from swe_cli.commands.shared import Page, page, training_of
+from swe_cli.config import ConfigRoot, component, did_you_mean
 from swe_cli.contracts import WindowLosses
 from swe_cli.errors import RunError, UsageError
 from swe_cli.evaluation.measure import Measured
 from swe_cli.files import read_json, read_tensors
 from swe_cli.records import Row, Scalar
-from swe_cli.reporting.against import compare_with
-from swe_cli.reporting.against_report import print_comparisons, write_comparisons
-from swe_cli.reporting.aggregate import split_by_protocol
-from swe_cli.runs import Run
-from swe_cli.sweeps.build import results_root
-
-ANY = ("sweep", "train", "prune")
+from swe_cli.report.against import compare_with, print_comparisons, write_comparisons
+from swe_cli.report.tables import frame, split_by_protocol
+from swe_cli.store import Run, list_runs
 
 
 def report(
@@ -38,60 +33,59 @@ def report(
 
     ``against``: a criterion that every line is then also compared with.
     """
-    root, tokens = config_root(config_dir), read_words("report", words, runs=1)
-    results = results_root(compose("report", tokens.overrides, root).values["results_dir"])
-    kinds = ANY if tokens.runs else _newest_kinds(results)
-    run = chosen_run(tokens, results, kinds, "Make some rows: swe sweep experiment=demo")
+    this = page("report", words, config_dir, runs=1)
+    kinds: tuple[str, ...] = ("sweep", "train", "prune")
+    if not this.tokens.runs:  # sweeps where there is one, else whatever has been cut
+        swept = any(run.finished for run in list_runs(this.results, ("sweep",)))
+        kinds = ("sweep",) if swept else ("prune", "train")
+    otherwise = "Make some rows: swe sweep experiment=demo"
+    run = this.chosen_run(kinds, otherwise, "Reporting", quiet=True)
     if run.kind == "prune":
         run = training_of(run)
-    rows = rows_of_sweep(run) if run.kind == "sweep" else _rows_of_training(run, root)
-    if not rows:
-        raise RunError(
-            f"{run.name} has no rows yet.",
-            f"Cut it: swe prune {run.name} --ratio 0.5, or name another run: swe runs",
-        )
+    table = _table(run, this.root)
     if against is not None:
-        _check_criterion(against, rows)
+        known = sorted(table["criterion"].dropna().unique())
+        if against not in known:
+            raise UsageError(
+                f"--against {against}: no row is of that criterion.{did_you_mean(against, known)}",
+                f"Criteria of these rows: {', '.join(known) or 'none'}.",
+            )
     own = run.path if run.kind == "sweep" else run.path / "report"
-    console = output()
-    # A run named by its path has its trainings beside it, wherever that is.
-    results = run.path.parent.parent
     place = folder.expanduser() if folder else own
-    written = present(console, place, rows, root, results)
+    # A run named by its path has its trainings beside it, wherever that is.
+    written = present(this.console, place, table, this.root, run.path.parent)
     if against is not None:
-        written += _compare(console, place, rows, against, run.path.parent / "cells")
+        written += _compare(this, place, table, against, run.path.parent / "cells")
     if not quiet:
-        console.print()
+        this.console.print()
         for path in written:
-            console.print(str(path), markup=False, soft_wrap=True)
+            this.console.print(str(path), markup=False, soft_wrap=True)
 
 
-def _check_criterion(name: str, rows: Sequence[Row]) -> None:
-    known = sorted({row.criterion for row in rows if row.criterion})
-    if name not in known:
-        raise UsageError(
-            f"--against {name}: no row is of that criterion.{did_you_mean(name, known)}",
-            f"Criteria of these rows: {', '.join(known) or 'none'}.",
-        )
+def _table(run: Run, root: ConfigRoot) -> pd.DataFrame:
+    """All rows of a sweep or of a training. RunError, with what to type, where there is none."""
+    rows = rows_of_sweep(run) if run.kind == "sweep" else _rows_of_training(run, root)
+    if rows:
+        return frame(rows)
+    if run.kind == "sweep" and (run.path / "table.csv").is_file():
+        return pd.read_csv(run.path / "table.csv")  # its cells are gone
+    hint = f"Cut it: swe prune {run.name} --ratio 0.5, or name another run: swe runs"
+    if run.kind == "sweep":
+        hint = "Type the same swe sweep: it makes them. Or name another run: swe runs"
+    raise RunError(f"{run.name} has no rows yet.", hint)
 
 
 def _compare(
-    console: Console, folder: Path, rows: Sequence[Row], criterion: str, cells: Path
+    this: Page, folder: Path, table: pd.DataFrame, criterion: str, cells: Path
 ) -> list[Path]:
     """Paired differences to ``criterion``, protocol by protocol."""
-
-    def windows(row: Row) -> tuple[WindowLosses, WindowLosses | None]:
-        after, before = _windows(cells, row.config_hash)
-        # Where recovery lies between cuts, no loss is one before it.
-        return after, None if row.loss_before_recovery_nats is None else before
-
-    groups = []
-    for group in split_by_protocol(rows):
-        compared = compare_with(group, criterion, windows)
-        if any(one.other for one in compared):
-            print_comparisons(console, compared, criterion)
-        groups.append(compared)
-    return write_comparisons(groups, folder, criterion)
+    published, _ = published_allocations(table["criterion"].dropna().unique(), this.root)
+    windows = partial(_windows, cells)
+    groups = [compare_with(group, criterion, windows) for group in split_by_protocol(table)]
+    for compared in groups:
+        if compared["compared_with"].notna().any():
+            print_comparisons(this.console, compared, criterion, published)
+    return write_comparisons(groups, folder, criterion, published)
 
 
 @lru_cache(maxsize=256)
@@ -108,12 +102,6 @@ def _windows(cells: Path, config_hash: str) -> tuple[WindowLosses, WindowLosses]
     # Stored only where recovery changed something.
     before = stored.get("nats_before_recovery", stored["nats"])
     return after, WindowLosses(before.numpy(), after.tokens)
-
-
-def _newest_kinds(results: Path) -> tuple[str, ...]:
-    """Sweeps where there is one, else whatever has been cut."""
-    finished = [path for path in (results / "runs").glob("sweep-*") if Run(path).finished]
-    return ("sweep",) if finished else ("prune", "train")
 
 
 def rows_of_sweep(run: Run) -> list[Row]:
@@ -134,21 +122,15 @@ def rows_of_sweep(run: Run) -> list[Row]:
 
 def _rows_of_training(run: Run, root: ConfigRoot) -> list[Row]:
     """Every cut of a training; what was set differently among them becomes an axis."""
-    found = []
+    rows: list[Row] = []
     for path in sorted((run.path.parent / "cells").glob("*/row.json")):
         row = Row.from_json(read_json(path))
         if row.training == run.name:
-            found.append((row, _options(read_json(path.with_name("cell.json")), root)))
-    values: dict[str, set[Scalar]] = {}
-    for _, options in found:
-        for key, value in options.items():
-            values.setdefault(key, set()).add(value)
-    said = [key for key in values if any(key not in options for _, options in found)]
-    varied = {*said, *(key for key, seen in values.items() if len(seen) > 1)}
-    return [
-        replace(row, axes={key: value for key, value in options.items() if key in varied})
-        for row, options in found
-    ]
+            options = _options(read_json(path.with_name("cell.json")), root)
+            rows.append(replace(row, axes=options))
+    keys = {key for row in rows for key in row.axes}
+    varied = {key for key in keys if len({row.axes.get(key) for row in rows}) > 1}
+    return [replace(r, axes={k: v for k, v in r.axes.items() if k in varied}) for r in rows]
 
 
 def _options(config: Mapping[str, Any], root: ConfigRoot) -> dict[str, Scalar]:
@@ -158,7 +140,7 @@ def _options(config: Mapping[str, Any], root: ConfigRoot) -> dict[str, Scalar]:
     return {
         f"{group}.{key}": ",".join(map(str, value)) if isinstance(value, list) else value
         for group, options in config.items()
-        if isinstance(options, Mapping) and group != "consulted"
+        if isinstance(options, Mapping) and "name" in options
         for key, value in options.items()
         if key != "name" and not isinstance(value, Mapping)
         if value != _usual(group, options["name"], root).get(key)
@@ -167,4 +149,4 @@ def _options(config: Mapping[str, Any], root: ConfigRoot) -> dict[str, Scalar]:
 
 def _usual(group: str, name: str, root: ConfigRoot) -> dict[str, Any]:
     """The options of a choice's YAML; none where it is a user's that is not at hand."""
-    return default_part(group, name, root).describe() if name in root.options(group) else {}
+    return component(group, name, root).describe() if name in root.options(group) else {}

@@ -3,67 +3,56 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from swe_cli.commands.shared import output, read_words
-from swe_cli.compose import compose
+from swe_cli.commands.shared import page
 from swe_cli.errors import CorruptFileError
 from swe_cli.records import Row
-from swe_cli.reporting.text import exact, number
-from swe_cli.runs import Run, list_runs
-from swe_cli.sweeps.build import results_root
+from swe_cli.report.text import exact, number
+from swe_cli.store import list_runs
 
 
 def runs(words: Sequence[str], config_dir: Path | None) -> None:
     """Every run with its kind, status, age and size on disk."""
-    tokens = read_words("runs", words, runs=0)
-    results = results_root(compose("runs", tokens.overrides).values["results_dir"])
-    console, found = output(), list_runs(results)
-    if not found:
-        console.print(f"No runs in {results / 'runs'}.", markup=False, soft_wrap=True)
-        console.print("Start one: swe sweep experiment=demo")
+    this = page("runs", words)
+    listed = list_runs(this.results)
+    if not listed:
+        where = this.results / "runs"
+        this.console.print(f"No runs in {where}.", markup=False, soft_wrap=True)
+        this.console.print("Start one: swe sweep experiment=demo")
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for title in ("run", "status", "written", "size"):
         table.add_column(title, overflow="fold", justify="right" if title == "size" else "left")
-    for run in found:
-        written = (run.path / "manifest.json").stat().st_mtime
-        moment = time.strftime("%Y-%m-%d %H:%M", time.localtime(written))
-        what = _what(run)
+    for run in listed:
+        moment = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.written))
+        size = sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file())
+        try:
+            manifest = run.manifest if run.finished else {}
+            failed = manifest.get("failed", 0)
+            status = f"{run.status}, {failed} failed" if failed else run.status
+        except CorruptFileError:
+            manifest, status = {}, "damaged"
+        what = _what(manifest)
         named = Text.assemble(run.name, (f"\n  {what}" if what else "", "dim"))
-        table.add_row(named, _status(run), moment, decimal(_size(run)))
-    console.print(table)
+        table.add_row(named, status, moment, decimal(size))
+    this.console.print(table)
 
 
-def _what(run: Run) -> str:
+def _what(manifest: dict[str, Any]) -> str:
     """What tells a run from others of its name: a loss, a cut; nothing of one that is not done."""
-    try:
-        manifest = run.manifest if run.finished else {}
-    except CorruptFileError:
-        return ""
     if "row" in manifest:
         row = Row.from_json(manifest["row"])
-        asked = {"ratio": row.ratio, "rate": row.rate, "fuse": row.fuse}
-        words = [f"{name} {exact(value)}" for name, value in asked.items() if value is not None]
-        words += [
-            word for word in (row.pattern, row.schedule) if word not in (None, "unstructured")
-        ]
-        return ", ".join([*words, f"loss {number(row.loss_nats)}"])
+        settings = row.settings
+        asked = [key for key in ("ratio", "rate", "fuse") if settings.get(key) is not None]
+        words = [f"{key} {exact(float(str(settings[key])))}" for key in asked]
+        shapes = (settings.get("pattern"), settings.get("schedule"))
+        words += [str(shape) for shape in shapes if shape not in (None, "unstructured")]
+        return ", ".join([*words, f"loss {number(row.mean('loss'))}"])
     loss = manifest.get("results", {}).get("final_validation_loss_nats")
     return "" if loss is None else f"validation {number(loss)}"
-
-
-def _status(run: Run) -> str:
-    try:
-        failed = run.manifest.get("failed", 0) if run.finished else 0
-        return f"{run.status}, {failed} failed" if failed else run.status
-    except CorruptFileError:
-        return "damaged"
-
-
-def _size(run: Run) -> int:
-    return sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file())

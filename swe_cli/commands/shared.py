@@ -1,39 +1,87 @@
-"""What the pages of several commands share: reading words, finding runs, watching, stopping."""
+"""What the pages of several commands share: reading words, finding runs."""
 
 import shlex
-import signal
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
+import yaml
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Column
-from rich.text import Text
 
-from swe_cli.compose import ConfigRoot, Tokens, read_tokens
-from swe_cli.errors import Interrupted, RunError, UsageError
+from swe_cli.commands.progress import Watcher
+from swe_cli.config import Composed, ConfigRoot, Tokens, compose, read_tokens
+from swe_cli.errors import RunError, UsageError
+from swe_cli.experiments.training import results_root
 from swe_cli.records import Row
-from swe_cli.runs import Run, find_run, list_runs
-
-PLAIN_SECONDS = 10.0  # without a terminal, one line of progress about this often
+from swe_cli.store import Run, find_run, list_runs
 
 
 def output() -> Console:
     """Where results go. A pipe has no width of its own: 80 columns."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=80)
+
+
+@dataclass(frozen=True)
+class Page:
+    """A command's words, read and composed."""
+
+    root: ConfigRoot
+    tokens: Tokens
+    composed: Composed
+    console: Console
+
+    @property
+    def results(self) -> Path:
+        return results_root(self.composed.values["results_dir"])
+
+    def chosen_run(
+        self, kinds: tuple[str, ...], otherwise: str, doing: str, *, quiet: bool = False
+    ) -> Run:
+        """The run a user named, else the newest finished one of ``kinds``; which, is said.
+
+        ``doing``: what is done to it, in a word. ``otherwise``: what to type where there is none.
+        """
+        watcher = Watcher(quiet)
+        if self.tokens.runs:
+            run = _named_run(self.tokens.runs[0], self.results, kinds)
+            watcher.say(f"{doing} {run.name}")
+            return run
+        passed: list[Run] = []
+        for run in list_runs(self.results, kinds):
+            if run.finished:
+                why = "the newest"
+                if passed:
+                    why += f" that is finished: {passed[0].name} is {passed[0].status}"
+                watcher.say(f"{doing} {run.name} ({why})", always=bool(passed))
+                return run
+            passed.append(run)
+        raise RunError(
+            f"No finished {' or '.join(kinds)} run in {self.results / 'runs'}.", otherwise
+        )
+
+    def print_config(self) -> None:
+        """Every key of the configuration with its value, as YAML one could save."""
+        tree = {group: chosen.describe() for group, chosen in self.composed.components.items()}
+        names = [f"{group}={options.pop('name')}" for group, options in tree.items()]
+        self.console.print(f"# {' '.join(names)}", markup=False, soft_wrap=True)
+        if self.composed.values.get("axes"):
+            self.console.print("# This is the first cell; every combination of the axes is one.")
+        text = yaml.safe_dump({**tree, **self.composed.values}, sort_keys=False)
+        self.console.print(text.rstrip(), markup=False, soft_wrap=True)
+
+
+def page(
+    command: str, words: Sequence[str], config_dir: Path | None = None, *, runs: int = 0
+) -> Page:
+    """The words of a command that takes no axes and at most ``runs`` run names, composed."""
+    root, tokens = config_root(config_dir), read_words(command, words, runs=runs)
+    return Page(root, tokens, compose(command, tokens.overrides, root), output())
+
+
+def config_root(config_dir: Path | None) -> ConfigRoot:
+    """Where YAMLs are found, with the user's own folder."""
+    return ConfigRoot(config_dir.expanduser().resolve() if config_dir else None)
 
 
 def read_words(command: str, words: Sequence[str], *, runs: int) -> Tokens:
@@ -62,24 +110,11 @@ def typed(command: str, words: Sequence[str], config_dir: Path | None = None) ->
     return f"Type the same again to resume: {shlex.join(['swe', command, *words, *options])}"
 
 
-def config_root(config_dir: Path | None) -> ConfigRoot:
-    return ConfigRoot(config_dir.expanduser().resolve() if config_dir else None)
-
-
 def pruned_row(run: Run) -> Row:
     """The row of a finished pruned run."""
     if not run.finished:
         raise RunError(f"{run.name} is {run.status}.", "Type the swe prune that makes it again.")
     return Row.from_json(run.manifest["row"])
-
-
-def check_finished(run: Run) -> None:
-    """Raise RunError for a training that has no final weights."""
-    if not run.finished:
-        raise RunError(
-            f"{run.name} is {run.status}: it has no final weights yet.",
-            "Type the command that trains it again: it resumes.",
-        )
 
 
 def training_of(run: Run) -> Run:
@@ -93,17 +128,12 @@ def training_of(run: Run) -> Run:
     return training
 
 
-def chosen_run(tokens: Tokens, results: Path, kinds: tuple[str, ...], otherwise: str) -> Run:
-    """The run a user named, else the newest finished one of ``kinds``."""
-    if tokens.runs:
-        return _named_run(tokens.runs[0], results, kinds)
-    for run in list_runs(results, kinds):
-        if run.finished:
-            return run
-    raise RunError(f"No finished {' or '.join(kinds)} run in {results / 'runs'}.", otherwise)
-
-
 def _named_run(token: str, results: Path, kinds: tuple[str, ...]) -> Run:
+    if token.endswith((".pt", ".pth", ".bin", ".safetensors", ".ckpt")):
+        raise RunError(
+            f"{token} is a file of weights; what can be cut is a training of swe train.",
+            "List them: swe runs. Train one: swe train model=gpt_nano",
+        )
     try:
         run = find_run(token, results, kinds)
     except RunError:
@@ -116,161 +146,3 @@ def _named_run(token: str, results: Path, kinds: tuple[str, ...]) -> Run:
             f"{run.name} is no {wanted} run, which is what is asked for.", "See: swe runs"
         )
     return run
-
-
-class Stop:
-    """Ctrl-C and SIGTERM as a question that loops ask; a second signal ends at once.
-
-    An ``Interrupted`` that passes through ``listening`` leaves with the exit code of its signal.
-    """
-
-    def __init__(self, resume: str | None = None) -> None:
-        self.signal_number: int | None = None
-        self._resume = resume
-
-    def __call__(self) -> bool:
-        return self.signal_number is not None
-
-    def _asked(self, number: int, frame: FrameType | None) -> None:
-        if self.signal_number is not None:
-            raise KeyboardInterrupt
-        self.signal_number = number
-
-    @contextmanager
-    def listening(self) -> Iterator["Stop"]:
-        signals = (signal.SIGINT, signal.SIGTERM)
-        before = [signal.signal(number, self._asked) for number in signals]
-        try:
-            yield self
-        except Interrupted as interruption:
-            interruption.hint = interruption.hint or self._resume
-            interruption.exit_code = 128 + (self.signal_number or signal.SIGINT)
-            raise
-        finally:
-            for number, handler in zip(signals, before, strict=True):
-                signal.signal(number, handler)
-
-
-class Watcher:
-    """Shows long work: a bar with rate and time left, or plain lines when not on a terminal."""
-
-    def __init__(self, quiet: bool) -> None:
-        self.console = Console(stderr=True, highlight=False)
-        self.quiet = quiet
-        self._bar: Progress | None = None
-        self._seconds: dict[str, float] = {}
-        self._cells: Callable[[str], None] = lambda text: None
-
-    @contextmanager
-    def showing(self) -> Iterator["Watcher"]:
-        if self.quiet or not self.console.is_terminal:
-            yield self
-            return
-        # At 80 columns a bar must not wrap: the note gives way first, and the name is said above.
-        whole, short = Column(no_wrap=True), Column(no_wrap=True, overflow="ellipsis", ratio=1)
-        with Progress(
-            TextColumn("{task.description}", table_column=whole),
-            BarColumn(bar_width=10, table_column=whole),
-            MofNCompleteColumn(table_column=whole),
-            _Rate(table_column=whole),
-            TimeRemainingColumn(table_column=whole),
-            TextColumn("{task.fields[note]}", table_column=short),
-            console=self.console,
-            expand=True,
-        ) as bar:
-            self._bar = bar
-            yield self
-
-    def say(self, text: str) -> None:
-        if not self.quiet:
-            self.console.print(text, markup=False, soft_wrap=True)
-
-    def training(self, name: str, steps: int) -> "_Steps":
-        self.say(f"Training {name}: {steps} steps")
-        return _Steps(self._line("  training", "step", steps))
-
-    def recovery(self, steps: int) -> Callable[[int], None]:
-        advance = self._line("  recovery", "step", max(1, steps))
-        return lambda step: advance("")
-
-    def cells(self, total: int, reused: int) -> None:
-        if reused:
-            self.say(f"{reused} of {total} cells are there already.")
-        if total > reused:
-            self._cells = self._line("  cells", "cell", total - reused)
-
-    def cell_done(self, row: Row) -> None:
-        self._cells(describe(row))
-
-    def _line(self, title: str, unit: str, total: int) -> Callable[[str], None]:
-        if self.quiet:
-            return lambda note: None
-        if self._bar is None:
-            return _PlainLine(self.say, title.strip(), unit, total)
-        bar, task = self._bar, self._bar.add_task(title, total=total, unit=unit, note="")
-
-        def advance(note: str) -> None:
-            bar.update(task, advance=1, note=note)
-
-        return advance
-
-
-def describe(row: Row) -> str:
-    """A cell in a few words, for progress."""
-    amount = row.rate if row.ratio is None else row.ratio
-    base = "" if row.base == "final" else row.base
-    words = [row.criterion, row.roles or "", base] if row.kind == "pruned" else [row.kind]
-    found = row.error if row.status == "failed" else f"loss {row.loss_nats:.4f}"
-    return " ".join(str(w) for w in [*words, "" if amount is None else amount, found] if w != "")
-
-
-class _Steps:
-    """A hook of the training loop that moves a bar."""
-
-    def __init__(self, advance: Callable[[str], None]) -> None:
-        self._advance = advance
-
-    def after_step(self, step: int, metrics: dict[str, float]) -> None:
-        self._advance(f"loss {metrics['loss_nats']:.3f}")
-
-
-class _PlainLine:
-    """Progress without a terminal: a line now and then, with rate and time left."""
-
-    def __init__(self, say: Callable[[str], None], title: str, unit: str, total: int) -> None:
-        self._say, self._title, self._unit, self._total = say, title, unit, total
-        self._started = self._spoken = time.monotonic()
-        self._done = 0
-
-    def __call__(self, note: str) -> None:
-        self._done += 1
-        now = time.monotonic()
-        if now - self._spoken < PLAIN_SECONDS and self._done < self._total:
-            return
-        self._spoken = now
-        rate = self._done / max(1e-9, now - self._started)
-        left = (self._total - self._done) / rate
-        self._say(
-            f"{self._title}: {self._unit} {self._done}/{self._total}, "
-            f"{rate:.1f} {self._unit}s/s, {left:.0f} s left, {note}"
-        )
-
-
-class _Rate(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:.1f} {task.fields['unit']}s/s" if speed else "")
-
-
-def print_config(console: Console, composed: Any) -> None:
-    """Every key of a composed configuration with its value, as YAML one could save."""
-    import yaml
-
-    tree = {group: chosen.describe() for group, chosen in composed.parts.items()}
-    for options in tree.values():
-        options.pop("name")
-    names = {group: chosen.name for group, chosen in composed.parts.items()}
-    chosen = " ".join(f"{group}={name}" for group, name in names.items())
-    console.print(f"# {chosen}", markup=False, soft_wrap=True)
-    text = yaml.safe_dump({**tree, **composed.values}, sort_keys=False)
-    console.print(text.rstrip(), markup=False, soft_wrap=True)

@@ -1,22 +1,22 @@
 """swe sweep: overrides → cells → trainings, cuts, rows → report."""
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
 from rich.console import Console
 
 from swe_cli.commands.present import present
-from swe_cli.commands.shared import Stop, Watcher, config_root, output, print_config, typed
-from swe_cli.compose import compose, read_tokens
+from swe_cli.commands.progress import Stop, Watcher
+from swe_cli.commands.shared import Page, config_root, output, typed
+from swe_cli.config import compose, read_tokens
 from swe_cli.errors import SweError, UsageError
+from swe_cli.experiments.plan import SweepPlan, plan_sweep, preview, shared_overrides
+from swe_cli.experiments.run import Outcome, run_sweep, timings
 from swe_cli.files import write_bytes, write_json
-from swe_cli.reporting.text import count
-from swe_cli.runs import Run
-from swe_cli.sweeps.build import results_root
-from swe_cli.sweeps.execute import Outcome, execute, timings
-from swe_cli.sweeps.plan import SweepPlan, plan_sweep, shared_overrides
+from swe_cli.report.tables import frame
+from swe_cli.report.text import count
+from swe_cli.store import Run
 
 
 def sweep(
@@ -28,40 +28,33 @@ def sweep(
         raise UsageError(
             f"swe sweep takes no run; {tokens.runs[0]!r} is left over.", "Overrides: key=value."
         )
-    composed = compose("sweep", shared_overrides(tokens, root), root)
-    console = output()
     if show:
-        print_config(console, composed)
+        Page(root, tokens, preview(tokens, root), output()).print_config()
         return
-    results = results_root(composed.values["results_dir"])
-    watcher = Watcher(quiet)
-    resume = typed("sweep", words, config_dir)
+    composed = compose("sweep", shared_overrides(tokens, root), root)
+    this = Page(root, tokens, composed, output())
+    watcher, resume = Watcher(quiet), typed("sweep", words, config_dir)
     with Stop(resume).listening() as stop:
-        plan = plan_sweep(tokens, root, results)
-        run = Run(results / "runs" / f"sweep-{plan.name}-{plan.hash[:8]}")
+        plan = plan_sweep(tokens, root, this.results)
+        run = Run(this.results / "runs" / f"sweep-{plan.name}-{plan.hash[:8]}")
         with run.hold(wait):
             run.begin({"identity": {"sweep": plan.hash}, "words": list(words)})
             for note in plan.notes:
                 watcher.say(note)
             with watcher.showing():
-                outcome = execute(plan, results, watcher, stop, resume=resume, wait=wait)
-            _record(run, plan, outcome, results)
-            present(console, run.path, outcome.rows, root, results)
+                outcome = run_sweep(plan, watcher, stop, resume=resume, wait=wait)
+            _record(run, plan, outcome)
+            present(this.console, run.path, frame(outcome.rows), root, run.path.parent)
             run.finish(["cells.json", "table.csv"], failed=len(outcome.failed))
-    _print_outcome(console, run, outcome)
+    _print_outcome(this.console, run, outcome)
 
 
-def _record(run: Run, plan: SweepPlan, outcome: Outcome, results: Path) -> None:
+def _record(run: Run, plan: SweepPlan, outcome: Outcome) -> None:
     cells = [{"cell": p.cell.hash, "axes": dict(p.axes)} for p in plan.cells]
     write_json(run.path / "cells.json", cells)
     write_json(run.path / "failed.json", [row.to_json() for row in outcome.failed])
-    lines = timings(plan, results)
-    columns = list(dict.fromkeys(key for line in lines for key in line))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    write_bytes(run.path / "timings.csv", text.getvalue().encode())
+    lines = pd.DataFrame(timings(plan)).to_csv(index=False, lineterminator="\n")
+    write_bytes(run.path / "timings.csv", lines.encode())
 
 
 def _print_outcome(console: Console, run: Run, outcome: Outcome) -> None:

@@ -1,21 +1,21 @@
 """Bézier pruning: of every neuron, in bins of its weights' values, so many as a curve says."""
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from swe_cli.contracts import Evidence, Masks, Tensors
+from swe_cli.contracts import DrawnCriterion, Evidence
 from swe_cli.errors import UsageError
+from swe_cli.records import Masks, Tensors
 from swe_cli.seeds import derive
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bezier(ABC):
+class Bezier(DrawnCriterion):
     """``B(x) = a(1−x)³ + 3b·x(1−x)² + 3c·x²(1−x) + d·x³`` of a histogram's bins (LOD 2022).
 
     The n values of a neuron (a dim-0 slice) are put into an even number of about √n bins of equal
@@ -46,12 +46,12 @@ class Bezier(ABC):
     def values(self, evidence: Evidence) -> Tensors:
         """What the histograms are of, by prunable name."""
 
-    def draw(self, evidence: Evidence, turn: int) -> Masks:
+    def draw(self, evidence: Evidence, round: int) -> Masks:
         masks = Masks()
         for name, values in self.values(evidence).items():
             masks[name] = torch.ones(values.shape, dtype=torch.bool)
             if values.dim() > 1:
-                seed = derive(evidence.seed, f"bezier/{name}", turn)
+                seed = derive(evidence.seed, f"bezier/{name}", round)
                 order = torch.rand(values.shape, generator=torch.Generator().manual_seed(seed))
                 rows = values.detach().cpu().double().flatten(1)
                 masks[name] = ~self._cut(rows, order.double().flatten(1)).view(values.shape)
@@ -101,7 +101,7 @@ class BezierMean(Bezier):
     (see ``swe_sqrt``), one mask an epoch, each laid on the last: ``schedule=iterative``.
     """
 
-    needs: ClassVar[Sequence[str]] = ("sqrt_average",)
+    needs = ("sqrt_average",)
 
     def values(self, evidence: Evidence) -> Tensors:
         averages = evidence.trajectory["sqrt_average"]
@@ -115,8 +115,6 @@ class BezierActual(Bezier):
 
     Actual is as they are when the mask is drawn, in every round anew.
     """
-
-    needs: ClassVar[Sequence[str]] = ()
 
     def values(self, evidence: Evidence) -> Tensors:
         return evidence.weights

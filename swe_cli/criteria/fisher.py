@@ -1,20 +1,19 @@
 """The diagonal Fisher information: second order, without a Hessian."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
-from swe_cli.contracts import Evidence, Scores
+from swe_cli.contracts import Criterion, Evidence
+from swe_cli.records import Scores
 
 
 @dataclass(frozen=True)
-class Fisher:
+class Fisher(Criterion):
     """``W² · E[g²]``, g the gradient of one calibration sample (Theis et al. 2018).
 
     Of one sample it would be SNIP squared; a calibration set of one is refused.
     """
 
-    needs: ClassVar[Sequence[str]] = ("mean_square_gradient",)
+    needs = ("mean_square_gradient",)
 
     def score(self, evidence: Evidence) -> Scores:
         squares = evidence.calibration["mean_square_gradient"]

@@ -1,19 +1,18 @@
 """The mean of the magnitudes over training."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
-from swe_cli.contracts import Evidence, Scores
+from swe_cli.contracts import Criterion, Evidence
+from swe_cli.records import Scores
 
 
 @dataclass(frozen=True)
-class MeanMagnitude:
+class MeanMagnitude(Criterion):
     """``mean_t |W_t|``: unlike by ``|mean_t W_t|``, one that swings around zero is not small. An
     ablation of SWE, ours.
     """
 
-    needs: ClassVar[Sequence[str]] = ("mean_magnitude",)
+    needs = ("mean_magnitude",)
 
     def score(self, evidence: Evidence) -> Scores:
         means = evidence.trajectory["mean_magnitude"]

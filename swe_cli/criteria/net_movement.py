@@ -1,17 +1,16 @@
 """How far a weight ended from where it started."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
-from swe_cli.contracts import Evidence, Scores
+from swe_cli.contracts import Criterion, Evidence
+from swe_cli.records import Scores
 
 
 @dataclass(frozen=True)
-class NetMovement:
+class NetMovement(Criterion):
     """``|W − W_0|``: a weight that training did not need to move goes first (Zhou et al. 2019)."""
 
-    needs: ClassVar[Sequence[str]] = ("initial_weights",)
+    needs = ("initial_weights",)
 
     def score(self, evidence: Evidence) -> Scores:
         initial = evidence.trajectory["initial_weights"]

@@ -1,20 +1,17 @@
 """Random: the control that any information must beat."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
-from swe_cli.contracts import Evidence, Scores
+from swe_cli.contracts import Criterion, Evidence
+from swe_cli.records import Scores
 from swe_cli.seeds import derive
 
 
 @dataclass(frozen=True)
-class Random:
+class Random(Criterion):
     """Uniform scores, drawn per tensor from the run's seed: another seed, another mask."""
-
-    needs: ClassVar[Sequence[str]] = ()
 
     def score(self, evidence: Evidence) -> Scores:
         return {

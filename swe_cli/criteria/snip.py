@@ -1,20 +1,19 @@
 """Connection sensitivity: what the loss would feel, to first order, on average."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
-from swe_cli.contracts import Evidence, Scores
+from swe_cli.contracts import Criterion, Evidence
+from swe_cli.records import Scores
 
 
 @dataclass(frozen=True)
-class SNIP:
+class SNIP(Criterion):
     """``|W · ḡ|``, ḡ the mean gradient over the calibration set (Lee et al. 2019).
 
     The absolute value is taken after averaging. Published at initialisation; here of any weights.
     """
 
-    needs: ClassVar[Sequence[str]] = ("mean_gradient",)
+    needs = ("mean_gradient",)
 
     def score(self, evidence: Evidence) -> Scores:
         gradients = evidence.calibration["mean_gradient"]

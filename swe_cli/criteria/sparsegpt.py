@@ -2,21 +2,21 @@
 
 import math
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from swe_cli.contracts import Choose, LayerInputs
-from swe_cli.errors import PruningError, SweWarning, UsageError
+from swe_cli.contracts import Choose, LayerCriterion, LayerInputs
+from swe_cli.errors import PruningError, SweWarning
 
 MOST_DAMPING = 1e3  # times the mean diagonal: beyond it the Hessian says nothing
 
 
 @dataclass(frozen=True, kw_only=True)
-class SparseGPT:
+class SparseGPT(LayerCriterion):
     """``W_ij² / U_jj²``, (H + λI)⁻¹ = UᵀU with U upper triangular, H = XᵀX (Frantar 2023).
 
     Columns are taken left to right in blocks of ``block``; a block's mask is chosen before its
@@ -25,23 +25,12 @@ class SparseGPT:
     λ = ``damping`` · mean diag H. An input that is always zero is cut first, within the budget.
     """
 
-    published: ClassVar[str] = "uniform"
-    updates_weights: ClassVar[bool] = True
-    needs: ClassVar[Sequence[str]] = ("input_gram",)
+    published = "uniform"
+    updates_weights = True
+    needs = ("input_gram",)
 
-    damping: float
-    block: int
-
-    def __post_init__(self) -> None:
-        if self.block < 1:
-            raise UsageError(
-                f"criterion.block={self.block} must be at least 1.", "Write criterion.block=128"
-            )
-        if not self.damping >= 0:
-            raise UsageError(
-                f"criterion.damping={self.damping:g} must not be negative.",
-                "Write criterion.damping=0.01",
-            )
+    damping: Annotated[float, Field(ge=0, description="Write criterion.damping=0.01")]
+    block: Annotated[int, Field(ge=1, description="Write criterion.block=128")]
 
     def score_layer(self, weight: Tensor, inputs: LayerInputs) -> Tensor:
         factor, dead = self._factor(inputs)

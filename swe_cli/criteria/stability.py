@@ -1,26 +1,25 @@
 """Signal to noise of a weight over training."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
-from swe_cli.contracts import Evidence, Scores
+from swe_cli.contracts import Criterion, Evidence
 from swe_cli.errors import UsageError
+from swe_cli.records import Scores
 
 SMALLEST = 1e-12  # where nothing in a tensor ever moved
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stability:
+class Stability(Criterion):
     """``|W̄| / (√V + ε)``: kept is what settled far from zero, in units of its wandering. Ours.
 
     W̄ and V are the weighted average and variance over training; ``epsilon`` is relative to the
     tensor's mean √V, so that a weight that never moved is not infinitely stable.
     """
 
-    needs: ClassVar[Sequence[str]] = ("weighted_average", "weighted_variance")
+    needs = ("weighted_average", "weighted_variance")
     epsilon: float
 
     def __post_init__(self) -> None:

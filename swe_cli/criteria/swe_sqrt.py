@@ -1,17 +1,16 @@
 """Smart Pruning: magnitude, each tensor against the spread of its average."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import ClassVar
 
 import torch
 
-from swe_cli.contracts import Evidence, Scores
+from swe_cli.contracts import Criterion, Evidence
+from swe_cli.records import Scores
 
 
 @dataclass(frozen=True)
-class SWESqrt:
+class SWESqrt(Criterion):
     """``|W| / std(W̄)``, W̄ the √-weighted average of training (Smart Pruning, LOD 2022).
 
     Inside a tensor it ranks as magnitude does; between tensors it is an allocation: cut at one
@@ -20,7 +19,7 @@ class SWESqrt:
     average has no spread is never cut first.
     """
 
-    needs: ClassVar[Sequence[str]] = ("sqrt_average",)
+    needs = ("sqrt_average",)
 
     def score(self, evidence: Evidence) -> Scores:
         averages = evidence.trajectory["sqrt_average"]

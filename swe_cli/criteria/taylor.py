@@ -1,20 +1,19 @@
 """First-order Taylor expansion of the loss, sample by sample."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
-from swe_cli.contracts import Evidence, Scores
+from swe_cli.contracts import Criterion, Evidence
+from swe_cli.records import Scores
 
 
 @dataclass(frozen=True)
-class Taylor:
+class Taylor(Criterion):
     """``E[|W · g|]`` over calibration samples, g the gradient of one (Molchanov et al. 2017).
 
     Unlike in SNIP the absolute value is taken before averaging: samples do not cancel out.
     """
 
-    needs: ClassVar[Sequence[str]] = ("mean_saliency",)
+    needs = ("mean_saliency",)
 
     def score(self, evidence: Evidence) -> Scores:
         saliencies = evidence.calibration["mean_saliency"]

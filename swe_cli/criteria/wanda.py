@@ -1,23 +1,21 @@
 """Wanda: magnitude times the norm of what the weight is fed."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
-from swe_cli.contracts import Choose, LayerInputs
+from swe_cli.contracts import Choose, LayerCriterion, LayerInputs
 
 
 @dataclass(frozen=True)
-class Wanda:
+class Wanda(LayerCriterion):
     """``|W_ij| · ‖X_j‖₂``, X the inputs of the layer over the calibration tokens (Sun et al. 2023).
 
     Published with the scores of one output row compared with each other: ``allocation=row``.
     """
 
-    published: ClassVar[str] = "row"
-    needs: ClassVar[Sequence[str]] = ("input_norm",)
+    published = "row"
+    needs = ("input_norm",)
 
     def score_layer(self, weight: Tensor, inputs: LayerInputs) -> Tensor:
         return weight.abs() * inputs.norm

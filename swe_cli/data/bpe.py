@@ -3,14 +3,13 @@
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from swe_cli.data.cache import cache_folder, write_atomically
+from swe_cli.contracts import Tokenizer
+from swe_cli.data.cache import cache_folder, write_cached
 from swe_cli.data.text import Text, word_end
 from swe_cli.errors import DataError, UsageError
 
@@ -19,21 +18,15 @@ BYTE_VALUES = 256
 PIECE = 1 << 13  # characters; the library is several times faster on short pieces, in parallel
 
 
-class BpeTokenizer:
+class BpeTokenizer(Tokenizer):
     """Any text can be encoded: a character without a merge is written as its UTF-8 bytes."""
 
     def __init__(self, backend: Any) -> None:
         self._backend = backend
-
-    @property
-    def vocabulary_size(self) -> int:
-        return int(self._backend.get_vocab_size())
-
-    @cached_property
-    def sha256(self) -> str:
-        model = json.loads(self._backend.to_str())["model"]
+        self.vocabulary_size = int(backend.get_vocab_size())
+        model = json.loads(backend.to_str())["model"]
         identity = json.dumps([model["vocab"], model["merges"]], sort_keys=True)
-        return hashlib.sha256(f"bpe\n{identity}".encode()).hexdigest()
+        self.sha256 = hashlib.sha256(f"bpe\n{identity}".encode()).hexdigest()
 
     def encode(self, text: str) -> NDArray[np.uint32]:
         """Ids (N,). Raises DataError for a text that UTF-8 cannot write (lone surrogates)."""
@@ -46,7 +39,7 @@ class BpeTokenizer:
             ) from None
         encoded = self._backend.encode_batch_fast(list(_pieces(text)), add_special_tokens=False)
         ids = [np.asarray(encoding.ids, dtype=np.uint32) for encoding in encoded]
-        return np.concatenate(ids) if ids else np.zeros(0, np.uint32)
+        return np.concatenate([np.zeros(0, np.uint32), *ids])
 
     def decode(self, ids: Sequence[int]) -> str:
         """Characters; an unfinished one at either end shows as U+FFFD."""
@@ -73,21 +66,15 @@ def bpe(text: Text, *, vocabulary_size: int) -> BpeTokenizer:
     trained_on = [text.sha256, text.splits["train"], vocabulary_size]
     key = json.dumps([*trained_on, FORMAT_VERSION, tokenizers.__version__])
     path = cache_folder() / f"bpe-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
-    serialized = _read(path)
-    if serialized is None:
-        serialized = _train(text, vocabulary_size)
-        digest = hashlib.sha256(serialized).hexdigest()
-        write_atomically(path, digest.encode() + b"\n" + serialized)
-    return BpeTokenizer(tokenizers.Tokenizer.from_str(serialized.decode()))
-
-
-def _read(path: Path) -> bytes | None:
     try:
-        digest, _, serialized = path.read_bytes().partition(b"\n")
+        sha256, _, serialized = path.read_bytes().partition(b"\n")
     except OSError:  # absent; where the folder is out of reach, writing says so
-        return None
-    intact = hashlib.sha256(serialized).hexdigest().encode() == digest
-    return serialized if intact else None
+        sha256 = serialized = b""
+    if hashlib.sha256(serialized).hexdigest().encode() != sha256:
+        serialized = _train(text, vocabulary_size)
+        sha256 = hashlib.sha256(serialized).hexdigest().encode()
+        write_cached(path, sha256 + b"\n" + serialized)
+    return BpeTokenizer(tokenizers.Tokenizer.from_str(serialized.decode()))
 
 
 def _train(text: Text, vocabulary_size: int) -> bytes:
@@ -107,10 +94,7 @@ def _train(text: Text, vocabulary_size: int) -> bytes:
 
 
 def _pieces(text: str) -> Iterator[str]:
-    start = 0
-    while start < len(text):
-        piece = text[start : start + PIECE]
-        if start + PIECE < len(text):
-            piece = piece[: word_end(piece)]
-        yield piece
-        start += len(piece)
+    while text:
+        end = word_end(text[:PIECE]) if len(text) > PIECE else len(text)
+        yield text[:end]
+        text = text[end:]

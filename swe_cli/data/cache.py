@@ -1,12 +1,16 @@
 """The user's cache folder: what can be downloaded or computed again."""
 
+import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from typing import Any
 
 from platformdirs import user_cache_dir
 
 from swe_cli.errors import StorageError
+from swe_cli.files import canonical, write_bytes
 
 
 def cache_folder() -> Path:
@@ -14,21 +18,25 @@ def cache_folder() -> Path:
     return Path(os.environ.get("SWE_CACHE_DIR") or user_cache_dir("swe")).expanduser()
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write under a temporary name, sync, rename. Raises StorageError."""
-    temporary = None
+def write_cached(path: Path, data: bytes) -> None:
+    """Write a file of the cache atomically. Raises StorageError."""
+    with caching(path):
+        write_bytes(path, data)
+
+
+@contextmanager
+def caching(path: Path) -> Iterator[None]:
+    """Turn a refusal to write below the cache folder into a StorageError that says what to do."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary:
-            temporary.unlink(missing_ok=True)
+        yield
+    except (OSError, StorageError) as error:
+        cause = error.__cause__ if isinstance(error, StorageError) else error
         raise StorageError(
-            f"Cannot write {path}: {error.strerror or error}.",
+            f"Cannot write {path}: {getattr(cause, 'strerror', None) or cause}.",
             "Name another cache folder: SWE_CACHE_DIR=PATH",
-        ) from error
+        ) from cause
+
+
+def digest(value: Any) -> str:
+    """SHA-256, hex, of the canonical JSON of a value."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()

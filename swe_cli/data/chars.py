@@ -2,11 +2,11 @@
 
 import hashlib
 from collections.abc import Sequence
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from swe_cli.contracts import Tokenizer
 from swe_cli.data.text import Text
 from swe_cli.errors import DataError
 
@@ -14,22 +14,14 @@ CODE_POINTS = 0x110000
 UNKNOWN = np.iinfo(np.uint32).max
 
 
-class CharTokenizer:
+class CharTokenizer(Tokenizer):
     """Ids count through ``vocabulary``: distinct characters in code point order."""
 
     def __init__(self, vocabulary: str) -> None:
-        self.vocabulary = vocabulary
-        self._codes = _code_points(vocabulary)
+        self.vocabulary, self.vocabulary_size = vocabulary, len(vocabulary)
+        self.sha256 = hashlib.sha256(f"chars\n{vocabulary}".encode()).hexdigest()
         self._ids = np.full(CODE_POINTS, UNKNOWN, np.uint32)
-        self._ids[self._codes] = np.arange(len(self._codes), dtype=np.uint32)
-
-    @property
-    def vocabulary_size(self) -> int:
-        return len(self.vocabulary)
-
-    @cached_property
-    def sha256(self) -> str:
-        return hashlib.sha256(f"chars\n{self.vocabulary}".encode()).hexdigest()
+        self._ids[_code_points(vocabulary)] = np.arange(len(vocabulary), dtype=np.uint32)
 
     def encode(self, text: str) -> NDArray[np.uint32]:
         """Ids (N,), one a character. Raises DataError naming unknown characters."""
@@ -45,22 +37,18 @@ class CharTokenizer:
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        return _characters(self._codes[np.asarray(ids, dtype=np.int64)])
+        return "".join(self.vocabulary[index] for index in ids)
 
 
 def chars(text: Text) -> CharTokenizer:
     """A vocabulary of the characters that the splits in use hold."""
-    seen = np.zeros(CODE_POINTS, bool)
+    used = np.zeros(CODE_POINTS, bool)
     for split in text.splits:
         for chunk in text.chunks(split):
-            seen[_code_points(chunk)] = True
-    return CharTokenizer(_characters(np.flatnonzero(seen)))
+            used[_code_points(chunk)] = True
+    return CharTokenizer("".join(map(chr, np.flatnonzero(used))))
 
 
 def _code_points(text: str) -> NDArray[np.uint32]:
     # A prompt from the command line may hold lone surrogates: let them be unknown, not crash.
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
-
-
-def _characters(code_points: NDArray[np.integer]) -> str:
-    return code_points.astype("<u4").tobytes().decode("utf-32-le")

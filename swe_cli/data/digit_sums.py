@@ -8,13 +8,14 @@ from numpy.typing import NDArray
 from swe_cli.contracts import Example, Split
 from swe_cli.data.images import Pixels
 from swe_cli.data.questions import QuestionSet, digest_of
-from swe_cli.errors import DataError, UsageError
+from swe_cli.data.text import SPLITS, check_size
+from swe_cli.errors import DataError
 from swe_cli.seeds import derive
 
 QUESTION = "what is the sum?"
 SIDE, MOST = 8, 3  # pixels of a source digit; digits in one image
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-SOURCE_SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
+KINDS = ("1 digit", "2 digits", "3 digits")
+SOURCE_SHARES = {"train": (0.0, 0.7), "validation": (0.7, 0.8), "test": (0.8, 1.0)}
 
 
 def digit_sums(
@@ -27,48 +28,34 @@ def digit_sums(
     """
     sizes = dict(zip(SPLITS, (train_examples, validation_examples, test_examples), strict=True))
     for split, size in sizes.items():
-        if size < 1:
-            raise UsageError(f"data.{split}_examples={size} must be at least 1.")
-    if not 1 <= scale <= 32:
-        raise UsageError(f"data.scale={scale} is not in 1 to 32.")
+        check_size(f"{split}_examples", size)
+    check_size("scale", scale, 32)
     digits, values = _source()
     order = np.random.default_rng(derive(0, "digit_sums")).permutation(len(digits))
-    bounds = np.cumsum([0.0, *SOURCE_SHARES.values()])
     pixels: list[Pixels] = []
-    examples: dict[Split, tuple[Example, ...]] = {}
-    where: dict[Split, list[str]] = {}
-    for split, low, high in zip(SPLITS, bounds[:-1], bounds[1:], strict=True):
-        pool = order[round(low * len(order)) : round(high * len(order))]
-        first = sum(map(len, pixels))
-        drawn, examples[split] = _draw(split, pool, digits, values, sizes[split], first)
-        pixels.append(drawn.repeat(scale, axis=2).repeat(scale, axis=3))
-        where[split] = [f"digit_sums, {split} example {i}" for i in range(sizes[split])]
-    images = np.concatenate(pixels)
-    sha256 = digest_of(examples, hashlib.sha256(images.tobytes()).hexdigest())
-    return QuestionSet(images, examples, sha256, where)
-
-
-def _draw(
-    split: Split,
-    pool: NDArray[np.int64],
-    digits: Pixels,
-    values: NDArray[np.int64],
-    size: int,
-    first: int,
-) -> tuple[Pixels, tuple[Example, ...]]:
-    """``size`` images (n, 1, 8, 24) of digits drawn from ``pool``, and their examples."""
-    generator = np.random.default_rng(derive(0, "digit_sums", 1 + SPLITS.index(split)))
-    counts = generator.integers(1, MOST + 1, size)
-    picks = pool[generator.integers(len(pool), size=(size, MOST))]
-    shown = np.arange(MOST) < counts[:, None]  # (n, 3)
-    tiles = digits[picks] * shown[:, :, None, None].astype(np.uint8)  # (n, 3, 8, 8)
-    images = tiles.transpose(0, 2, 1, 3).reshape(size, 1, SIDE, MOST * SIDE)
-    sums = (values[picks] * shown).sum(axis=1)
-    kinds = ("1 digit", "2 digits", "3 digits")
-    return images, tuple(
-        Example(first + i, QUESTION, str(total), kinds[count - 1])
-        for i, (total, count) in enumerate(zip(sums.tolist(), counts.tolist(), strict=True))
-    )
+    examples: dict[Split, list[Example]] = {}
+    for split, size in sizes.items():
+        low, high = (round(share * len(order)) for share in SOURCE_SHARES[split])
+        generator = np.random.default_rng(derive(0, "digit_sums", 1 + SPLITS.index(split)))
+        counts = generator.integers(1, MOST + 1, size)
+        picks = order[low:high][generator.integers(high - low, size=(size, MOST))]
+        visible = np.arange(MOST) < counts[:, None]  # (n, 3)
+        tiles = digits[picks] * visible[:, :, None, None].astype(np.uint8)  # (n, 3, 8, 8)
+        images = tiles.transpose(0, 2, 1, 3).reshape(size, 1, SIDE, MOST * SIDE)
+        sums = (values[picks] * visible).sum(axis=1)
+        rows = zip(sums.tolist(), counts.tolist(), strict=True)
+        examples[split] = [
+            Example(place, QUESTION, str(total), KINDS[count - 1])
+            for place, (total, count) in enumerate(rows, sum(map(len, pixels)))
+        ]
+        pixels.append(images.repeat(scale, axis=2).repeat(scale, axis=3))
+    stacked = np.concatenate(pixels)
+    sha256 = digest_of(examples, hashlib.sha256(stacked.tobytes()).hexdigest())
+    where = {
+        split: [f"digit_sums, {split} example {i}" for i in range(size)]
+        for split, size in sizes.items()
+    }
+    return QuestionSet(stacked, examples, sha256, where)
 
 
 def _source() -> tuple[Pixels, NDArray[np.int64]]:

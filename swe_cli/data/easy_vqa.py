@@ -1,6 +1,5 @@
 """easy-VQA (Zhou 2019, MIT): drawn shapes, one an image, and templated questions about them."""
 
-from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -9,9 +8,10 @@ from types import ModuleType
 import torch
 
 from swe_cli.contracts import Example, Split
-from swe_cli.data.images import decode
+from swe_cli.data.images import check_image_size, decode
 from swe_cli.data.questions import QuestionSet, digest_of
-from swe_cli.errors import DataError, UsageError
+from swe_cli.data.text import check_size
+from swe_cli.errors import DataError
 from swe_cli.seeds import derive
 
 VERSION = "1.0"
@@ -32,56 +32,40 @@ def easy_vqa(
     all questions about them. Raises UsageError for sizes that cannot be.
     """
     package = _package()
-    if image_size < 8:
-        raise UsageError(f"data.image_size={image_size} is too small.", "Write data.image_size=64")
+    check_image_size(image_size)
     paths: list[Path] = []
-    asked: dict[str, list[tuple[str, str, int]]] = {}
+    images: dict[str, list[int]] = {}
+    examples_of: dict[int, list[Example]] = {}
     for part in ("train", "test"):
         files = getattr(package, f"get_{part}_image_paths")()
-        numbers = sorted(files)
-        place = {number: len(paths) + index for index, number in enumerate(numbers)}
-        paths += [Path(files[number]) for number in numbers]
-        questions, answers, about = getattr(package, f"get_{part}_questions")()
-        asked[part] = [
-            (question, answer, place[image])
-            for question, answer, image in zip(questions, answers, about, strict=True)
-        ]
-    images = {part: sorted({image for _, _, image in rows}) for part, rows in asked.items()}
-    chosen = _split(images["train"], images["test"], train_images, validation_images, test_images)
+        place = {number: len(paths) + index for index, number in enumerate(sorted(files))}
+        paths += [Path(files[number]) for number in place]
+        rows = zip(*getattr(package, f"get_{part}_questions")(), strict=True)
+        for question, answer, number in rows:
+            example = Example(place[number], question, answer, _kind(answer))
+            examples_of.setdefault(example.image, []).append(example)
+        images[part] = sorted(examples_of.keys() & place.values())
+    train, test = images["train"], images["test"]
+    left = len(train) - validation_images
+    train_images = left if train_images is None else train_images
+    test_images = len(test) if test_images is None else test_images
+    check_size("train_images", train_images, left)
+    check_size("validation_images", validation_images, len(train) - 1)
+    check_size("test_images", test_images, len(test))
+    generator = torch.Generator().manual_seed(derive(0, "easy_vqa"))
+    order = [train[i] for i in torch.randperm(len(train), generator=generator).tolist()]
+    chosen: dict[Split, list[int]] = {
+        "train": order[validation_images:][:train_images],
+        "validation": order[:validation_images],
+        "test": test[:test_images],
+    }
     examples = {
-        split: _examples(asked["test" if split == "test" else "train"], set(of))
+        split: [example for image in sorted(of) for example in examples_of[image]]
         for split, of in chosen.items()
     }
     decoded = decode(paths, lambda index: f"easy_vqa image {index}", size=image_size)
     where = {split: [f"easy_vqa, {split}"] * len(of) for split, of in examples.items()}
     return QuestionSet(decoded.pixels, examples, digest_of(examples, decoded.sha256), where)
-
-
-def _split(
-    train: list[int], test: list[int], of_train: int | None, of_validation: int, of_test: int | None
-) -> dict[Split, list[int]]:
-    left = len(train) - of_validation
-    sizes = {
-        "train_images": (left if of_train is None else of_train, left),
-        "validation_images": (of_validation, len(train) - 1),
-        "test_images": (len(test) if of_test is None else of_test, len(test)),
-    }
-    for name, (size, most) in sizes.items():
-        if not 1 <= size <= most:
-            raise UsageError(f"data.{name}={size} is not in 1 to {most}.")
-    generator = torch.Generator().manual_seed(derive(0, "easy_vqa"))
-    order = [train[i] for i in torch.randperm(len(train), generator=generator).tolist()]
-    return {
-        "train": order[of_validation:][: sizes["train_images"][0]],
-        "validation": order[:of_validation],
-        "test": test[: sizes["test_images"][0]],
-    }
-
-
-def _examples(rows: Sequence[tuple[str, str, int]], images: set[int]) -> tuple[Example, ...]:
-    """Of some images, sorted by image, in the package's order."""
-    own = sorted((row for row in rows if row[2] in images), key=lambda row: row[2])
-    return tuple(Example(image, question, answer, _kind(answer)) for question, answer, image in own)
 
 
 def _kind(answer: str) -> str:
@@ -92,14 +76,14 @@ def _kind(answer: str) -> str:
 
 def _package() -> ModuleType:
     try:
-        found = version("easy-vqa")
+        installed = version("easy-vqa")
     except PackageNotFoundError:
         raise DataError(
             "data=easy_vqa needs the easy-vqa package.", "Type: pip install 'swe-cli[multimodal]'"
         ) from None
-    if found != VERSION:
+    if installed != VERSION:
         raise DataError(
-            f"easy-vqa {found} is installed; results are compared on {VERSION}.",
+            f"easy-vqa {installed} is installed; results are compared on {VERSION}.",
             f"Type: pip install easy-vqa=={VERSION}",
         )
     return import_module("easy_vqa")

@@ -1,18 +1,27 @@
-"""Images decoded once, into one array on disk that every later epoch and command maps."""
+"""Images decoded once, into one array on disk that every later epoch and command maps.
+
+An image of any mode of Pillow's becomes 8-bit RGB:
+
+- transparent (LA, La, PA, RGBA, RGBa, a colour of 1, L, I;16, P or RGB): laid on white;
+- 16-bit grey (I;16 in any byte order): its high byte, which is what Pillow makes of 16-bit RGB;
+- I and F, which have no range of their own: black is 0, white the first of 1 (F only), 255, 65,535
+  and 2³¹ - 1 (I only) that no pixel exceeds; others, and negative pixels, are refused;
+- the rest (1, L, P, RGB, RGBX, CMYK, YCbCr, LAB, HSV): as Pillow converts them.
+"""
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from swe_cli.data.cache import cache_folder, write_atomically
-from swe_cli.errors import DataError, StorageError
-from swe_cli.files import canonical
+from swe_cli.data.cache import cache_folder, caching, digest, write_cached
+from swe_cli.errors import DataError, UsageError
 
 Pixels = NDArray[np.uint8]
 
@@ -24,30 +33,19 @@ except ImportError:  # named where it is needed
 
 MISSING = ("Reading images needs Pillow.", "Type: pip install 'swe-cli[multimodal]'")
 FORMAT = 2  # of the cached array; another value decodes again
+TRANSPARENT = "have transparent parts: laid on white"
+DEEP = "have more than 8 bits a pixel of grey: scaled down to 8"
+WHITES = {"I;16": (65_535,), "I": (255, 65_535, 2**31 - 1), "F": (1, 255, 65_535)}
 
 
-@dataclass(frozen=True)
-class Decoded:
-    """``pixels`` uint8 (M, 3, size, size), mapped from disk; ``sha256`` of them.
-
-    ``resized``: how many had another size, and one of those, as (width, height).
+class Decoded(NamedTuple):
+    """``pixels`` uint8 (M, 3, size, size), mapped from disk; ``sha256`` of them. ``notes``: what
+    the user should know, in sentences; none where every image was taken as it is.
     """
 
     pixels: Pixels
     sha256: str
-    resized: int
-    example: tuple[int, int] | None
-
-    def notes(self) -> tuple[str, ...]:
-        """What the user should know, in a sentence; nothing where no image was touched."""
-        if not self.resized or self.example is None:
-            return ()
-        size = self.pixels.shape[-1]
-        width, height = self.example
-        return (
-            f"{self.resized:,} of {len(self.pixels):,} images are not {size}×{size} "
-            f"(one is {width}×{height}): resized, their shape kept, the rest black.",
-        )
+    notes: tuple[str, ...]
 
 
 def decode(paths: Sequence[Path], where: Callable[[int], str], *, size: int) -> Decoded:
@@ -67,29 +65,31 @@ def decode(paths: Sequence[Path], where: Callable[[int], str], *, size: int) -> 
                 f"{where(index)}: there is no image {path}.", "Put it there, or leave the row out."
             ) from None
         states.append([str(path.absolute()), state.st_size, state.st_mtime_ns, state.st_ctime_ns])
-    key = hashlib.sha256(canonical([FORMAT, PIL.__version__, size, states]).encode()).hexdigest()[
-        :24
-    ]
+    key = digest([FORMAT, PIL.__version__, size, states])[:24]
     array, record = (cache_folder() / "images" / f"{key}.{end}" for end in ("npy", "json"))
-    try:
+    with caching(array):
         array.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{array}.lock"):
-            if not record.is_file() or not array.is_file():
+            stored = json.loads(record.read_text()) if record.is_file() else {}
+            # What was stored without "converted" may show transparent images on black.
+            if "converted" not in stored or not array.is_file():
                 stored = _decode_into(array, paths, where, size)
-                write_atomically(record, json.dumps(stored).encode())
-    except OSError as error:
-        raise StorageError(
-            f"Cannot write {array}: {error.strerror or error}.",
-            "Name another cache folder: SWE_CACHE_DIR=PATH",
-        ) from error
-    stored = json.loads(record.read_text())
-    example = stored["example"]
-    return Decoded(
-        np.load(array, mmap_mode="r"),
-        stored["sha256"],
-        stored["resized"],
-        (example[0], example[1]) if example else None,
-    )
+                write_cached(record, json.dumps(stored).encode())
+    of = f"of {len(paths):,} images"
+    notes = [f"{count:,} {of} {remark}." for remark, count in stored["converted"].items()]
+    if stored["resized"]:
+        notes.append(
+            f"{stored['resized']:,} {of} are not {size}×{size} "
+            f"(one is {'×'.join(map(str, stored['example']))}): "
+            "resized, their shape kept, the rest black."
+        )
+    return Decoded(np.load(array, mmap_mode="r"), stored["sha256"], tuple(notes))
+
+
+def check_image_size(size: int) -> None:
+    """Raise UsageError for images too small to show anything."""
+    if size < 8:
+        raise UsageError(f"data.image_size={size} is too small.", "Write data.image_size=64")
 
 
 def read_image(path: Path, shape: tuple[int, ...]) -> Pixels:
@@ -100,58 +100,89 @@ def read_image(path: Path, shape: tuple[int, ...]) -> Pixels:
     channels, height, width = shape
     if Image is None:
         raise DataError(*MISSING)
-    try:
-        image = _converted(path, "L" if channels == 1 else "RGB")
-    except Exception as error:  # decoders raise all kinds for a damaged file
-        raise DataError(f"{path} cannot be read: {_reason(error)}.", "Name an image.") from None
-    image = image if image.size == (width, height) else ImageOps.pad(image, (width, height))
-    return np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1).copy()
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return "it is no image"
-    return getattr(error, "strerror", None) or str(error)
+    image, _ = _opened(path, str(path), "Name an image.")
+    return _pixels(image.convert("L") if channels == 1 else image, width, height)
 
 
 def _decode_into(
     array: Path, paths: Sequence[Path], where: Callable[[int], str], size: int
-) -> dict[str, object]:
-    """Write all images into ``array``; what the record beside it says."""
+) -> dict[str, Any]:
+    """Write all images into ``array``; the hash of them, how many had another size, one of those,
+    and how many were converted in a way that the user should know.
+    """
     partial = array.with_suffix(".partial")
     shape = (len(paths), 3, size, size)
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    digest, resized, example = hashlib.sha256(str(shape).encode()), 0, None
+    sha256, converted = hashlib.sha256(str(shape).encode()), Counter[str]()
+    others: list[tuple[int, int]] = []
     try:
         with partial.open("wb") as file:  # a full disk kills who writes through a mapping
             np.lib.format.write_array_header_1_0(file, header)
             for index, path in enumerate(paths):
-                try:
-                    image = _converted(path, "RGB")
-                except Exception as error:  # decoders raise all kinds for a damaged file
-                    raise DataError(
-                        f"{where(index)}: {path} cannot be read: {_reason(error)}.",
-                        "Mend it, or leave it out.",
-                    ) from None
+                hint = "Mend it, or leave it out."
+                image, remarks = _opened(path, f"{where(index)}: {path}", hint)
+                converted.update(remarks)
                 if image.size != (size, size):
-                    resized, example = resized + 1, example or image.size
-                    image = ImageOps.pad(image, (size, size))
-                pixels = np.asarray(image).transpose(2, 0, 1).tobytes()
+                    others.append(image.size)
+                pixels = _pixels(image, size, size).tobytes()
                 file.write(pixels)
-                digest.update(pixels)
+                sha256.update(pixels)
         partial.replace(array)
     finally:
         partial.unlink(missing_ok=True)
-    return {"sha256": digest.hexdigest(), "resized": resized, "example": example}
+    sizes = {"resized": len(others), "example": others[0] if others else None}
+    return {"sha256": sha256.hexdigest(), **sizes, "converted": converted}
 
 
-def _converted(path: Path, mode: str) -> "Image.Image":
-    with Image.open(path) as opened:
-        if opened.mode.startswith(("I", "F")):  # converted, they would turn all white
-            raise ValueError("a pixel of it has more than 8 bits a colour")
-        upright = ImageOps.exif_transpose(opened)
-        if upright.mode in ("P", "PA", "LA", "La", "RGBa"):
-            upright = upright.convert("RGBA")
-        if upright.mode == "RGBA":  # what is transparent shows black, as the padding is
-            upright = Image.alpha_composite(Image.new("RGBA", upright.size, "black"), upright)
-        return upright.convert(mode)
+def _opened(path: Path, shown: str, hint: str) -> tuple["Image.Image", list[str]]:
+    """An image file as RGB, upright, and what to say of the conversion."""
+    try:
+        if path.exists() and not (path.is_file() or path.is_dir()):  # reading it might never end
+            raise ValueError("it is a pipe or a device")
+        with Image.open(path) as opened:
+            return _rgb(ImageOps.exif_transpose(opened))
+    except Exception as error:  # decoders raise all kinds for a damaged file
+        reason = getattr(error, "strerror", None) or str(error)
+        if isinstance(error, UnidentifiedImageError):
+            reason = "it is no image"
+        raise DataError(f"{shown} cannot be read: {reason}.", hint) from None
+
+
+def _rgb(image: "Image.Image") -> tuple["Image.Image", list[str]]:
+    remarks = []
+    if image.mode.startswith(("I", "F")):
+        image = _eight_bits(image)
+        remarks.append(DEEP)
+    colour = image.info.get("transparency")
+    if image.mode == "RGB" and colour is not None and max(colour) > 255:  # of a 16-bit PNG
+        image.info["transparency"] = tuple(value >> 8 for value in colour)
+    if image.has_transparency_data:
+        image = image.convert("LA") if image.mode == "La" else image  # Pillow knows no other way
+        image = image.convert("RGBA")
+        if np.asarray(image)[..., 3].min() < 255:
+            remarks.append(TRANSPARENT)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB"), remarks
+
+
+def _eight_bits(image: "Image.Image") -> "Image.Image":
+    """Grey of more bits a pixel as L, or as LA where one of its values is transparent."""
+    values = np.asarray(image)
+    low, high, whites = values.min(), values.max(), WHITES.get(image.mode, WHITES["I;16"])
+    if not 0 <= low <= high <= whites[-1]:  # nor where a pixel is NaN
+        raise ValueError(f"its pixels run from {low:g} to {high:g}, not from 0 to {whites[-1]:,}")
+    white = next(white for white in whites if high <= white)
+    is_float = image.mode == "F"
+    scaled = np.rint(values * (255 / white)) if is_float else values // ((white + 1) // 256)
+    grey = Image.fromarray(scaled.astype(np.uint8))
+    if "transparency" in image.info:
+        opaque = values != image.info["transparency"]
+        grey.putalpha(Image.fromarray(opaque.astype(np.uint8) * np.uint8(255)))
+    return grey
+
+
+def _pixels(image: "Image.Image", width: int, height: int) -> Pixels:
+    """uint8 (channels, height, width); another size is resized, the rest black."""
+    if image.size != (width, height):
+        image = ImageOps.pad(image, (width, height))
+    return np.asarray(image).reshape(height, width, -1).transpose(2, 0, 1).copy()

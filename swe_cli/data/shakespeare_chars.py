@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import Literal
@@ -10,18 +9,20 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import wrap_file
 
-from swe_cli.data.cache import cache_folder, write_atomically
-from swe_cli.data.sources import StringSource, readable
-from swe_cli.data.text import Text
-from swe_cli.errors import DataError, UsageError
+from swe_cli.data.cache import cache_folder, write_cached
+from swe_cli.data.text import StringSource, Text, check_size, reading
+from swe_cli.errors import DataError
 
 URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 NAME = "tinyshakespeare.txt"
 BYTES = 1_115_394
 SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 TIMEOUT_SECONDS = 30
+BY_HAND = (
+    f"Put the file as {NAME} into a folder and set SWE_DATA_DIR=FOLDER, or give data.path=FILE."
+)
 
 
 def shakespeare_chars(
@@ -36,16 +37,14 @@ def shakespeare_chars(
     """
     source = StringSource(_load(path).decode())
     end = source.characters
-    train = int(0.9 * end)
-    if train_characters is not None and not 1 <= train_characters <= train:
-        raise UsageError(f"data.train_characters={train_characters} is not in 1 to {train}.")
-    middle = train + (end - train) // 2
-    validation, test = (train, middle), (middle, end)
+    most = int(0.9 * end)
+    train = most if train_characters is None else train_characters
+    check_size("train_characters", train, most)
+    middle = most + (end - most) // 2
+    validation, test = (most, middle), (middle, end)
     if holdout == "whole":
-        validation = test = (train, end)
-    return Text(
-        source, {"train": (0, train_characters or train), "validation": validation, "test": test}
-    )
+        validation = test = (most, end)
+    return Text(source, {"train": (0, train), "validation": validation, "test": test})
 
 
 def _load(path: str | None) -> bytes:
@@ -59,15 +58,15 @@ def _load(path: str | None) -> bytes:
         return _checked(cached)
     except DataError:  # absent or damaged: the cache is ours to mend
         data = _download()
-        write_atomically(cached, data)
+        write_cached(cached, data)
         return data
 
 
 def _checked(path: Path) -> bytes:
-    with readable(path):
-        size = path.stat().st_size
-        data = path.read_bytes() if size == BYTES else b""
-    if not _genuine(data):
+    with reading(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        data = file.read() if size == BYTES else b""
+    if hashlib.sha256(data).hexdigest() != SHA256:
         raise DataError(
             f"{path} ({size:,} bytes) is not tinyshakespeare, which has {BYTES:,} bytes and "
             f"sha256 {SHA256[:12]}….",
@@ -77,35 +76,22 @@ def _checked(path: Path) -> bytes:
 
 
 def _download() -> bytes:
-    received = bytearray()
-    bar = Progress(console=Console(stderr=True), transient=True)
+    task, console = f"Downloading {NAME}", Console(stderr=True)
     try:
-        with urlopen(URL, timeout=TIMEOUT_SECONDS) as response, bar:
-            task = bar.add_task(f"Downloading {NAME}", total=BYTES)
-            for piece in iter(partial(response.read, 1 << 16), b""):
-                received += piece
-                bar.update(task, completed=len(received))
-                if len(received) > BYTES:
-                    break
+        with (
+            urlopen(URL, timeout=TIMEOUT_SECONDS) as response,
+            wrap_file(response, BYTES, description=task, console=console, transient=True) as file,
+        ):
+            received: bytes = file.read(BYTES + 1)
     except HTTPError as error:
         error.close()
-        raise DataError(f"{URL} answers {error.code} {error.reason}.", _by_hand()) from None
+        raise DataError(f"{URL} answers {error.code} {error.reason}.", BY_HAND) from None
     except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", error)
-        raise DataError(f"Cannot download {URL}: {reason}.", _by_hand()) from error
-    if not _genuine(received):
+        raise DataError(f"Cannot download {URL}: {reason}.", BY_HAND) from error
+    if hashlib.sha256(received).hexdigest() != SHA256:
         raise DataError(
             f"{URL} gave {len(received):,} bytes that are not tinyshakespeare ({BYTES:,} bytes).",
-            _by_hand(),
+            BY_HAND,
         )
-    return bytes(received)
-
-
-def _genuine(data: bytes | bytearray) -> bool:
-    return hashlib.sha256(data).hexdigest() == SHA256
-
-
-def _by_hand() -> str:
-    return (
-        f"Put the file as {NAME} into a folder and set SWE_DATA_DIR=FOLDER, or give data.path=FILE."
-    )
+    return received

@@ -2,36 +2,23 @@
 
 from pathlib import Path
 
-from swe_cli.data.sources import open_file
-from swe_cli.data.text import Text
+from swe_cli.data.text import Text, check_fractions, open_file
 from swe_cli.errors import UsageError
 
 
 def text_file(
-    *,
-    path: str,
-    validation_fraction: float,
-    test_fraction: float,
-    train_characters: int | None,
+    *, path: str, validation_fraction: float, test_fraction: float, train_characters: int | None
 ) -> Text:
     """The end of the file is test, what lies before it validation, the start train.
 
     ``train_characters`` keeps only the first so many of the training part; None keeps all.
     Raises UsageError for sizes that cannot be, DataError for a file that is not UTF-8 text.
     """
-    fractions = {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
-    for name, fraction in fractions.items():
-        if not 0.0 < fraction < 1.0:
-            raise UsageError(f"data.{name}={fraction:g} must lie between 0 and 1.")
-    if validation_fraction + test_fraction >= 1.0:
-        raise UsageError(
-            f"data.validation_fraction={validation_fraction:g} and "
-            f"data.test_fraction={test_fraction:g} leave nothing to train on.",
-            "Their sum must stay below 1.",
-        )
+    check_fractions(validation_fraction, test_fraction)
     source = open_file(Path(path).expanduser())
-    test = source.characters - int(source.characters * test_fraction)
-    validation = test - int(source.characters * validation_fraction)
+    end = source.characters
+    test = end - int(end * test_fraction)
+    validation = test - int(end * validation_fraction)
     train = validation if train_characters is None else train_characters
     if not 1 <= train <= validation:
         raise UsageError(
@@ -39,10 +26,5 @@ def text_file(
             f"the size of the training part of {path}."
         )
     return Text(
-        source,
-        {
-            "train": (0, train),
-            "validation": (validation, test),
-            "test": (test, source.characters),
-        },
+        source, {"train": (0, train), "validation": (validation, test), "test": (test, end)}
     )

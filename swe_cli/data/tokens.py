@@ -1,30 +1,50 @@
-"""Token windows of a text: the one data set behind every text and tokenizer."""
+"""Characters to token ids, and token windows: of a text, every token of which is predicted."""
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from swe_cli.contracts import IGNORED, Batch, DataShape, Split
+from swe_cli.contracts import IGNORED, Dataset, DataShape, Split, Tokenizer
+from swe_cli.data.cache import digest
 from swe_cli.data.text import Text
-from swe_cli.data.tokenizer import Tokenizer
 from swe_cli.errors import DataError
+from swe_cli.records import Batch
 
 Tokens = NDArray[np.unsignedinteger]
 
 
-class TextDataset:
-    """The ``Dataset`` of a tokenized text; see ``swe_cli.contracts``."""
+class TokenizedDataset(Dataset):
+    """What data sets have in common that a tokenizer makes out of characters."""
+
+    def __init__(self, tokenizer: Tokenizer, sha256: str, shape: DataShape) -> None:
+        self.tokenizer, self.sha256, self.shape = tokenizer, sha256, shape
+
+    def protocol(self, split: Split, context: int) -> dict[str, object]:
+        """What a loss depends on, besides weights, split and tokenizer."""
+        raise NotImplementedError
+
+    def fingerprint(self, split: Split, *, context: int) -> str:
+        """Sixteen hex digits of what a loss on this split depends on, besides the weights."""
+        own = {"split": split, "tokenizer": self.tokenizer.sha256}
+        return digest(self.protocol(split, context) | own)[:16]
+
+    def encode(self, text: str) -> list[int]:
+        ids: list[int] = np.asarray(self.tokenizer.encode(text)).tolist()
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(ids)
+
+
+class TextDataset(TokenizedDataset):
+    """The ``Dataset`` of a tokenized text."""
 
     def __init__(self, text: Text, tokenizer: Tokenizer, tokens: dict[Split, Tokens]) -> None:
-        self.text = text
-        self.tokenizer = tokenizer
-        self.tokens = tokens
-        self.sha256 = _hash({"text": text.sha256, "splits": text.splits})
-        self.shape = DataShape(tokenizer.vocabulary_size)
+        sha256 = digest({"text": text.sha256, "splits": text.splits})
+        super().__init__(tokenizer, sha256, DataShape(tokenizer.vocabulary_size))
+        self.text, self.tokens = text, tokens
 
     def random_batch(self, split: Split, *, size: int, context: int, seed: int) -> Batch:
         """(B, T) int64. Raises DataError for a split shorter than one window."""
@@ -40,7 +60,9 @@ class TextDataset:
         The last window is filled up with token 0 and targets ``IGNORED``. Raises DataError, before
         the first batch is asked for, when the split is shorter than one window.
         """
-        return _windows(self._tokens(split, context), context, size)
+        tokens = self._tokens(split, context)
+        starts = range(0, len(tokens) - 1, context * size)
+        return (_windows(tokens[first : first + context * size + 1], context) for first in starts)
 
     def steps_per_epoch(self, *, size: int, context: int) -> int:
         return -(-len(self.tokens["train"]) // (size * context))
@@ -51,24 +73,10 @@ class TextDataset:
         first = self._tokens(split, 1)[:1]
         return end - start - len(self.tokenizer.decode(first.tolist()))
 
-    def fingerprint(self, split: Split, *, context: int) -> str:
-        """Sixteen hex digits of what a loss on this split depends on, besides the weights."""
-        protocol = {
-            "text": self.text.sha256,
-            "split": split,
-            "characters": self.text.splits[split],
-            "window": context,
-            "stride": context,
-            "tokenizer": self.tokenizer.sha256,
-        }
-        return _hash(protocol)[:16]
-
-    def encode(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer.encode(text).tolist()
-        return ids
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return self.tokenizer.decode(ids)
+    def protocol(self, split: Split, context: int) -> dict[str, object]:
+        characters = self.text.splits[split]
+        windows = {"window": context, "stride": context}
+        return {"text": self.text.sha256, "characters": characters, **windows}
 
     def _tokens(self, split: Split, context: int) -> Tokens:
         tokens = self.tokens[split]
@@ -82,44 +90,30 @@ class TextDataset:
 
 
 def tokenize(text: Text, tokenizer: Tokenizer) -> TextDataset:
-    """Encode every split, chunk by chunk."""
+    """Encode every split, chunk by chunk; two names of one split share their tokens.
+
+    Raises DataError where a tokenizer of words does not know a word.
+    """
+    dtype = np.uint16 if tokenizer.vocabulary_size <= 1 << 16 else np.uint32
     encoded: dict[tuple[int, int], Tokens] = {}
     for split, bounds in text.splits.items():
-        if bounds not in encoded:
-            encoded[bounds] = _encode(text, split, tokenizer)
-    return TextDataset(
-        text, tokenizer, {split: encoded[text.splits[split]] for split in text.splits}
-    )
+        if bounds in encoded:
+            continue
+        chunks = (np.asarray(tokenizer.encode(chunk), dtype) for chunk in text.chunks(split))
+        encoded[bounds] = np.concatenate([np.zeros(0, dtype), *chunks])
+        if tokenizer.unknown is not None and (encoded[bounds] == tokenizer.unknown).any():
+            raise DataError(
+                f"The {split} split holds words that the tokenizer does not know; their loss would "
+                "mean nothing.",
+                "For running text choose tokenizer=chars or tokenizer=bpe.",
+            )
+    tokens = {split: encoded[bounds] for split, bounds in text.splits.items()}
+    return TextDataset(text, tokenizer, tokens)
 
 
-def _encode(text: Text, split: Split, tokenizer: Tokenizer) -> Tokens:
-    dtype = np.uint16 if tokenizer.vocabulary_size <= 1 << 16 else np.uint32
-    chunks = [tokenizer.encode(chunk).astype(dtype) for chunk in text.chunks(split)]
-    tokens: Tokens = np.concatenate(chunks) if chunks else np.zeros(0, dtype)
-    unknown = getattr(tokenizer, "unknown", None)
-    if unknown is not None and (tokens == unknown).any():
-        raise DataError(
-            f"The {split} split holds words that the tokenizer does not know; their loss would "
-            "mean nothing.",
-            "For running text choose tokenizer=chars or tokenizer=bpe.",
-        )
-    return tokens
-
-
-def _windows(tokens: Tokens, context: int, size: int) -> Iterator[Batch]:
-    for first in range(0, len(tokens) - 1, context * size):
-        part = tokens[first : first + context * size + 1]
-        predicted = len(part) - 1
-        windows = -(-predicted // context)
-        inputs = np.zeros(windows * context, np.int64)
-        targets = np.full(windows * context, IGNORED, np.int64)
-        inputs[:predicted], targets[:predicted] = part[:-1], part[1:]
-        yield {
-            "tokens": torch.from_numpy(inputs.reshape(windows, context)),
-            "targets": torch.from_numpy(targets.reshape(windows, context)),
-        }
-
-
-def _hash(value: object) -> str:
-    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
+def _windows(tokens: Tokens, context: int) -> Batch:
+    predicted = len(tokens) - 1
+    shape = (-(-predicted // context), context)
+    inputs, targets = np.zeros(shape, np.int64), np.full(shape, IGNORED, np.int64)
+    inputs.flat[:predicted], targets.flat[:predicted] = tokens[:-1], tokens[1:]
+    return {"tokens": torch.from_numpy(inputs), "targets": torch.from_numpy(targets)}

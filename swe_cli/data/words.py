@@ -3,32 +3,26 @@
 import hashlib
 import re
 from collections.abc import Sequence
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from swe_cli.contracts import Tokenizer
 from swe_cli.data.text import Text
 
 # A space belongs to what follows it; digits stand alone, so that numbers can be spelt.
 PIECE = re.compile(r" ?[^\W\d_]+| ?\d| ?[^\w\s]| ?_|\s")
 
 
-class WordTokenizer:
+class WordTokenizer(Tokenizer):
     """Ids count through the sorted ``vocabulary``; the last, ``unknown``, is any other word."""
 
     def __init__(self, vocabulary: Sequence[str]) -> None:
         self.vocabulary = list(vocabulary)
-        self._ids = {piece: index for index, piece in enumerate(self.vocabulary)}
         self.unknown = len(self.vocabulary)
-
-    @property
-    def vocabulary_size(self) -> int:
-        return len(self.vocabulary) + 1
-
-    @cached_property
-    def sha256(self) -> str:
-        return hashlib.sha256("\x00".join(["words", *self.vocabulary]).encode()).hexdigest()
+        self.vocabulary_size = self.unknown + 1
+        self.sha256 = hashlib.sha256("\x00".join(["words", *vocabulary]).encode()).hexdigest()
+        self._ids = {piece: index for index, piece in enumerate(vocabulary)}
 
     def encode(self, text: str) -> NDArray[np.uint32]:
         """Ids (N,)."""
@@ -42,8 +36,5 @@ class WordTokenizer:
 
 def words(text: Text) -> WordTokenizer:
     """A vocabulary of the training split's words."""
-    seen: set[str] = set()
-    for chunk in text.chunks("train"):
-        for line in chunk.split("\n"):
-            seen.update(PIECE.findall(line))
-    return WordTokenizer(sorted(seen))
+    lines = (line for chunk in text.chunks("train") for line in chunk.split("\n"))
+    return WordTokenizer(sorted({piece for line in lines for piece in PIECE.findall(line)}))

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic import NonNegativeInt
 
-from swe_cli.contracts import IGNORED, Batch, Dataset, Model, Split, WindowLosses
-from swe_cli.errors import UsageError
-from swe_cli.machine import Machine
+from swe_cli.contracts import IGNORED, Count, Model, Setup, WindowLosses
+from swe_cli.records import Batch
 from swe_cli.seeds import derive
 
 
@@ -20,23 +20,19 @@ class Evaluation:
     """``split`` of every table; ``random_batches`` > 0 adds the paper's way in its own column."""
 
     split: Literal["validation", "test"]
-    batch_size: int
-    random_batches: int
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.random_batches < 0:
-            raise UsageError("evaluation.batch_size must be positive, random_batches not negative.")
+    batch_size: Count
+    random_batches: NonNegativeInt
 
 
 @torch.inference_mode()
-def window_losses(model: Model, batches: Iterable[Batch], *, machine: Machine) -> WindowLosses:
+def window_losses(setup: Setup, batches: Iterable[Batch]) -> WindowLosses:
     """Summed loss (nats) and predicted tokens of every window, in order."""
     nats, tokens, windows = [], [], []
-    with evaluating(model):
+    with evaluating(setup.model):
         for batch in batches:
-            moved = machine.move(batch)
-            with machine.precision():
-                losses = model(moved).losses
+            moved = setup.machine.move(batch)
+            with setup.machine.precision():
+                losses = setup.model(moved).losses
             nats.append(losses.cpu().double().sum(dim=1).numpy())
             tokens.append((moved["targets"] != IGNORED).sum(dim=1).cpu().numpy())
             windows.append(window_of(batch))
@@ -59,33 +55,32 @@ def by_window(values: Sequence[Any], windows: Any) -> Any:
 @contextmanager
 def evaluating(model: Model) -> Iterator[None]:
     """The model without dropout, and then as it was."""
-    module = _module(model)
-    training = module.training
-    module.eval()
+    training = model.training
+    model.eval()
     try:
         yield
     finally:
-        module.train(training)
+        model.train(training)
 
 
-def random_batches_loss(
-    model: Model,
-    dataset: Dataset,
-    split: Split,
-    *,
-    batches: int,
-    size: int,
-    seed: int,
-    machine: Machine,
-) -> float:
+def validation_loss(setup: Setup, size: int) -> float:
+    """The full pass over the validation split in batches of ``size``, nats per token."""
+    windows = setup.dataset.windows("validation", context=setup.model.context, size=size)
+    return window_losses(setup, windows).mean_nats
+
+
+def random_batches_loss(setup: Setup, evaluation: Evaluation) -> float:
     """Mean loss over random windows, in nats: how the SWE paper evaluates, beside the full pass."""
     drawn = (
-        dataset.random_batch(
-            split, size=size, context=model.context, seed=derive(seed, "random_batches", index)
+        setup.dataset.random_batch(
+            evaluation.split,
+            size=evaluation.batch_size,
+            context=setup.model.context,
+            seed=derive(setup.seed, "random_batches", index),
         )
-        for index in range(batches)
+        for index in range(evaluation.random_batches)
     )
-    return window_losses(model, drawn, machine=machine).mean_nats
+    return window_losses(setup, drawn).mean_nats
 
 
 def perplexity(loss_nats: float) -> float | None:
@@ -96,8 +91,3 @@ def perplexity(loss_nats: float) -> float | None:
 def bits_per_character(losses: WindowLosses, characters: int) -> float:
     """Total information in bits over the characters predicted: comparable across tokenizers."""
     return float(losses.nats.sum()) / math.log(2) / characters
-
-
-def _module(model: Model) -> torch.nn.Module:
-    assert isinstance(model, torch.nn.Module)
-    return model

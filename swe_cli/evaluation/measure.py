@@ -1,16 +1,29 @@
-"""Everything that is measured of a model on a split, whatever the data set is."""
+"""Everything that is measured of a model on a split, whatever the data set is.
 
-from collections.abc import Mapping
+What is measured are pairs of a name and an interval: a new metric is one more pair.
+"""
+
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from swe_cli.contracts import Dataset, Model, Questions, RunningText, Tensors, WindowLosses
+from swe_cli.contracts import Questions, Setup, WindowLosses
+from swe_cli.errors import PruningError, SweWarning
 from swe_cli.evaluation import answers as answering
-from swe_cli.evaluation.loss import Evaluation, bits_per_character, window_losses
-from swe_cli.machine import Machine
-from swe_cli.records import Kind
+from swe_cli.evaluation.compare import loss_interval, paired_difference
+from swe_cli.evaluation.loss import (
+    Evaluation,
+    bits_per_character,
+    perplexity,
+    random_batches_loss,
+    window_losses,
+)
+from swe_cli.records import Interval, Tensors
+
+FEW_WINDOWS = 10
 
 
 @dataclass(frozen=True)
@@ -27,69 +40,76 @@ class Measured:
 
     @classmethod
     def from_tensors(cls, stored: Mapping[str, torch.Tensor]) -> "Measured":
+        """Read back what ``tensors`` gave."""
         arrays = {name: tensor.numpy() for name, tensor in stored.items()}
         losses = WindowLosses(arrays.pop("nats"), arrays.pop("tokens"))
         arrays.pop("nats_before_recovery", None)
         return cls(losses, arrays or None)
 
-    @property
-    def finite(self) -> bool:
-        return bool(np.isfinite(self.losses.nats).all())
 
-
-def measure(
-    model: Model,
-    dataset: Dataset,
-    evaluation: Evaluation,
-    *,
-    machine: Machine,
-    shuffle_images: int | None = None,
-) -> Measured:
+def measure(setup: Setup, evaluation: Evaluation, shuffle_images: int | None = None) -> Measured:
     """The full, deterministic pass. ``shuffle_images`` (a seed) shows every question another
     image of the split: what is left is what the questions alone give away.
+
+    Raises PruningError where the loss is not a number.
     """
-    if isinstance(dataset, Questions):
-        return Measured(
-            *answering.answer_all(
-                model,
-                dataset,
-                evaluation.split,
-                size=evaluation.batch_size,
-                machine=machine,
-                shuffle_images=shuffle_images,
-            )
+    split, size = evaluation.split, evaluation.batch_size
+    if setup.dataset.questions:
+        measured = Measured(
+            *answering.answer_all(setup, split, size=size, shuffle_images=shuffle_images)
         )
-    windows = dataset.windows(evaluation.split, context=model.context, size=evaluation.batch_size)
-    return Measured(window_losses(model, windows, machine=machine))
+    else:
+        windows = setup.dataset.windows(split, context=setup.model.context, size=size)
+        measured = Measured(window_losses(setup, windows))
+    if not np.isfinite(measured.losses.nats).all():
+        raise PruningError("The loss of the cut model is not a finite number.")
+    if (count := len(measured.losses.nats)) < FEW_WINDOWS:
+        what, advice = "window", "Raise data.test_characters, or lower model.context."
+        if measured.answers is not None:
+            what, advice = "image", "Ask about more of them."
+        warnings.warn(
+            f"The {split} split has {count} {what}{'s' * (count > 1)}: an interval over so few "
+            f"says little. {advice}",
+            SweWarning,
+            stacklevel=2,
+        )
+    return measured
 
 
-def controls_of(dataset: Dataset) -> tuple[Kind, ...]:
-    """Controls beside those that every data set has."""
-    return ("dense_blind",) if isinstance(dataset, Questions) else ()
+def metrics(
+    setup: Setup,
+    evaluation: Evaluation,
+    after: Measured,
+    before: Measured | None = None,
+    references: Mapping[str, Measured] | None = None,
+) -> Iterator[tuple[str, Interval]]:
+    """Every metric of a model and its paired differences. Losses are nats per token.
 
-
-def characters_column(measured: Measured, dataset: Dataset, evaluation: Evaluation) -> float | None:
-    """Bits per character, of a running text."""
-    if not isinstance(dataset, RunningText):
-        return None
-    return bits_per_character(measured.losses, dataset.characters(evaluation.split))
-
-
-def measures(
-    measured: Measured, dataset: Dataset, evaluation: Evaluation, dense: Measured | None
-) -> dict[str, float]:
-    """Columns that only data sets of questions have; see ``evaluation.answers``."""
-    if measured.answers is None or not isinstance(dataset, Questions):
-        return {}
-    found = answering.measures(measured.answers)
-    if dense is not None and dense.answers is not None:
-        found |= answering.differences(measured.answers, dense.answers)
-    return found | answering.baselines(dataset, evaluation.split)
-
-
-def answered_before(measured: Measured | None) -> dict[str, float]:
-    """Accuracy and MAE before recovery; nothing where there was none, or for a text."""
-    if measured is None or measured.answers is None:
-        return {}
-    found = answering.means(measured.answers)
-    return {f"{name}_before_recovery": value for name, value in found.items()}
+    ``before``: measured before recovery, where there was one moment before. ``references``: what
+    it is compared with, by kind of control: ``dense``, and after recovery ``dense_recovered``.
+    """
+    dataset, references = setup.dataset, references or {}
+    yield "loss", loss_interval(after.losses)
+    if evaluation.random_batches:
+        yield "random_batches_loss", Interval(random_batches_loss(setup, evaluation))
+    characters = dataset.characters(evaluation.split)
+    if characters is not None:
+        yield "bits_per_character", Interval(bits_per_character(after.losses, characters))
+    if after.answers is None:  # of questions it would say nothing: most tokens are not predicted
+        found = perplexity(after.losses.mean_nats)
+        yield from [] if found is None else [("perplexity", Interval(found))]
+    elif isinstance(dataset, Questions):
+        yield from answering.measures(after.answers)
+        yield from answering.baselines(dataset, evaluation.split)
+    if before is not None:
+        yield "loss_before_recovery", Interval(before.losses.mean_nats)
+        if before.answers is not None:
+            yield from answering.measures_before(before.answers)
+    for kind, reference in references.items():
+        end = "" if kind == "dense" else kind.removeprefix("dense")
+        yield f"delta{end}", paired_difference(after.losses, reference.losses)
+        if kind == "dense" and before is not None:
+            difference = paired_difference(before.losses, reference.losses)
+            yield "delta_before_recovery", difference
+        if kind == "dense" and after.answers is not None and reference.answers is not None:
+            yield from answering.differences(after.answers, reference.answers)

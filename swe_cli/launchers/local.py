@@ -2,17 +2,16 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
+from swe_cli.contracts import J, Launcher, R
 from swe_cli.errors import Interrupted, StorageError
-
-J = TypeVar("J")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
-class Local:
+class Local(Launcher):
     """Runs jobs in order; a job's error is handed back and the next one starts."""
+
+    in_process = True
 
     def map(
         self, function: Callable[[J], R], jobs: Sequence[J]

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from swe_cli.contracts import Batch
 from swe_cli.models.gpt import GPT
 from swe_cli.models.transformer import Cache
+from swe_cli.records import Batch
 
 
 class Reader(Protocol):

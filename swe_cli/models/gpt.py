@@ -12,11 +12,12 @@ from torch.nn import functional as F
 
 from swe_cli.contracts import (
     IGNORED,
-    Batch,
+    Count,
     DataShape,
+    Fraction,
+    Model,
     Prediction,
     PrunableSet,
-    Tensors,
     UnitKind,
     Units,
 )
@@ -30,9 +31,10 @@ from swe_cli.models.transformer import (
     prunable_of,
     units_of,
 )
+from swe_cli.records import Batch, Tensors
 
 
-class GPT(nn.Module):
+class GPT(Model):
     """Token ids in, next-token logits and losses out (Radford et al. 2019; pre-LN).
 
     ``attention_scale``: "head" divides by √D, "width" by √C (the SWE paper's code does).
@@ -41,18 +43,17 @@ class GPT(nn.Module):
     so that per-tensor thresholds are per head, while the arithmetic stays fused.
     """
 
-    roles = ("language",)
     image_tokens = 0
 
     def __init__(
         self,
         data: DataShape,
         *,
-        layers: int,
-        heads: int,
-        width: int,
-        context: int,
-        dropout: float,
+        layers: Count,
+        heads: Count,
+        width: Count,
+        context: Count,
+        dropout: Fraction,
         activation: Literal["relu", "gelu"],
         bias: bool,
         qkv_bias: bool,
@@ -63,12 +64,8 @@ class GPT(nn.Module):
         split_heads: bool,
     ) -> None:
         super().__init__()
-        if min(layers, heads, width, context) < 1:
-            raise UsageError("model.layers, heads, width and context must be at least 1.")
         if width % heads:
             raise UsageError(f"model.width={width} is not a multiple of model.heads={heads}.")
-        if not 0.0 <= dropout < 1.0:
-            raise UsageError(f"model.dropout={dropout} is not in [0, 1).")
         if tied_head and head_bias:
             raise UsageError("A tied head has no bias.", "Set model.head_bias=false.")
         self.context, self.width, self.heads, self.split_heads = context, width, heads, split_heads
@@ -130,9 +127,6 @@ class GPT(nn.Module):
         return prunable_of(
             names, tensors, which, self.width // self.heads if self.split_heads else 0
         )
-
-    def role_of(self, name: str) -> str:
-        return "language"
 
     def blocks(self) -> list[Block]:
         return list(self.layers)  # type: ignore[arg-type]

@@ -9,22 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from swe_cli.contracts import (
-    Batch,
-    DataShape,
-    Prediction,
-    PrunableSet,
-    Tensors,
-    UnitKind,
-    Units,
-)
+from swe_cli.contracts import DataShape, Model, Prediction, PrunableSet, UnitKind, Units
 from swe_cli.errors import UsageError
 from swe_cli.models.gpt import GPT, token_losses
 from swe_cli.models.transformer import neurons_of, units_of
 from swe_cli.models.vision import VisionTransformer
+from swe_cli.records import Batch, Tensors
 
 
-class LLaVA(nn.Module):
+class LLaVA(Model):
     """A vision encoder, a two-layer GELU MLP that projects, and a GPT that reads what comes out.
 
     The GPT sees N image tokens, then the text; its ``context`` holds both, and ``self.context`` is

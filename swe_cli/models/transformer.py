@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from swe_cli.contracts import PrunableSet, Tensors, UnitKind, Units
+from swe_cli.contracts import PrunableSet, UnitKind, Units
+from swe_cli.records import Tensors
 
 MATRICES = ("qkv.weight", "projection.weight", "expand.weight", "contract.weight")
 # The parameters of an MLP; and, where it is factorised, those that stand in their place.

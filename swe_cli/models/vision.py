@@ -8,15 +8,10 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from swe_cli.contracts import DataShape, PrunableSet, Tensors
+from swe_cli.contracts import Count, DataShape, Fraction, PrunableSet
 from swe_cli.errors import UsageError
-from swe_cli.models.transformer import (
-    MLP,
-    Attention,
-    Block,
-    initialize_as_gpt2,
-    prunable_of,
-)
+from swe_cli.models.transformer import MLP, Attention, Block, initialize_as_gpt2, prunable_of
+from swe_cli.records import Tensors
 
 
 class VisionTransformer(nn.Module):
@@ -25,7 +20,14 @@ class VisionTransformer(nn.Module):
     """
 
     def __init__(
-        self, data: DataShape, *, patch: int, layers: int, heads: int, width: int, dropout: float
+        self,
+        data: DataShape,
+        *,
+        patch: Count,
+        layers: Count,
+        heads: Count,
+        width: Count,
+        dropout: Fraction,
     ) -> None:
         super().__init__()
         if data.image is None:
@@ -33,14 +35,10 @@ class VisionTransformer(nn.Module):
                 "This model looks at images, and the data set has none.",
                 "Choose data=easy_vqa, data=digit_sums or data=image_folder, or model=gpt_nano",
             )
-        if min(patch, layers, heads, width) < 1:
-            raise UsageError("model.vision.patch, layers, heads and width must be at least 1.")
         if width % heads:
             raise UsageError(
                 f"model.vision.width={width} is not a multiple of model.vision.heads={heads}."
             )
-        if not 0.0 <= dropout < 1.0:
-            raise UsageError(f"model.vision.dropout={dropout} is not in [0, 1).")
         channels, height, across = data.image
         if height % patch or across % patch:
             raise UsageError(

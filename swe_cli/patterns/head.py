@@ -1,11 +1,12 @@
 """Attention heads, whole."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+
+from swe_cli.contracts import Pattern
 
 
 @dataclass(frozen=True)
-class Head:
+class Head(Pattern):
     """A head goes with its queries, keys, values and its columns of the projection.
 
     Its score is the norm of the scores of all its weights. The ratio is of heads, all layers
@@ -13,6 +14,4 @@ class Head:
     ``swe prune`` then stores the smaller model.
     """
 
-    unit: ClassVar[str] = "head"
-    ratio: ClassVar[float | None] = None
-    group: ClassVar[int | None] = None
+    unit = "head"

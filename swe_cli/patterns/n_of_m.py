@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 
-from swe_cli.contracts import Counts, Masks, RankedScores, Within
+from swe_cli.contracts import Pattern
 from swe_cli.errors import UsageError
+from swe_cli.ranking import Ranking, Within
+from swe_cli.records import Counts, Masks
 
 
 @dataclass(frozen=True, kw_only=True)
-class NOfM:
+class NOfM(Pattern):
     """Keep the ``keep`` best of every ``of`` consecutive inputs; sparse tensor cores run 2:4.
 
     It fixes the ratio, 1 − keep / of, in every row alike. (Public scripts call the number that is
@@ -25,15 +27,15 @@ class NOfM:
             )
 
     @property
-    def ratio(self) -> float:
+    def ratio(self) -> float:  # type: ignore[override]
         return 1 - self.keep / self.of
 
     @property
-    def group(self) -> int:
+    def group(self) -> int:  # type: ignore[override]
         return self.of
 
-    def masks(self, ranked: RankedScores, counts: Counts, within: Within) -> Masks:
-        return ranked.best_of(self.keep, self.of)
+    def masks(self, ranking: Ranking, counts: Counts, within: Within) -> Masks:
+        return ranking.best_of(self.keep, self.of)
 
 
 def two_of_four() -> NOfM:

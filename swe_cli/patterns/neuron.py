@@ -1,11 +1,12 @@
 """Hidden neurons of MLPs, whole."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+
+from swe_cli.contracts import Pattern
 
 
 @dataclass(frozen=True)
-class Neuron:
+class Neuron(Pattern):
     """A hidden neuron goes with its row of the first matrix and its column of the second.
 
     Its score is the norm of the scores of all its weights. The ratio is of neurons, all layers
@@ -13,6 +14,4 @@ class Neuron:
     ``swe prune`` then stores the smaller model.
     """
 
-    unit: ClassVar[str] = "neuron"
-    ratio: ClassVar[float | None] = None
-    group: ClassVar[int | None] = None
+    unit = "neuron"

@@ -1,17 +1,15 @@
 """Any weight may go."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-from swe_cli.contracts import Counts, Masks, RankedScores, Within
+from swe_cli.contracts import Pattern
+from swe_cli.ranking import Ranking, Within
+from swe_cli.records import Counts, Masks
 
 
 @dataclass(frozen=True)
-class Unstructured:
+class Unstructured(Pattern):
     """The lowest scores of each tensor, or of each row, exactly as many as allocated."""
 
-    ratio: ClassVar[float | None] = None
-    group: ClassVar[int | None] = None
-
-    def masks(self, ranked: RankedScores, counts: Counts, within: Within) -> Masks:
-        return ranked.masks(counts, within)
+    def masks(self, ranking: Ranking, counts: Counts, within: Within) -> Masks:
+        return ranking.masks(counts, within)

@@ -1,48 +1,39 @@
-"""Training after the cut, with the mask enforced after every step."""
+"""Training after the cut: a fresh optimizer, the mask enforced after every step."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
+from torch.nn import functional as F
 
-from swe_cli.contracts import Dataset, Lens, Masks, Model, Tensors
-from swe_cli.errors import Interrupted, TrainingError, UsageError
-from swe_cli.machine import Machine
-from swe_cli.masks import masks as masking
-from swe_cli.seeds import derive, global_randomness
-from swe_cli.training.loop import as_module, optimizer_step
+from swe_cli.contracts import IGNORED, Count, Lens, Model, Prediction, Setup
+from swe_cli.pruning.masks import apply_masks
+from swe_cli.records import Batch, Masks, Tensors
 from swe_cli.training.recipe import build_optimizer
+from swe_cli.training.state import RECOVERY, Callback, TrainState
+
+SHARE = "Write recovery.teacher_share=0.5"
+Teacher = Callable[[], Model]  # makes the dense model, where one is asked
 
 
 @dataclass(frozen=True)
-class Watch:
-    """What looks on: a progress bar, the user's Ctrl-C."""
-
-    after_step: Callable[[int], None] = lambda step: None
-    stop: Callable[[], bool] = lambda: False
-
-
-UNWATCHED = Watch()
-
-
-@dataclass(frozen=True)
-class Enforced:
-    """Masks held against live weights: what was cut stays cut, whatever an optimizer did."""
+class EnforceMasks(Callback):
+    """What was cut stays cut, whatever an optimizer did."""
 
     weights: Tensors
     masks: Masks
 
     @classmethod
-    def on(cls, model: Model, lens: Lens, masks: Masks) -> "Enforced":
+    def on(cls, model: Model, lens: Lens, masks: Masks) -> "EnforceMasks":
         """``masks`` in the dtype and on the device of the weights: once, not at every step."""
-        with torch.no_grad():
-            weights = lens(dict(as_module(model).named_parameters()))
+        weights = lens(model.weights())
         return cls(weights, {name: mask.to(weights[name]) for name, mask in masks.items()})
 
-    def __call__(self) -> None:
+    def after_step(self, state: TrainState, metrics: dict[str, Any]) -> None:
         if self.masks:
-            masking.apply(self.masks, self.weights)
+            apply_masks(self.masks, self.weights)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,63 +43,37 @@ class Recovery:
     The paper's: Adam 3e-4, 50 steps. Every cell sees the same batches, drawn from the run's seed.
     """
 
-    steps: int
-    batch_size: int | None  # null: that of the training
+    steps: NonNegativeInt
+    batch_size: Count | None  # null: that of the training
     optimizer: Literal["adamw", "adam"]
-    learning_rate: float
-    weight_decay: float
-    gradient_clip: float
+    learning_rate: PositiveFloat
+    weight_decay: NonNegativeFloat
+    gradient_clip: NonNegativeFloat
 
-    def __post_init__(self) -> None:
-        if self.steps < 0 or not self.learning_rate > 0:
-            raise UsageError("recovery.steps must not be negative, its learning_rate positive.")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise UsageError(f"recovery.batch_size={self.batch_size} must be at least 1, or null.")
-        if self.weight_decay < 0 or self.gradient_clip < 0:
-            raise UsageError("recovery.weight_decay and gradient_clip must not be negative.")
-
-    def learner(self, model: Model, teacher: Callable[[], Model]) -> Model:
-        """What is trained: the model itself. ``teacher`` makes the dense one, where one is asked.
-
-        Another recovery may put a loss of its own around it.
-        """
+    def learner(self, model: Model, teacher: Teacher) -> Callable[[Batch], Prediction]:
+        """What is trained: the model itself. Another recovery may put a loss of its own around."""
         return model
 
-    def begin(
-        self,
-        model: Model,
-        dataset: Dataset,
-        lens: Lens,
-        *,
-        seed: int,
-        machine: Machine,
-        batch_size: int,
-        teacher: Callable[[], Model],
-        watch: Watch = UNWATCHED,
-        done: int = 0,
-    ) -> "Recovering":
-        """A recovery of ``model``, in place, that has taken no step; its batches are those after
-        the first ``done``. What was frozen in training stays so; ``lens`` picks what masks are for.
+    def begin(self, setup: Setup, batch_size: int, teacher: Teacher, step: int = 0) -> TrainState:
+        """A recovery of the live model; its batches are those after the first ``step``.
+
+        What was frozen in training stays so. ``batch_size`` is that of the training.
         """
-        module = as_module(model)
         optimizer = build_optimizer(
-            module.parameters(),
+            setup.model.parameters(),
             self.optimizer,
             self.learning_rate,
             weight_decay=self.weight_decay,
         )
-        return Recovering(
-            self,
-            model,
-            self.learner(model, teacher) if self.steps else model,
-            dataset,
-            lens,
+        return TrainState(
+            setup,
             optimizer,
-            seed,
-            machine,
+            RECOVERY,
+            lambda step: self.learning_rate,
             self.batch_size or batch_size,
-            watch,
-            done,
+            gradient_clip=self.gradient_clip,
+            learner=self.learner(setup.model, teacher) if self.steps else None,
+            step=step,
         )
 
 
@@ -117,55 +82,43 @@ class NoRecovery(Recovery):
     """None, whatever number of steps an experiment or another recovery of an axis is given."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         object.__setattr__(self, "steps", 0)
 
 
-@dataclass
-class Recovering:
-    """A recovery on its way. One optimizer, so that a cut in between does not start it anew."""
+@dataclass(frozen=True, kw_only=True)
+class Distillation(Recovery):
+    """``(1 − α) · CE + α · τ² · KL(teacher ‖ student)``, both softened by τ (Hinton et al. 2015).
 
-    recovery: Recovery
+    τ is ``temperature``, α ``teacher_share``; τ² keeps the gradients of both terms of one size. The
+    teacher is the dense model that was cut, the control's its own: both see the same batches.
+    """
+
+    temperature: Annotated[float, Field(gt=0, description="Write recovery.temperature=2.0")]
+    teacher_share: Annotated[float, Field(ge=0, le=1, description=SHARE)]
+
+    def learner(self, model: Model, teacher: Teacher) -> Callable[[Batch], Prediction]:
+        return Student(model, teacher(), self.temperature, self.teacher_share)
+
+
+@dataclass(frozen=True)
+class Student:
+    """A model whose losses are partly the distance to a teacher's predictions."""
+
     model: Model
-    learner: Model
-    dataset: Dataset
-    lens: Lens
-    optimizer: torch.optim.Optimizer
-    seed: int
-    machine: Machine
-    batch_size: int
-    watch: Watch
-    step: int = field(default=0)
+    teacher: Model
+    temperature: float
+    share: float
 
-    def run(self, steps: int, masks: Masks) -> None:
-        """Take ``steps`` more. ``masks`` may be empty: then the dense model just trains on.
-
-        Raises TrainingError, naming the step, for a loss or a gradient that is not finite.
-        """
-        as_module(self.model).train()
-        enforce = Enforced.on(self.model, self.lens, masks)
-        for step in range(self.step + 1, self.step + steps + 1):
-            batch = self.dataset.random_batch(
-                "train",
-                size=self.batch_size,
-                context=self.model.context,
-                seed=derive(self.seed, "recovery", step),
-            )
-            try:
-                with global_randomness(self.seed, "recovery_dropout", step, self.machine.device):
-                    optimizer_step(
-                        self.learner,
-                        self.optimizer,
-                        [batch],
-                        self.recovery.gradient_clip,
-                        self.machine,
-                    )
-            except FloatingPointError as error:
-                raise TrainingError(
-                    f"The {error} at recovery step {step}.", "Lower recovery.learning_rate."
-                ) from None
-            enforce()
-            self.step = step
-            self.watch.after_step(step)
-            if self.watch.stop():
-                raise Interrupted("Stopped during recovery; finished cells are safe.")
+    def __call__(self, batch: Batch) -> Prediction:
+        """Losses (B, T) float32, the mixture; 0 where nothing has to be predicted."""
+        learned: Prediction = self.model(batch)
+        with torch.no_grad():
+            taught: Prediction = self.teacher(batch)
+        distance = F.kl_div(
+            torch.log_softmax(learned.logits.float() / self.temperature, dim=-1),
+            torch.log_softmax(taught.logits.float() / self.temperature, dim=-1),
+            reduction="none",
+            log_target=True,
+        ).sum(-1)
+        distance = distance.masked_fill(batch["targets"] == IGNORED, 0.0) * self.temperature**2
+        return Prediction(torch.lerp(learned.losses, distance, self.share), learned.logits)

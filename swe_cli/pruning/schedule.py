@@ -1,10 +1,12 @@
 """When the cut is made: at once, bit by bit, or in the middle of training."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from swe_cli.errors import UsageError
+from pydantic import Field
 
+Rounds = Annotated[int, Field(ge=1, description="Write schedule.rounds=5")]
+AtStep = Annotated[int, Field(ge=0, description="Before the first step: schedule.at_step=0")]
 Ramp = Literal["cubic", "linear"]
 
 
@@ -19,20 +21,9 @@ class Schedule:
     Every round scores anew what is left; what is cut stays cut.
     """
 
-    rounds: int
+    rounds: Rounds
     ramp: Ramp = "cubic"
-    at_step: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise UsageError(
-                f"schedule.rounds={self.rounds} must be at least 1.", "Write schedule.rounds=5"
-            )
-        if self.at_step is not None and self.at_step < 0:
-            raise UsageError(
-                f"schedule.at_step={self.at_step} must not be negative.",
-                "Before the first step: schedule.at_step=0",
-            )
+    at_step: AtStep | None = None
 
     def fraction(self, done: int) -> float:
         """Of the ratio, what is cut once ``done`` rounds (1..rounds) are done; 1 at the end."""
@@ -49,11 +40,11 @@ def one_shot() -> Schedule:
     return Schedule(rounds=1)
 
 
-def iterative(*, rounds: int, ramp: Ramp) -> Schedule:
+def iterative(*, rounds: Rounds, ramp: Ramp) -> Schedule:
     """Cuts with the recovery's steps between them."""
     return Schedule(rounds=rounds, ramp=ramp)
 
 
-def early(*, at_step: int, rounds: int, ramp: Ramp) -> Schedule:
+def early(*, at_step: AtStep, rounds: Rounds, ramp: Ramp) -> Schedule:
     """Cuts from a step of training on, which goes on with the mask."""
     return Schedule(rounds=rounds, ramp=ramp, at_step=at_step)

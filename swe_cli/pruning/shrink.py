@@ -5,9 +5,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from swe_cli.contracts import Model, Tensors, UnitKind
+from swe_cli.contracts import Model, UnitKind
 from swe_cli.errors import RunError
 from swe_cli.models.factorized import match_factorized
+from swe_cli.records import Tensors
 
 KINDS: tuple[UnitKind, ...] = ("neuron", "head")
 

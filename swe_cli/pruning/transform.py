@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import torch
 
-from swe_cli.contracts import Candidate, Dataset, Lens, Model, Tensors, Transform
+from swe_cli.contracts import Candidate, Lens, Model, Setup, Transform
 from swe_cli.errors import Interrupted, PruningError
-from swe_cli.machine import Machine
+from swe_cli.evaluation.loss import validation_loss
 from swe_cli.models.factorized import FactorizedMLP
 from swe_cli.pruning.shrink import load
-from swe_cli.training.loop import as_module, validation_loss
+from swe_cli.records import Tensors
 
 
 @dataclass(frozen=True)
@@ -39,26 +39,21 @@ class Transformed:
 
 
 def transform(
-    model: Model,
+    setup: Setup,
     weights: Tensors,
     how: Transform,
-    dataset: Dataset,
     lens: Lens,
-    *,
-    seed: int,
-    machine: Machine,
     batch_size: int,
-    after_candidate: Callable[[Tried], None] = lambda tried: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Transformed:
     """Of the candidates that save memory, the one of the lowest validation loss (full pass).
 
-    Ties go to fewer parameters, then to the first. ``weights`` are not changed; the live ``model``
+    Ties go to fewer parameters, then to the first. ``weights`` are not changed; the live model
     is left with those that were chosen. ``lens`` picks what may be rewritten.
 
     Raises PruningError where no candidate saves memory, or none that does has a finite loss.
     """
-    weights = {name: tensor.to(machine.device) for name, tensor in weights.items()}
+    weights = {name: tensor.to(setup.machine.device) for name, tensor in weights.items()}
     candidates = how.candidates(lens(weights))
     if not any(candidate.saves > 0 for candidate in candidates):
         raise PruningError(
@@ -68,20 +63,19 @@ def transform(
     tried: list[Tried] = []
     best: tuple[Tried, Tensors] | None = None
     for candidate in candidates:
-        rewritten = how.apply(weights, candidate, seed)
-        load(as_module(model), rewritten)
-        found = Tried(
+        rewritten = how.apply(weights, candidate, setup.seed)
+        load(setup.model, rewritten)
+        this = Tried(
             "+".join(candidate.layers),
             candidate.rank,
-            validation_loss(model, dataset, batch_size, machine),
+            validation_loss(setup, batch_size),
             sum(tensor.numel() for tensor in rewritten.values()),
-            _relative_error(model, weights, candidate),
+            _relative_error(setup.model, weights, candidate),
             candidate.saves > 0,
         )
-        tried.append(found)
-        if found.saves_memory and (best is None or _order(found) < _order(best[0])):
-            best = found, rewritten
-        after_candidate(found)
+        tried.append(this)
+        if this.saves_memory and (best is None or _order(this) < _order(best[0])):
+            best = this, rewritten
         if stop():
             raise Interrupted("Stopped during a transform; finished cells are safe.")
     assert best is not None
@@ -91,7 +85,7 @@ def transform(
             "No transform of the grid has a validation loss that is a number.",
             "Transform a model whose loss is: base=best, or train anew.",
         )
-    load(as_module(model), rewritten)
+    load(setup.model, rewritten)
     return Transformed(rewritten, chosen, tuple(tried))
 
 
@@ -105,7 +99,7 @@ def _relative_error(model: Model, weights: Tensors, candidate: Candidate) -> flo
     """What the factors in the live model stand for, held against the matrices they replace."""
     missed = total = 0.0
     for name in candidate.layers:
-        layer = as_module(model).get_submodule(name)
+        layer = model.get_submodule(name)
         assert isinstance(layer, FactorizedMLP)
         for of, matrix in zip(("expand", "contract"), layer.matrices(), strict=True):
             dense = weights[f"{name}.{of}.weight"].double()

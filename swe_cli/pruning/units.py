@@ -6,40 +6,40 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from swe_cli.contracts import Lens, Masks, Model, RankedScores, Tensors, UnitKind, Units
+from swe_cli.contracts import Lens, Model, UnitKind, Units
 from swe_cli.errors import PruningError
-from swe_cli.masks.rank import Ranking
-from swe_cli.training.loop import as_module
+from swe_cli.ranking import Ranking
+from swe_cli.records import Masks, Tensors
 
 
 @dataclass(frozen=True)
 class UnitCut:
-    """Units of one kind of a model. ``kept``: the masks of earlier rounds; may be empty."""
+    """Units of one kind of a model. ``earlier``: the masks of earlier rounds; may be empty."""
 
     model: Model
     lens: Lens
     kind: UnitKind
-    kept: Masks
+    earlier: Masks
 
-    def layers(self, ranked: RankedScores) -> list[Units]:
+    def layers(self, ranking: Ranking) -> list[Units]:
         """Those whose matrices may all be cut. Raises PruningError where there is none."""
-        covered = {name.partition("[")[0] for name in ranked.sizes}
-        found = [
+        covered = {name.partition("[")[0] for name in ranking.sizes}
+        layers = [
             units
             for units in self.model.units(self.kind)
             if {name for name in units.owned if name.endswith("weight")} <= covered
         ]
-        if not found:
+        if not layers:
             raise PruningError(
                 f"pattern={self.kind} finds none among what may be cut.", "Widen it: roles=all"
             )
-        return found
+        return layers
 
-    def ranking(self, layers: Sequence[Units], ranked: RankedScores) -> Ranking:
+    def ranking(self, layers: Sequence[Units], ranking: Ranking) -> Ranking:
         """A unit's score is the norm of the scores of all its weights; what is gone goes first."""
-        whole = {n: torch.zeros_like(p) for n, p in self._parameters().items()}
+        whole = {n: torch.zeros_like(p) for n, p in self.model.weights().items()}
         for name, view in self.lens(whole).items():
-            view.copy_(ranked.scores[name])
+            view.copy_(ranking.scores[name])
         norms = {units.layer: _norms(units, whole) for units in layers}
         for units in layers:
             norms[units.layer][self.gone(units)] = -1.0  # a norm is not negative
@@ -47,11 +47,11 @@ class UnitCut:
 
     def gone(self, units: Units) -> Tensor:
         """Which units earlier rounds have cut, bool (units,)."""
-        if not self.kept:
+        if not self.earlier:
             return torch.zeros(len(units), dtype=torch.bool)
-        whole = {n: torch.ones_like(p, dtype=torch.bool) for n, p in self._parameters().items()}
+        whole = {n: torch.ones_like(p, dtype=torch.bool) for n, p in self.model.weights().items()}
         for name, view in self.lens(whole).items():
-            view.copy_(self.kept[name])
+            view.copy_(self.earlier[name])
         # Biases may lie outside of what is cut; the matrices of a unit that is gone do not.
         return _norms(units, {n: m.to(torch.float32) for n, m in whole.items()}, matrices=True) == 0
 
@@ -59,7 +59,7 @@ class UnitCut:
         """Weight by weight, of ``stays`` (layer → bool (units,)). PruningError for a layer that
         would lose its every head.
         """
-        whole = {n: torch.ones_like(p, dtype=torch.bool) for n, p in self._parameters().items()}
+        whole = {n: torch.ones_like(p, dtype=torch.bool) for n, p in self.model.weights().items()}
         for units in layers:
             if self.kind == "head" and not stays[units.layer].any():
                 raise PruningError(
@@ -70,9 +70,6 @@ class UnitCut:
                 lost = index[~stays[units.layer]].flatten()
                 whole[name].index_fill_(dimension, lost.to(whole[name].device), False)
         return {name: mask.to("cpu", copy=True) for name, mask in self.lens(whole).items()}
-
-    def _parameters(self) -> Tensors:
-        return {name: p.detach() for name, p in as_module(self.model).named_parameters()}
 
 
 def _norms(units: Units, scores: Tensors, *, matrices: bool = False) -> Tensor:

@@ -1,6 +1,6 @@
 """The unweighted mean of the weights: what remains of SWE when every step counts the same."""
 
-from swe_cli.contracts import Tensors
+from swe_cli.records import Tensors
 from swe_cli.statistics.weighted_average import WeightedAverage
 
 

@@ -2,23 +2,18 @@
 
 import torch
 
-from swe_cli.contracts import Tensors
-from swe_cli.statistics.parts import parts
+from swe_cli.contracts import Statistic
+from swe_cli.records import Tensors
+from swe_cli.statistics.parts import parts, zeros
 
 
-class MeanMagnitude:
+class MeanMagnitude(Statistic):
     """``mean_t |W_t|`` over the observations, whatever the weighting."""
 
     def __init__(self, weights: Tensors) -> None:
-        self.mean = {name: torch.zeros_like(w, dtype=torch.float32) for name, w in weights.items()}
+        self.mean = zeros(weights)
+        self.states = {"": self.mean}
 
     def update(self, weights: Tensors, index: int, share: float) -> None:
         for now, mean in parts(weights, self.mean):
             torch._foreach_lerp_(mean, torch._foreach_abs(now), 1.0 / index)
-
-    def state(self) -> Tensors:
-        return self.mean
-
-    def load(self, state: Tensors) -> None:
-        for name, mean in self.mean.items():
-            mean.copy_(state[name])

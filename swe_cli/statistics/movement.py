@@ -2,10 +2,12 @@
 
 import torch
 
-from swe_cli.contracts import Tensors
+from swe_cli.contracts import Statistic
+from swe_cli.records import Tensors
+from swe_cli.statistics.parts import zeros
 
 
-class Movement:
+class Movement(Statistic):
     """``−Σ_t W_{t−1} · g_t``, g_t = ∂L/∂W at W_{t−1} (Sanh et al. 2020).
 
     It looks before the optimizer steps; afterwards the gradient belongs to other weights. The
@@ -13,7 +15,8 @@ class Movement:
     """
 
     def __init__(self, weights: Tensors) -> None:
-        self.moved = {name: torch.zeros_like(w, dtype=torch.float32) for name, w in weights.items()}
+        self.moved = zeros(weights)
+        self.states = {"": self.moved}
 
     def before_step(self, weights: Tensors, gradients: Tensors) -> None:
         """See one step that is about to be taken; parameters without a gradient stand still."""
@@ -27,10 +30,3 @@ class Movement:
 
     def update(self, weights: Tensors, index: int, share: float) -> None:
         """Nothing: it is too late for this step."""
-
-    def state(self) -> Tensors:
-        return self.moved
-
-    def load(self, state: Tensors) -> None:
-        for name, moved in self.moved.items():
-            moved.copy_(state[name])

@@ -1,10 +1,21 @@
-"""Weights a few at a time, for statistics that pass over them more than once."""
+"""What statistics are made of: float32 tensors like the weights, passed over a few at a time."""
 
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 
-from swe_cli.contracts import Tensors
+from swe_cli.records import Tensors
+
+
+def zeros(weights: Tensors) -> Tensors:
+    """Float32 zeros, one tensor a parameter."""
+    return {name: torch.zeros_like(w, dtype=torch.float32) for name, w in weights.items()}
+
+
+def copies(weights: Tensors) -> Tensors:
+    """Float32 copies of the weights as they are."""
+    return {name: w.detach().to(torch.float32, copy=True) for name, w in weights.items()}
 
 
 def parts(weights: Tensors, *states: Tensors) -> Iterator[tuple[list[Tensor], ...]]:

@@ -2,7 +2,7 @@
 
 import math
 
-from swe_cli.contracts import Tensors
+from swe_cli.records import Tensors
 from swe_cli.statistics.weighted_average import WeightedAverage
 
 

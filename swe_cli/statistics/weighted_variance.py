@@ -2,13 +2,12 @@
 
 import torch
 
-from swe_cli.contracts import Tensors
-from swe_cli.statistics.parts import parts
+from swe_cli.contracts import Statistic
+from swe_cli.records import Tensors
+from swe_cli.statistics.parts import parts, zeros
 
-MEAN = "/mean"
 
-
-class WeightedVariance:
+class WeightedVariance(Statistic):
     """``V = Σ a_i (W_i − W̄)² / Σ a_i`` in one pass (West 1979, after Welford).
 
     With η = a_i / Σ a: ``δ = W_i − W̄; W̄ += ηδ; V = (1 − η)(V + ηδ²)``. Two float32 copies of the
@@ -16,8 +15,8 @@ class WeightedVariance:
     """
 
     def __init__(self, weights: Tensors) -> None:
-        self.variance = _zeros(weights)
-        self.mean = _zeros(weights)
+        self.variance, self.mean = zeros(weights), zeros(weights)
+        self.states = {"": self.variance, "/mean": self.mean}
 
     def update(self, weights: Tensors, index: int, share: float) -> None:
         for now, mean, variance in parts(weights, self.mean, self.variance):
@@ -25,15 +24,3 @@ class WeightedVariance:
             torch._foreach_add_(mean, deviations, alpha=share)
             torch._foreach_addcmul_(variance, deviations, deviations, value=share)
             torch._foreach_mul_(variance, 1.0 - share)
-
-    def state(self) -> Tensors:
-        return self.variance | {name + MEAN: mean for name, mean in self.mean.items()}
-
-    def load(self, state: Tensors) -> None:
-        for name, variance in self.variance.items():
-            variance.copy_(state[name])
-            self.mean[name].copy_(state[name + MEAN])
-
-
-def _zeros(weights: Tensors) -> Tensors:
-    return {name: torch.zeros_like(w, dtype=torch.float32) for name, w in weights.items()}

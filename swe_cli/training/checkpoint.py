@@ -1,107 +1,103 @@
-"""Checkpoints: everything a training needs to go on bit for bit, in one directory."""
+"""Checkpoints and snapshots: all that a training needs to go on bit for bit, in one directory."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from swe_cli.contracts import Tensors
 from swe_cli.files import read_directory, read_json, remove_directory, write_directory
-from swe_cli.runs import Run
-from swe_cli.training.loop import Progress
-from swe_cli.training.tracker import Tracker, statistic_of
+from swe_cli.records import Tensors
+from swe_cli.store import Run
+from swe_cli.training.state import Callback, TrainState
+from swe_cli.training.tracker import Tracker, statistic_of, unrecorded
 
+CHECKPOINTS, SNAPSHOTS = "checkpoints", "snapshots"
 KEPT = 2  # the newest and, should a disk damage it, the one before
-SNAPSHOTS = "snapshots"
+PROGRESS = ("step", "best_step", "best_loss_nats", "final_loss_nats", "recent_losses")
 
 
-def save(
-    run: Run,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    tracker: Tracker,
-    progress: Progress,
-    best: Tensors,
-) -> None:
+def save(run: Run, state: TrainState, tracker: Tracker) -> None:
     """Write ``checkpoints/step-…`` whole, then drop those that are no longer needed.
 
     Randomness has no state to save: it is a function of (seed, name, step); see ``seeds``.
     """
-    folder = run.path / "checkpoints"
+    folder = run.path / CHECKPOINTS
     write_directory(
-        folder / f"step-{progress.step:08d}",
+        folder / f"step-{state.step:08d}",
         {
-            "model": dict(model.named_parameters()),
-            "optimizer": _flatten(optimizer),
+            "model": state.setup.model.weights(),
+            "optimizer": optimizer_state(state.setup.model, state.optimizer),
             "tracker": tracker.tensors(),
-            "best": best,
+            "best": state.best,
         },
-        {"progress": asdict(progress), "tracker": tracker.info()},
+        {"progress": {key: getattr(state, key) for key in PROGRESS}, "tracker": tracker.info()},
     )
-    for old in _all(run)[:-KEPT]:
+    for old in sorted(folder.glob("step-*"))[:-KEPT]:
         remove_directory(old)
 
 
 @torch.no_grad()
-def restore(
-    run: Run,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    tracker: Tracker,
-    best: Tensors,
-    snapshots: Sequence[int] = (),
-) -> Progress:
-    """Load the newest whole checkpoint in place, or start afresh where there is none to use.
+def restore(run: Run, state: TrainState, tracker: Tracker, snapshots: Sequence[int] = ()) -> None:
+    """Load the newest whole checkpoint in place; where there is none to use, change nothing.
 
     A checkpoint that lacks a statistic that is now wanted cannot serve, and is dropped: otherwise
     it would pass for the newest one of the training that starts afresh. So does one that lies
     behind a snapshot that is wanted and was not kept.
     Raises CorruptFileError, naming the file, for a damaged one.
     """
-    for path in reversed(_all(run)):
-        files, state = read_directory(path)
-        absent = missing_snapshots(run, snapshots, tracker.statistics)
-        lost = [step for step in absent if step <= state["progress"]["step"]]
-        if lost or not set(tracker.statistics) <= set(state["tracker"]["statistics"]):
+    statistics = sources_of(tracker)
+    for path in sorted((run.path / CHECKPOINTS).glob("step-*"), reverse=True):
+        files, saved = read_directory(path)
+        absent = missing_snapshots(run, snapshots, statistics)
+        behind = any(step <= saved["progress"]["step"] for step in absent)
+        if behind or unrecorded(saved["tracker"], statistics):
             remove_directory(path)
             continue
-        for name, parameter in model.named_parameters():
+        for name, parameter in state.setup.model.named_parameters():
             parameter.copy_(files["model"][name])
-        _unflatten(optimizer, files["optimizer"])
-        tracker.load(files["tracker"], state["tracker"])
-        best.update(files["best"])
-        return Progress(**state["progress"])
-    return Progress()
+        load_optimizer(state.setup.model, state.optimizer, files["optimizer"])
+        tracker.load(files["tracker"], saved["tracker"])
+        state.best = files["best"]
+        for key in PROGRESS:
+            setattr(state, key, saved["progress"][key])
+        return
+
+
+def sources_of(tracker: Tracker) -> dict[str, str | None]:
+    """Statistic → hash of its code, where a user wrote it."""
+    return {name: tracker.sources.get(name) for name in tracker.statistics}
 
 
 @dataclass(frozen=True)
-class Snapshots:
-    """A hook of the loop that keeps a training as it was after some of its steps, for good.
+class Snapshots(Callback):
+    """Keeps a training as it was after some of its steps, for good.
 
     What is cut in the middle of training starts from one. 0 is before the first step.
     """
 
     run: Run
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
     tracker: Tracker
-    wanted: Sequence[int]
+    steps: Sequence[int]
 
-    def after_step(self, step: int, metrics: dict[str, float]) -> None:
-        self.keep(step)
+    def after_step(self, state: TrainState, metrics: dict[str, Any]) -> None:
+        self.keep(state)
 
-    def keep(self, step: int) -> None:
-        if step in missing_snapshots(self.run, self.wanted, self.tracker.statistics):
+    def keep(self, state: TrainState) -> None:
+        """Keep the state, if its step is one of those, and was not kept."""
+        if state.step not in self.steps:
+            return
+        if missing_snapshots(self.run, [state.step], sources_of(self.tracker)):
             write_directory(
-                snapshot_path(self.run, step),
+                snapshot_path(self.run, state.step),
                 {
-                    "model": dict(self.model.named_parameters()),
-                    "optimizer": _flatten(self.optimizer),
+                    "model": state.setup.model.weights(),
+                    "optimizer": optimizer_state(state.setup.model, state.optimizer),
                     "trajectory": self.tracker.tensors(),
                 },
-                {"step": step, "tracker": self.tracker.info()},
+                {"step": state.step, "tracker": self.tracker.info()},
             )
 
 
@@ -113,12 +109,7 @@ class Snapshot:
     weights: Tensors
     trajectory: dict[str, Tensors]
     observations: int
-    _optimizer: Tensors
-
-    def resume(self, optimizer: torch.optim.Optimizer) -> None:
-        """Give a new optimizer over the same parameters the state it had, a copy of it."""
-        if self._optimizer:
-            _unflatten(optimizer, {key: value.clone() for key, value in self._optimizer.items()})
+    optimizer: Tensors
 
 
 def snapshot_path(run: Run, step: int) -> Path:
@@ -127,58 +118,53 @@ def snapshot_path(run: Run, step: int) -> Path:
 
 
 def missing_snapshots(
-    run: Run, wanted: Sequence[int], statistics: Collection[str] = ()
+    run: Run, steps: Sequence[int], statistics: Mapping[str, str | None] | None = None
 ) -> list[int]:
-    """Those of ``wanted`` that a run has not kept, or without some of these statistics."""
+    """Those of ``steps`` that a run has not kept, or without some of these statistics."""
 
     def kept(step: int) -> bool:
         path = snapshot_path(run, step)
-        recorded = read_json(path / "state.json")["tracker"]["statistics"] if path.is_dir() else ()
-        return path.is_dir() and set(statistics) <= set(recorded)
+        if not path.is_dir():
+            return False
+        return not unrecorded(read_json(path / "state.json")["tracker"], statistics or {})
 
-    return [step for step in wanted if not kept(step)]
+    return [step for step in steps if not kept(step)]
 
 
 def read_snapshot(run: Run, step: int) -> Snapshot:
     """What a run kept of a step. Raises CorruptFileError, naming the file, for a damaged one."""
     files, state = read_directory(snapshot_path(run, step))
-    statistics = state["tracker"]["statistics"]
-    return Snapshot(
-        step,
-        files["model"],
-        {name: statistic_of(files["trajectory"], name) for name in statistics},
-        state["tracker"]["count"],
-        files["optimizer"],
-    )
+    trajectory = {
+        name: statistic_of(files["trajectory"], name) for name in state["tracker"]["statistics"]
+    }
+    seen = state["tracker"]["count"]
+    return Snapshot(step, files["model"], trajectory, seen, files["optimizer"])
 
 
-def drop_snapshots(run: Run) -> None:
-    """Keep none."""
-    remove_directory(run.path / SNAPSHOTS)
-
-
-def clear(run: Run) -> None:
-    """Drop all checkpoints: the run is finished."""
-    remove_directory(run.path / "checkpoints")
-
-
-def _all(run: Run) -> list[Path]:
-    return sorted((run.path / "checkpoints").glob("step-*"))
-
-
-def _flatten(optimizer: torch.optim.Optimizer) -> Tensors:
-    """Optimizer state as named tensors: ``<parameter position>/<slot>``."""
+def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
+    """State as named tensors, ``<parameter>/<slot>``."""
+    names: dict[Tensor, str] = {of: name for name, of in model.named_parameters()}
     return {
-        f"{position}/{slot}": value
-        for position, slots in optimizer.state_dict()["state"].items()
+        f"{names[parameter]}/{slot}": value
+        for parameter, slots in optimizer.state.items()
         for slot, value in slots.items()
     }
 
 
-def _unflatten(optimizer: torch.optim.Optimizer, saved: Tensors) -> None:
+def load_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, saved: Tensors) -> None:
+    """Give an optimizer over the parameters of ``model`` a copy of the state it had.
+
+    Before version 0.2 state was saved by a parameter's position among those of the optimizer.
+    """
+    places = {
+        parameter: place
+        for place, parameter in enumerate(p for g in optimizer.param_groups for p in g["params"])
+    }
+    by_name = {n: places[p] for n, p in model.named_parameters() if p in places}
     state: dict[int, Tensors] = {}
     for key, value in saved.items():
-        position, slot = key.split("/")
-        state.setdefault(int(position), {})[slot] = value
+        name, _, slot = key.rpartition("/")
+        place = int(name) if name.isdigit() else by_name[name]
+        state.setdefault(place, {})[slot] = value.clone()
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -1,14 +1,19 @@
 """How a model is trained: the values, the optimizer and the learning rate they mean."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import nn
 
+from swe_cli.contracts import Count, Fraction, Model, Setup
 from swe_cli.errors import UsageError
+from swe_cli.training.state import TRAINING, TrainState
+
+Trains = Literal["all"] | list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,37 +23,26 @@ class Recipe:
     ``trains``: the roles of the model whose weights move; the others are frozen.
     """
 
-    steps: int
-    batch_size: int
-    accumulation: int
+    steps: Count
+    batch_size: Count
+    accumulation: Count
     optimizer: Literal["adamw", "adam"]
-    learning_rate: float
-    minimum_learning_rate: float
+    learning_rate: PositiveFloat
+    minimum_learning_rate: NonNegativeFloat
     schedule: Literal["cosine", "constant"]
-    warmup_steps: int
-    beta1: float
-    beta2: float
-    weight_decay: float
-    gradient_clip: float
-    evaluate_every: int
-    checkpoint_every: int
+    warmup_steps: NonNegativeInt
+    beta1: Fraction
+    beta2: Fraction
+    weight_decay: NonNegativeFloat
+    gradient_clip: NonNegativeFloat
+    evaluate_every: Count
+    checkpoint_every: Count
     compile: bool
-    trains: Literal["all"] | list[str]
+    trains: Trains
 
     def __post_init__(self) -> None:
-        for key in ("steps", "batch_size", "accumulation", "evaluate_every", "checkpoint_every"):
-            if getattr(self, key) < 1:
-                raise UsageError(f"training.{key}={getattr(self, key)} must be at least 1.")
-        for key in ("warmup_steps", "weight_decay", "gradient_clip", "minimum_learning_rate"):
-            if getattr(self, key) < 0:
-                raise UsageError(f"training.{key}={getattr(self, key)} must not be negative.")
-        for key in ("beta1", "beta2"):
-            if not 0.0 <= getattr(self, key) < 1.0:
-                raise UsageError(f"training.{key}={getattr(self, key)} is not in [0, 1).")
         if not self.trains:
             raise UsageError("training.trains names no role.", "Write training.trains=all")
-        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
-            raise UsageError(f"training.learning_rate={self.learning_rate} must be positive.")
 
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of optimizer step ``step`` (1-based): linear warm-up, then the schedule."""
@@ -60,13 +54,24 @@ class Recipe:
         span = self.learning_rate - self.minimum_learning_rate
         return self.minimum_learning_rate + span * 0.5 * (1.0 + math.cos(math.pi * done))
 
-    def build_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        return build_optimizer(
-            parameters,
+    def begin(self, setup: Setup) -> TrainState:
+        """A training of ``setup``'s model by this recipe that has taken no step."""
+        optimizer = build_optimizer(
+            setup.model.parameters(),
             self.optimizer,
             self.learning_rate,
             betas=(self.beta1, self.beta2),
             weight_decay=self.weight_decay,
+        )
+        return TrainState(
+            setup,
+            optimizer,
+            TRAINING,
+            self.learning_rate_at,
+            self.batch_size,
+            self.accumulation,
+            self.gradient_clip,
+            torch.compile(setup.model) if self.compile else None,
         )
 
 
@@ -92,3 +97,19 @@ def build_optimizer(
         [group for group in groups if group["params"]], lr=learning_rate, betas=betas, fused=True
     )
     return optimizer
+
+
+def freeze(model: Model, trains: Trains) -> None:
+    """Let only the roles that are trained have gradients. Raises UsageError for another's role."""
+    check_roles(model.roles, [] if trains == "all" else trains, "training.trains")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(trains == "all" or model.role_of(name) in trains)
+
+
+def check_roles(roles: Sequence[str], asked: Iterable[str], key: str) -> None:
+    """Raise UsageError for a role that the model does not have."""
+    for role in asked:
+        if role not in roles:
+            raise UsageError(
+                f"{key}: this model has no {role}.", f"Its roles are {', '.join(roles)}; or all."
+            )

@@ -1,16 +1,19 @@
 """The trajectory, recorded while a model trains: statistics of every weight, a small sample."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
-from swe_cli.contracts import GradientStatistic, Statistic, Tensors
+from swe_cli.contracts import Count, Statistic
 from swe_cli.errors import UsageError
+from swe_cli.records import Tensors
 from swe_cli.seeds import derive
+from swe_cli.training.state import Callback, TrainState
 
 SAMPLE_POINTS = 200  # at most about twice as many moments of the sampled weights are kept
 
@@ -28,24 +31,18 @@ class Tracking:
     training is kept, so that it can be cut there (schedule=early).
     """
 
-    every: int | Literal["epoch"]
-    start: int
+    every: Count | Literal["epoch"]
+    start: NonNegativeInt
     weighting: Literal["linear", "sqrt", "uniform", "exponential"]
-    decay: float
-    sample: int
+    decay: Annotated[float, Field(gt=0, lt=1)]
+    sample: NonNegativeInt
     statistics: list[str] = field(default_factory=list)
     frozen: bool = False
     snapshots: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        if self.every != "epoch" and self.every < 1:
-            raise UsageError(f"tracking.every={self.every} must be at least 1, or epoch.")
-        if self.start < 0 or self.sample < 0:
-            raise UsageError("tracking.start and tracking.sample must not be negative.")
         if any(step < 0 for step in self.snapshots):
             raise UsageError("tracking.snapshots names a step before the first.")
-        if not 0.0 < self.decay < 1.0:
-            raise UsageError(f"tracking.decay={self.decay} is not between 0 and 1.")
 
     def amount(self, index: int) -> float:
         """a_i of the i-th observation, i from 1."""
@@ -56,12 +53,13 @@ class Tracking:
         return steps_per_epoch if self.every == "epoch" else self.every
 
 
-class Tracker:
+class Tracker(Callback):
     """Feeds statistics after every observed optimizer step; memory does not grow with steps.
 
     ``weights``: the live parameters by name. ``followed``: the part of them that the sample draws
-    from (the prunable matrices), by prunable name. Raises UsageError where nothing would be
-    observed: an average of nothing is zero everywhere, and would cut anything.
+    from (the prunable matrices), by prunable name. ``sources``: of statistics that a user wrote,
+    the hash of their code: what another version accumulated is not theirs. Raises UsageError where
+    nothing would be observed: an average of nothing is zero everywhere, and would cut anything.
     """
 
     def __init__(
@@ -74,8 +72,10 @@ class Tracker:
         steps: int,
         steps_per_epoch: int,
         seed: int,
+        sources: Mapping[str, str] | None = None,
     ) -> None:
         self.weights, self.statistics, self.tracking = weights, statistics, tracking
+        self.sources = dict(sources or {})
         self.every = tracking.interval(steps_per_epoch)
         if tracking.start + self.every > steps:
             raise UsageError(
@@ -91,23 +91,20 @@ class Tracker:
         self._sample_values: list[Tensor] = []
 
     @torch.no_grad()
-    def before_step(self, step: int, gradients: Callable[[], Tensors]) -> None:
-        """Show the gradients of a step that will be observed to the statistics that look at them.
-
-        ``gradients`` gathers them by parameter name; it is called only where somebody looks.
-        """
-        watching = [s for s in self.statistics.values() if isinstance(s, GradientStatistic)]
-        if watching and self._observes(step):
-            found = gradients()
+    def before_step(self, state: TrainState) -> None:
+        watching = [of for of in self.statistics.values() if of.sees_gradients]
+        if watching and self._observes(state.step):
+            parameters = state.setup.model.named_parameters()
+            gradients = {name: p.grad for name, p in parameters if p.grad is not None}
             for statistic in watching:
-                statistic.before_step(self.weights, found)
+                statistic.before_step(self.weights, gradients)
 
     @torch.no_grad()
-    def after_step(self, step: int, metrics: dict[str, float]) -> None:
-        if self._observes(step):
+    def after_step(self, state: TrainState, metrics: dict[str, Any]) -> None:
+        if self._observes(state.step):
             self._observe()
-        if self.tracking.sample and (step == 1 or step % self._sample_every == 0):
-            self._sample_steps.append(step)
+        if self.tracking.sample and (state.step == 1 or state.step % self._sample_every == 0):
+            self._sample_steps.append(state.step)
             self._sample_values.append(gather(self._followed, self._sample_index))
 
     def _observes(self, step: int) -> bool:
@@ -140,6 +137,7 @@ class Tracker:
         return {
             **{key: v for key, v in asdict(self.tracking).items() if key != "snapshots"},
             "statistics": sorted(self.statistics),
+            **({"sources": self.sources} if self.sources else {}),
             "every_steps": self.every,
             "count": self.count,
             "total_weight": self.total_weight,
@@ -153,6 +151,14 @@ class Tracker:
         if "sample/values" in saved:
             self._sample_steps = saved["sample/steps"].tolist()
             self._sample_values = list(saved["sample/values"])
+
+
+def unrecorded(info: Mapping[str, Any], statistics: Mapping[str, str | None]) -> list[str]:
+    """Of ``statistics`` (name → hash of its code, where a user wrote it), those that a tracker with
+    this ``info`` did not record, or by another code.
+    """
+    recorded = {name: info.get("sources", {}).get(name) for name in info["statistics"]}
+    return sorted(name for name, source in statistics.items() if recorded.get(name, "") != source)
 
 
 def statistic_of(saved: Tensors, name: str) -> Tensors:

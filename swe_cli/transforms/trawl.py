@@ -8,8 +8,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from swe_cli.contracts import Candidate, Tensors
+from swe_cli.contracts import Candidate, Transform
 from swe_cli.errors import PruningError, UsageError
+from swe_cli.records import Tensors
 from swe_cli.seeds import derive
 
 EXPAND, CONTRACT = ".expand.weight", ".contract.weight"
@@ -17,7 +18,7 @@ RIDGE = 1e-12  # on a tensor of norm 1: two components that grow alike do not st
 
 
 @dataclass(frozen=True, kw_only=True)
-class TRAWL:
+class TRAWL(Transform):
     """``T ≈ Σ_{r≤R} a_r ∘ b_r ∘ c_r`` (CP) or ``T ≈ G ×₁ B ×₂ C`` (Tucker); Luo et al. 2024,
     arXiv 2406.17261.
 

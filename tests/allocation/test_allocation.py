@@ -14,14 +14,14 @@ from swe_cli.allocation.shares import counts_of_shares
 from swe_cli.allocation.sigma import Sigma
 from swe_cli.allocation.uniform import Uniform, webster
 from swe_cli.errors import PruningError
-from swe_cli.masks.rank import Ranking
+from swe_cli.ranking import Ranking
 
 
-class Asked:
-    """Surroundings that answer by a table and refuse the rest. A block is a name's first letter."""
+class Context:
+    """A context that answers by a table. A block is a name's first letter."""
 
     def __init__(self, sensitivities=None, **ranked):
-        self.felt, self.ranked = sensitivities, ranked
+        self._sensitivities, self.ranked = sensitivities, ranked
 
     def rank_by(self, name):
         assert name in self.ranked, f"asked for {name}"
@@ -34,11 +34,11 @@ class Asked:
         return name[0]
 
     def sensitivities(self):
-        assert self.felt is not None
-        return self.felt
+        assert self._sensitivities is not None
+        return self._sensitivities
 
 
-refuse = Asked()
+refuse = Context()
 
 
 def scores(*shapes, seed=0):
@@ -113,7 +113,7 @@ def test_sigma_never_cuts_a_tensor_without_spread():
 def test_like_takes_anothers_counts():
     own, other = Ranking(scores((8,), (8,), seed=5)), Ranking(scores((8,), (8,), seed=6))
     like = Like(criterion="swe")
-    counts = like.counts(own, 0.5, Asked(swe=other))
+    counts = like.counts(own, 0.5, Context(swe=other))
     assert counts == other.lowest(8)
     assert like.consults == ("swe",)
 
@@ -165,9 +165,9 @@ def test_owl_by_hand():
     mine = Ranking(scores((10,), (30,)) | {})
     ranked = Ranking({"a": mine.scores["w0"], "b": mine.scores["w1"]})
     # d = 2·0.08·(1, 0) = (0.16, 0), its mean weighted by size 0.04: S = 0.5 − (0.12, −0.04).
-    assert owl().counts(ranked, 0.5, Asked(wanda=wanda)) == {"a": 4, "b": 16}
+    assert owl().counts(ranked, 0.5, Context(wanda=wanda)) == {"a": 4, "b": 16}
     wider = owl(strength=0.5)  # d = (1, 0), mean 0.25: S = 0.5 − (0.75, −0.25), clamped at 0
-    assert wider.counts(ranked, 0.5, Asked(wanda=wanda)) == {"a": 0, "b": 20}
+    assert wider.counts(ranked, 0.5, Context(wanda=wanda)) == {"a": 0, "b": 20}
 
 
 def test_owls_mean_is_weighted_by_what_blocks_hold():
@@ -177,20 +177,20 @@ def test_owls_mean_is_weighted_by_what_blocks_hold():
     wanda = Ranking({"a": outliers, "b": torch.ones(900)})
     ranked = Ranking({"a": torch.rand(100), "b": torch.rand(900)})
     # d = (0.4, 0), its mean 0.04: S = (0.14, 0.54). By half of 0.4: (0.3, 0.7), 160 too many.
-    counts = owl(strength=0.2).counts(ranked, 0.5, Asked(wanda=wanda))
+    counts = owl(strength=0.2).counts(ranked, 0.5, Context(wanda=wanda))
     assert counts == {"a": 14, "b": 486}
 
 
 def test_owl_is_uniform_where_no_block_has_more_outliers():
     wanda = Ranking({"a": torch.ones(10), "b": torch.ones(30)})
     ranked = Ranking({"a": torch.rand(10), "b": torch.rand(30)})
-    assert owl().counts(ranked, 0.5, Asked(wanda=wanda)) == {"a": 5, "b": 15}
+    assert owl().counts(ranked, 0.5, Context(wanda=wanda)) == {"a": 5, "b": 15}
 
 
 def test_a_block_of_owl_is_all_of_its_tensors():
     wanda = Ranking({"a1": torch.full((10,), 50.0), "a2": torch.ones(90), "b": torch.ones(100)})
     ranked = Ranking({"a1": torch.rand(10), "a2": torch.rand(90), "b": torch.rand(100)})
-    counts = owl().counts(ranked, 0.5, Asked(wanda=wanda))
+    counts = owl().counts(ranked, 0.5, Context(wanda=wanda))
     assert counts == {"a1": 4, "a2": 38, "b": 58}  # 0.42, 0.42 and 0.58
 
 
@@ -224,11 +224,11 @@ def test_ecoflap_keeps_exactly_what_it_should(blocks, ratio):
     ranked = Ranking({f"{chr(97 + i)}": torch.rand(size) for i, (size, _) in enumerate(blocks)})
     felt = {chr(97 + i): value for i, (_, value) in enumerate(blocks)}
     allocation = ECoFLaP(slack=0.1, within="row")
-    counts = allocation.counts(ranked, ratio, Asked(sensitivities=felt))
+    counts = allocation.counts(ranked, ratio, Context(sensitivities=felt))
     assert sum(counts.values()) == round(ratio * ranked.total)
 
 
 def test_what_the_loss_feels_more_keeps_more():
     ranked = Ranking({"a": torch.rand(100), "b": torch.rand(100)})
-    counts = ECoFLaP(slack=0.1, within="row").counts(ranked, 0.5, Asked({"a": 3.0, "b": 1.0}))
+    counts = ECoFLaP(slack=0.1, within="row").counts(ranked, 0.5, Context({"a": 3.0, "b": 1.0}))
     assert counts == {"a": 45, "b": 55}

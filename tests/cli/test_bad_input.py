@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from swe_cli.runs import Run
+from swe_cli.store import Run
 
 USAGE, FAILED = 2, 1
 
@@ -38,7 +38,7 @@ def refused(result, code, *said):
         (
             "sweep ratios=0.5 criteria=swe recovery.steps=-1",
             USAGE,
-            "recovery.steps must not be negative",
+            "recovery.steps=-1 must not be negative",
         ),
         (
             "sweep ratios=0.5 criteria=swe training.steps=1,0",

@@ -3,7 +3,7 @@
 import pytest
 from rich.cells import cell_len
 
-from swe_cli.compose import shipped_conf
+from swe_cli.config import shipped_conf
 
 COMMANDS = {"criteria": "criterion", "allocations": "allocation", "patterns": "pattern"}
 each = pytest.mark.parametrize(("command", "group"), COMMANDS.items())

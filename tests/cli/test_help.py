@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from swe_cli.app import app
 
@@ -17,7 +18,7 @@ def test_help_imports_neither_torch_nor_hydra():
         "from swe_cli.app import app\n"
         "assert CliRunner().invoke(app, ['--help']).exit_code == 0\n"
         "assert CliRunner().invoke(app, ['sweep', '--help']).exit_code == 0\n"
-        "heavy = {'torch', 'hydra', 'omegaconf', 'numpy', 'pandas', 'scipy', 'matplotlib'}\n"
+        "heavy = {'torch', 'hydra', 'omegaconf', 'numpy', 'pandas', 'scipy', 'altair'}\n"
         "print(sorted(heavy & sys.modules.keys()))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -42,3 +43,14 @@ def test_the_configuration_can_be_looked_at(swe, name):
     shown = swe(name, "--cfg")
     assert shown.exit_code == 0
     assert "results_dir: null" in shown.output
+
+
+def test_a_sweep_is_shown_as_it_would_run(swe):
+    shown = yaml.safe_load(swe("sweep", "--cfg", "ratios=0.5,0.6", "seeds=3").stdout)
+    assert shown["axes"] == {
+        "criterion": ["swe", "magnitude", "random"],
+        "ratio": [0.5, 0.6],
+        "seed": [3],
+    }
+    assert shown["seed"] == 3
+    assert swe("sweep", "--cfg", "seeds=0-2").exit_code == 2

@@ -27,7 +27,7 @@ def test_an_installed_wheel_trains(tmp_path):
     installed = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(installed)
     code = (
-        "import swe_cli.app, swe_cli.compose as c, pathlib, sys;"
+        "import swe_cli.app, swe_cli.config as c, pathlib, sys;"
         f"assert c.shipped_conf() == pathlib.Path({str(installed)!r}) / 'swe_cli/conf';"
         "swe_cli.app.main()"
     )

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from swe_cli.compose import ConfigRoot, Part, default_part, part, shipped_conf
-from swe_cli.contracts import GRADIENTS, DataShape, GradientStatistic, LayerInputs
+from swe_cli.config import Component, ConfigRoot, component, shipped_conf
+from swe_cli.contracts import GRADIENTS, DataShape, LayerInputs
+from swe_cli.experiments import spec
 
 ROOT = ConfigRoot()
 VOCABULARY = 11
@@ -22,17 +23,17 @@ def names(group: str) -> list[str]:
 def small_model(name: str):
     """The model of a YAML, made small where its sizes go by the usual names."""
     torch.manual_seed(0)
-    return part("model", name, _smaller(default_part("model", name, ROOT)), ROOT).build(SHAPE)
+    return component("model", name, ROOT, _smaller(component("model", name, ROOT))).build(SHAPE)
 
 
-def _smaller(chosen: Part) -> dict:
+def _smaller(chosen: Component) -> dict:
     """Of a model, and of the towers inside it."""
-    inside = {k: _smaller(v) for k, v in chosen.options.items() if isinstance(v, Part)}
+    inside = {k: _smaller(v) for k, v in chosen.options.items() if isinstance(v, Component)}
     return {key: SMALL[key] for key in chosen.options if key in SMALL} | inside
 
 
 def built(group: str, name: str, *runtime):
-    return default_part(group, name, ROOT).build(*runtime)
+    return spec.built(component(group, name, ROOT), *runtime)
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def life():
     for name in names("statistic"):
         statistic = built("statistic", name, observations[0])
         for index, observed in enumerate(observations, 1):
-            if isinstance(statistic, GradientStatistic):
+            if statistic.sees_gradients:
                 statistic.before_step(observed, {n: w.cos() for n, w in observed.items()})
             statistic.update(observed, index, index / (index * (index + 1) / 2))
         trajectory[name] = {n: t.clone() for n, t in statistic.state().items()}

@@ -11,15 +11,16 @@ from swe_cli.contracts import (
     Criterion,
     DrawnCriterion,
     Evidence,
-    LayerwiseCriterion,
+    LayerCriterion,
 )
 
 from .conftest import built, fed, names
 
 ALL = names("criterion")
-LAYERWISE = [name for name in ALL if isinstance(built("criterion", name), LayerwiseCriterion)]
-SCORING = [name for name in ALL if isinstance(built("criterion", name), Criterion)]
-DRAWN = [name for name in ALL if isinstance(built("criterion", name), DrawnCriterion)]
+KINDS = {"layer": LayerCriterion, "weight": Criterion, "mask": DrawnCriterion}
+LAYERWISE, SCORING, DRAWN = (
+    [name for name in ALL if built("criterion", name).granularity == kind] for kind in KINDS
+)
 scoring = pytest.mark.parametrize("name", SCORING)
 layerwise = pytest.mark.parametrize("name", LAYERWISE)
 drawn = pytest.mark.parametrize("name", DRAWN)
@@ -29,13 +30,17 @@ def evidence(life, seed=3):
     return Evidence(life.weights, life.trajectory, seed, life.calibration)
 
 
-def test_every_criterion_is_of_one_kind():
-    assert sorted([*LAYERWISE, *SCORING, *DRAWN]) == ALL
+@pytest.mark.parametrize("name", ALL)
+def test_every_criterion_is_of_the_kind_it_declares(name):
+    criterion = built("criterion", name)
+    assert isinstance(criterion, KINDS[criterion.granularity])
+    assert hasattr(criterion, "draw") == (name in DRAWN)
+    assert hasattr(criterion, "prune_layer") == (name in LAYERWISE)
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_it_was_published_with_an_allocation_that_there_is(name):
-    assert getattr(built("criterion", name), "published", "global") in names("allocation")
+    assert built("criterion", name).published in names("allocation")
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ def batch(model, windows=3):
 
 
 def test_losses_and_logits_have_their_shapes_and_ignored_targets_cost_nothing(name):
-    model, given = small_model(name), None
+    model = small_model(name)
     given = batch(model)
     losses, logits = model(given)
     ignored = given["targets"] == IGNORED
@@ -75,7 +75,7 @@ def test_there_are_blocks_and_they_hold_the_prunable_matrices(name):
     model = small_model(name)
     blocks = model.blocks()
     inside = {id(p) for block in blocks for p in block.parameters()}
-    linear = model.prunable({n: p.detach() for n, p in model.named_parameters()}, "linear")
+    linear = model.prunable(model.weights(), "linear")
     held = sum(p.numel() for p in model.parameters() if id(p) in inside and p.dim() > 1)
     assert len(blocks) > 0
     assert sum(t.numel() for t in linear.values()) <= held
@@ -84,13 +84,13 @@ def test_there_are_blocks_and_they_hold_the_prunable_matrices(name):
 @pytest.mark.parametrize("which", ["linear", "all"])
 def test_every_prunable_tensor_belongs_to_a_role_and_every_role_has_some(name, which):
     model = small_model(name)
-    shown = model.prunable({n: p.detach() for n, p in model.named_parameters()}, which)
+    shown = model.prunable(model.weights(), which)
     assert {model.role_of(n) for n in shown} == set(model.roles)
 
 
 def test_the_lens_leaves_out_what_it_is_not_given(name):
     model = small_model(name)
-    parameters = {n: p.detach() for n, p in model.named_parameters()}
+    parameters = model.weights()
     role = model.roles[0]
     some = {n: p for n, p in parameters.items() if model.role_of(n) == role}
     expected = [n for n in model.prunable(parameters, "all") if model.role_of(n) == role]

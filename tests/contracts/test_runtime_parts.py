@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from training.walks import after
 
-from swe_cli.compose import compose, default_part
+from swe_cli.config import component, compose
 from swe_cli.contracts import DataShape
 from swe_cli.data.tokens import tokenize
 from swe_cli.errors import Interrupted, StorageError
@@ -49,12 +50,12 @@ def test_a_tracking_observes_and_its_state_goes_on(name, life):
 
     whole, first, second = tracker(), tracker(), tracker()
     for step in range(1, 7):
-        whole.after_step(step, {})
+        whole.after_step(after(step), {})
     for step in range(1, 4):
-        first.after_step(step, {})
+        first.after_step(after(step), {})
     second.load({n: t.clone() for n, t in first.tensors().items()}, first.info())
     for step in range(4, 7):
-        second.after_step(step, {})
+        second.after_step(after(step), {})
     assert whole.count > 0
     assert whole.info() == second.info()
     assert all(torch.equal(t, second.tensors()[n]) for n, t in whole.tensors().items())
@@ -86,7 +87,7 @@ def test_a_tokenizer_gives_back_what_it_was_given(name, text):
 @pytest.mark.parametrize("name", names("model"))
 def test_shipped_models_have_the_sizes_their_yaml_promises(name):
     with torch.device("meta"):
-        model = default_part("model", name, ROOT).build(DataShape(65, image=(3, 64, 64)))
+        model = component("model", name, ROOT).build(DataShape(65, image=(3, 64, 64)))
     millions = {
         "gpt_nano": 0.8,
         "gpt_small": 10.7,

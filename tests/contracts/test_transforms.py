@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from swe_cli.compose import default_part, part
+from swe_cli.config import component
 from swe_cli.contracts import DataShape
 from swe_cli.pruning.shrink import load
 
@@ -18,13 +18,13 @@ model_name = pytest.mark.parametrize("model", names("model"))
 
 def small(name):
     """A transform of a YAML, at ranks that small models have."""
-    known = default_part("transform", name, ROOT).options
+    known = component("transform", name, ROOT).options
     options = {key: value for key, value in SMALL.items() if key in known}
-    return part("transform", name, options, ROOT).build()
+    return component("transform", name, ROOT, options).build()
 
 
 def weights_of(model):
-    return {name: p.detach().clone() for name, p in model.named_parameters()}
+    return {name: weight.clone() for name, weight in model.weights().items()}
 
 
 def test_none_is_no_transform():
@@ -93,7 +93,7 @@ def test_it_applies_saves_what_it_says_and_is_loaded_and_left_again(name, model)
 @pytest.mark.parametrize("model", ["gpt_nano", "gpt_small", "gpt_paper"])
 def test_the_grid_of_its_yaml_fits_the_shipped_models_and_saves_memory(name, model):
     with torch.device("meta"):
-        live = default_part("model", model, ROOT).build(DataShape(65))
+        live = component("model", model, ROOT).build(DataShape(65))
         weights = weights_of(live)
         candidates = built("transform", name).candidates(live.prunable(weights, "linear"))
     assert candidates

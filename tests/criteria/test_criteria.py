@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from swe_cli.compose import ConfigRoot, default_part
+from swe_cli.config import ConfigRoot, component
 from swe_cli.contracts import Evidence
-from swe_cli.masks.rank import Ranking
+from swe_cli.ranking import Ranking
 
 WEIGHTS = {"a": torch.tensor([[1.0, -2.0], [0.0, 3.0]]), "b": torch.tensor([-5.0, 4.0])}
 AVERAGES = {"a": torch.tensor([[-4.0, 0.5], [2.0, 0.0]]), "b": torch.tensor([1.0, -1.0])}
@@ -12,7 +12,7 @@ EVIDENCE = Evidence(WEIGHTS, {"weighted_average": AVERAGES, "mean": MEANS}, seed
 
 
 def scores(name: str, evidence: Evidence = EVIDENCE):
-    return default_part("criterion", name, ConfigRoot()).build().score(evidence)
+    return component("criterion", name, ConfigRoot()).build().score(evidence)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_what_never_moved_is_not_infinitely_stable():
     [("swe", ("weighted_average",)), ("swe_mean", ("mean",)), ("magnitude", ()), ("random", ())],
 )
 def test_what_a_criterion_needs(name, needs):
-    assert tuple(default_part("criterion", name, ConfigRoot()).build().needs) == needs
+    assert tuple(component("criterion", name, ConfigRoot()).build().needs) == needs
 
 
 def test_random_scores_come_from_the_seed_and_the_tensors_name():

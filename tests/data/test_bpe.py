@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from swe_cli.data import bpe as module
-from swe_cli.data import sources
+from swe_cli.data import text as sources
 from swe_cli.data.bpe import BpeTokenizer, bpe
 from swe_cli.data.tokens import tokenize
 from swe_cli.errors import DataError, StorageError, UsageError

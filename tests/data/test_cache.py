@@ -4,7 +4,7 @@ from pathlib import Path
 import platformdirs
 import pytest
 
-from swe_cli.data.cache import cache_folder, write_atomically
+from swe_cli.data.cache import cache_folder, write_cached
 from swe_cli.errors import StorageError
 
 
@@ -19,13 +19,13 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "below" / "file"
-    write_atomically(path, b"old")
+    write_cached(path, b"old")
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StorageError, match="No space left"):
-        write_atomically(path, b"new")
+        write_cached(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(path.parent.iterdir()) == [path]

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swe_cli.data import sources
+from swe_cli.data import text as sources
 from swe_cli.data.chars import CharTokenizer, chars
 from swe_cli.data.tokens import tokenize
 from swe_cli.errors import DataError

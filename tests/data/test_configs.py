@@ -1,6 +1,6 @@
 import pytest
 
-from swe_cli.compose import ConfigRoot, compose, default_part
+from swe_cli.config import ConfigRoot, component, compose
 from swe_cli.data.tokens import tokenize
 from swe_cli.errors import UsageError
 
@@ -14,15 +14,15 @@ def test_every_choice_is_known() -> None:
 
 @pytest.mark.parametrize("name", ["kjv_chars", "shakespeare_chars"])
 def test_options_fit_what_they_build(name: str) -> None:
-    assert default_part("data", name, ROOT).describe()["name"] == name
+    assert component("data", name, ROOT).describe()["name"] == name
 
 
 @pytest.mark.parametrize("name", ["chars", "bpe"])
 def test_the_default_text_with_every_tokenizer(name: str) -> None:
     if name == "bpe":
         pytest.importorskip("tokenizers", reason="the optional package tokenizers is missing")
-    text = default_part("data", "kjv_chars", ROOT).build()
-    dataset = tokenize(text, default_part("tokenizer", name, ROOT).build(text))
+    text = component("data", "kjv_chars", ROOT).build()
+    dataset = tokenize(text, component("tokenizer", name, ROOT).build(text))
     assert text.splits["train"] == (0, 1_000_000)
     assert dataset.shape.vocabulary_size == {"chars": 65, "bpe": 1024}[name]
     assert dataset.decode(dataset.encode("In the beginning")) == "In the beginning"

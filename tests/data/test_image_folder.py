@@ -413,6 +413,10 @@ def test_a_folder_holds_one_file_of_questions(folder: Path) -> None:
     file.mkdir()
     with pytest.raises(DataError, match="is a directory"):
         load(folder)
+    file.rmdir()
+    os.mkfifo(file)  # reading it would wait for ever
+    with pytest.raises(DataError, match="is a pipe"):
+        load(folder)
 
 
 def test_a_path_that_is_no_folder_is_refused(folder: Path) -> None:

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from swe_cli.contracts import IGNORED, Batch, Example, Questions, RunningText, Split
+from swe_cli.contracts import IGNORED, Example, Questions, Split
 from swe_cli.data.chars import chars
 from swe_cli.data.dataset import dataset_of
 from swe_cli.data.questions import QuestionDataset, QuestionSet, digest_of
 from swe_cli.data.words import words
 from swe_cli.errors import DataError
+from swe_cli.records import Batch
 
 from .toys import text_of
 
@@ -54,10 +55,13 @@ def test_a_set_of_questions_becomes_a_dataset_of_questions() -> None:
     source = source_of()
     built = dataset_of(source, words)
     assert isinstance(built, Questions)
-    assert not isinstance(built, RunningText)
+    assert built.questions
+    assert built.characters("test") is None
     assert built.shape == (built.end + 1, (1, 2, 2))
     assert dataset_of(built, words) is built
-    assert isinstance(dataset_of(text_of("abab"), chars), RunningText)
+    text = dataset_of(text_of("abab"), chars)
+    assert not text.questions
+    assert text.characters("train") == 3
 
 
 def test_text_holds_every_split_apart() -> None:
@@ -252,3 +256,15 @@ def test_an_epoch_counts_questions() -> None:
 def test_notes_are_passed_on() -> None:
     source = replace(source_of(), notes=("Two images are small.",))
     assert QuestionDataset(source, words(source.text())).notes == ("Two images are small.",)
+
+
+@pytest.mark.parametrize("odd", ["1,000", "1e3", "50%"])
+def test_a_measure_that_one_answer_drops_is_said_with_its_row(odd: str) -> None:
+    plain = {s: [e._replace(answer=str(i)) for i, e in enumerate(of)] for s, of in ASKED.items()}
+    assert dataset(plain).notes == ()
+    plain["train"][2] = plain["train"][2]._replace(answer=odd)
+    (note,) = dataset(plain).notes
+    total = sum(map(len, plain.values()))
+    assert note.startswith(f"MAE and RMSE are not measured: 1 of {total} answers are no plain")
+    assert f"{odd!r} in train row 2" in note
+    assert dataset(ASKED).notes == ()  # answers that are words were never meant as numbers

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swe_cli.data import sources
+from swe_cli.data import text as sources
 from swe_cli.data.text import word_end
 
 from .toys import text_of

@@ -1,8 +1,7 @@
 """Small texts and a tokenizer whose answers are known by hand."""
 
 from swe_cli.data.chars import chars
-from swe_cli.data.sources import StringSource
-from swe_cli.data.text import Text
+from swe_cli.data.text import StringSource, Text
 from swe_cli.data.tokens import TextDataset, tokenize
 
 

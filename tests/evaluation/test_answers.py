@@ -6,9 +6,9 @@ from statistics import median
 import numpy as np
 import pytest
 import torch
-from training.toys import MACHINE
+from training.toys import setup_of
 
-from swe_cli.compose import ConfigRoot, default_part
+from swe_cli.config import ConfigRoot, component
 from swe_cli.contracts import Example
 from swe_cli.data.chars import chars
 from swe_cli.data.questions import QuestionDataset, QuestionSet, digest_of
@@ -25,7 +25,7 @@ from swe_cli.evaluation.measure import measure
 from swe_cli.models.gpt import GPT
 from swe_cli.models.llava import LLaVA
 from swe_cli.models.vision import VisionTransformer
-from swe_cli.training.loop import optimizer_step
+from swe_cli.training.state import TRAINING, TrainState, fit
 
 IMAGES = 16
 PIXELS = np.repeat(np.arange(IMAGES) * 16, 12).astype(np.uint8).reshape(IMAGES, 3, 2, 2)
@@ -60,30 +60,32 @@ def data():
 @pytest.fixture(scope="module")
 def model(data):
     torch.manual_seed(0)
-    gpt = default_part("model", "gpt_nano", ConfigRoot()).options
+    gpt = component("model", "gpt_nano", ConfigRoot()).options
     small = gpt | {"layers": 1, "heads": 2, "width": 32, "context": 24}
     model = LLaVA(
         data.shape,
         vision=partial(VisionTransformer, patch=2, layers=1, heads=2, width=16, dropout=0.0),
         language=partial(GPT, **small),
     )
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    for step in range(150):
-        batch = data.random_batch("train", size=16, context=model.context, seed=step)
-        optimizer_step(model, optimizer, [batch], 1.0, MACHINE)
+    optimizer = torch.optim.AdamW(model.parameters())
+    fit(
+        TrainState(
+            setup_of(model, data), optimizer, TRAINING, lambda step: 5e-3, 16, gradient_clip=1.0
+        ),
+        150,
+    )
     return model
 
 
 @pytest.fixture(scope="module")
 def said(data, model):
     """What it answers to every test question, asked one at a time."""
-    return [
-        answers_of(model, data, data.prompts([example]), MACHINE)[0] for example in EXAMPLES["test"]
-    ]
+    setup = setup_of(model, data)
+    return [answers_of(setup, data.prompts([example]))[0] for example in EXAMPLES["test"]]
 
 
 def found(data, model, size=4, **options):
-    return answer_all(model, data, "test", size=size, machine=MACHINE, **options)[1]
+    return answer_all(setup_of(model, data), "test", size=size, **options)[1]
 
 
 def per_image(values):
@@ -134,6 +136,10 @@ def test_a_number_that_never_ends_is_none(data, model, monkeypatch):
     assert not answers["correct"].any()
 
 
+def means(measured):
+    return {name: interval.mean for name, interval in measured.items()}
+
+
 def test_measures_and_differences_by_hand():
     answers = {
         "questions": np.array([2.0, 1.0, 1.0]),
@@ -144,18 +150,20 @@ def test_measures_and_differences_by_hand():
         "squared_error": np.array([0.0, 36.0, 0.0]),
         "unparsable": np.array([0.0, 1.0, 0.0]),
     }
-    one = measures(answers)
+    one = dict(measures(answers))
     wanted = {"accuracy": 0.75, "accuracy.many": 0.5, "mae": 1.5, "rmse": 3.0, "unparsable": 0.25}
-    assert {name: one[name] for name in wanted} == pytest.approx(wanted)
-    # Resampled by image: the worst resample is the image without a right answer, three times.
-    assert one["accuracy_low"] == 0.0
-    assert one["accuracy_high"] == 1.0
+    assert means({name: one[name] for name in wanted}) == pytest.approx(wanted)
+    # By hand: p = 3/4 of 4 answers, of which two are about one image. Residuals 1/2, -3/4, 1/4:
+    # their variance 14/16 / 16 * 3/2 = 21/256 is more than the 3/64 of 4 independent ones, so
+    # that n = 4 * 12/21 = 16/7.
+    z = 1.959963984540054**2 / (16 / 7)
+    middle, half = (0.75 + z / 2) / (1 + z), (z * (3 / 16 + z / 4)) ** 0.5 / (1 + z)
+    assert one["accuracy"][1:] == pytest.approx((middle - half, middle + half))
     worse = answers | {"correct": np.array([1.0, 0.0, 1.0]), "absolute_error": np.full(3, 4.0)}
-    delta = differences(worse, answers)
+    delta = means(dict(differences(worse, answers)))
     assert delta["delta_accuracy"] == pytest.approx(-0.25)
     assert delta["delta_mae"] == pytest.approx(12 / 4 - 1.5)
-    same = differences(answers, answers)
-    assert set(same.values()) == {0.0}
+    assert set(dict(differences(answers, answers)).values()) == {(0.0, 0.0, 0.0)}
 
 
 def test_baselines_are_learnt_on_train_and_judged_on_the_split(data):
@@ -166,7 +174,7 @@ def test_baselines_are_learnt_on_train_and_judged_on_the_split(data):
     guess = median(map(float, train))
     assert guess != median(map(float, test))
     off = [float(answer) - guess for answer in test]
-    assert baselines(data, "test") == pytest.approx(
+    assert means(dict(baselines(data, "test"))) == pytest.approx(
         {
             "accuracy_majority": test.count(commonest) / len(test),
             "mae_median": np.mean(np.abs(off)),
@@ -178,7 +186,7 @@ def test_baselines_are_learnt_on_train_and_judged_on_the_split(data):
 def test_blinded_every_question_is_answered_about_another_image(data, model):
     protocol = Evaluation(split="test", batch_size=4, random_batches=0)
     seeing, blind = (
-        measure(model, data, protocol, machine=MACHINE, shuffle_images=seed) for seed in (None, 3)
+        measure(setup_of(model, data), protocol, shuffle_images=seed) for seed in (None, 3)
     )
     assert blind.losses.nats.tolist() != seeing.losses.nats.tolist()
     assert blind.losses.tokens.tolist() == seeing.losses.tokens.tolist()
@@ -189,6 +197,6 @@ def test_blinded_every_question_is_answered_about_another_image(data, model):
         assert (shown.question, shown.answer) == (true.question, true.answer)
         assert moved.setdefault(true.image, shown.image) == shown.image
     shown = data.examples("test", shuffle_images=3)
-    said = [answers_of(model, data, data.prompts([e]), MACHINE)[0].text for e in shown]
+    said = [answers_of(setup_of(model, data), data.prompts([e]))[0].text for e in shown]
     right = [text == e.answer for text, e in zip(said, shown, strict=True)]
     assert blind.answers["correct"].tolist() == per_image(right)

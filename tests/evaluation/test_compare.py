@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
-from scipy.stats import bootstrap
+from scipy.stats import binomtest, bootstrap
 
 from swe_cli.contracts import WindowLosses
 from swe_cli.errors import SweError
 from swe_cli.evaluation import compare
-from swe_cli.evaluation.compare import loss_interval, paired_difference
+from swe_cli.evaluation.compare import loss_interval, paired_difference, share_interval
 
 COUNT = 60
 
@@ -101,9 +101,57 @@ def test_the_last_window_counts_by_its_tokens():
     assert loss_interval(even).mean == pytest.approx((9 * 16 + 50) / (9 * 16 + 5))
 
 
-def test_one_window_has_no_spread():
+def test_below_two_windows_there_is_no_interval():
     one = WindowLosses(np.array([3.0]), np.array([2]))
-    assert loss_interval(one) == (1.5, 1.5, 1.5)
+    assert loss_interval(one) == paired_difference(one, WindowLosses(0 * one.nats, one.tokens))
+    assert loss_interval(one) == (1.5, None, None)
+    assert share_interval(np.array([1.0]), np.array([4.0])) == (0.25, None, None)
+    assert None not in loss_interval(losses(count=2))
+    assert None not in share_interval(np.array([1.0, 0.0]), np.array([1.0, 1.0]))
+
+
+def test_windows_of_unequal_length_keep_their_weight_in_every_resample():
+    """Unweighted means of windows would lie elsewhere, and so would their interval."""
+    random = np.random.default_rng(4)
+    tokens = np.array([2, 500] * 20)
+    nats = tokens * (np.where(tokens == 2, 9.0, 1.0) + 0.1 * random.standard_normal(40))
+    pruned, dense = WindowLosses(nats, tokens), WindowLosses(np.zeros(40), tokens)
+    for found in (loss_interval(pruned), paired_difference(pruned, dense)):
+        expected = of_scipy(nats, tokens)
+        width = expected.high - expected.low
+        assert found.mean == pytest.approx(nats.sum() / tokens.sum())
+        assert found.low == pytest.approx(expected.low, abs=0.05 * width)
+        assert found.high == pytest.approx(expected.high, abs=0.05 * width)
+        assert found.high < 2 < 4 < np.mean(nats / tokens)
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 2), (2, 2), (0, 50), (40, 40)])
+def test_of_nothing_and_of_all_the_interval_is_wilsons(k, n):
+    found = share_interval(np.full(n, k / n), np.ones(n))
+    expected = binomtest(k, n).proportion_ci(method="wilson")
+    assert found == pytest.approx((k / n, expected.low, expected.high))
+    assert found.high - found.low > 0
+
+
+@pytest.mark.parametrize(("k", "n"), [(1, 2), (1, 30), (7, 20)])
+def test_a_share_has_wilsons_interval(k, n):
+    """Its bounds p solve (k/n − p)² = z² p (1 − p) / m, here m = n − 1: windows are a sample."""
+    found = share_interval(np.arange(n) < k, np.ones(n))
+    assert found.mean == k / n
+    assert 0 < found.low < found.mean < found.high < 1
+    for p in (found.low, found.high):
+        assert (k / n - p) ** 2 / (p * (1 - p)) == pytest.approx(1.959964**2 / (n - 1))
+
+
+def test_answers_about_one_window_count_for_less_than_as_many_windows():
+    apart = share_interval(np.tile([1.0, 0.0], 50), np.ones(100))
+    together = share_interval(np.tile([10.0, 0.0], 5), np.full(10, 10.0))
+    assert apart.mean == together.mean == 0.5
+    ten = share_interval(np.tile([1.0, 0.0], 5), np.ones(10))
+    assert together == pytest.approx(ten)  # ten windows, whatever the number of questions
+    assert together.high - together.low > 2.5 * (apart.high - apart.low)
+    sure = share_interval(np.full(10, 10.0), np.full(10, 10.0))
+    assert sure == pytest.approx(share_interval(np.ones(10), np.ones(10)))
 
 
 def test_different_windows_are_not_compared():

@@ -1,10 +1,12 @@
 """Costs by hand: C = 4, two heads of 2, T = 3, V = 5, one layer, a tied head, no biases."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
-from training.toys import gpt
+from training.toys import gpt, setup_of
 
-from swe_cli.compose import ConfigRoot, part
+from swe_cli.config import ConfigRoot, component
 from swe_cli.contracts import DataShape
 from swe_cli.evaluation.cost import cost
 from swe_cli.pruning.shrink import load, shrink
@@ -22,25 +24,30 @@ def model_of(**options):
     return gpt(5, **{"width": 4, "heads": 2, "context": 3, **options})
 
 
+def cost_of(model, shape=SHAPE):
+    """As attributes: parameters, bytes, flops_per_token."""
+    return SimpleNamespace(**dict(cost(setup_of(model, SimpleNamespace(shape=shape)))))
+
+
 def named(model):
-    return {name: p.detach().clone() for name, p in model.named_parameters()}
+    return {name: weight.clone() for name, weight in model.weights().items()}
 
 
 def test_dense():
-    found = cost(model_of(), SHAPE)
+    found = cost_of(model_of())
     assert (found.parameters, found.bytes, found.flops_per_token) == (236, 944, 472)
     assert (PARAMETERS, FLOPS) == (236, 472)
 
 
 def test_layers_and_a_head_of_its_own_add_up():
-    found = cost(model_of(layers=3, tied_head=False, head_bias=True), SHAPE)
+    found = cost_of(model_of(layers=3, tied_head=False, head_bias=True))
     layer = QKV + PROJECTION + MLP
     assert found.parameters == EMBEDDINGS + 4 + 3 * (layer + 8) + 4 * 5 + 5
     assert found.flops_per_token == 3 * (2 * layer + ATTENTION) + HEAD
 
 
 def test_bytes_are_those_of_the_dtype():
-    found = cost(model_of().bfloat16(), SHAPE)
+    found = cost_of(model_of().bfloat16())
     assert (found.parameters, found.bytes) == (236, 472)
 
 
@@ -49,7 +56,7 @@ def test_a_masked_model_is_no_smaller_and_no_faster():
     with torch.no_grad():
         for parameter in model.layers.parameters():
             parameter.zero_()
-    assert cost(model, SHAPE) == cost(model_of(), SHAPE)
+    assert cost_of(model) == cost_of(model_of())
 
 
 def test_a_shrunk_model_is():
@@ -57,13 +64,13 @@ def test_a_shrunk_model_is():
     weights = named(model)
     weights["layers.0.mlp.expand.weight"][:6] = 0  # six neurons of sixteen
     load(model, shrink(model, weights))
-    found = cost(model, SHAPE)
+    found = cost_of(model)
     assert found.parameters == 236 - 2 * 4 * 6
     assert found.flops_per_token == 472 - 2 * (2 * 4 * 6)
     weights["layers.0.attention.projection.weight"][:, :2] = 0  # one head of two
     load(model, weights)
     load(model, shrink(model, weights))
-    found = cost(model, SHAPE)
+    found = cost_of(model)
     assert found.parameters == 236 - 48 - 6 * 4 - 4 * 2
     assert found.flops_per_token == 472 - 96 - 2 * (24 + 8) - ATTENTION / 2
 
@@ -81,7 +88,7 @@ def test_factors_are_counted_as_they_are_stored_and_multiplied(core, parameters,
     weights = {n: t for n, t in named(model).items() if ".mlp." not in n}
     factors = {"left": torch.randn(4, 2), "right": torch.randn(16, 2), "core": torch.randn(core)}
     load(model, weights | {f"layers.0.mlp.{n}": t for n, t in factors.items()})
-    found = cost(model, SHAPE)
+    found = cost_of(model)
     assert (found.parameters, found.flops_per_token) == (parameters, flops)
 
 
@@ -91,7 +98,7 @@ def test_factors_that_layers_share_are_stored_once_and_multiplied_in_each():
     factors = {"left": torch.randn(4, 2), "right": torch.randn(16, 2), "core": torch.randn(2, 2)}
     shared = {f"layers.0.mlp.{n}": t for n, t in factors.items()}
     load(model, weights | shared | {"layers.1.mlp.core": torch.randn(2, 2)})
-    found = cost(model, SHAPE)
+    found = cost_of(model)
     assert found.parameters == EMBEDDINGS + 4 + 2 * (8 + QKV + PROJECTION) + 8 + 32 + 2 * 4
     layer = 2 * (QKV + PROJECTION) + ATTENTION + 2 * 2 * (4 * 2 + 16 * 2)
     assert found.flops_per_token == 2 * layer + HEAD
@@ -105,12 +112,12 @@ def test_an_image_is_paid_for_by_the_text_about_it():
     small = {"layers": 1, "heads": 2, "width": 4}
     options = {"vision": {**small, "patch": 4}, "language": {**small, "context": 12}}
     shape = DataShape(5, image=(3, 8, 8))
-    model = part("model", "llava_nano", options, ConfigRoot()).build(shape)
+    model = component("model", "llava_nano", ConfigRoot(), options).build(shape)
     layer = 2 * (QKV + PROJECTION + MLP)
     vision = 4 * (2 * 48 * 4 + layer + 2 * (2 * 4 * 4))
     projector = 4 * 2 * (16 + 16)
     language = 12 * (layer + 2 * (2 * 12 * 4))
-    found = cost(model, shape)
+    found = cost_of(model, shape)
     assert found.flops_per_token == (vision + projector + language + 8 * HEAD) / 8
     assert found.parameters == sum(p.numel() for p in model.parameters())
 
@@ -118,7 +125,7 @@ def test_an_image_is_paid_for_by_the_text_about_it():
 def test_the_model_is_left_as_it_was():
     model = model_of(dropout=0.5).train()
     before = torch.get_rng_state()
-    cost(model, SHAPE)
+    cost_of(model)
     assert model.training
     assert all(p.grad is None for p in model.parameters())
     assert torch.equal(before, torch.get_rng_state())

@@ -4,10 +4,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from training.toys import MACHINE, dataset, gpt
+from training.toys import MACHINE, dataset, gpt, setup_of
 
 from swe_cli.contracts import IGNORED, WindowLosses
-from swe_cli.errors import UsageError
 from swe_cli.evaluation.loss import (
     Evaluation,
     bits_per_character,
@@ -22,7 +21,8 @@ CONTEXT = 16
 
 
 def full_pass(model, size=4, machine=MACHINE):
-    return window_losses(model, DATA.windows("test", context=CONTEXT, size=size), machine=machine)
+    windows = DATA.windows("test", context=CONTEXT, size=size)
+    return window_losses(setup_of(model, DATA, machine=machine), windows)
 
 
 def model_of(**options):
@@ -81,7 +81,7 @@ def test_the_mode_is_given_back_after_a_failure_too():
     model = model_of().train()
     tokens = torch.full((1, 4), 10_000)
     with pytest.raises(IndexError):
-        window_losses(model, [{"tokens": tokens, "targets": tokens}], machine=MACHINE)
+        window_losses(setup_of(model, DATA), [{"tokens": tokens, "targets": tokens}])
     assert model.training
 
 
@@ -90,7 +90,7 @@ def test_ignored_targets_count_neither_as_loss_nor_as_tokens():
     batch = next(DATA.windows("test", context=CONTEXT, size=2))
     half = {**batch, "targets": batch["targets"].clone()}
     half["targets"][1, 4:] = IGNORED
-    whole, part = (window_losses(model, [b], machine=MACHINE) for b in (batch, half))
+    whole, part = (window_losses(setup_of(model, DATA), [b]) for b in (batch, half))
     assert part.tokens.tolist() == [CONTEXT, 4]
     assert part.nats[0] == whole.nats[0]
     assert part.nats[1] < whole.nats[1]
@@ -107,8 +107,8 @@ def test_bfloat16_is_near_and_still_gives_float64_windows():
 
 def test_random_batches_are_the_seeds_and_no_others():
     model = model_of()
-    options = {"batches": 3, "size": 2, "machine": MACHINE}
-    found = random_batches_loss(model, DATA, "test", seed=5, **options)
+    protocol = Evaluation(split="test", batch_size=2, random_batches=3)
+    found = random_batches_loss(setup_of(model, DATA, seed=5), protocol)
     batches = [
         DATA.random_batch("test", size=2, context=CONTEXT, seed=derive(5, "random_batches", index))
         for index in range(3)
@@ -116,7 +116,7 @@ def test_random_batches_are_the_seeds_and_no_others():
     with torch.no_grad():
         expected = torch.cat([model.eval()(batch).losses for batch in batches]).mean().item()
     assert found == pytest.approx(expected, abs=1e-6)
-    assert found != random_batches_loss(model, DATA, "test", seed=6, **options)
+    assert found != random_batches_loss(setup_of(model, DATA, seed=6), protocol)
 
 
 def test_bits_per_character_and_perplexity():
@@ -124,9 +124,3 @@ def test_bits_per_character_and_perplexity():
     assert bits_per_character(losses, 16) == pytest.approx(0.5)
     assert perplexity(math.log(7)) == pytest.approx(7)
     assert perplexity(10_000.0) is None
-
-
-@pytest.mark.parametrize("options", [{"batch_size": 0}, {"random_batches": -1}])
-def test_impossible_evaluations_are_refused(options):
-    with pytest.raises(UsageError, match="evaluation"):
-        Evaluation(**{"split": "test", "batch_size": 1, "random_batches": 0, **options})

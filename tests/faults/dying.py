@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 from swe_cli import files
 from swe_cli.files import read_directory
-from swe_cli.runs import Run
+from swe_cli.store import Run
 
 Side = Literal["before", "after"]
 

@@ -7,23 +7,20 @@ from pathlib import Path
 import pytest
 from training.toys import (
     After,
-    Silent,
     assert_same,
     contents,
-    never,
-    plan_of,
+    run_of,
+    spec_of,
+    sweep_of,
+    swept,
     trained,
-    words_for,
     write_text,
 )
 
 from swe_cli import files
-from swe_cli.compose import ConfigRoot, read_tokens
+from swe_cli.config import ConfigRoot
 from swe_cli.errors import CorruptFileError, Interrupted, StorageError
-from swe_cli.runs import Run
-from swe_cli.sweeps.execute import execute
-from swe_cli.sweeps.plan import plan_sweep
-from swe_cli.sweeps.subject import load_subject
+from swe_cli.experiments.model import open_run
 
 from .dying import assert_whole
 
@@ -35,7 +32,7 @@ def text(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected(text, tmp_path_factory):
-    return contents(trained(plan_of(text), tmp_path_factory.mktemp("whole")))
+    return contents(trained(spec_of(text), tmp_path_factory.mktemp("whole")))
 
 
 def shorten(path: Path) -> None:
@@ -48,10 +45,10 @@ def shorten(path: Path) -> None:
     [f"{name}.safetensors" for name in ("model", "optimizer", "tracker", "best")] + ["state.json"],
 )
 def test_a_truncated_checkpoint_is_refused_by_name(name, text, tmp_path, expected):
-    plan = plan_of(text)
+    plan = spec_of(text)
     with pytest.raises(Interrupted):
         trained(plan, tmp_path, stop=After(7))
-    folder = plan.run(tmp_path).path / "checkpoints" / "step-00000007"
+    folder = run_of(plan, tmp_path).path / "checkpoints" / "step-00000007"
     shorten(folder / name)
     with pytest.raises(CorruptFileError, match=f"step-00000007/{name}"):
         trained(plan, tmp_path)
@@ -62,33 +59,29 @@ def test_a_truncated_checkpoint_is_refused_by_name(name, text, tmp_path, expecte
 
 @pytest.mark.parametrize("name", ["model", "best", "trajectory"])
 def test_a_truncated_result_is_refused_by_name(name, text, tmp_path):
-    run = trained(plan_of(text), tmp_path)
+    run = trained(spec_of(text), tmp_path)
     shorten(run.path / f"{name}.safetensors")
     base = {"model": "final", "best": "best", "trajectory": "averaged"}[name]
     with pytest.raises(CorruptFileError, match=rf"{run.name}/{name}\.safetensors does not match"):
-        load_subject(run, ConfigRoot()).weights(base)
+        open_run(run, ConfigRoot()).weights(base)
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "config.json"])
 def test_a_truncated_description_is_refused_by_name(name, text, tmp_path):
-    run = trained(plan_of(text), tmp_path)
+    run = trained(spec_of(text), tmp_path)
     shorten(run.path / name)
     with pytest.raises(CorruptFileError, match=f"{run.name}/{name} is damaged"):
-        load_subject(run, ConfigRoot())
+        open_run(run, ConfigRoot())
 
 
-def sweep(words, results):
-    plan = plan_sweep(read_tokens(words), ConfigRoot(), results)
-    return execute(plan, results, Silent(), never, resume="")
-
-
-SWEEP = ("criteria=swe", "ratios=0.5", "recovery.steps=1")
+def sweep(text, results):
+    words = ("criteria=swe", "ratios=0.5", "recovery.steps=1")
+    return swept(sweep_of(text, results, *words))
 
 
 @pytest.mark.parametrize("name", ["row.json", "windows.safetensors"])
 def test_a_truncated_cell_is_refused_by_name_and_made_again_once_deleted(name, text, tmp_path):
-    words = words_for(text, *SWEEP)
-    rows = sweep(words, tmp_path).rows
+    rows = sweep(text, tmp_path).rows
     dense = tmp_path / "runs" / "cells" / rows[0].config_hash
     pruned = tmp_path / "runs" / "cells" / rows[-1].config_hash
     assert rows[0].kind == "dense"
@@ -96,13 +89,13 @@ def test_a_truncated_cell_is_refused_by_name_and_made_again_once_deleted(name, t
     shutil.rmtree(pruned)  # so that the dense cell is read again
     if name == "row.json":
         with pytest.raises(CorruptFileError, match=rf"{dense.name}/{name} is damaged"):
-            sweep(words, tmp_path)
+            sweep(text, tmp_path)
     else:
-        failed = sweep(words, tmp_path).failed
+        failed = sweep(text, tmp_path).failed
         assert [row.kind for row in failed] == ["pruned"]
         assert f"{dense.name}/{name} is damaged" in str(failed[0].error)
     (dense / name).unlink()
-    assert sweep(words, tmp_path).rows == rows
+    assert sweep(text, tmp_path).rows == rows
 
 
 def fill_the_disk(monkeypatch, after: int) -> None:
@@ -120,14 +113,14 @@ def fill_the_disk(monkeypatch, after: int) -> None:
 
 
 def test_a_full_disk_says_so_and_spoils_nothing(text, tmp_path, monkeypatch, expected):
-    plan = plan_of(text)
+    plan = spec_of(text)
     for after in range(0, 15, 2):  # twelve files in three checkpoints, then three of results
         results = tmp_path / str(after)
         fill_the_disk(monkeypatch, after)
         with pytest.raises(StorageError, match="No space left on device") as caught:
             trained(plan, results)
         assert "What was written before stays valid" in str(caught.value)
-        run = plan.run(results)
+        run = run_of(plan, results)
         assert_whole(run)
         checkpoints = [path.name for path in (run.path / "checkpoints").glob("step-*")]
         assert len(checkpoints) == min(2, after // 4)
@@ -137,16 +130,15 @@ def test_a_full_disk_says_so_and_spoils_nothing(text, tmp_path, monkeypatch, exp
 
 
 def test_a_full_disk_stops_a_sweep_and_spares_its_cells(text, tmp_path, monkeypatch):
-    words = words_for(text, *SWEEP)
-    expected = sweep(words, tmp_path / "clean").rows
+    expected = sweep(text, tmp_path / "clean").rows
     shutil.copytree(tmp_path / "clean" / "runs", tmp_path / "full" / "runs")
     shutil.rmtree(tmp_path / "full" / "runs" / "cells")
     fill_the_disk(monkeypatch, 2)
     with pytest.raises(StorageError, match="No space left on device"):
-        sweep(words, tmp_path / "full")
+        sweep(text, tmp_path / "full")
     monkeypatch.undo()
     assert len(list((tmp_path / "full").glob("runs/cells/*/row.json"))) == 2
-    outcome = sweep(words, tmp_path / "full")
+    outcome = sweep(text, tmp_path / "full")
     assert (outcome.trained, outcome.reused, outcome.ran) == (0, 2, 3)
     assert outcome.rows == expected
 
@@ -160,13 +152,13 @@ def test_metrics_that_cannot_be_written_are_a_storage_error(text, tmp_path, monk
     opened = Path.open
     monkeypatch.setattr(Path, "open", full)
     with pytest.raises(StorageError, match=r"metrics\.jsonl: No space left"):
-        trained(plan_of(text), tmp_path)
+        trained(spec_of(text), tmp_path)
 
 
 def test_a_torn_last_line_of_metrics_is_cut_off(text, tmp_path, expected):
-    plan = plan_of(text)
+    plan = spec_of(text)
     with pytest.raises(Interrupted):
         trained(plan, tmp_path, stop=After(4))
-    with (Run(plan.run(tmp_path).path).path / "metrics.jsonl").open("a") as file:
+    with (run_of(plan, tmp_path).path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 5, "loss_na')
     assert_same(contents(trained(plan, tmp_path)), expected)

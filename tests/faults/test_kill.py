@@ -8,10 +8,10 @@ import sys
 import time
 
 import pytest
-from training.toys import assert_same, contents, metrics, plan_of, trained, words_for, write_text
+from training.toys import assert_same, contents, metrics, spec_of, trained, words_for, write_text
 
 from swe_cli.app import app, main
-from swe_cli.runs import find_run
+from swe_cli.store import find_run
 
 LONGER = ("training.steps=80", "training.evaluate_every=20", "training.checkpoint_every=9")
 PATIENCE = 60.0
@@ -26,7 +26,7 @@ def text(tmp_path_factory):
 def expected(text, tmp_path_factory):
     """The same training, left alone."""
     results = tmp_path_factory.mktemp("uninterrupted")
-    return contents(trained(plan_of(text, *LONGER, statistics=()), results))
+    return contents(trained(spec_of(text, *LONGER, statistics=()), results))
 
 
 @pytest.fixture(scope="module")

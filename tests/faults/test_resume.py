@@ -12,7 +12,8 @@ from training.toys import (
     contents,
     files_under,
     metrics,
-    plan_of,
+    run_of,
+    spec_of,
     trained,
     write_text,
 )
@@ -32,11 +33,11 @@ def text(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected(text, tmp_path_factory):
-    return contents(trained(plan_of(text), tmp_path_factory.mktemp("uninterrupted")))
+    return contents(trained(spec_of(text), tmp_path_factory.mktemp("uninterrupted")))
 
 
 def test_the_configuration_is_the_hard_one(text):
-    identity = plan_of(text).config["identity"]
+    identity = spec_of(text).config["identity"]
     assert identity["model"]["dropout"] == 0.2
     assert identity["model"]["tied_head"]
     assert identity["training"]["accumulation"] == 2
@@ -44,13 +45,13 @@ def test_the_configuration_is_the_hard_one(text):
 
 def test_another_seed_gives_other_tensors(text, tmp_path, expected):
     """What makes every comparison below able to fail."""
-    other = contents(trained(plan_of(text, "seed=7"), tmp_path))
+    other = contents(trained(spec_of(text, "seed=7"), tmp_path))
     with pytest.raises(AssertionError):
         assert_same(other, expected)
 
 
 def test_two_uninterrupted_runs_are_the_same_file_by_file(text, tmp_path, expected):
-    run = trained(plan_of(text), tmp_path)
+    run = trained(spec_of(text), tmp_path)
     assert_same(contents(run), expected)
     hidden = {".holder.json", ".lock"}
     described = {"config.json", "manifest.json", "metrics.jsonl"}
@@ -59,11 +60,11 @@ def test_two_uninterrupted_runs_are_the_same_file_by_file(text, tmp_path, expect
 
 @pytest.mark.parametrize("step", range(1, STEPS))
 def test_stopped_at_any_step_it_goes_on_bit_for_bit(step, text, tmp_path, expected):
-    plan = plan_of(text)
+    plan = spec_of(text)
     with pytest.raises(Interrupted, match=f"Stopped at step {step}") as caught:
         trained(plan, tmp_path, stop=After(step))
     assert caught.value.hint == "Type it again."
-    run = plan.run(tmp_path)
+    run = run_of(plan, tmp_path)
     assert run.status == "stopped"
     assert (run.path / "checkpoints" / f"step-{step:08d}").is_dir()
     assert metrics(run).count("\n") == step
@@ -71,7 +72,7 @@ def test_stopped_at_any_step_it_goes_on_bit_for_bit(step, text, tmp_path, expect
 
 
 def test_stopped_after_every_single_step_it_still_arrives(text, tmp_path, expected):
-    plan = plan_of(text)
+    plan = spec_of(text)
     for _ in range(STEPS - 1):
         with pytest.raises(Interrupted):
             trained(plan, tmp_path, stop=After(1))
@@ -79,16 +80,16 @@ def test_stopped_after_every_single_step_it_still_arrives(text, tmp_path, expect
 
 
 def test_checkpoints_may_be_anywhere(text, tmp_path, expected):
-    plan = plan_of(text, "training.checkpoint_every=3")
-    assert plan.name == plan_of(text).name  # when results are safe is not what they are
+    plan = spec_of(text, "training.checkpoint_every=3")
+    assert plan.name == spec_of(text).name  # when results are safe is not what they are
     with pytest.raises(Interrupted):
         trained(plan, tmp_path, stop=After(5))
-    assert_same(contents(trained(plan_of(text), tmp_path)), expected)
+    assert_same(contents(trained(spec_of(text), tmp_path)), expected)
 
 
 @pytest.mark.parametrize("side", ["before", "after"])
 def test_killed_at_every_rename_it_goes_on_bit_for_bit(side, text, tmp_path, expected):
-    plan = plan_of(text)
+    plan = spec_of(text)
     with dying_at() as renames:
         trained(plan, tmp_path / "clean")
     assert renames.count > 20  # checkpoints, tensors, manifests: all of them are tried
@@ -96,7 +97,7 @@ def test_killed_at_every_rename_it_goes_on_bit_for_bit(side, text, tmp_path, exp
         results = tmp_path / str(index)
         with pytest.raises(Killed), dying_at(index, side):
             trained(plan, results)
-        assert_whole(plan.run(results))
+        assert_whole(run_of(plan, results))
         run = trained(plan, results)
         assert_same(contents(run), expected)
         assert not [name for name in files_under(run.path) if name.endswith(".tmp")], index
@@ -105,7 +106,7 @@ def test_killed_at_every_rename_it_goes_on_bit_for_bit(side, text, tmp_path, exp
 @pytest.mark.parametrize("side", ["before", "after"])
 def test_killed_while_training_again_for_a_statistic_it_goes_on_too(side, text, tmp_path, expected):
     """A finished run must not be lost to the training that only adds to it."""
-    lean, full = plan_of(text, statistics=()), plan_of(text)
+    lean, full = spec_of(text, statistics=()), spec_of(text)
     assert lean.name == full.name
     trained(lean, tmp_path / "clean")
     with dying_at() as renames:
@@ -115,8 +116,8 @@ def test_killed_while_training_again_for_a_statistic_it_goes_on_too(side, text, 
         trained(lean, results)
         with pytest.raises(Killed), dying_at(index, side):
             trained(full, results)
-        assert full.run(results).finished  # the run is still there
-        assert full.run(results).tensors("model.safetensors")
+        assert run_of(full, results).finished  # the run is still there
+        assert run_of(full, results).tensors("model.safetensors")
         run = trained(full, results)
         assert_same(contents(run), expected)
         assert run.manifest["tracker"]["statistics"] == ["mean", "weighted_average"]
@@ -124,19 +125,19 @@ def test_killed_while_training_again_for_a_statistic_it_goes_on_too(side, text, 
 
 def test_a_checkpoint_without_a_wanted_statistic_is_no_start(text, tmp_path, expected):
     """It must not pass for the newest checkpoint of the training that starts afresh, either."""
-    lean, full = plan_of(text, statistics=()), plan_of(text)
+    lean, full = spec_of(text, statistics=()), spec_of(text)
     with pytest.raises(Interrupted):
         trained(lean, tmp_path, stop=After(7))
     with pytest.raises(Interrupted, match="Stopped at step 3"):
         trained(full, tmp_path, stop=After(3))
-    kept = {path.name for path in (full.run(tmp_path).path / "checkpoints").iterdir()}
+    kept = {path.name for path in (run_of(full, tmp_path).path / "checkpoints").iterdir()}
     assert kept == {"step-00000002", "step-00000003"}
-    assert metrics(full.run(tmp_path)).count("\n") == 3
+    assert metrics(run_of(full, tmp_path)).count("\n") == 3
     assert_same(contents(trained(full, tmp_path)), expected)
 
 
 def test_a_checkpoint_with_more_statistics_serves_one_that_wants_fewer(text, tmp_path):
-    lean, full = plan_of(text, statistics=()), plan_of(text)
+    lean, full = spec_of(text, statistics=()), spec_of(text)
     with pytest.raises(Interrupted):
         trained(full, tmp_path / "one", stop=After(5))
     run = trained(lean, tmp_path / "one")
@@ -146,7 +147,7 @@ def test_a_checkpoint_with_more_statistics_serves_one_that_wants_fewer(text, tmp
 
 @pytest.mark.parametrize("side", ["before", "after"])
 def test_killed_at_every_rename_it_has_its_snapshots_in_the_end(side, text, tmp_path, expected):
-    plan = plan_of(text, "tracking.snapshots=[0,3]")
+    plan = spec_of(text, "tracking.snapshots=[0,3]")
     with dying_at() as renames:
         whole = trained(plan, tmp_path / "clean")
     for index in range(0, renames.count, 3):
@@ -158,13 +159,13 @@ def test_killed_at_every_rename_it_has_its_snapshots_in_the_end(side, text, tmp_
         for step in (0, 3):
             again, clean = read_snapshot(run, step), read_snapshot(whole, step)
             assert_same_tensors(again.weights, clean.weights)
-            assert_same_tensors(again._optimizer, clean._optimizer)
+            assert_same_tensors(again.optimizer, clean.optimizer)
             for name, tensors in clean.trajectory.items():
                 assert_same_tensors(again.trajectory[name], tensors, name)
 
 
 def test_a_checkpoint_behind_a_wanted_snapshot_is_no_start(text, tmp_path, expected):
-    plain, kept = plan_of(text), plan_of(text, "tracking.snapshots=[3]")
+    plain, kept = spec_of(text), spec_of(text, "tracking.snapshots=[3]")
     with pytest.raises(Interrupted):
         trained(plain, tmp_path, stop=After(5))
     with pytest.raises(Interrupted, match="Stopped at step 4"):

@@ -5,24 +5,23 @@ Where the package changes its inner shape, this file is pointed at it, and nothi
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from torch import Tensor
 
-from swe_cli.compose import ConfigRoot, default_part, read_tokens
+from swe_cli.config import ConfigRoot, component, read_tokens
 from swe_cli.contracts import Evidence
 from swe_cli.data import shakespeare_chars
-from swe_cli.masks.rank import Ranking
-from swe_cli.pruning.recover import UNWATCHED
-from swe_cli.runs import Run
+from swe_cli.experiments import training
+from swe_cli.experiments.cell import Watch, execute
+from swe_cli.experiments.model import open_run
+from swe_cli.experiments.plan import SweepPlan, plan_sweep
+from swe_cli.experiments.spec import built
+from swe_cli.ranking import Ranking
 from swe_cli.seeds import derive
-from swe_cli.sweeps import build
-from swe_cli.sweeps.plan import SweepPlan, plan_sweep
-from swe_cli.sweeps.subject import load_subject
-from swe_cli.sweeps.treatment import treat
+from swe_cli.store import Run
 
 __all__ = ["Ranking", "derive"]
 
@@ -35,13 +34,13 @@ def plan(words: Sequence[str], results: Path) -> dict[str, Any]:
     return {
         "name": f"sweep-{made.name}-{made.hash[:8]}",
         "trainings": {
-            training.hash: {
-                "name": training.name,
-                "identity": training.config["identity"],
-                "statistics": list(training.statistics),
-                "snapshots": list(training.snapshots),
+            spec.hash: {
+                "name": spec.name,
+                "identity": spec.config["identity"],
+                "statistics": list(spec.statistics),
+                "snapshots": list(spec.snapshots),
             }
-            for training in made.trainings
+            for spec in made.trainings
         },
         "cells": {p.cell.hash: dict(p.cell.config) for p in made.cells},
         "axes": {p.cell.hash: dict(p.axes) for p in made.cells},
@@ -51,11 +50,11 @@ def plan(words: Sequence[str], results: Path) -> dict[str, Any]:
 def cell_masks(words: Sequence[str], results: Path) -> Iterator[tuple[dict[str, Any], Tensors]]:
     """Cut every pruned cell of a sweep of one finished training: its description and its masks."""
     made = _plan(words, results)
-    (training,) = made.trainings
-    trained = load_subject(Run(results / "runs" / training.name), ConfigRoot())
+    (spec,) = made.trainings
+    trained = open_run(Run(results / "runs" / spec.name), ConfigRoot())
     for planned in made.cells:
         if planned.cell.kind == "pruned":
-            yield dict(planned.cell.config), treat(planned.cell, trained, UNWATCHED).masks
+            yield dict(planned.cell.config), execute(planned.cell.spec, trained, Watch(), {}).masks
 
 
 def _plan(words: Sequence[str], results: Path) -> SweepPlan:
@@ -64,8 +63,7 @@ def _plan(words: Sequence[str], results: Path) -> SweepPlan:
 
 def criterion(name: str, **options: Any) -> Any:
     """A criterion with the options of its YAML, but for those given."""
-    chosen = default_part("criterion", name, ConfigRoot())
-    return replace(chosen, options={**chosen.options, **options}).build()
+    return built(component("criterion", name, ConfigRoot(), options))
 
 
 def evidence(
@@ -88,4 +86,4 @@ def pretend_shakespeare(patch: pytest.MonkeyPatch, folder: Path, text: bytes) ->
 
 def begin_anew() -> None:
     """Forget what a process keeps of data it has read, as a new one would."""
-    build._dataset.cache_clear()
+    training._datasets.clear()

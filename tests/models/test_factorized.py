@@ -6,7 +6,7 @@ import pytest
 import torch
 from training.toys import batch_of, gpt
 
-from swe_cli.compose import ConfigRoot, part
+from swe_cli.config import ConfigRoot, component
 from swe_cli.contracts import DataShape
 from swe_cli.files import read_tensors, write_tensors
 from swe_cli.models.factorized import FactorizedMLP, Factors
@@ -206,7 +206,7 @@ def test_mode_dropout_and_what_is_frozen_stay(training):
 def test_towers_inside_a_model_are_factorised_by_their_names():
     small = {"layers": 2, "heads": 2, "width": 16}
     options = {"vision": {**small, "patch": 4}, "language": {**small, "context": 12}}
-    model = part("model", "llava_nano", options, ConfigRoot()).build(DataShape(13, (3, 8, 8)))
+    model = component("model", "llava_nano", ConfigRoot(), options).build(DataShape(13, (3, 8, 8)))
     weights = named(model)
     new = dict(weights)
     for tower in ("vision.", "language."):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from swe_cli.compose import ConfigRoot, Part, default_part, part
+from swe_cli.config import Component, ConfigRoot, component
 from swe_cli.contracts import IGNORED, DataShape
 from swe_cli.errors import UsageError
 from swe_cli.models.decoding import greedy
@@ -19,14 +19,14 @@ encoder = partial(VisionTransformer, heads=2, width=16, dropout=0.0)
 
 
 def llava(shape=SHAPE, **options) -> LLaVA:
-    inside = default_part("model", "llava_nano", ConfigRoot()).options
+    inside = component("model", "llava_nano", ConfigRoot()).options
     small = {
         name: {key: SMALL[key] for key in tower.options if key in SMALL} | options.get(name, {})
         for name, tower in inside.items()
-        if isinstance(tower, Part)
+        if isinstance(tower, Component)
     }
     torch.manual_seed(0)
-    return part("model", "llava_nano", small, ConfigRoot()).build(shape)
+    return component("model", "llava_nano", ConfigRoot(), small).build(shape)
 
 
 def batch_of(rows=4, text=6, images=2, seed=0):
@@ -50,7 +50,7 @@ def sharp(model):
 
 def test_the_preset_is_small_enough_for_a_laptop():
     with torch.device("meta"):
-        model = default_part("model", "llava_nano", ConfigRoot()).build(DataShape(40, (3, 64, 64)))
+        model = component("model", "llava_nano", ConfigRoot()).build(DataShape(40, (3, 64, 64)))
     assert sum(p.numel() for p in model.parameters()) <= 1_000_000
 
 

@@ -8,7 +8,7 @@ import copy
 import pytest
 import torch
 from torch import nn
-from training.toys import MACHINE, dataset, gpt
+from training.toys import dataset, gpt, setup_of
 
 from swe_cli.contracts import LayerInputs
 from swe_cli.criteria.sparsegpt import SparseGPT
@@ -16,8 +16,7 @@ from swe_cli.criteria.wanda import Wanda
 from swe_cli.evaluation.loss import window_losses
 from swe_cli.patterns.n_of_m import NOfM
 from swe_cli.patterns.unstructured import Unstructured
-from swe_cli.pruning.calibrate import Calibrated, Calibration
-from swe_cli.pruning.layers import ChooseOfLayer
+from swe_cli.pruning.calibration import CalibratedModel, Calibration, ChooseOfLayer
 
 pytestmark = pytest.mark.peers
 wanda = pytest.importorskip(
@@ -127,12 +126,11 @@ def test_a_whole_small_model_has_the_same_loss(package, name):
         return model.prunable(tensors, "linear")
 
     calibration = Calibration(samples=64, batch_size=64, inputs="pruned")
-    counts = {n: v.numel() // 2 for n, v in lens(dict(model.named_parameters())).items()}
+    counts = {name: view.numel() // 2 for name, view in lens(model.weights()).items()}
     criterion = Wanda() if package is wanda else SparseGPT(damping=0.01, block=128)
     within = "row" if package is wanda else "tensor"
-    Calibrated(model, DATA, MACHINE, calibration, lens, seed=1).prune(
-        criterion, counts, pattern, within
-    )
+    calibrated = CalibratedModel(setup_of(model, DATA), calibration, lens)
+    calibrated.prune(criterion, counts, pattern, within, {})
     (batch,) = calibration.batches(DATA, 16, 1, 64)
     options = (
         {}
@@ -158,7 +156,7 @@ def test_a_whole_small_model_has_the_same_loss(package, name):
 
     def loss(of):
         windows = DATA.windows("test", context=16, size=64)
-        return window_losses(of, windows, machine=MACHINE).mean_nats
+        return window_losses(setup_of(of, DATA), windows).mean_nats
 
     assert loss(model) == pytest.approx(loss(other), rel=0.005)
     assert loss(model) != loss(gpt(DATA.shape.vocabulary_size, layers=3, width=64, heads=4))

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
-from swe_cli.masks.rank import Ranking
+from swe_cli.ranking import Ranking
 
 
 def layers(seed=0):

@@ -7,17 +7,17 @@ import copy
 
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional as F
 
+from swe_cli.contracts import Model
 from swe_cli.models.transformer import MLP
-from swe_cli.pruning.shrink import fit, shrink
+from swe_cli.pruning.shrink import load, shrink
 
 pytestmark = pytest.mark.peers
 tp = pytest.importorskip("torch_pruning", reason="the optional package torch-pruning is missing")
 
 
-class Net(nn.Module):
+class Net(Model):
     """Two MLPs in a row, as a model whose units can be taken out."""
 
     def __init__(self):
@@ -48,8 +48,7 @@ def test_the_same_neurons_out_the_same_network_remains():
         with torch.no_grad():  # a mask of ours cuts the row and the column
             getattr(ours, name).expand.weight[units] = 0
             getattr(ours, name).contract.weight[:, units] = 0
-    small = shrink(ours, {n: p.detach() for n, p in ours.named_parameters()})
-    fit(ours, small)
-    ours.load_state_dict(small)
+    small = shrink(ours, ours.weights())
+    load(ours, small)
     assert sum(t.numel() for t in small.values()) == sum(p.numel() for p in theirs.parameters())
     torch.testing.assert_close(ours(x), theirs(x), rtol=1e-5, atol=1e-6)

@@ -14,13 +14,16 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from training.toys import batch_of, gpt
 
-from swe_cli.compose import ConfigRoot, default_part
-from swe_cli.contracts import Evidence
-from swe_cli.machine import Machine
-from swe_cli.pruning.calibrate import Calibrated
-from swe_cli.pruning.fuse import fuse
+from swe_cli.config import ConfigRoot, component
+from swe_cli.contracts import DrawnCriterion, Evidence, Setup
+from swe_cli.device import Machine
+from swe_cli.experiments.cell import Watch, _Work
+from swe_cli.experiments.model import TrainedModel
+from swe_cli.experiments.spec import CutSpec
+from swe_cli.pruning.calibration import CalibratedModel
+from swe_cli.pruning.masks import fuse
+from swe_cli.pruning.prune import Judge, Method, prune
 from swe_cli.pruning.units import UnitCut
-from swe_cli.sweeps.cutting import Cutting, Start, live
 
 CPU, DEVICE = torch.device("cpu"), torch.device("meta")
 
@@ -28,6 +31,9 @@ CPU, DEVICE = torch.device("cpu"), torch.device("meta")
 class Elsewhere(Machine):
     def precision(self):
         return nullcontext()  # there is no autocast on meta
+
+
+MACHINE = Elsewhere(DEVICE, "float32", 1)
 
 
 @pytest.fixture
@@ -49,7 +55,7 @@ def devices(tensors):
 def test_mixing_devices_raises_here_as_on_an_accelerator(far):
     """What makes the tests below able to fail."""
     model, _, near = far
-    assert devices(live(model)) == {DEVICE}
+    assert devices(model.weights()) == {DEVICE}
     with pytest.raises(RuntimeError, match="same device"):
         near["layers.0.mlp.expand.weight"] * model.layers[0].mlp.expand.weight.detach()
 
@@ -58,37 +64,34 @@ def test_mixing_devices_raises_here_as_on_an_accelerator(far):
 def test_gradients_meet_the_evidence_on_the_cpu(far, name):
     model, lens, near = far
     samples = SimpleNamespace(batches=lambda *_: [batch_of(11, size=1)] * 2)
-    machine = Elsewhere(DEVICE, "float32", 1)
-    found = Calibrated(model, None, machine, samples, lens, seed=1).gradients
-    criterion = default_part("criterion", name, ConfigRoot()).build()
+    found = CalibratedModel(Setup(model, None, MACHINE, 1), samples, lens).gradients
+    criterion = component("criterion", name, ConfigRoot()).build()
     scores = criterion.score(Evidence(lens(near), calibration=found))
     assert devices(scores) == {CPU}
-    assert devices(live(model)) == {DEVICE}
+    assert devices(model.weights()) == {DEVICE}
 
 
 def test_live_weights_of_a_later_round_meet_their_first_ones_on_the_cpu(far):
     model, lens, near = far
-    shown = []
+    whole = {name: torch.ones(w.shape, dtype=torch.bool) for name, w in lens(near).items()}
 
-    class Drawn:
-        """Is given what every criterion is, and needs no order of values."""
+    class Drawn(DrawnCriterion):
+        """Needs no order of values."""
 
-        needs = ("initial_weights",)
-
-        def draw(self, evidence, turn):
-            shown.append(evidence)
-            return {name: torch.ones_like(w, dtype=torch.bool) for name, w in lens(near).items()}
+        def draw(self, evidence, round):
+            return whole
 
     trajectory = {"initial_weights": near}
-    run = SimpleNamespace(name="train-x")
-    subject = SimpleNamespace(model=model, trajectory=trajectory, run=run, seed=1)
-    config = {"criterion": {"name": "net_movement"}}
-    cell = SimpleNamespace(config=config, built=lambda group: Drawn())
-    kept = {name: torch.ones(w.shape, dtype=torch.bool) for name, w in lens(near).items()}
-    masks, _ = Cutting(cell, subject, lens, Start(near, trajectory), kept, 2).masks(1.0)
-    (evidence,) = shown
+    bases = {"final": lambda: near}
+    trained = TrainedModel(model, None, MACHINE, 1, name="x", bases=bases, trajectory=trajectory)
+    spec = CutSpec(evaluation=None)
+    work = _Work(spec, trained, Watch())
+    work.masks = whole  # of the round before
+    scorer = work._scorer(spec)
+    evidence = scorer.evidence
+    masks = prune(Method(Judge(Drawn(), "drawn", "")), scorer, 2)
     assert devices(evidence.weights) == devices(masks) == {CPU}
-    net_movement = default_part("criterion", "net_movement", ConfigRoot()).build()
+    net_movement = component("criterion", "net_movement", ConfigRoot()).build()
     assert devices(net_movement.score(evidence)) == {CPU}
 
 
@@ -100,6 +103,6 @@ def test_fuse_takes_live_weights_and_masks_of_the_cpu(far, monkeypatch, kind):
     stays = {units.layer: torch.ones(len(units), dtype=torch.bool) for units in layers}
     masks = UnitCut(model, lens, kind, {}).masks(layers, stays)
     assert devices(masks) == {CPU}
-    weights = lens(live(model))
+    weights = lens(model.weights())
     assert devices(weights) == {DEVICE}
     assert devices(fuse(weights, masks, 0.5)) == {CPU}

@@ -5,18 +5,18 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from training.toys import MACHINE, dataset, gpt
+from training.toys import dataset, gpt, setup_of
 
-from swe_cli.contracts import IGNORED, Example, Prediction
+from swe_cli.contracts import IGNORED, Example, Model, Prediction
 from swe_cli.data.questions import QuestionDataset, QuestionSet
 from swe_cli.data.words import words
-from swe_cli.pruning.calibrate import Calibrated, Calibration
+from swe_cli.pruning.calibration import CalibratedModel, Calibration
 from swe_cli.seeds import derive
 
 SEED, STEP = 3, 1e-3
 
 
-class Square(torch.nn.Module):
+class Square(Model):
     """L = m · (|v|² + |w|²), m the mean token of a batch; it remembers what it was shown."""
 
     context = 16
@@ -36,7 +36,7 @@ class Square(torch.nn.Module):
 def calibrated(model, data, samples=6):
     calibration = Calibration(samples=samples, batch_size=2, inputs="pruned")
     lens = dict if isinstance(model, Square) else partial(model.prunable, which="linear")
-    return Calibrated(model, data, MACHINE, calibration, lens, SEED)
+    return CalibratedModel(setup_of(model, data, SEED), calibration, lens)
 
 
 def test_sensitivities_are_central_differences_along_another_direction_in_every_batch():

@@ -2,17 +2,17 @@
 
 import pytest
 import torch
-from training.toys import batch_of, gpt
+from training.toys import batch_of, gpt, setup_of
 
 from swe_cli.allocation.global_ import Global
 from swe_cli.allocation.uniform import Uniform
 from swe_cli.contracts import Evidence
-from swe_cli.criteria.magnitude import Magnitude
 from swe_cli.errors import PruningError
 from swe_cli.patterns.head import Head
 from swe_cli.patterns.neuron import Neuron
-from swe_cli.pruning.cut import Cut, Scoring, cut
-from swe_cli.pruning.shrink import fit, shrink
+from swe_cli.pruning.masks import apply_masks
+from swe_cli.pruning.prune import MAGNITUDE, Method, Scorer, prune
+from swe_cli.pruning.shrink import load, shrink
 
 VOCABULARY = 11
 
@@ -23,18 +23,14 @@ def model_of(name="gpt_nano", **options):
 
 
 def cut_units(model, pattern, ratio=0.5, allocation=None, which="linear"):
-    parameters = {name: p.detach() for name, p in model.named_parameters()}
-
     def lens(tensors):
         return model.prunable(tensors, which)
 
-    scoring = Scoring(Evidence(lens({n: p.clone() for n, p in parameters.items()})))
-    how = Cut(
-        model, lens, allocation or Uniform(), pattern, ratio, None, lambda name: scoring.rank("", 0)
-    )
-    masks = how.masks(scoring.rank("magnitude", Magnitude()))
-    cut(parameters, masks, lens)
-    return parameters, masks
+    method = Method(MAGNITUDE, ratio, allocation=allocation or Uniform(), pattern=pattern)
+    views = lens(model.weights())
+    masks = prune(method, Scorer(setup_of(model, None), lens, Evidence(views)))
+    apply_masks(masks, views)
+    return model.weights(), masks
 
 
 @pytest.mark.parametrize("which", ["linear", "all"])
@@ -47,25 +43,24 @@ def test_the_smaller_model_computes_the_masked_ones_function(pattern, name, whic
         for parameter in model.parameters():  # biases, too, must matter
             parameter.add_(0.1 * torch.randn_like(parameter))
     masked, _ = cut_units(model, pattern, which=which)
+    masked = {name: weight.clone() for name, weight in masked.items()}
     model.eval()
     expected = model(batch).logits
     small = shrink(model, masked)
     assert sum(t.numel() for t in small.values()) < sum(t.numel() for t in masked.values())
-    fit(model, small)
-    model.load_state_dict(small, strict=False)
+    load(model, small)
     torch.testing.assert_close(model(batch).logits, expected, rtol=1e-5, atol=1e-5)
     attention, mlp = model.layers[0].attention, model.layers[0].mlp
     assert attention.qkv.out_features == (24 if pattern == Head() else 48)
     assert mlp.expand.out_features == (32 if pattern == Neuron() else 64)
-    fit(model, masked)  # and large again
-    model.load_state_dict(masked, strict=False)
+    load(model, masked)  # and large again
     torch.testing.assert_close(model(batch).logits, expected)
 
 
 def test_what_a_deaf_unit_always_says_is_folded_into_the_bias():
     """Unstructured cuts can leave a neuron without inputs: it still says act(b)."""
     model, batch = model_of(bias=True, qkv_bias=True), batch_of(VOCABULARY)
-    weights = {name: p.detach() for name, p in model.named_parameters()}
+    weights = model.weights()
     with torch.no_grad():
         model.layers[0].mlp.expand.weight[:5] = 0
         model.layers[0].mlp.expand.bias[:5] = torch.tensor([1.0, -2.0, 0.5, 0.0, 3.0])
@@ -74,8 +69,7 @@ def test_what_a_deaf_unit_always_says_is_folded_into_the_bias():
         model.layers[1].attention.qkv.bias[32:36] = 0.7
     expected = model.eval()(batch).logits
     small = shrink(model, weights)
-    fit(model, small)
-    model.load_state_dict(small, strict=False)
+    load(model, small)
     assert model.layers[0].mlp.expand.out_features == 59
     assert model.layers[1].mlp.expand.out_features == 63
     assert model.layers[1].attention.qkv.out_features == 36
@@ -88,11 +82,10 @@ def test_of_heads_that_are_all_deaf_one_stays():
         model.layers[1].attention.qkv.weight[32:] = 0  # the values of all four
         model.layers[1].attention.qkv.bias[32:] = torch.arange(16.0) / 16
     expected = model.eval()(batch).logits
-    small = shrink(model, {name: p.detach() for name, p in model.named_parameters()})
+    small = shrink(model, model.weights())
     assert small["layers.1.attention.qkv.weight"].shape == (3 * 4, 16)
     assert small["layers.1.attention.projection.weight"].shape == (16, 4)
-    fit(model, small)
-    model.load_state_dict(small, strict=False)
+    load(model, small)
     torch.testing.assert_close(model(batch).logits, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -102,13 +95,13 @@ def test_without_a_bias_to_fold_into_the_unit_stays():
     with torch.no_grad():
         model.layers[0].mlp.expand.weight[:2] = 0
         model.layers[0].mlp.expand.bias[:2] = torch.tensor([1.0, 0.0])
-    small = shrink(model, {name: p.detach() for name, p in model.named_parameters()})
+    small = shrink(model, model.weights())
     assert len(small["layers.0.mlp.expand.weight"]) == 63  # gelu(0) adds nothing
 
 
 def test_a_dense_model_is_not_changed():
     model = model_of()
-    weights = {name: p.detach() for name, p in model.named_parameters()}
+    weights = model.weights()
     small = shrink(model, weights)
     assert all(torch.equal(small[name], weights[name]) for name in weights)
 

@@ -5,15 +5,15 @@ import math
 
 import pytest
 import torch
-from training.toys import MACHINE, dataset, gpt
+from training.toys import After, dataset, gpt, setup_of
 
-from swe_cli.contracts import Candidate
+from swe_cli.contracts import Candidate, Transform
 from swe_cli.errors import Interrupted, PruningError
+from swe_cli.evaluation.loss import validation_loss
 from swe_cli.models.factorized import FactorizedMLP
 from swe_cli.pruning import transform as transforming
 from swe_cli.pruning.shrink import load
 from swe_cli.pruning.transform import transform
-from swe_cli.training.loop import validation_loss
 from swe_cli.transforms.trawl import TRAWL
 
 DATA = dataset()
@@ -30,15 +30,15 @@ def trawl(**options):
 
 
 def named(model):
-    return {name: p.detach().clone() for name, p in model.named_parameters()}
+    return {name: weight.clone() for name, weight in model.weights().items()}
 
 
 def transformed(model, how, weights=None, **more):
     def lens(tensors):
         return model.prunable(tensors, "linear")
 
-    options = {"seed": 3, "machine": MACHINE, "batch_size": 4, **more}
-    return transform(model, weights or named(model), how, DATA, lens, **options)
+    setup = setup_of(model, DATA, seed=3)
+    return transform(setup, weights or named(model), how, lens, batch_size=4, **more)
 
 
 def losses(monkeypatch, *given):
@@ -51,20 +51,18 @@ def test_every_candidate_is_measured_and_the_best_is_kept():
     model, how = model_of(), trawl()
     weights = named(model)
     kept = {n: t.clone() for n, t in weights.items()}
-    seen = []
-    found = transformed(model, how, weights, after_candidate=seen.append)
+    found = transformed(model, how, weights)
     assert all(torch.equal(weights[n], kept[n]) for n in kept)
     assert [(t.layer, t.rank) for t in found.tried] == [
         ("layers.0.mlp", 2), ("layers.0.mlp", 8), ("layers.1.mlp", 2), ("layers.1.mlp", 8)
     ]  # fmt: skip
-    assert list(found.tried) == seen
     assert found.chosen == min(found.tried, key=lambda t: t.validation_loss_nats)
     whole = sum(t.numel() for t in weights.values())
     for tried, candidate in zip(found.tried, how.candidates(weights), strict=True):
         fresh = model_of()
         rewritten = how.apply(weights, candidate, 3)
         load(fresh, rewritten)
-        assert tried.validation_loss_nats == validation_loss(fresh, DATA, 4, MACHINE)
+        assert tried.validation_loss_nats == validation_loss(setup_of(fresh, DATA), 4)
         assert tried.parameters == whole - DENSE_MLP + tried.rank * (2 + 5 * 16)
         mlp = fresh.get_submodule(tried.layer)
         true = [weights[f"{tried.layer}.{of}.weight"] for of in ("expand", "contract")]
@@ -99,7 +97,7 @@ def test_the_whole_stack_is_one_candidate():
 
 def test_full_rank_tucker_loses_nothing():
     model = model_of().eval()
-    dense = validation_loss(model, DATA, 4, MACHINE)
+    dense = validation_loss(setup_of(model, DATA), 4)
     how = trawl(method="tucker", layers=[0], ranks=[8, 32])
     found = transformed(model, how)
     exact = found.tried[1]
@@ -139,17 +137,16 @@ def test_losses_that_are_no_numbers_are_refused(monkeypatch):
         transformed(model_of(), trawl(layers=[0]))
 
 
-def test_it_can_be_stopped_between_candidates():
-    seen = []
+def test_it_can_be_stopped_between_candidates(monkeypatch):
+    losses(monkeypatch, 3.0, 1.0)  # a third would not be there
     with pytest.raises(Interrupted):
-        transformed(model_of(), trawl(), after_candidate=seen.append, stop=lambda: len(seen) == 2)
-    assert len(seen) == 2
+        transformed(model_of(), trawl(), stop=After(2))
 
 
-def test_a_transform_of_another_kind_is_held_by_the_same_protocol():
+def test_a_transform_of_another_kind_is_held_by_the_same_contract():
     """Any factors do: here, one column of ones."""
 
-    class Ones:
+    class Ones(Transform):
         def candidates(self, prunable):
             return [Candidate(("layers.1.mlp",), 1, 1)]
 

@@ -4,16 +4,22 @@ from functools import partial
 
 import pytest
 import torch
-from training.toys import gpt
+from training.toys import gpt, setup_of
 
 from swe_cli.allocation.owl import OWL
 from swe_cli.allocation.uniform import Uniform
-from swe_cli.contracts import Evidence
-from swe_cli.criteria.magnitude import Magnitude
-from swe_cli.masks.rank import Ranking
+from swe_cli.contracts import Allocation, Criterion, Evidence
 from swe_cli.patterns.head import Head
 from swe_cli.patterns.neuron import Neuron
-from swe_cli.pruning.cut import Cut, Scoring
+from swe_cli.pruning.prune import MAGNITUDE, Judge, Method, Scorer, prune
+
+
+class Given(Criterion):
+    def __init__(self, scores):
+        self.scores = scores
+
+    def score(self, evidence):
+        return self.scores
 
 
 @pytest.fixture
@@ -23,14 +29,15 @@ def model():
 
 
 def weights_of(model):
-    return model.prunable({n: p.detach().clone() for n, p in model.named_parameters()}, "linear")
+    return model.prunable(model.weights(), "linear")
 
 
-def masks_of(model, pattern, allocation, rank_by=None, kept=None):
+def masks_of(model, pattern, allocation, earlier=None, **consulted):
+    judges = {name: Judge(criterion, name, name) for name, criterion in consulted.items()}
+    method = Method(MAGNITUDE, 0.5, None, allocation, pattern, judges)
     lens = partial(model.prunable, which="linear")
-    kept = kept or {}
-    ranked = Scoring(Evidence(weights_of(model)), kept=kept).rank("magnitude", Magnitude())
-    return Cut(model, lens, allocation, pattern, 0.5, None, rank_by, kept=kept).masks(ranked)
+    evidence = Evidence(weights_of(model))
+    return prune(method, Scorer(setup_of(model, None), lens, evidence, None, earlier or {}))
 
 
 def lost(masks, layer):
@@ -47,32 +54,30 @@ def lost(masks, layer):
 )
 def test_owl_counts_outliers_among_weights_whatever_the_pattern(model, pattern, by_owl, by_uniform):
     """Units would show none: here all of a layer have the same norm."""
-    wanda = {}
+    scores = {}
     for name, weight in weights_of(model).items():
         rows, columns = (torch.arange(size) for size in weight.shape)
         sixteenth = (rows[:, None] + columns) % 16 == 0  # as many of every unit
-        wanda[name] = torch.ones_like(weight)
-        wanda[name][sixteenth] = 100.0 if name.startswith("layers.0.") else 1.0
+        scores[name] = torch.ones_like(weight)
+        scores[name][sixteenth] = 100.0 if name.startswith("layers.0.") else 1.0
     owl = OWL(outlier=5.0, strength=0.3, within="row")
-    masks = masks_of(model, pattern, owl, lambda name: Ranking(wanda))
+    masks = masks_of(model, pattern, owl, wanda=Given(scores))
     assert [lost(masks, layer) for layer in (0, 1)] == by_owl
     masks = masks_of(model, pattern, Uniform())
     assert [lost(masks, layer) for layer in (0, 1)] == by_uniform
 
 
 def test_units_that_are_gone_are_not_given_back(model):
-    class Second:
+    class Second(Allocation):
         """Forty neurons of the second layer, and none of the first."""
 
-        within = "tensor"
-
-        def counts(self, ranked, ratio, around):
-            first, second = ranked.sizes
+        def counts(self, ranking, ratio, context):
+            first, second = ranking.sizes
             return {first: 0, second: 40}
 
     kept = {name: torch.ones_like(w, dtype=torch.bool) for name, w in weights_of(model).items()}
     kept["layers.0.mlp.expand.weight"][7:17] = False
     kept["layers.0.mlp.contract.weight"][:, 7:17] = False
-    masks = masks_of(model, Neuron(), Second(), kept=kept)
+    masks = masks_of(model, Neuron(), Second(), kept)
     assert [lost(masks, layer)[0] for layer in (0, 1)] == [10, 30]
     assert all(not (mask & ~kept[name]).any() for name, mask in masks.items())

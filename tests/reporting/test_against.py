@@ -4,16 +4,18 @@ import csv
 from collections.abc import Mapping, Sequence
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
 from swe_cli.contracts import WindowLosses
 from swe_cli.records import Row
-from swe_cli.reporting.against import Comparison, compare_with
-from swe_cli.reporting.against_report import print_comparisons, write_comparisons
+from swe_cli.report.against import compare_with, print_comparisons, verdict, write_comparisons
+from swe_cli.report.tables import frame, records
 
 from .toys import controls, pruned
 
@@ -45,8 +47,19 @@ class Book:
         self.windows[name] = losses(after), losses(before)
         return self
 
-    def compared(self, criterion: str = "magnitude") -> list[Comparison]:
-        return compare_with(self.rows, criterion, lambda row: self.windows[row.config_hash])
+    def table(self, criterion: str = "magnitude") -> pd.DataFrame:
+        return compare_with(frame(self.rows), criterion, self.windows.__getitem__)
+
+    def compared(self, criterion: str = "magnitude") -> list[dict[str, Any]]:
+        return records(self.table(criterion))
+
+
+def after(cut: dict[str, Any]) -> tuple[float, ...]:
+    return cut["difference_nats"], cut["difference_low"], cut["difference_high"]
+
+
+def before(cut: dict[str, Any]) -> tuple[float, ...]:
+    return tuple(cut[f"difference_before_recovery_{end}"] for end in ("nats", "low", "high"))
 
 
 def line(
@@ -64,17 +77,12 @@ def test_one_seed_is_paired_over_its_windows() -> None:
     book = Book().add("magnitude", 0.5, (1, 3), (0, 0))
     book.add("swe", 0.5, (0.5, 1.5), (-1, 3))
     (found,) = book.compared()
-    (difference,) = found.differences
-    assert found.compared_with == "magnitude"
-    assert difference.seeds == (0,)
-    after, before = difference.after, difference.before
-    assert after
-    assert before
+    assert (found["compared_with"], found["seeds"]) == ("magnitude", 1)
     # −0.5 of 1 token and −1.5 of 3: −0.5 nats per token in every window, however they are drawn.
-    assert (after.mean, after.low, after.high, after.interval) == (-0.5, -0.5, -0.5, "windows")
+    assert (*after(found), found["interval"]) == (-0.5, -0.5, -0.5, "windows")
     # −1 of 1 token and +3 of 3: (3 − 1) / 4, and from −1 (only the first) to 1 (only the second).
-    assert (before.mean, before.low, before.high) == (0.5, -1.0, 1.0)
-    assert difference.state == "ahead"
+    assert before(found) == (0.5, -1.0, 1.0)
+    assert verdict([found]) == "ahead at every ratio"
 
 
 def test_several_seeds_have_a_t_interval_over_their_differences() -> None:
@@ -84,36 +92,33 @@ def test_several_seeds_have_a_t_interval_over_their_differences() -> None:
         level = 10.0 * seed
         book.add("magnitude", 0.5, (level, 3 * level), seed=seed)
         book.add("swe", 0.5, (level + shift, 3 * (level + shift)), seed=seed)
-    (difference,) = book.compared()[0].differences
-    after = difference.after
-    assert after
-    assert difference.seeds == (0, 1, 2)
-    assert after.interval == "seeds"
-    assert after.mean == pytest.approx(2.0)
+    (found,) = book.compared()
+    assert (found["seeds"], found["interval"]) == (3, "seeds")
     half = 4.302652729911275 / 3**0.5  # t(0.975, 2) · s / √3, s = 1
-    assert (after.low, after.high) == pytest.approx((2 - half, 2 + half))
-    assert difference.state == "undecided"
+    assert after(found) == pytest.approx((2.0, 2 - half, 2 + half))
+    assert verdict([found]) == "undecided at every ratio"
 
 
 def test_no_loss_before_recovery_is_no_difference_before_it() -> None:
     book = Book().add("magnitude", 0.5).add("swe", 0.5, (1, 3))
     name = book.rows[-1].config_hash
     book.windows[name] = book.windows[name][0], None
-    (difference,) = book.compared()[0].differences
-    assert difference.after
-    assert difference.before is None
+    (found,) = book.compared()
+    assert after(found)[0] == 1.0
+    assert before(found) == (None, None, None)
+    # Where recovery lies between cuts, what is stored before it is no such loss.
+    book = Book().add("magnitude", 0.5).add("swe", 0.5, loss_before_recovery_nats=None)
+    assert before(book.compared()[0]) == (None, None, None)
 
 
 def test_only_seeds_of_both_are_paired_and_a_failed_cut_is_not_compared() -> None:
     book = Book().add("magnitude", 0.5, seed=0).add("swe", 0.5, (1, 3), seed=0)
     book.add("swe", 0.5, (5, 15), seed=1)
-    (difference,) = book.compared()[0].differences
-    assert difference.seeds == (0,)
-    assert difference.after
-    assert difference.after.mean == 1.0
+    (found,) = book.compared()
+    assert (found["seeds"], found["difference_nats"]) == (1, 1.0)
     book.add("swe", 0.5, seed=2, status="failed", error="lost")
-    (difference,) = book.compared()[0].differences
-    assert (difference.after, difference.state) == (None, "not compared")
+    (found,) = book.compared()
+    assert (found["difference_nats"], verdict([found])) == (None, "not compared at every ratio")
 
 
 def test_the_same_allocation_is_compared_where_it_exists_else_which_is_said() -> None:
@@ -122,17 +127,13 @@ def test_the_same_allocation_is_compared_where_it_exists_else_which_is_said() ->
     book.add("magnitude", 0.5, (2, 6), allocation="uniform")
     for allocation in ("global", "uniform", "row"):
         book.add("swe", 0.5, (4, 12), allocation=allocation)
-    found = {one.row.allocation: one for one in book.compared()}
-    means = {
-        name: one.differences[0].after.mean
-        for name, one in found.items()
-        if one.differences[0].after
+    found = {
+        one["allocation"]: (one["difference_nats"], one["compared_with"]) for one in book.compared()
     }
-    assert means == {"global": 3.0, "uniform": 2.0, "row": 3.0}
-    assert {name: one.compared_with for name, one in found.items()} == {
-        "global": "magnitude",
-        "uniform": "magnitude",
-        "row": "magnitude (allocation global)",
+    assert found == {
+        "global": (3.0, "magnitude"),
+        "uniform": (2.0, "magnitude"),
+        "row": (3.0, "magnitude (allocation global)"),
     }
 
 
@@ -152,30 +153,30 @@ def test_the_same_allocation_is_compared_where_it_exists_else_which_is_said() ->
 )
 def test_another_setting_is_not_compared(other: dict[str, object]) -> None:
     (found,) = Book().add("magnitude", 0.5).add("swe", 0.5, **other).compared()
-    assert (found.other, found.differences, found.verdict) == (None, (), "not compared")
+    assert (found["compared_with"], found["amount"]) == (None, None)
 
 
 def test_options_that_only_one_of_the_two_has_are_no_other_setting() -> None:
     book = Book().add("magnitude", 0.5)
     book.add("stability", 0.5, (1, 3), axes={"criterion.epsilon": 0.1})
     (found,) = book.compared()
-    assert found.compared_with == "magnitude"
-    assert found.differences[0].after
+    assert found["compared_with"] == "magnitude"
+    assert found["difference_nats"] is not None
     book = Book().add("wanda", 0.5, axes={"calibration.samples": 64})
     (found,) = book.add("swe", 0.5).compared("wanda")
-    assert found.compared_with == "wanda (calibration.samples 64)"
+    assert found["compared_with"] == "wanda (calibration.samples 64)"
 
 
 def test_rates_are_compared_with_rates() -> None:
     book = Book().add("magnitude", None, (1, 3), rate=1.5).add("swe", None, rate=1.5)
     book.add("swe", 0.5)
-    by_rate, by_ratio = sorted(book.compared(), key=lambda one: one.row.rate is None)
-    assert [(d.by, d.amount) for d in by_rate.differences] == [("rate", 1.5)]
-    assert by_ratio.other is None
+    by_ratio, by_rate = sorted(book.compared(), key=lambda one: one["by"], reverse=True)
+    assert (by_rate["by"], by_rate["amount"]) == ("rate", 1.5)
+    assert (by_ratio["by"], by_ratio["compared_with"]) == ("ratio", None)
 
 
 @pytest.mark.parametrize(
-    ("shifts", "verdict"),
+    ("shifts", "words"),
     [
         (
             {0.3: SURE_WORSE, 0.5: SURE_WORSE, 0.6: EITHER, 0.7: SURE_BETTER, 0.9: SURE_BETTER},
@@ -191,10 +192,9 @@ def test_rates_are_compared_with_rates() -> None:
         ({0.95: EITHER}, "not compared at every ratio"),
     ],
 )
-def test_the_verdict_in_words(shifts: Mapping[float, Sequence[float]], verdict: str) -> None:
+def test_the_verdict_in_words(shifts: Mapping[float, Sequence[float]], words: str) -> None:
     book = line(Book(), "magnitude", dict.fromkeys((0.1, 0.3, 0.5, 0.6, 0.7, 0.9), (0, 0)))
-    (found,) = line(book, "swe", shifts).compared()
-    assert found.verdict == verdict
+    assert verdict(line(book, "swe", shifts).compared()) == words
 
 
 def many() -> Book:
@@ -209,7 +209,7 @@ def many() -> Book:
 
 def test_the_terminal_shows_both_stages_and_a_verdict_a_line() -> None:
     file = StringIO()
-    print_comparisons(Console(width=80, file=file), many().compared(), "magnitude")
+    print_comparisons(Console(width=80, file=file), many().table(), "magnitude")
     text = file.getvalue()
     assert max(map(cell_len, text.splitlines())) <= 80
     assert "…" not in text
@@ -226,7 +226,7 @@ def test_the_terminal_shows_both_stages_and_a_verdict_a_line() -> None:
 
 def test_the_files_hold_every_difference(tmp_path: Path) -> None:
     book = Book().add("magnitude", 0.5, (1, 3)).add("swe", 0.5, (0.5, 1.5), (-1, 3))
-    table, page = write_comparisons([book.compared()], tmp_path, "magnitude")
+    table, page = write_comparisons([book.table()], tmp_path, "magnitude")
     assert [table.name, page.name] == ["against-magnitude.csv", "against-magnitude.md"]
     with table.open(newline="") as file:
         (row,) = csv.DictReader(file)
@@ -243,6 +243,18 @@ def test_the_files_hold_every_difference(tmp_path: Path) -> None:
     assert "| swe | magnitude | -0.5000 ▼ |" in text
     assert "| swe | magnitude | +0.5000 |" in text
     assert "- swe: ahead at every ratio." in text
+
+
+def test_a_foreign_allocation_is_said_where_the_verdict_is(tmp_path: Path) -> None:
+    compared = Book().add("wanda", 0.5, (1, 3)).add("swe", 0.5).table("wanda")
+    said = "wanda ran with allocation global; published with row."
+    file = StringIO()
+    print_comparisons(Console(width=80, file=file), compared, "wanda", {"wanda": "row"})
+    assert said in file.getvalue()
+    _, page = write_comparisons([compared], tmp_path, "wanda", {"wanda": "row"})
+    assert said in page.read_text()
+    _, page = write_comparisons([compared], tmp_path, "wanda", {"wanda": "global"})
+    assert "published" not in page.read_text()
 
 
 def test_a_report_against_a_criterion(swe, own_run) -> None:

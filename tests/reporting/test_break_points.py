@@ -1,16 +1,12 @@
+from dataclasses import replace
+
 import pytest
 
-from swe_cli.records import Row
-from swe_cli.reporting.aggregate import summarise
-from swe_cli.reporting.break_points import BreakPoint, break_point, sentence
-from swe_cli.reporting.summary import Line
+from swe_cli.report.break_points import BreakPoint, break_point, sentence
+from swe_cli.report.quantities import BEFORE_RECOVERY, LOSS, TO_RECOVERED
 
 from .toys import curve, pruned, upper_bounds
-
-
-def line(rows: list[Row]) -> Line:
-    (only,) = summarise(rows).lines
-    return only
+from .toys import only as line
 
 
 def test_the_largest_ratio_below_the_first_that_exceeds() -> None:
@@ -22,33 +18,29 @@ def test_the_largest_ratio_below_the_first_that_exceeds() -> None:
 def test_exactly_the_tolerance_still_holds() -> None:
     toy = line(upper_bounds({0.2: 0.01, 0.3: 0.02}))
     assert break_point(toy) == BreakPoint("found", 0.2, 0.3)
-    assert break_point(toy, tolerance=0.009) == BreakPoint("at_once", None, 0.2)
-    assert break_point(toy, tolerance=0.03) == BreakPoint("not_reached", 0.3)
+    stricter, laxer = (replace(LOSS, tolerance=nats) for nats in (0.009, 0.03))
+    assert break_point(toy, quantity=stricter) == BreakPoint("at_once", None, 0.2)
+    assert break_point(toy, quantity=laxer) == BreakPoint("not_reached", 0.3)
 
 
 def test_each_reference_has_its_own() -> None:
     toy = line(upper_bounds({0.2: -0.02, 0.3: 0.0}))
     assert break_point(toy) == BreakPoint("not_reached", 0.3)
-    assert break_point(toy, "dense_recovered") == BreakPoint("found", 0.2, 0.3)
-    assert break_point(toy, before_recovery=True) == BreakPoint("unknown")
-    with pytest.raises(ValueError, match="dense only"):
-        break_point(toy, "dense_recovered", before_recovery=True)
+    assert break_point(toy, TO_RECOVERED) == BreakPoint("found", 0.2, 0.3)
+    assert break_point(toy, BEFORE_RECOVERY) == BreakPoint("unknown")
 
 
-def test_nan_is_a_failure_and_a_missing_bound_is_passed_over() -> None:
-    toy = line(
-        [
-            pruned(0.1, 2.0, delta_high=0.0),
-            pruned(0.2, 2.0, delta_high=None),
-            pruned(0.3, 2.0, delta_high=float("nan")),
-        ]
-    )
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_no_number_is_a_failure_and_a_missing_bound_is_passed_over(loss: float) -> None:
+    rows = [pruned(0.1, 2.0, delta_high=0.0), pruned(0.2, 2.0, delta_low=None, delta_high=None)]
+    assert break_point(line(rows)) == BreakPoint("not_reached", 0.1)
+    toy = line([*rows, pruned(0.3, loss)])
     assert break_point(toy) == BreakPoint("found", 0.1, 0.3)
 
 
 def test_before_recovery_reads_its_own_columns() -> None:
     rows = [pruned(0.1, 2.0, delta_before_recovery_nats=0.5, delta_before_recovery_high=0.6)]
-    assert break_point(line(rows), before_recovery=True) == BreakPoint("at_once", None, 0.1)
+    assert break_point(line(rows), BEFORE_RECOVERY) == BreakPoint("at_once", None, 0.1)
 
 
 def test_rates_are_placed_by_the_sparsity_they_achieved() -> None:
@@ -75,7 +67,7 @@ def test_sentences() -> None:
 
 def test_break_points_in_a_table_are_short() -> None:
     assert break_point(line(curve())).short() == "60%"
-    assert break_point(line(curve()), "dense_recovered").short() == "<10%"
+    assert break_point(line(curve()), TO_RECOVERED).short() == "<10%"
     assert break_point(line([pruned(0.625, 2.0)])).short() == "≥62.5%"
     assert BreakPoint("unknown").short() == "–"
 

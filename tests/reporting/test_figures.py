@@ -1,124 +1,125 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
 from swe_cli.errors import SweError
 from swe_cli.records import Row
-from swe_cli.reporting.aggregate import summarise
-from swe_cli.reporting.figures import write_figure
-from swe_cli.reporting.loss_figure import loss_figure
-from swe_cli.reporting.weight_figure import weight_evolution_figure
+from swe_cli.report.curve import curve as figure_of
+from swe_cli.report.figures import weight_evolution, write_figure
+from swe_cli.report.quantities import LOSS
 
-from .toys import controls, curve, pruned
-
-
-def drawn(rows: list[Row]) -> Figure:
-    return loss_figure(summarise(rows))
+from .toys import channel, controls, curve, data_of, legends, marks, pruned, summed, title
 
 
-def labels(figure: Figure) -> list[str]:
-    (legend,) = figure.legends
-    return [text.get_text() for text in legend.get_texts() if text.get_text()]
+def drawn(rows: list[Row], **options: Any) -> dict[str, Any]:
+    return figure_of(summed(rows, **options), LOSS).to_dict()
 
 
 def test_every_line_and_control_is_drawn_and_named() -> None:
     rows = [*controls(), *curve(axes={"every": 1}), *curve(axes={"every": 10}, shift=0.1)]
     figure = drawn(rows)
-    assert labels(figure) == [
-        "swe (every 1)",
-        "swe (every 10)",
-        "after recovery",
-        "before recovery",
-        "95% interval, paired",
-        "dense 2.0700",
-        "dense best 1.8400",
-        "dense recovered 2.0500",
-        "dense averaged 1.8100",
+    assert legends(figure) == [
+        ["swe (every 1)", "swe (every 10)"],
+        ["after recovery", "before recovery"],
+        ["dense 2.0700", "dense best 1.8400", "dense recovered 2.0500", "dense averaged 1.8100"],
     ]
-    upper, lower = figure.axes
-    # Four controls, and each line before and after recovery; the last is the stroke of the break.
-    assert [len(axes.lines) for axes in (upper, lower)] == [4 + 2 * 2 + 1] * 2
-    assert len(lower.collections) == 2
-    np.testing.assert_allclose(lower.lines[5].get_ydata(), [2.06, 2.0, 1.91, 2.19, 2.9])
-    np.testing.assert_allclose(lower.lines[5].get_xdata(), [10, 30, 60, 80, 90])
+    assert marks(figure) == ["area", "line", "point", "rule", "rule"]
+    cuts = [cut for cut in data_of(figure, "line") if cut["stage"] == "after recovery"]
+    (one, other) = ([c for c in cuts if c["line"].endswith(end)] for end in ("1)", "10)"))
+    assert [cut["x"] for cut in one] == [10, 30, 60, 80, 90]
+    np.testing.assert_allclose([cut["value"] for cut in one][:4], [2.06, 2.0, 1.91, 2.19])
+    # The paired interval of the difference, around the mean.
+    assert (other[0]["low"], other[0]["high"]) == pytest.approx((2.155, 2.165))
+    assert len(data_of(figure, "line")) == 2 * 2 * 5
 
 
-def test_the_readable_panel_keeps_to_the_controls_and_the_other_takes_the_rest() -> None:
-    upper, lower = drawn([*controls(), *curve()]).axes
-    low, high = lower.get_ylim()
+def test_the_readable_part_keeps_to_the_controls_and_the_rest_is_logarithmic() -> None:
+    figure = drawn([*controls(), *curve()])
+    y = channel(figure, "line", "y")
+    low, high = y["scale"]["domain"]
     assert 1.7 < low < 1.81
-    assert 2.19 < high < 2.4
-    assert upper.get_ylim()[0] == high
-    assert upper.get_ylim()[1] > 5.8
-    assert upper.get_yscale() == "log"
+    title = y["axis"]["title"]
+    assert title.startswith("loss (nats per token), log scale above 2.2")
+    cut = float(title.split()[-1])
+    assert 2.19 < cut < 2.4
+    places = {
+        c["x"]: c["value"] for c in data_of(figure, "line") if c["stage"] == "before recovery"
+    }
+    # 4 and 5.8: as far apart as their logarithms, below the end of the axis.
+    assert cut < places[60] < places[90] <= high
+    assert places[90] - places[30] == pytest.approx(
+        (places[90] - cut) * np.log(5.8 / 4) / np.log(5.8 / cut), rel=1e-3
+    )
 
 
-def test_one_panel_is_enough_where_nothing_explodes() -> None:
+def test_a_linear_axis_is_enough_where_nothing_explodes() -> None:
     rows = [pruned(r, 2.0, loss_before_recovery_nats=None) for r in (0.1, 0.2)]
     figure = drawn([*controls(), *rows])
-    assert len(figure.axes) == 1
-    assert "before recovery" not in labels(figure)
+    assert channel(figure, "line", "y")["axis"]["title"] == "loss (nats per token)"
+    assert legends(figure)[1] == ["after recovery"]
 
 
-def test_the_title_says_what_the_band_is() -> None:
-    assert drawn([*controls(), *curve()]).get_suptitle() == (
-        "gpt_nano on kjv: loss against sparsity\n1 seed; "
-        "band: difference to dense, 95% interval over test windows"
-    )
+def test_the_title_says_what_the_band_is_and_whose_allocation_is_not_its_own() -> None:
+    assert title(drawn([*controls(), *curve()])) == [
+        "gpt_nano on kjv: loss against sparsity",
+        "1 seed; band: difference to dense, 95% interval over test windows",
+    ]
     both = drawn([*controls(), *controls(1), *curve(), *curve(seed=1)])
-    assert both.get_suptitle().endswith(
-        "2 seeds; band: difference to dense, 95% t interval over seeds"
-    )
+    assert title(both)[1] == "2 seeds; band: difference to dense, 95% t interval over seeds"
+    foreign = drawn([*controls(), *curve("wanda")], published={"wanda": "row"})
+    assert title(foreign)[2] == "wanda ran with allocation global; published with row."
 
 
 def test_rates_are_drawn_at_the_sparsity_they_achieved() -> None:
     figure = drawn([*controls(), pruned(None, 1.9, rate=1.575, sparsity=0.6012)])
-    lower = figure.axes[-1]
-    assert lower.get_xlabel() == "sparsity achieved (% of prunable weights)"
-    assert lower.lines[5].get_xdata() == pytest.approx([60.12])
+    assert channel(figure, "line", "x")["title"] == "sparsity achieved (% of prunable weights)"
+    assert {cut["x"] for cut in data_of(figure, "line")} == {60.12}
 
 
 def test_an_infinite_loss_leaves_the_rest_drawn(tmp_path: Path) -> None:
     infinite = pruned(0.95, float("inf"), loss_before_recovery_nats=float("inf"))
-    write_figure(drawn([*controls(), *curve(), infinite]), tmp_path, "loss")
-    with pytest.raises(SweError, match="no pruned row"):
-        drawn([*controls(), infinite])
-    with pytest.raises(SweError, match="no pruned row"):
-        drawn(controls())
+    figure = figure_of(summed([*controls(), *curve(), infinite]), LOSS)
+    write_figure(figure, tmp_path, "loss")
+    assert 95 not in {cut["x"] for cut in data_of(figure.to_dict(), "line")}
+    for rows in ([*controls(), infinite], controls()):
+        with pytest.raises(SweError, match="no pruned row"):
+            drawn(rows)
 
 
 def test_the_same_rows_are_the_same_bytes(tmp_path: Path) -> None:
     rows = [*controls(), *curve()]
-    first = write_figure(drawn(rows), tmp_path / "a", "loss")
-    second = write_figure(drawn(rows[::-1]), tmp_path / "b", "loss")
+
+    def written(rows: list[Row], name: str) -> list[Path]:
+        return write_figure(figure_of(summed(rows), LOSS), tmp_path / name, "loss")
+
+    first, second = written(rows, "a"), written(rows[::-1], "b")
     assert [path.name for path in first] == ["loss.png", "loss.svg"]
     for one, other in zip(first, second, strict=True):
         assert one.stat().st_size > 5000
         assert one.read_bytes() == other.read_bytes()
-    other = write_figure(drawn([*rows, pruned(0.2, 2.0)]), tmp_path / "c", "loss")
+    other = written([*rows, pruned(0.2, 2.0)], "c")
     assert other[1].read_bytes() != first[1].read_bytes()
-    assert b"<dc:date>" not in first[1].read_bytes()
 
 
 def test_weights_are_drawn_kept_and_pruned(tmp_path: Path) -> None:
     values = np.arange(15.0).reshape(3, 5)
     kept = np.array([True, False, True, True, False])
-    figure = weight_evolution_figure([0, 10, 20], values, kept, criterion="swe", ratio=0.4)
-    left, right = figure.axes
-    assert (left.get_title(), right.get_title()) == ("kept: 3 weights", "pruned: 2 weights")
-    assert (len(left.lines), len(right.lines)) == (1 + 3, 1 + 2)
-    np.testing.assert_array_equal(right.lines[1].get_ydata(), values[:, 1])
-    assert figure.get_suptitle() == "Weights over training, judged by swe at ratio 0.4"
+    figure = weight_evolution([0, 10, 20], values, kept, criterion="swe", ratio=0.4)
+    spec = figure.to_dict()
+    panels = spec["hconcat"]
+    assert [panel["title"] for panel in panels] == ["kept: 3 weights", "pruned: 2 weights"]
+    lines = [spec["datasets"][panel["layer"][0]["data"]["name"]] for panel in panels]
+    assert list(map(len, lines)) == [9, 6]
+    assert [dot["value"] for dot in lines[1] if dot["weight"] == 1] == values[:, 1].tolist()
+    assert title(spec) == ["Weights over training, judged by swe at ratio 0.4"]
     assert all(path.stat().st_size > 1000 for path in write_figure(figure, tmp_path, "w"))
 
 
 def test_weights_all_kept_and_shapes_that_disagree(tmp_path: Path) -> None:
     everything = np.ones(2, dtype=bool)
-    figure = weight_evolution_figure(
-        [0, 1], np.zeros((2, 2)), everything, criterion="swe", ratio=0.0
-    )
+    figure = weight_evolution([0, 1], np.zeros((2, 2)), everything, criterion="swe", ratio=0.0)
     write_figure(figure, tmp_path, "w")
     with pytest.raises(ValueError, match="are not"):
-        weight_evolution_figure([0], np.zeros((2, 2)), everything, criterion="swe", ratio=0.0)
+        weight_evolution([0], np.zeros((2, 2)), everything, criterion="swe", ratio=0.0)

@@ -1,23 +1,32 @@
 """Many lines: the grid that shows them all, and the few that curves are drawn of."""
 
-from dataclasses import replace
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
-from matplotlib.collections import PolyCollection
-from matplotlib.figure import Figure
 
 from swe_cli.records import Row
-from swe_cli.reporting.aggregate import summarise
-from swe_cli.reporting.curve_figure import curve_figure
-from swe_cli.reporting.figures import write_figure
-from swe_cli.reporting.grid_cells import colour_limit, columns_of
-from swe_cli.reporting.grid_figure import grid_figure
-from swe_cli.reporting.loss_figure import loss_figure
-from swe_cli.reporting.quantity import ACCURACY, LOSS
-from swe_cli.reporting.selection import left_out, selected
+from swe_cli.report.curve import curve as figure_of
+from swe_cli.report.figures import write_figure
+from swe_cli.report.grid import colour_limit, columns_of, grid
+from swe_cli.report.quantities import ACCURACY, LOSS
+from swe_cli.report.selection import selected
+from swe_cli.report.text import short
 
-from .toys import CURVE, asked, asked_controls, controls, curve, pruned
+from .toys import (
+    CURVE,
+    asked,
+    asked_controls,
+    changed,
+    channel,
+    controls,
+    curve,
+    data_of,
+    pruned,
+    summed,
+    title,
+)
 
 NAMES = ("swe", "magnitude", "random", "fisher", "movement", "snip", "stability", "wanda")
 
@@ -30,69 +39,85 @@ def ranked(*names: str, **changes: object) -> list[Row]:
 def before(rows: list[Row]) -> list[Row]:
     """With differences before recovery: those after it, twice."""
     return [
-        replace(
+        changed(
             row,
-            delta_before_recovery_nats=2 * row.delta_nats,
-            delta_before_recovery_low=2 * row.delta_low,
-            delta_before_recovery_high=2 * row.delta_high,
+            delta_before_recovery_nats=2 * row.columns()["delta_nats"],
+            delta_before_recovery_low=2 * row.columns()["delta_low"],
+            delta_before_recovery_high=2 * row.columns()["delta_high"],
         )
         for row in rows
-        if row.delta_nats is not None
+        if row.columns()["delta_nats"] is not None
     ]
 
 
-def drawn(rows: list[Row]) -> Figure:
-    return grid_figure(summarise(rows))
+def drawn(rows: list[Row], **options: Any) -> dict[str, Any]:
+    return grid(summed(rows, **options)).to_dict()
 
 
-def words(figure: Figure, panel: int) -> list[str]:
-    return [text.get_text() for text in figure.axes[panel].texts]
+def words(figure: dict[str, Any], panel: int) -> list[str]:
+    """Controls, then line by line, cut by cut."""
+    return [cell["text"] for cell in data_of(figure, "rect", panel)]
+
+
+def named(figure: dict[str, Any], name: str) -> list[str]:
+    """The words along an axis."""
+    expression = channel(figure["hconcat"][0], "rect", name)["axis"]["labelExpr"]
+    return list(json.loads(expression.removesuffix("[datum.value]")).values())
 
 
 def test_a_cell_for_every_line_and_cut_and_one_value_a_control() -> None:
     rows = [*controls(), *ranked("swe", "magnitude")]
     figure = drawn([*controls(), *before(rows[4:])])
-    after, earlier = figure.axes[:2]
-    assert [axes.get_title() for axes in (after, earlier)] == ["after recovery", "before recovery"]
-    names = [label.get_text() for label in after.get_yticklabels()]
-    assert names == ["dense best", "dense recovered", "dense averaged", "magnitude", "swe"]
-    ticks = [label.get_text() for label in after.get_xticklabels()]
-    assert ticks == ["0.1", "0.3", "0.6", "0.8", "0.9"]
-    assert len(words(figure, 0)) == 3 + 2 * 5
-    assert words(figure, 0)[:3] == ["-.230", "-.020", "-.260"]
+    assert [panel["title"]["text"] for panel in figure["hconcat"]] == [
+        "after recovery",
+        "before recovery",
+    ]
+    assert named(figure, "y") == [
+        *("dense best", "dense recovered", "dense averaged", "magnitude", "swe"),
+    ]
+    assert named(figure, "x") == ["0.1", "0.3", "0.6", "0.8", "0.9"]
+    # Magnitude above swe: 2.07 at 0.1 against 2.07, then 2.06; at last 2.91 and 2.9.
+    assert words(figure, 0) == [
+        *("-.230", "-.020", "-.260"),
+        *(".000", "-.060", "-.150", "+.130", "+.840"),
+        *("-.010", "-.070", "-.160", "+.120", "+.830"),
+    ]
     # Dense recovered was dense before it was: it has no value there.
     assert words(figure, 1)[:2] == ["-.230", "-.260"]
-    # By column, magnitude above swe: 2.07 at 0.1 against 2.07, then 2.06; at last 2.91 and 2.9.
-    assert words(figure, 0)[3:5] == [".000", "-.010"]
-    assert words(figure, 0)[-2:] == ["+.840", "+.830"]
-    assert words(figure, 1)[-2:] == ["+1.68", "+1.66"]
+    assert (words(figure, 1)[6], words(figure, 1)[-1]) == ("+1.68", "+1.66")
+    control, cut = data_of(figure, "rect")[0], data_of(figure, "rect")[-1]
+    assert (control["left"], control["right"], control["top"]) == (0, 5, 0)
+    assert (cut["left"], cut["right"], cut["top"]) == (4, 5, 4.5)
 
 
 def test_a_mark_where_the_interval_excludes_nothing_and_bold_where_it_is_best() -> None:
     rows = [
         pruned(0.5, 2.07, criterion="swe", delta_low=-0.001, delta_high=0.001),
         pruned(0.5, 2.0, criterion="magnitude"),
+        pruned(0.6, 2.0, criterion="snip", delta_low=None, delta_high=None),
     ]
-    (axes,) = drawn([*controls(), *rows]).axes[:1]
-    boxes, corners = (c for c in axes.collections if isinstance(c, PolyCollection))
-    assert len(boxes.get_paths()) == 3 + 2
-    assert len(corners.get_paths()) == 3 + 1
-    weights = [text.get_fontweight() for text in axes.texts[3:]]
-    assert weights == ["bold", "normal"]
+    cells = data_of(drawn([*controls(), *rows]), "rect")[3:]
+    assert [(cell["bold"], cell["certain"]) for cell in cells] == [
+        *((True, True), (True, False), (False, False)),
+    ]
+
+
+def bar(figure: dict[str, Any]) -> str:
+    """What the bar of colours says."""
+    colour = channel(figure["hconcat"][0], "rect", "color")["condition"]
+    return colour["legend"]["title"]
 
 
 def test_colours_end_beyond_the_largest_gain() -> None:
     # The best control gains 0.26; what is 0.83 worse does not stretch the colours.
-    assert colour_limit(summarise([*controls(), *curve()])) == 0.5
-    assert colour_limit(summarise([pruned(0.5, 2.02), pruned(0.9, 5.0)])) == pytest.approx(0.05)
+    assert colour_limit(summed([*controls(), *curve()])) == 0.5
+    assert colour_limit(summed([pruned(0.5, 2.02), pruned(0.9, 5.0)])) == pytest.approx(0.05)
     # Nothing gains: half of all differences, 0.1, 0.2 and 3, keep their colour.
     rows = [pruned(r, 2.07 + delta) for r, delta in ((0.1, 0.1), (0.5, 0.2), (0.9, 3.0))]
-    assert colour_limit(summarise(rows)) == 0.2
-    assert colour_limit(summarise([pruned(0.5, 2.07)])) == 0.02
-    figure = drawn([*controls(), *curve()])
-    said = " ".join(figure.axes[-1].get_xlabel().split())
-    assert "colours are clipped at ±0.5" in said
-    assert "clipped" not in drawn([pruned(0.5, 2.02)]).axes[-1].get_xlabel()
+    assert colour_limit(summed(rows)) == 0.2
+    assert colour_limit(summed([pruned(0.5, 2.07)])) == 0.02
+    assert "colours are clipped at ±0.5" in bar(drawn([*controls(), *curve()]))
+    assert "clipped" not in bar(drawn([pruned(0.5, 2.02)]))
 
 
 def test_failures_are_shown_and_cuts_that_were_not_made_are_left_empty() -> None:
@@ -100,30 +125,37 @@ def test_failures_are_shown_and_cuts_that_were_not_made_are_left_empty() -> None
     figure = drawn([*curve()[:-1], failed, pruned(0.5, 2.0, criterion="snip")])
     assert words(figure, 0).count("×") == 1
     assert len(words(figure, 0)) == 5 + 1
-    assert "× failed" in figure.get_suptitle()
+    assert "× failed" in title(figure)[1]
 
 
 def test_ratios_then_rates_then_what_finds_its_own() -> None:
     rows = [*curve(), pruned(None, 2.0, rate=1.5), pruned(None, 2.0, criterion="bezier")]
-    found = columns_of(summarise(rows))
+    found = columns_of(summed(rows))
     assert found == [*(("ratio", r) for r in CURVE), ("rate", 1.5), ("own sparsity", 0.0)]
     figure = drawn(rows)
-    assert [t.get_text() for t in figure.axes[0].get_xticklabels()][-2:] == ["1.5", "own"]
-    assert figure.axes[0].get_xlabel() == "ratio | rate | own sparsity"
+    assert named(figure, "x")[-2:] == ["1.5", "own"]
+    axis = channel(figure["hconcat"][0], "rect", "x")["axis"]
+    assert axis["title"] == "ratio | rate | own sparsity"
 
 
 def test_numbers_give_way_where_there_are_too_many_cuts(tmp_path: Path) -> None:
     rows = [pruned(place / 100, 2.0) for place in range(1, 61)]
     figure = drawn([*controls(), *rows])
-    assert len(words(figure, 0)) == 3
-    assert figure.get_size_inches()[0] < 9
-    assert all(path.is_file() for path in write_figure(figure, tmp_path, "grid"))
+    assert [word for word in words(figure, 0) if word] == ["-.230", "-.020", "-.260"]
+    assert figure["hconcat"][0]["width"] < 600
+    paths = write_figure(grid(summed([*controls(), *rows])), tmp_path, "grid")
+    assert all(path.is_file() for path in paths)
+
+
+def test_a_foreign_allocation_is_said() -> None:
+    figure = drawn(curve("wanda"), published={"wanda": "row"})
+    assert title(figure)[-1] == "wanda ran with allocation global; published with row."
 
 
 def test_the_same_rows_are_the_same_bytes(tmp_path: Path) -> None:
     rows = [*controls(), *ranked(*NAMES)]
-    first = write_figure(drawn(rows), tmp_path / "a", "grid")
-    second = write_figure(drawn(rows[::-1]), tmp_path / "b", "grid")
+    first = write_figure(grid(summed(rows)), tmp_path / "a", "grid")
+    second = write_figure(grid(summed(rows[::-1])), tmp_path / "b", "grid")
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
@@ -131,7 +163,7 @@ def test_the_same_rows_are_the_same_bytes(tmp_path: Path) -> None:
 
 
 def kept(rows: list[Row]) -> list[str]:
-    return [line.label for line in selected(summarise(rows), LOSS).lines]
+    return [line.label for line in selected(summed(rows), LOSS).lines]
 
 
 def test_up_to_eight_lines_are_all_drawn() -> None:
@@ -170,28 +202,26 @@ def test_lines_of_several_roles_stay_together() -> None:
         for roles in ("vision", "all")
         for row in asked({0.5: 0.8 - i / 100}, roles=roles, criterion=name)
     ]
-    summary = summarise([*asked_controls(), *rows])
+    summary = summed([*asked_controls(), *rows])
     found = selected(summary, ACCURACY)
     assert [line.criterion for line in found.lines] == sorted(names[:4] * 2)
-    assert left_out(summary, found) == "taylor"
-    twelve = [row for row in rows if row.criterion in names[:3]]
-    assert selected(summarise(twelve), ACCURACY).lines == summarise(twelve).lines
+    said = title(figure_of(summary, ACCURACY).to_dict())
+    assert " ".join(said[2:]).endswith("In grid.png only: taylor.")
+    twelve = [row for row in rows if row.settings.get("criterion") in names[:3]]
+    assert len(selected(summed(twelve), ACCURACY).lines) == len(summed(twelve).lines) == 6
 
 
 def test_the_figure_says_which_lines_it_leaves_out_and_where_they_are() -> None:
     rows = [*controls(), *ranked(*NAMES, allocation="uniform"), *curve("swe", shift=0.5)]
-    figure = loss_figure(summarise(rows), elsewhere="grid-2.png")
-    said = " ".join(figure.get_supxlabel().split())
-    assert said == (
+    said = title(figure_of(summed(rows), LOSS, elsewhere="grid-2.png").to_dict())
+    assert " ".join(said[2:]) == (
         "6 of 9 lines: swe, magnitude, random and the best others, by mean rank over all cuts. "
         "In grid-2.png only: stability, swe (allocation global), wanda."
     )
-    assert curve_figure(summarise([*controls(), *curve()]), LOSS).get_supxlabel() == ""
+    assert len(title(figure_of(summed([*controls(), *curve()]), LOSS).to_dict())) == 2
 
 
 def test_a_difference_in_five_signs() -> None:
-    from swe_cli.reporting.text import short
-
     values = (0.0004, -0.0004, 0.0213, -0.9994, -0.9996, 1.234, -9.996, 12.34, 99.96, 12345.0)
     assert [short(value) for value in values] == [
         ".000",

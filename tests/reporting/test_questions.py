@@ -5,31 +5,38 @@ from collections.abc import Sequence
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
-from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 from rich.console import Console
 
 from swe_cli.errors import SweError
 from swe_cli.records import Row
-from swe_cli.reporting.aggregate import summarise
-from swe_cli.reporting.break_points import (
-    BreakPoint,
-    accuracy_break_point,
-    accuracy_sentence,
-)
-from swe_cli.reporting.curve_figure import curve_figure
-from swe_cli.reporting.estimate import Estimate
-from swe_cli.reporting.figures import MARKERS, write_figure
-from swe_cli.reporting.quantity import ACCURACY, LOSS, MAE
-from swe_cli.reporting.row import print_row
-from swe_cli.reporting.summary import Line
-from swe_cli.reporting.table import frame, write
-from swe_cli.reporting.terminal import print_summary
+from swe_cli.report.break_points import BreakPoint, break_point, sentence
+from swe_cli.report.curve import band
+from swe_cli.report.curve import curve as figure_of
+from swe_cli.report.figures import write_figure
+from swe_cli.report.quantities import ACCURACY, LOSS, MAE, Quantity, bounds
+from swe_cli.report.row import print_row
+from swe_cli.report.summary import Line, Point
+from swe_cli.report.tables import frame
+from swe_cli.report.terminal import print_summary
+from swe_cli.report.write import write
 
-from .toys import asked, asked_controls, controls, curve, pruned
+from .toys import (
+    asked,
+    asked_controls,
+    changed,
+    channel,
+    controls,
+    curve,
+    data_of,
+    legends,
+    only,
+    pruned,
+    summed,
+    title,
+)
 
 FALL = {0.3: 0.9, 0.6: 0.93, 0.9: 0.5}
 ROLES = ("vision", "projector", "language", "all")
@@ -41,14 +48,9 @@ def grid(*criteria: str, mae: float | None = None) -> list[Row]:
     ]
 
 
-def only(rows: Sequence[Row]) -> Line:
-    (line,) = summarise(rows).lines
-    return line
-
-
 def rendered(rows: Sequence[Row]) -> str:
     file = StringIO()
-    print_summary(Console(width=80, file=file), summarise(rows))
+    print_summary(Console(width=80, file=file), summed(rows))
     return file.getvalue()
 
 
@@ -56,116 +58,120 @@ def squeezed(text: str) -> list[str]:
     return [" ".join(line.split()) for line in text.splitlines()]
 
 
-def labels(figure: Figure) -> list[str]:
-    (legend,) = figure.legends
-    return [text.get_text().replace("\n", " ") for text in legend.get_texts() if text.get_text()]
+def ends(point: Point, column: str) -> tuple[float, ...]:
+    return tuple(point[name] for name in (column, *bounds(column)))
+
+
+def accuracy_break_point(line: Line, quantity: Quantity = ACCURACY) -> BreakPoint:
+    return break_point(line, quantity.delta, quantity)
+
+
+def drawn(rows: Sequence[Row], quantity: Quantity) -> dict[str, Any]:
+    return figure_of(summed(rows), quantity).to_dict()
 
 
 def test_one_seed_keeps_the_interval_of_its_accuracy() -> None:
     point = only(asked(FALL, mae=2.0)).points[0]
-    assert point.accuracy.mean == Estimate(0.9, 0.88, 0.92, "windows")
-    assert point.accuracy.before == Estimate(0.8, None, None, "windows")
-    assert point.mae.mean == Estimate(2.0, 1.8, 2.2, "windows")
-    assert point.mae.delta == Estimate(1.0, 2.0 - 1.1, 1.1, "windows")
-    assert point.accuracy.band == pytest.approx((0.895, 0.905))
+    assert point["interval"] == "windows"
+    assert ends(point, "accuracy") == (0.9, 0.88, 0.92)
+    assert ends(point, "accuracy_before_recovery") == (0.8, None, None)
+    assert ends(point, "mae") == (2.0, 1.8, 2.2)
+    assert ends(point, "delta_mae") == (1.0, 2.0 - 1.1, 1.1)
+    assert band(point, ACCURACY) == pytest.approx((89.5, 90.5))
 
 
 def test_several_seeds_get_a_t_interval() -> None:
     # Means 0.8 and 0.9: s / √2 = 0.05, t(0.975, 1) = 12.7062.
-    accuracy = only([*asked({0.3: 0.8}), *asked({0.3: 0.9}, seed=1)]).points[0].accuracy
-    assert accuracy.mean is not None
-    assert accuracy.mean.interval == "seeds"
-    found = (accuracy.mean.mean, accuracy.mean.low, accuracy.mean.high)
-    assert found == pytest.approx((0.85, 0.85 - 0.63531, 0.85 + 0.63531), abs=1e-5)
-    assert accuracy.before == Estimate(
-        pytest.approx(0.75),  # type: ignore[arg-type]
-        pytest.approx(0.75 - 0.63531, abs=1e-5),  # type: ignore[arg-type]
-        pytest.approx(0.75 + 0.63531, abs=1e-5),  # type: ignore[arg-type]
-        "seeds",
-    )
+    point = only([*asked({0.3: 0.8}), *asked({0.3: 0.9}, seed=1)]).points[0]
+    assert point["interval"] == "seeds"
+    for column, mean in (("accuracy", 0.85), ("accuracy_before_recovery", 0.75)):
+        wanted = (mean, mean - 0.63531, mean + 0.63531)
+        assert ends(point, column) == pytest.approx(wanted, abs=1e-5)
 
 
 def test_a_failed_seed_leaves_no_accuracy_and_a_text_has_none() -> None:
-    failed = replace(asked({0.3: 0.9}, seed=1)[0], status="failed", error="boom")
+    failed = changed(asked({0.3: 0.9}, seed=1)[0], status="failed", error="boom")
     point = only([*asked({0.3: 0.9}), failed]).points[0]
-    assert point.accuracy.mean is None
-    summary = summarise([*controls(), *curve()])
-    assert not ACCURACY.measured(summary)
+    assert point["accuracy"] is None
+    summary = summed([*controls(), *curve()])
+    assert not ACCURACY.drawable([*summary.controls, *summary.cuts])
     assert not summary.baselines
-    assert summarise([*asked_controls(mae=1.0), *asked(FALL, mae=2.0)]).baselines == pytest.approx(
+    assert summed([*asked_controls(mae=1.0), *asked(FALL, mae=2.0)]).baselines == pytest.approx(
         {"accuracy": 0.372, "mae": 4.65}
     )
 
 
 def test_the_highest_accuracy_and_the_lowest_mae_are_best() -> None:
     line = only(asked(FALL))
-    assert ACCURACY.best(line) is line.points[1]
-    rising = [replace(r, measures={"mae": m}) for r, m in zip(asked(FALL), (3, 2, 4), strict=True)]
+    assert line.best(ACCURACY) is line.points[1]
+    rising = [changed(r, measures={"mae": m}) for r, m in zip(asked(FALL), (3, 2, 4), strict=True)]
     line = only(rising)
-    assert MAE.best(line) is line.points[1]
+    assert line.best(MAE) is line.points[1]
 
 
 def test_accuracy_breaks_where_a_point_is_lost() -> None:
     # Lower bounds of the delta: -0.005, -0.010, -0.011, and 0.005 again, which does not count.
     line = only(asked({0.1: 0.9, 0.2: 0.895, 0.3: 0.894, 0.4: 0.91}))
     assert accuracy_break_point(line) == BreakPoint("found", 0.2, 0.3)
-    assert accuracy_break_point(line, tolerance=0.02) == BreakPoint("not_reached", 0.4)
-    assert accuracy_sentence(line) == "swe holds to 20% against dense; at best 91.0%, at 40%."
+    assert accuracy_break_point(line, replace(ACCURACY, tolerance=0.02)) == BreakPoint(
+        "not_reached", 0.4
+    )
+    assert sentence(line, ACCURACY) == "swe holds to 20% against dense; at best 91.0%, at 40%."
     assert accuracy_break_point(only(curve())) == BreakPoint("unknown")
 
 
 def test_accuracy_is_drawn_in_percent_with_the_baseline() -> None:
-    figure = curve_figure(summarise([*asked_controls(), *asked(FALL)]), ACCURACY)
-    (axes,) = figure.axes  # nothing explodes, so that no panel is broken off
-    assert axes.get_ylabel() == "accuracy (% of questions)"
-    assert figure.get_suptitle().startswith("gpt_nano on kjv: accuracy against sparsity")
-    heights = [line.get_ydata()[0] for line in axes.lines]  # type: ignore[index]
-    assert heights == pytest.approx([90, 90, 91, 89, 61, 37.2, 80, 90])
-    np.testing.assert_allclose(axes.lines[-1].get_ydata(), [90, 93, 50])
-    low, high = axes.get_ylim()
+    figure = drawn([*asked_controls(), *asked(FALL)], ACCURACY)
+    y = channel(figure, "line", "y")
+    assert y["axis"]["title"] == "accuracy (% of questions)"  # nothing explodes
+    assert title(figure)[0] == "gpt_nano on kjv: accuracy against sparsity"
+    references = [line["value"] for line in data_of(figure, "rule")]
+    assert references == pytest.approx([90, 90, 91, 89, 61, 37.2])
+    values = {s: [] for s in ("after recovery", "before recovery")}
+    for cut in data_of(figure, "line"):
+        values[cut["stage"]].append(cut["value"])
+    assert values["after recovery"] == pytest.approx([90, 93, 50])
+    assert values["before recovery"] == pytest.approx([80, 83, 40])
+    low, high = y["scale"]["domain"]
     assert low < 37.2 < 93 < high
-    assert labels(figure)[-2:] == [
+    assert legends(figure)[-1][-2:] == [
         "dense, images shuffled 61.0%",
         "always the commonest answer 37.2%",
     ]
 
 
+def look(figure: dict[str, Any], name: str) -> dict[str, str]:
+    """What each name looks like."""
+    scale = channel(figure, "point", name)["scale"]
+    return dict(zip(scale["domain"], scale["range"], strict=True))
+
+
 def test_colour_says_the_module_and_marker_the_criterion(tmp_path: Path) -> None:
-    summary = summarise([*asked_controls(mae=1.0), *grid("swe", "magnitude", mae=2.0)])
-    figure = curve_figure(summary, MAE)
-    after = [line for line in figure.axes[-1].lines if line.get_marker() in MARKERS]
-    looks = {
-        (line.roles, line.criterion): (to_hex(drawn.get_color()), drawn.get_marker())
-        for line, drawn in zip(summary.lines, after, strict=True)
-    }
-    assert len(set(looks.values())) == 8
-    for role in ROLES:
-        assert looks[role, "swe"][0] == looks[role, "magnitude"][0]
-        assert looks[role, "swe"][1] == looks["all", "swe"][1] != looks[role, "magnitude"][1]
-    assert labels(figure)[:6] == [
+    rows = [*asked_controls(mae=1.0), *grid("swe", "magnitude", mae=2.0)]
+    figure = drawn(rows, MAE)
+    assert list(look(figure, "color")) == [
         *("vision cut", "projector cut", "language cut", "all modules cut"),
-        *("magnitude", "swe"),
     ]
-    assert labels(figure)[-1] == "always the median answer 4.6500"
-    assert all(path.stat().st_size > 5000 for path in write_figure(figure, tmp_path, "mae"))
+    assert list(look(figure, "shape")) == ["magnitude", "swe"]
+    assert len(set(look(figure, "color").values())) == 4
+    assert len(set(look(figure, "shape").values())) == 2
+    assert {(cut["colour"], cut["shape"]) for cut in data_of(figure, "line")} == {
+        (colour, shape) for colour in look(figure, "color") for shape in look(figure, "shape")
+    }
+    assert legends(figure)[-1][-1] == "always the median answer 4.6500"
+    paths = write_figure(figure_of(summed(rows), MAE), tmp_path, "mae")
+    assert all(path.stat().st_size > 5000 for path in paths)
 
 
 def test_a_module_keeps_its_colour_whichever_others_are_cut() -> None:
-    few = summarise([*asked(FALL, roles="language"), *asked(FALL, roles="vision")])
-    many = summarise(grid("swe"))
-
-    def colours(figure: Figure) -> dict[str, str]:
-        (legend,) = figure.legends
-        handles = zip(legend.get_texts(), legend.get_patches(), strict=False)
-        return {text.get_text(): to_hex(patch.get_facecolor()) for text, patch in handles}
-
-    found, every = colours(curve_figure(few, LOSS)), colours(curve_figure(many, LOSS))
-    assert found["language cut"] == every["language cut"]
+    few = drawn([*asked(FALL, roles="language"), *asked(FALL, roles="vision")], LOSS)
+    every = drawn(grid("swe"), LOSS)
+    assert look(few, "color")["language cut"] == look(every, "color")["language cut"]
 
 
 def test_a_figure_of_what_no_cut_has_is_refused() -> None:
     with pytest.raises(SweError, match="no pruned row has a finite accuracy"):
-        curve_figure(summarise([*controls(), *curve()]), ACCURACY)
+        drawn([*controls(), *curve()], ACCURACY)
 
 
 def test_the_terminal_says_what_the_answers_are_worth() -> None:
@@ -180,14 +186,23 @@ def test_the_terminal_says_what_the_answers_are_worth() -> None:
 
 
 def test_what_sees_nothing_is_drawn_but_does_not_set_the_scale() -> None:
-    near = [replace(row, measures=row.measures | {"mae": 0.7}) for row in asked(FALL, mae=2.0)]
+    near = [
+        changed(row, measures=row.to_json()["measures"] | {"mae": 0.7})
+        for row in asked(FALL, mae=2.0)
+    ]
     controls = [
-        replace(row, measures=row.measures | {"mae": 6.4 if row.kind == "dense_blind" else 0.7})
+        changed(
+            row,
+            measures=row.to_json()["measures"] | {"mae": 6.4 if row.kind == "dense_blind" else 0.7},
+        )
         for row in asked_controls(mae=1.0)
     ]
-    upper, lower = curve_figure(summarise([*controls, *near]), MAE).axes
-    assert lower.get_ylim()[1] < 2
-    assert upper.get_ylim()[1] > 6.4
+    figure = drawn([*controls, *near], MAE)
+    axis = channel(figure, "line", "y")["axis"]["title"]
+    cut = float(axis.removeprefix("mean absolute error, log scale above "))
+    assert cut < 2
+    blind = next(line for line in data_of(figure, "rule") if "shuffled" in line["name"])
+    assert cut < blind["value"] <= channel(figure, "line", "y")["scale"]["domain"][1]
 
 
 def test_many_lines_stand_side_by_side_and_fit() -> None:
@@ -207,7 +222,7 @@ def test_many_lines_stand_side_by_side_and_fit() -> None:
 def test_better_is_green_whichever_way_it_points() -> None:
     file = StringIO()
     console = Console(width=80, file=file, force_terminal=True, color_system="standard")
-    print_summary(console, summarise(asked({0.6: 0.93, 0.9: 0.5})))
+    print_summary(console, summed(asked({0.6: 0.93, 0.9: 0.5})))
     text = file.getvalue()
     assert "\x1b[32m▲*" in text
     assert re.search("\x1b\\[31m *▼", text)
@@ -229,7 +244,7 @@ def head_and_lines(rows: Sequence[Row], folder: Path) -> tuple[str, list[dict[st
 
 def test_markdown_has_the_columns_of_questions(tmp_path: Path) -> None:
     rows = [*asked(FALL, roles="vision", mae=2.0), *asked(FALL, roles="language", mae=2.0)]
-    failed = replace(rows[0], ratio=0.95, status="failed", error="boom", measures={})
+    failed = changed(rows[0], ratio=0.95, status="failed", error="boom", measures={})
     head, lines = head_and_lines([*rows, failed], tmp_path)
     assert "Accuracy is in %" in head
     assert "Always the commonest answer: accuracy 37.2%." in head
@@ -256,7 +271,7 @@ def test_markdown_of_one_role_says_it_above_and_of_a_text_keeps_its_columns(tmp_
     head, lines = head_and_lines(curve(), tmp_path)
     assert "Accuracy" not in head
     assert list(lines[0])[-2:] == ["delta", "bits per character"]
-    bits = [replace(row, bits_per_character=2.5) for row in asked(FALL)]
+    bits = [changed(row, bits_per_character=2.5) for row in asked(FALL)]
     assert head_and_lines(bits, tmp_path)[1][0]["bits per character"] == "2.5000"
 
 

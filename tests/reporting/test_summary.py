@@ -1,31 +1,106 @@
-from dataclasses import replace
+from io import StringIO
+from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from swe_cli.errors import SweError
-from swe_cli.reporting.aggregate import split_by_protocol, summarise
-from swe_cli.reporting.estimate import Estimate, estimate
+from swe_cli.records import Row
+from swe_cli.report.curve import band
+from swe_cli.report.curve import curve as figure_of
+from swe_cli.report.figures import write_figure
+from swe_cli.report.quantities import LOSS
+from swe_cli.report.summary import Point, summarise, t_interval
+from swe_cli.report.tables import caveats, frame, split_by_protocol
+from swe_cli.report.terminal import print_summary
+from swe_cli.report.write import summary_table
 
-from .toys import controls, curve, pruned
+from .toys import changed, controls, curve, data_of, only, pruned, summed
+
+
+def loss(point: Point) -> tuple[float, float, float]:
+    return point["loss_nats"], point["loss_low"], point["loss_high"]
 
 
 def test_three_seeds_give_the_t_interval_of_the_tables() -> None:
     # Mean 2, s = 1, t(0.975, 2) = 4.30265: half width 4.30265 / √3 = 2.48414.
-    found = estimate([(1.0, 0.9, 1.1), (2.0, 1.9, 2.1), (3.0, 2.9, 3.1)])
-    assert found is not None
-    assert found.interval == "seeds"
-    assert (found.mean, found.low, found.high) == pytest.approx((2.0, -0.48414, 4.48414), abs=1e-5)
+    assert t_interval([1.0, 2.0, 3.0]) == pytest.approx((2.0, -0.48414, 4.48414), abs=1e-5)
+    seeds = [pruned(0.1, 1.0 + seed, seed=seed) for seed in range(3)]
+    point = only(seeds).points[0]
+    assert loss(point) == pytest.approx((2.0, -0.48414, 4.48414), abs=1e-5)
+    assert point["interval"] == "seeds"
 
 
 def test_one_seed_keeps_its_interval_over_windows() -> None:
-    assert estimate([(2.0, 1.9, 2.2), (None, None, None)]) == Estimate(2.0, 1.9, 2.2, "windows")
-    assert estimate([(None, None, None)]) is None
+    empty = pruned(0.1, 2.0, seed=1)
+    empty = changed(empty, loss_nats=None, loss_low=None, loss_high=None)
+    point = only([pruned(0.1, 2.0, loss_low=1.9, loss_high=2.2), empty]).points[0]
+    assert loss(point) == (2.0, 1.9, 2.2)
+    assert point["interval"] == "windows"
+    assert loss(only([empty]).points[0]) == (None, None, None)
 
 
 def test_an_infinite_loss_stays_infinite() -> None:
-    found = estimate([(1.0, None, None), (float("inf"), None, None)])
-    assert found is not None
-    assert found.mean == found.high == float("inf")
+    point = only([pruned(0.1, 1.0), pruned(0.1, float("inf"), seed=1)]).points[0]
+    assert loss(point) == (float("inf"),) * 3
+
+
+def test_too_few_windows_for_an_interval_leave_signs_bands_and_verdicts_out(tmp_path: Path) -> None:
+    bare = dict.fromkeys(
+        f"{name}_{end}" for name in ("loss", "delta", "delta_recovered") for end in ("low", "high")
+    )
+    rows = [pruned(ratio, 1.5, **bare) for ratio in (0.1, 0.3)]
+    (line,) = summed(rows).lines
+    assert loss(line.points[0]) == (1.5, None, None)
+    assert band(line.points[0], LOSS) == ()
+    file = StringIO()
+    print_summary(Console(width=80, file=file), summed(rows))
+    text = file.getvalue()
+    assert "0.1  3.0000  1.5000    -0.5700" in text
+    assert "swe was not compared with dense; its lowest loss is 1.5000 at 10%." in text
+    assert "Loss in nats per token; delta against dense." in text
+    assert (text.count("▼"), text.count("▲")) == (1, 1)  # the legend's
+    figure = figure_of(summed([*controls(), *rows]), LOSS)
+    assert all("low" not in cut for cut in data_of(figure.to_dict(), "line"))
+    write_figure(figure, tmp_path, "loss")
+    # Over seeds there is an interval again.
+    seeds = only([*rows, *(changed(row, seed=1, loss_nats=1.6) for row in rows)])
+    assert loss(seeds.points[0]) == pytest.approx((1.55, 0.91469, 2.18531), abs=1e-5)
+
+
+def test_means_over_seeds_are_a_table() -> None:
+    rows = [*controls(), *controls(1), *curve(), *curve(seed=1, shift=0.02)]
+    table = summary_table(frame([*rows, *curve(fingerprint="f2", seed=2)]))
+    assert list(table["fingerprint"].unique()) == ["f1", "f2"]
+    first = table[(table["kind"] == "pruned") & (table["fingerprint"] == "f1")].iloc[0]
+    assert (first["seeds"], first["interval"], first["ratio"], first["label"]) == (
+        *(2, "seeds", 0.1, "swe"),
+    )
+    assert (first["loss_nats"], first["delta_nats"]) == pytest.approx((2.07, 0.0))
+    assert first["delta_high"] == pytest.approx(0.01 * 12.7062, abs=1e-5)
+    assert len(table) == 4 + 5 + 5
+    assert "accuracy" not in table
+
+
+def ran(rows: list[Row]) -> list[tuple[str | None, str | None]]:
+    columns = [row.columns() for row in rows]
+    return [(of["criterion"], of["allocation"]) for of in columns]
+
+
+def test_a_foreign_allocation_is_said() -> None:
+    published = {"wanda": "row", "swe": "sigma", "snip": "global"}
+    rows = [*curve("wanda"), *curve("swe"), *curve("snip", allocation="uniform")]
+    rows += [*curve("wanda", allocation="row"), *curve("theirs")]
+    assert caveats(ran(rows), published) == [
+        "swe ran with allocation global; published with sigma. "
+        "wanda ran with allocation global; published with row."
+    ]
+    assert caveats(ran(curve("wanda", allocation="row")), published) == []
+    file = StringIO()
+    print_summary(Console(width=80, file=file), summed(rows, published=published))
+    assert "wanda ran with allocation global; published with row." in " ".join(
+        file.getvalue().split()
+    )
 
 
 def test_lines_share_everything_but_seed_and_ratio() -> None:
@@ -35,18 +110,18 @@ def test_lines_share_everything_but_seed_and_ratio() -> None:
         *curve("swe", base="averaged"),
         *curve("random"),
     ]
-    lines = summarise([*controls(), *rows]).lines
+    lines = summed([*controls(), *rows]).lines
     assert [line.label for line in lines] == [
         "random (base final)",
         "swe (base averaged)",
         "swe (base final)",
     ]
     point = lines[2].points[0]
-    assert point.seeds == (0, 1)
-    assert point.loss is not None
-    assert point.loss.mean == pytest.approx(2.07)
-    assert point.loss.interval == "seeds"
-    assert lines[1].points[0].loss == Estimate(2.06, 2.055, 2.065, "windows")
+    assert point["seeds"] == (0, 1)
+    assert point["loss_nats"] == pytest.approx(2.07)
+    assert point["interval"] == "seeds"
+    assert loss(lines[1].points[0]) == (2.06, 2.055, 2.065)
+    assert lines[1].points[0]["interval"] == "windows"
 
 
 def test_axes_make_lines_and_rates_make_their_own() -> None:
@@ -55,39 +130,38 @@ def test_axes_make_lines_and_rates_make_their_own() -> None:
         *curve(axes={"tracking.every": 10}),
         pruned(None, 1.9, rate=1.575, sparsity=0.601, axes={"tracking.every": 1}),
     ]
-    lines = summarise(rows).lines
+    lines = summed(rows).lines
     assert {line.label for line in lines} == {
         "swe (by ratio, tracking.every 1)",
         "swe (by ratio, tracking.every 10)",
         "swe (by rate, tracking.every 1)",
     }
-    assert [line.points[0].x for line in lines if line.by == "rate"] == [0.601]
+    assert [line.points[0]["x"] for line in lines if line.by == "rate"] == [0.601]
 
 
-def test_chance_overlap_and_lowest_point() -> None:
-    (line,) = summarise(curve()).lines
-    assert line.best is line.points[2]
-    assert line.points[2].chance == pytest.approx(0.6 / 1.4)
-    assert line.points[2].jaccard == 0.5
+def test_overlap_and_lowest_point() -> None:
+    (line,) = summed(curve()).lines
+    assert line.best(LOSS) is line.points[2]
+    assert line.points[2]["jaccard_magnitude"] == 0.5
 
 
 def test_controls_are_averaged_in_order_and_not_repeated_per_axis() -> None:
     repeated = [*controls(), *controls(1)]
-    summary = summarise([*repeated, *curve(axes={"tracking.every": 1})])
-    assert [control.label for control in summary.controls] == [
+    summary = summed([*repeated, *curve(axes={"tracking.every": 1})])
+    assert [control["label"] for control in summary.controls] == [
         "dense",
         "dense best",
         "dense recovered",
         "dense averaged",
     ]
-    assert summary.controls[0].point.seeds == (0, 1)
+    assert summary.controls[0]["seeds"] == (0, 1)
 
 
 def test_an_axis_is_said_only_of_the_controls_that_it_changes() -> None:
-    ten = [replace(row, axes={"every": 10}) for row in controls()]
-    ten[3] = replace(ten[3], loss_nats=1.9)
-    one = [replace(row, axes={"every": 1}) for row in controls()]
-    assert [control.label for control in summarise([*one, *ten]).controls] == [
+    ten = [changed(row, axes={"every": 10}) for row in controls()]
+    ten[3] = changed(ten[3], loss_nats=1.9)
+    one = [changed(row, axes={"every": 1}) for row in controls()]
+    assert [control["label"] for control in summed([*one, *ten]).controls] == [
         "dense",
         "dense best",
         "dense recovered",
@@ -98,48 +172,48 @@ def test_an_axis_is_said_only_of_the_controls_that_it_changes() -> None:
 
 def test_a_cut_that_failed_at_one_seed_has_no_mean_over_the_others() -> None:
     failed = pruned(0.9, 99.0, status="failed", error="boom", seed=1)
-    summary = summarise([*curve(), failed])
-    assert summary.failed == (failed,)
+    summary = summed([*curve(), failed])
+    assert list(summary.failed["error"]) == ["boom"]
     last = summary.lines[0].points[-1]
-    assert last.failed
-    assert last.seeds == (0,)
-    assert last.loss is None
-    assert [point.failed for point in summary.lines[0].points[:-1]] == [False] * 4
+    assert last["failed"]
+    assert last["seeds"] == (0,)
+    assert last["loss_nats"] is None
+    assert [point["failed"] for point in summary.lines[0].points[:-1]] == [False] * 4
 
 
 def test_two_protocols_are_refused_and_can_be_split() -> None:
     failed = pruned(0.5, 2.0, status="failed", fingerprint="")
     rows = [*curve(), *curve(fingerprint="f2"), failed]
     with pytest.raises(SweError, match="2 protocols"):
-        summarise(rows)
-    groups = split_by_protocol(rows)
+        summed(rows)
+    groups = split_by_protocol(frame(rows))
     assert [summarise(group).fingerprint for group in groups] == ["f1", "f2"]
     assert [len(summarise(group).failed) for group in groups] == [1, 0]
 
 
 def test_models_are_not_mixed_and_nothing_is_an_error() -> None:
     with pytest.raises(SweError, match="2 models"):
-        summarise([*curve(), *curve(model="gpt_tiny")])
+        summed([*curve(), *curve(model="gpt_tiny")])
     with pytest.raises(SweError, match="no row"):
-        summarise([])
+        summed([])
 
 
 def test_two_different_rows_for_one_seed_are_refused() -> None:
     with pytest.raises(SweError, match="no column shows"):
-        summarise([pruned(0.1, 2.0), pruned(0.1, 2.1, config_hash="other")])
-    assert summarise([pruned(0.1, 2.0), pruned(0.1, 2.0)]).lines[0].points[0].seeds == (0,)
+        summed([pruned(0.1, 2.0), pruned(0.1, 2.1, config_hash="other")])
+    assert summed([pruned(0.1, 2.0), pruned(0.1, 2.0)]).lines[0].points[0]["seeds"] == (0,)
 
 
 def test_the_band_is_the_paired_interval_around_the_loss() -> None:
     rows = [*controls(), pruned(0.5, 1.9, delta_nats=-0.2, delta_low=-0.23, delta_high=-0.18)]
-    (line,) = summarise(rows).lines
-    assert line.points[0].band == pytest.approx((1.87, 1.92))
+    (line,) = summed(rows).lines
+    assert band(line.points[0], LOSS) == pytest.approx((1.87, 1.92))
 
 
 def test_a_cut_stands_where_it_got_where_a_ratio_is_of_something_else():
     """Half of the heads is not half of the weights; a weight or two of a tiny model is rounding."""
-    heads = replace(pruned(0.5, 2.1), sparsity=1 / 6, pattern="head")
-    (line,) = summarise([heads]).lines
-    assert [point.x for point in line.points] == [0.167]
-    (line,) = summarise([replace(pruned(0.5, 2.1), sparsity=0.4998)]).lines
-    assert [point.x for point in line.points] == [0.5]
+    heads = changed(pruned(0.5, 2.1), sparsity=1 / 6, pattern="head")
+    (line,) = summed([heads]).lines
+    assert [point["x"] for point in line.points] == [0.167]
+    (line,) = summed([changed(pruned(0.5, 2.1), sparsity=0.4998)]).lines
+    assert [point["x"] for point in line.points] == [0.5]

@@ -1,3 +1,4 @@
+import ast
 import csv
 import random
 from pathlib import Path
@@ -5,12 +6,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from swe_cli import report
 from swe_cli.errors import StorageError
 from swe_cli.records import COLUMNS
-from swe_cli.reporting.markdown import markdown
-from swe_cli.reporting.table import csv_bytes, frame, parquet_bytes, write
+from swe_cli.report.markdown import markdown
+from swe_cli.report.summary import summarise
+from swe_cli.report.tables import axes_of, csv_bytes, frame
+from swe_cli.report.text import ASCII
+from swe_cli.report.write import parquet_bytes, write
 
-from .toys import controls, curve, pruned
+from .toys import asked, asked_controls, controls, curve, pruned
 
 
 def read(table: pd.DataFrame) -> list[dict[str, str]]:
@@ -93,7 +98,12 @@ def test_the_same_rows_in_any_order_are_the_same_bytes(tmp_path: Path) -> None:
     rows = [*curve("swe"), *curve("magnitude", shift=0.1), *controls()]
     first = write(frame(rows), tmp_path / "a")
     second = write(frame([*rows[::-1], rows[0]]), tmp_path / "b")
-    assert [path.name for path in first] == ["table.csv", "table.parquet", "table.md"]
+    assert [path.name for path in first] == [
+        "table.csv",
+        "table.parquet",
+        "table.md",
+        "summary.csv",
+    ]
     for one, other in zip(first, second, strict=True):
         assert one.read_bytes() == other.read_bytes()
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == sorted(
@@ -128,3 +138,42 @@ def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> N
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError):
         write(frame(controls()), tmp_path / "file")
+
+
+def test_the_table_says_where_a_layerwise_criterion_was_ranked_globally(tmp_path: Path) -> None:
+    rows = frame([*curve("wanda"), *curve("swe"), *curve("sparsegpt", allocation="row")])
+    of = {"published": {"wanda": "row", "swe": "sigma", "sparsegpt": "uniform"}}
+    write(rows, tmp_path, **of, layerwise={"wanda", "sparsegpt"})
+    head = (tmp_path / "table.md").read_text().splitlines()[0]
+    assert head.endswith(" wanda ran with allocation global; published with row.")
+    write(rows, tmp_path, **of)
+    assert "published" not in (tmp_path / "table.md").read_text()
+
+
+def test_a_table_that_was_read_is_reported_as_the_rows_it_was_made_of(tmp_path: Path) -> None:
+    axes = {"training.steps": 5, "tracking.every": None}
+    rows = [*asked_controls(mae=1.0), *asked({0.3: 0.9}, mae=2.0), *curve("swe", axes=axes)]
+    table = frame(rows)
+    write(table, tmp_path)
+    read = pd.read_csv(tmp_path / "table.csv")
+    assert axes_of(read) == axes_of(table) == ["tracking.every", "training.steps"]
+    assert markdown(read) == markdown(table)
+    assert [line.label for line in summarise(read).lines] == [
+        line.label for line in summarise(table).lines
+    ]
+
+
+def test_every_sign_beyond_ascii_has_a_fallback() -> None:
+    for path in Path(report.__file__).parent.glob("*.py"):
+        tree = ast.parse(path.read_text())
+        documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
+        words = {
+            ast.get_docstring(n, clean=False) for n in ast.walk(tree) if isinstance(n, documented)
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                signs = (
+                    set() if node.value in words else set(node.value) - set(map(chr, range(128)))
+                )
+                assert signs <= ASCII.keys(), f"{path.name}: {node.value!r}"
+    assert all(word.isascii() for word in ASCII.values())

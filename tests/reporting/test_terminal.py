@@ -1,23 +1,21 @@
 from collections.abc import Sequence
-from dataclasses import replace
 from io import StringIO
 
 import pytest
 from rich.console import Console
 
 from swe_cli.records import Row
-from swe_cli.reporting.aggregate import summarise
-from swe_cli.reporting.row import print_row
-from swe_cli.reporting.terminal import print_summary
+from swe_cli.report.row import print_row
+from swe_cli.report.terminal import print_summary
 
-from .toys import controls, curve, pruned
+from .toys import changed, controls, curve, pruned, summed
 
 FIVE = ("swe", "magnitude", "random", "stability", "net_movement")
 
 
 def rendered(rows: Sequence[Row]) -> str:
     file = StringIO()
-    print_summary(Console(width=80, file=file), summarise(rows))
+    print_summary(Console(width=80, file=file), summed(rows))
     return file.getvalue()
 
 
@@ -96,7 +94,7 @@ def test_failures_and_missing_seeds_are_shown() -> None:
     assert "First: swe at 0.9: Scores are NaN [in h.0]." in text
     assert "swe at 0.9 (1 of 2)" in text
     assert "First: dense best: lost" in rendered(
-        [*curve(), replace(controls()[1], status="failed", error="lost")]
+        [*curve(), changed(controls()[1], status="failed", error="lost")]
     )
     assert "3 cells failed" in rendered([pruned(r, 1.0, status="failed") for r in (0.1, 0.2, 0.3)])
 

@@ -1,10 +1,11 @@
 """Rows and curves small enough to work out by hand."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from swe_cli.records import Row, Scalar
+from swe_cli.report.summary import Line, Summary, summarise
+from swe_cli.report.tables import frame
 
 COMMON: dict[str, Any] = {
     "model": "gpt_nano",
@@ -20,6 +21,25 @@ CONTROL_LOSSES = {
     "dense_averaged": 1.81,
 }
 CURVE = {0.1: 2.06, 0.3: 2.0, 0.6: 1.91, 0.8: 2.19, 0.9: 2.9}
+
+
+def row_of(**columns: Any) -> Row:
+    """A row by the columns of its table."""
+    return Row.from_json(columns)
+
+
+def changed(row: Row, **columns: Any) -> Row:
+    """The same row with other values in some columns."""
+    return Row.from_json({**row.to_json(), **columns})
+
+
+def summed(rows: Iterable[Row], **k: Any) -> Summary:
+    return summarise(frame(rows), **k)
+
+
+def only(rows: Iterable[Row]) -> Line:
+    (line,) = summed(rows).lines
+    return line
 
 
 def pruned(ratio: float | None, loss: float, **changes: Any) -> Row:
@@ -50,7 +70,7 @@ def pruned(ratio: float | None, loss: float, **changes: Any) -> Row:
         **changes,
     }
     values.setdefault("config_hash", f"{values['criterion']}-{ratio}-{values['seed']}")
-    return Row(**values)
+    return row_of(**values)
 
 
 def controls(seed: int = 0) -> list[Row]:
@@ -68,7 +88,7 @@ def controls(seed: int = 0) -> list[Row]:
             "delta_high": loss - 2.06,
             "config_hash": f"{kind}{seed}",
         }
-        rows.append(Row(**values, **COMMON))
+        rows.append(row_of(**values, **COMMON))
     return rows
 
 
@@ -120,10 +140,10 @@ def measured(accuracy: float, *, mae: float | None = None, **more: float) -> dic
 def asked_controls(seed: int = 0, *, mae: float | None = None) -> list[Row]:
     """The dense model, its controls and the blinded one, of questions."""
     rows = [
-        replace(row, measures=measured(ACCURACIES[row.kind], mae=mae)) for row in controls(seed)
+        changed(row, measures=measured(ACCURACIES[row.kind], mae=mae)) for row in controls(seed)
     ]
-    blind = replace(rows[0], kind="dense_blind", loss_nats=2.5, config_hash=f"blind{seed}")
-    return [*rows, replace(blind, measures=measured(0.61, mae=mae and mae * 2))]
+    blind = changed(rows[0], kind="dense_blind", loss_nats=2.5, config_hash=f"blind{seed}")
+    return [*rows, changed(blind, measures=measured(0.61, mae=mae and mae * 2))]
 
 
 def asked(
@@ -152,3 +172,44 @@ def asked(
             )
         )
     return rows
+
+
+# What a figure's specification says
+
+
+def layers_of(chart: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every layer that is drawn, from the lowest, with its data."""
+    if "mark" in chart:
+        yield chart
+    for part in chart.get("layer", []):
+        yield from layers_of({"data": chart.get("data"), **part})
+
+
+def marks(chart: dict[str, Any]) -> list[str]:
+    return [layer["mark"]["type"] for layer in layers_of(chart)]
+
+
+def channel(chart: dict[str, Any], mark: str, name: str) -> dict[str, Any]:
+    """One channel of the first layer of a mark."""
+    layer = next(layer for layer in layers_of(chart) if layer["mark"]["type"] == mark)
+    return layer["encoding"][name]
+
+
+def data_of(figure: dict[str, Any], mark: str, place: int = 0) -> list[dict[str, Any]]:
+    """What the layer of a mark is drawn from; ``place``: the panel, where there are several."""
+    chart = {"data": figure.get("data"), **figure.get("hconcat", [figure])[place]}
+    layer = next(layer for layer in layers_of(chart) if layer["mark"]["type"] == mark)
+    return figure["datasets"][layer["data"]["name"]]
+
+
+def legends(figure: dict[str, Any]) -> list[list[str]]:
+    """What the legends of a curve list."""
+    channels = (("point", "color"), ("point", "shape"), ("line", "strokeDash"), ("rule", "color"))
+    domains = [channel(figure, *of)["scale"]["domain"] for of in channels]
+    return [domain for place, domain in enumerate(domains) if domain not in domains[:place]]
+
+
+def title(figure: dict[str, Any]) -> list[str]:
+    """The title, then the lines below it, rejoined where they were wrapped."""
+    said = figure["title"]
+    return [said["text"], *said.get("subtitle", [])]

@@ -1,12 +1,12 @@
 import pytest
 
-from swe_cli import runs
-from swe_cli.compose import ConfigRoot, compose, part
+from swe_cli import store
+from swe_cli.config import ConfigRoot, component, compose
 from swe_cli.errors import UsageError
 from swe_cli.files import canonical
-from swe_cli.records import Row
-from swe_cli.runs import identity
+from swe_cli.records import Interval, Row
 from swe_cli.seeds import derive, global_randomness
+from swe_cli.store import identity
 
 CONFIG = {
     "model": {"name": "gpt_nano", "layers": 4, "dropout": 0.0},
@@ -32,7 +32,7 @@ def test_the_order_of_keys_does_not_matter_and_every_value_does():
 
 def test_a_key_at_its_introduction_value_leaves_the_name_as_it_was(monkeypatch):
     introduced = {"model.rotary": False, "weighting": "flat"}
-    monkeypatch.setattr(runs, "INTRODUCTION_VALUES", introduced)
+    monkeypatch.setattr(store, "INTRODUCTION_VALUES", introduced)
     before = identity(CONFIG)
     with_new = {**CONFIG, "weighting": "flat", "model": {**CONFIG["model"], "rotary": False}}
     assert identity(with_new) == before
@@ -43,12 +43,14 @@ def test_a_key_at_its_introduction_value_leaves_the_name_as_it_was(monkeypatch):
 
 def test_zero_and_zero_point_zero_are_one_value_once_converted():
     options = [
-        compose("train", (f"model.dropout={v}",)).parts["model"].describe() for v in (0, 0.0)
+        compose("train", (f"model.dropout={v}",)).components["model"].describe() for v in (0, 0.0)
     ]
     assert canonical(options[0]) == canonical(options[1])
     assert '"dropout":0.0' in canonical(options[0])
-    whole = part("recovery", "finetune", {"weight_decay": 0}, ConfigRoot()).describe()
-    assert identity(whole) == identity(part("recovery", "finetune", {}, ConfigRoot()).describe())
+    whole = component("recovery", "finetune", ConfigRoot(), {"weight_decay": 0}).describe()
+    assert identity(whole) == identity(
+        component("recovery", "finetune", ConfigRoot(), {}).describe()
+    )
 
 
 def test_a_whole_number_stays_one():
@@ -89,10 +91,18 @@ def test_a_row_comes_back_from_json_and_unknown_columns_are_dropped():
         model="m",
         data="d",
         seed=1,
-        ratio=0.3,
         config_hash="c",
         fingerprint="f",
         training="t",
+        settings={"ratio": 0.3, "schedule": "iterative"},
+        metrics={
+            "loss": Interval(2.0, 1.9, 2.1),
+            "perplexity": Interval(7.4),
+            "delta": Interval(0.5),  # of one window: no bounds
+            "accuracy": Interval(0.5, 0.4, 0.6),
+        },
         axes={"tracking.every": 10},
     )
+    assert row.columns()["loss_low"] == 1.9
+    assert row.columns()["delta_low"] is None
     assert Row.from_json({**row.to_json(), "from_the_future": 1}) == row

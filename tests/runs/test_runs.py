@@ -1,11 +1,13 @@
 import json
 import os
+import shutil
 import struct
 import threading
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from training.toys import files_under
 
 import swe_cli
@@ -14,7 +16,6 @@ from swe_cli.errors import CorruptFileError, RunError, StorageError
 from swe_cli.files import (
     read_directory,
     read_json,
-    read_metadata,
     read_tensors,
     remove_directory,
     remove_litter,
@@ -24,15 +25,16 @@ from swe_cli.files import (
     write_json,
     write_tensors,
 )
-from swe_cli.runs import Run, find_run, list_runs
+from swe_cli.store import Run, find_run, list_runs
 
 TENSORS = {"a/b": torch.arange(6.0).view(2, 3), "c": torch.tensor(7), "e": torch.zeros(0)}
 
 
-def make_run(root: Path, name: str, status: str = "done", age: int = 0) -> Run:
+def make_run(root: Path, name: str, status: str = "done", age: int = 0, **manifest) -> Run:
+    """A run whose file is ``age`` seconds old."""
     run = Run(root / "runs" / name)
-    write_json(run.path / "manifest.json", {"status": status, "files": {}})
-    os.utime(run.path / "manifest.json", ns=(10**18 - age, 10**18 - age))
+    write_json(run.path / "manifest.json", {"status": status, "files": {}, **manifest})
+    os.utime(run.path / "manifest.json", (10**9 - age, 10**9 - age))
     return run
 
 
@@ -46,7 +48,8 @@ def test_tensors_come_back_with_their_metadata(tmp_path):
     assert set(back) == set(TENSORS)
     assert all(torch.equal(back[name], tensor) for name, tensor in TENSORS.items())
     assert back["c"].dtype is torch.int64
-    assert read_metadata(path) == {"count": 3, "nested": {"a": [1, None]}}
+    with safe_open(path, "pt") as file:
+        assert json.loads(file.metadata()["swe"]) == {"count": 3, "nested": {"a": [1, None]}}
 
 
 def test_metadata_is_one_key_and_the_bytes_are_the_same_every_time(tmp_path):
@@ -213,7 +216,7 @@ def test_a_run_begins_runs_and_finishes(tmp_path):
     assert run.config == config
     manifest = run.manifest
     assert manifest["files"] == {"model.safetensors": sha256(run.path / "model.safetensors")}
-    wanted = {"format", "status", "files", "versions", "commit", "host", "written", "seed"}
+    wanted = {"format", "kind", "status", "files", "versions", "commit", "host", "written", "seed"}
     assert wanted <= set(manifest)
     assert torch.equal(run.tensors("model.safetensors")["c"], TENSORS["c"])
     with pytest.raises(RunError, match=r"holds no best\.safetensors"):
@@ -240,6 +243,45 @@ def test_runs_are_listed_newest_first_and_only_runs(tmp_path):
     (tmp_path / "runs" / "train-unborn").mkdir()
     assert [run.name for run in list_runs(tmp_path)] == ["sweep-b-1", "prune-c-1", "train-a-1"]
     assert [run.name for run in list_runs(tmp_path, ("train",))] == ["train-a-1"]
+
+
+def test_newest_is_what_manifests_say_a_copy_is_not_newer_than_its_original(tmp_path):
+    make_run(tmp_path, "train-new-1", age=500, written="2026-01-02T00:00:00+01:00")
+    old = make_run(tmp_path, "train-old-1", age=400, written="2026-01-01T23:30:00+01:00")
+    shutil.copytree(old.path, tmp_path / "runs" / "train-copy-1")
+    os.utime(tmp_path / "runs" / "train-copy-1" / "manifest.json")  # as cp does
+    names = [run.name for run in list_runs(tmp_path)]
+    assert names == ["train-new-1", "train-copy-1", "train-old-1"]
+    make_run(tmp_path, "train-untold-1", written="yesterday")  # its file is of 2001
+    assert [run.name for run in list_runs(tmp_path)] == [*names, "train-untold-1"]
+
+
+CONFIGS = {
+    "train": {"identity": {}, "paths": {}},
+    "prune": {"training": "train-x-1", "cell": "c", "cut": {}},
+    "sweep": {"identity": {"sweep": "s"}, "words": []},
+}
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("name", ["mine", "my-best", "train-old", "sweep-old"])
+@pytest.mark.parametrize("version", ["0.1", "0.2"])
+def test_a_run_that_was_renamed_is_a_run_of_its_kind(kind, name, version, tmp_path):
+    run = Run(tmp_path / "runs" / f"{kind}-x-1")
+    run.begin(CONFIGS[kind])
+    run.finish([])
+    if version == "0.1":  # which did not write the kind
+        manifest = run.manifest
+        del manifest["kind"]
+        write_json(run.path / "manifest.json", manifest)
+    run.path.rename(tmp_path / "runs" / name)
+    (renamed,) = list_runs(tmp_path)
+    assert (renamed.kind, renamed.name) == (kind, name)
+    assert find_run(name, tmp_path, (kind,)) == renamed
+    assert renamed.finished
+    renamed.begin(CONFIGS[kind])
+    renamed.finish([])
+    assert renamed.manifest["kind"] == kind
 
 
 def test_a_run_is_found_by_name_prefix_or_path(tmp_path):

@@ -4,9 +4,9 @@ from itertools import pairwise
 
 import pytest
 import torch
-from training.walks import PER_EPOCH, STEPS, amounts, observed, tracked, walk
+from training.walks import PER_EPOCH, STEPS, after, amounts, observed, tracked, walk
 
-from swe_cli.contracts import Tensors
+from swe_cli.records import Tensors
 from swe_cli.statistics.mean import Mean
 from swe_cli.statistics.weighted_average import WeightedAverage
 from swe_cli.training.tracker import Tracker
@@ -113,6 +113,6 @@ def test_state_is_the_accumulator_itself_and_goes_on_after_load():
     for step, weights in enumerate(path[20:], start=21):
         for name, weight in weights.items():
             live[name].copy_(weight)
-        resumed.after_step(step, {})
+        resumed.after_step(after(step), {})
     assert torch.equal(statistic.state()["matrix"], whole["matrix"])
     assert torch.equal(statistic.state()["vector"], whole["vector"])

@@ -3,20 +3,18 @@
 import pytest
 import torch
 
-from swe_cli.compose import ConfigRoot, compose
+from swe_cli.config import ConfigRoot, compose
 from swe_cli.data.bpe import bpe
-from swe_cli.data.sources import StringSource
-from swe_cli.data.text import Text
+from swe_cli.data.text import StringSource, Text
 from swe_cli.data.tokens import tokenize
 from swe_cli.errors import PruningError, RunError, UsageError
+from swe_cli.experiments.init_from_run import shared_tokens
+from swe_cli.experiments.model import open_run
+from swe_cli.experiments.training import ensure_trained, training_spec
 from swe_cli.files import read_tensors
-from swe_cli.runs import Run, find_run
-from swe_cli.sweeps.adopt import shared_tokens
-from swe_cli.sweeps.build import plan_training
-from swe_cli.sweeps.execute import ensure_trained
-from swe_cli.sweeps.subject import load_subject
+from swe_cli.store import Run, find_run
 
-from .toys import Silent, assert_same, contents, never
+from .toys import NOWHERE, Silent, assert_same, contents, never
 
 pytest.importorskip("sklearn", reason="the optional package scikit-learn is missing")
 
@@ -33,7 +31,7 @@ TINY = (
     "data=digit_sums",
     "data.train_examples=40",
     "data.validation_examples=8",
-    "data.test_examples=8",
+    "data.test_examples=10",
     "tokenizer=words",
     "training.steps=6",
     "training.batch_size=4",
@@ -49,20 +47,25 @@ TWO_STAGES = (
 )
 
 
-def plan_of(results, *words):
+def spec_of(results, *words):
     composed = compose("train", (*TINY, *words), ConfigRoot())
-    return plan_training(composed, ConfigRoot(), results, ("mean",))
+    return training_spec(composed, ConfigRoot(), results, ("mean",))
 
 
 def train(results, *words, stop=never) -> Run:
-    plan = plan_of(results, *words)
-    ensure_trained(plan, results, Silent(), stop, resume="again")
-    return plan.run(results)
+    plan = spec_of(results, *words)
+    ensure_trained(plan, Silent(), stop, resume="again")
+    return plan.run
 
 
 def fresh(results, *words):
-    model = plan_of(results, *words).build(results).model
-    return {name: p.detach().clone() for name, p in model.named_parameters()}
+    return copied(spec_of(results, *words))
+
+
+def copied(plan):
+    """The weights that a training starts from."""
+    weights = plan.build().setup.model.weights()
+    return {name: weight.clone() for name, weight in weights.items()}
 
 
 def weights(run):
@@ -82,13 +85,13 @@ def test_the_projector_alone_leaves_the_others_bit_identical_and_untracked(tmp_p
     assert unchanged(before, after, "vision")
     assert unchanged(before, after, "language")
     assert not unchanged(before, after, "projector")
-    subject = load_subject(run, ConfigRoot())
-    tracked = subject.trajectory["mean"]
+    model = open_run(run, ConfigRoot())
+    tracked = model.trajectory["mean"]
     assert tracked
     assert all(name.startswith("projector.") for name in tracked)
-    lens = subject.lens("linear", "all")
+    lens = model.lens("linear", "all")
     assert all(name.startswith("projector.") for name in lens(after))
-    averaged = subject.weights("averaged")
+    averaged = model.weights("averaged")
     assert averaged.keys() == after.keys()
     assert unchanged(after, averaged, "language")
     assert not unchanged(after, averaged, "projector")
@@ -96,8 +99,8 @@ def test_the_projector_alone_leaves_the_others_bit_identical_and_untracked(tmp_p
 
 def test_frozen_parts_are_tracked_when_asked(tmp_path):
     run = train(tmp_path, "training.trains=[projector]", "tracking.frozen=true")
-    subject = load_subject(run, ConfigRoot())
-    tracked = subject.trajectory["mean"]
+    model = open_run(run, ConfigRoot())
+    tracked = model.trajectory["mean"]
     assert tracked.keys() == weights(run).keys()
     name = "language.layers.0.mlp.expand.weight"
     torch.testing.assert_close(tracked[name], weights(run)[name])
@@ -105,31 +108,25 @@ def test_frozen_parts_are_tracked_when_asked(tmp_path):
 
 def test_a_role_that_the_model_lacks_is_refused_before_any_work(tmp_path):
     with pytest.raises(UsageError, match=r"training\.trains: this model has no head"):
-        plan_of(tmp_path, "training.trains=[head]")
+        spec_of(tmp_path, "training.trains=[head]")
     assert not list(tmp_path.iterdir())
 
 
 def test_two_stages_are_two_runs_and_the_second_starts_where_the_first_ended(tmp_path):
-    plan = plan_of(tmp_path, *TWO_STAGES)
+    plan = spec_of(tmp_path, *TWO_STAGES)
     assert plan.first is not None
     assert plan.first.name != plan.name
-    start, second = fresh_first(tmp_path), train(tmp_path, *TWO_STAGES)
-    first = plan.first.run(tmp_path)
+    start, second = copied(plan.first), train(tmp_path, *TWO_STAGES)
+    first = plan.first.run
     assert first.finished
     aligned, tuned = weights(first), weights(second)
     assert unchanged(start, aligned, "language")
     assert unchanged(start, tuned, "vision")
     assert not unchanged(start, aligned, "projector")
     assert not unchanged(aligned, tuned, "language")
-    begun = plan.build(tmp_path).model
-    assert all(torch.equal(p, aligned[n]) for n, p in begun.named_parameters())
+    assert all(torch.equal(weight, aligned[n]) for n, weight in copied(plan).items())
     assert first.manifest["tracker"]["count"] == 4
     assert second.manifest["tracker"]["count"] == 6
-
-
-def fresh_first(results):
-    model = plan_of(results, *TWO_STAGES).first.build(results).model
-    return {name: p.detach().clone() for name, p in model.named_parameters()}
 
 
 @pytest.mark.parametrize("after", [1, 3, 5, 8])
@@ -143,15 +140,15 @@ def test_stopped_in_either_stage_the_same_command_goes_on_bit_for_bit(after, tmp
 
 
 def test_the_stages_belong_to_the_identity_and_no_stage_to_none():
-    one, two = plan_of(None), plan_of(None, *TWO_STAGES)
-    longer = plan_of(None, *TWO_STAGES, "pretraining.steps=5")
+    one, two = spec_of(NOWHERE), spec_of(NOWHERE, *TWO_STAGES)
+    longer = spec_of(NOWHERE, *TWO_STAGES, "pretraining.steps=5")
     assert len({one.hash, two.hash, longer.hash}) == 3
 
 
 def test_a_tower_starts_from_another_run_and_identity_is_its_content(tmp_path):
     source = train(tmp_path, "seed=7", "training.steps=3")
     words = ("training.trains=[projector]", f"model.vision.from_run={source.name}")
-    plan = plan_of(tmp_path, *words)
+    plan = spec_of(tmp_path, *words)
     learnt = weights(source)
     begun = fresh(tmp_path, *words)
     assert unchanged(learnt, begun, "vision")
@@ -160,8 +157,8 @@ def test_a_tower_starts_from_another_run_and_identity_is_its_content(tmp_path):
     assert stored == source.manifest["files"]["model.safetensors"]
     assert plan.config["paths"]["model.vision.from_run"] == str(source.path)
     run = train(tmp_path, *words)
-    assert load_subject(run, ConfigRoot()).weights("final").keys() == learnt.keys()
-    by_path = plan_of(tmp_path, words[0], f"model.vision.from_run='{source.path}'")
+    assert open_run(run, ConfigRoot()).weights("final").keys() == learnt.keys()
+    by_path = spec_of(tmp_path, words[0], f"model.vision.from_run='{source.path}'")
     assert by_path.hash == plan.hash
 
 
@@ -173,9 +170,9 @@ def test_the_language_model_starts_from_a_text_run_token_by_token(tmp_path):
         *("training.batch_size=2", "training.evaluate_every=3"),
     )
     composed = compose("train", text, ConfigRoot())
-    plan = plan_training(composed, ConfigRoot(), tmp_path)
-    ensure_trained(plan, tmp_path, Silent(), never, resume="again")
-    source = plan.run(tmp_path)
+    plan = training_spec(composed, ConfigRoot(), tmp_path)
+    ensure_trained(plan, Silent(), never, resume="again")
+    source = plan.run
     words = ("tokenizer=chars", "model.language.context=40")
     named = (*words, f"model.language.from_run={source.name}")
     learnt, before, begun = weights(source), fresh(tmp_path, *words), fresh(tmp_path, *named)
@@ -184,8 +181,8 @@ def test_the_language_model_starts_from_a_text_run_token_by_token(tmp_path):
     places = "position_embedding.weight"
     assert torch.equal(begun[f"language.{places}"][:16], learnt[places])
     assert torch.equal(begun[f"language.{places}"][16:], before[f"language.{places}"][16:])
-    ours = plan_of(tmp_path, *named).build(tmp_path).dataset
-    theirs = load_subject(source, ConfigRoot()).dataset
+    ours = spec_of(tmp_path, *named).build().setup.dataset
+    theirs = open_run(source, ConfigRoot()).dataset
     tokens, rows = learnt["token_embedding.weight"], begun["language.token_embedding.weight"]
     for piece in "what is the sum":
         assert torch.equal(rows[ours.encode(piece)[0]], tokens[theirs.encode(piece)[0]])
@@ -197,7 +194,7 @@ def test_a_run_of_another_shape_is_refused_by_name(tmp_path):
     source = train(tmp_path, "training.steps=3")
     words = ("model.vision.width=16", f"model.vision.from_run={source.name}")
     with pytest.raises(RunError, match=rf"{source.name} does not fit model\.vision"):
-        plan_of(tmp_path, *words).build(tmp_path)
+        spec_of(tmp_path, *words).build()
 
 
 @pytest.mark.parametrize(
@@ -211,7 +208,7 @@ def test_a_tower_that_was_built_otherwise_is_refused(option, said, tmp_path):
         f"model.vision.from_run={source.name}",
     )
     with pytest.raises(RunError, match=said):
-        plan_of(tmp_path, *words).build(tmp_path)
+        spec_of(tmp_path, *words).build()
 
 
 def test_byte_tokens_are_shared_by_two_sets_of_the_same_tokenizer():

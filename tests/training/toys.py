@@ -1,26 +1,29 @@
 """A tiny model, text and training, from configuration to files, that take milliseconds."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from swe_cli.compose import ConfigRoot, compose, default_part, read_tokens
-from swe_cli.contracts import Batch, DataShape, Tensors
+from swe_cli.config import ConfigRoot, component, compose, read_tokens
+from swe_cli.contracts import Dataset, DataShape, Model, Setup
 from swe_cli.data.chars import chars
-from swe_cli.data.sources import StringSource
-from swe_cli.data.text import Text
+from swe_cli.data.text import StringSource, Text
 from swe_cli.data.tokens import TextDataset, tokenize
+from swe_cli.device import Machine
+from swe_cli.experiments.plan import SweepPlan, plan_sweep
+from swe_cli.experiments.run import Outcome, run_sweep
+from swe_cli.experiments.training import TrainingSpec, ensure_trained, training_spec
 from swe_cli.files import read_tensors
-from swe_cli.machine import Machine
 from swe_cli.models.gpt import GPT
-from swe_cli.records import Row
-from swe_cli.runs import Run
+from swe_cli.records import Batch, Row, Tensors
 from swe_cli.seeds import global_randomness
-from swe_cli.sweeps.build import TrainingPlan, plan_training
-from swe_cli.sweeps.execute import ensure_trained
+from swe_cli.store import Run
 from swe_cli.training.recipe import Recipe
+from swe_cli.training.state import Callback, TrainState
 
 MACHINE = Machine(torch.device("cpu"), "float32", 1)
 SENTENCE = "in the beginning was light and day and night over the face of deep waters"
@@ -78,13 +81,17 @@ def dataset(words: int = 400) -> TextDataset:
 def gpt(vocabulary_size: int, name: str = "gpt_nano", *, seed: int = 0, **options) -> GPT:
     """A model of ``conf/model`` made small; ``options`` replace what its YAML says."""
     small = {"layers": 1, "heads": 2, "width": 16, "context": 16}
-    chosen = {**default_part("model", name, ConfigRoot()).options, **small, **options}
+    chosen = {**component("model", name, ConfigRoot()).options, **small, **options}
     with global_randomness(seed, "init"):
         return GPT(DataShape(vocabulary_size), **chosen)
 
 
+def setup_of(model: Model, data: Dataset, seed: int = 1, machine: Machine = MACHINE) -> Setup:
+    return Setup(model, data, machine, seed)
+
+
 def recipe(**options) -> Recipe:
-    return Recipe(**{**default_part("training", "adamw", ConfigRoot()).options, **options})
+    return Recipe(**{**component("training", "adamw", ConfigRoot()).options, **options})
 
 
 def batch_of(vocabulary_size: int, size: int = 3, context: int = 16, seed: int = 0) -> Batch:
@@ -96,7 +103,7 @@ def batch_of(vocabulary_size: int, size: int = 3, context: int = 16, seed: int =
 NOWHERE = Path("no-results")  # a training that starts from no other run never looks
 
 
-class Silent:
+class Silent(Callback):
     """An observer of sweeps that remembers what it was told."""
 
     def __init__(self) -> None:
@@ -111,14 +118,21 @@ class Silent:
         self.trained.append(name)
         return self
 
-    def after_step(self, step: int, metrics: dict[str, float]) -> None:
-        pass
-
     def cells(self, total: int, reused: int) -> None:
         pass
 
     def cell_done(self, row: Row) -> None:
         self.rows.append(row)
+
+
+class Steps(Callback):
+    """Calls back with the state of a training, after every step."""
+
+    def __init__(self, look) -> None:
+        self.look = look
+
+    def after_step(self, state: TrainState, metrics: dict[str, Any]) -> None:
+        self.look(state)
 
 
 def never() -> bool:
@@ -147,18 +161,32 @@ def words_for(text: Path, *overrides: str) -> tuple[str, ...]:
     return ("data=text_file", f"data.path={text}", *TINY, *overrides)
 
 
-def plan_of(
+def spec_of(
     text: Path, *overrides: str, statistics: Iterable[str] = ("mean",), results: Path = NOWHERE
-) -> TrainingPlan:
+) -> TrainingSpec:
     tokens = read_tokens(words_for(text, *overrides))
     composed = compose("train", tokens.overrides, ConfigRoot())
-    return plan_training(composed, ConfigRoot(), results, statistics)
+    return training_spec(composed, ConfigRoot(), results, statistics)
 
 
-def trained(plan: TrainingPlan, results: Path, stop=never) -> Run:
+def run_of(spec: TrainingSpec, results: Path) -> Run:
+    return replace(spec, results=results).run
+
+
+def trained(spec: TrainingSpec, results: Path, stop=never) -> Run:
     """Train as swe train does; a run that is finished already is left alone."""
-    ensure_trained(plan, results, Silent(), stop, resume="Type it again.")
-    return plan.run(results)
+    ensure_trained(replace(spec, results=results), Silent(), stop, resume="Type it again.")
+    return run_of(spec, results)
+
+
+def sweep_of(text: Path, results: Path, *words: str, root: ConfigRoot | None = None) -> SweepPlan:
+    """What ``swe sweep`` would run."""
+    return plan_sweep(read_tokens(words_for(text, *words)), root or ConfigRoot(), results)
+
+
+def swept(plan: SweepPlan, stop=never, observer: Silent | None = None) -> Outcome:
+    """Run what is missing of a sweep."""
+    return run_sweep(plan, observer or Silent(), stop, resume="Type it again.")
 
 
 FILES = ("model.safetensors", "best.safetensors", "trajectory.safetensors")

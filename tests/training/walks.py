@@ -1,10 +1,11 @@
 """A random walk of weights, as a tracker sees it."""
 
 import math
+from types import SimpleNamespace
 
 import torch
 
-from swe_cli.contracts import Tensors
+from swe_cli.records import Tensors
 from swe_cli.statistics.weighted_average import WeightedAverage
 from swe_cli.training.tracker import Tracker, Tracking
 
@@ -43,8 +44,13 @@ def tracked(path: list[Tensors], make=WeightedAverage, **options) -> tuple[Track
     for step, weights in enumerate(path, start=1):
         for name, weight in weights.items():
             live[name].copy_(weight)
-        tracker.after_step(step, {})
+        tracker.after_step(after(step), {})
     return tracker, statistic.state()
+
+
+def after(step: int) -> SimpleNamespace:
+    """All that a tracker asks of a training after a step."""
+    return SimpleNamespace(step=step)
 
 
 def observed(every: int, start: int) -> list[int]:

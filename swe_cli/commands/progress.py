@@ -1,0 +1,172 @@
+"""What is shown of long work, and how it is stopped."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column
+from rich.text import Text
+
+from swe_cli.errors import Interrupted
+from swe_cli.experiments.training import Observer
+from swe_cli.records import Row
+from swe_cli.training.state import Callback, TrainState
+
+PLAIN_SECONDS = 10.0  # without a terminal, one line of progress about this often
+Advance = Callable[[str], None]  # one more is done; a few words about it
+
+
+class Stop:
+    """Ctrl-C and SIGTERM as a question that loops ask; a second signal ends at once.
+
+    An ``Interrupted`` that passes through ``listening`` leaves with the exit code of its signal.
+    """
+
+    def __init__(self, resume: str | None = None) -> None:
+        self.signal_number: int | None = None
+        self._resume = resume
+
+    def __call__(self) -> bool:
+        return self.signal_number is not None
+
+    def _signalled(self, number: int, frame: FrameType | None) -> None:
+        if self.signal_number is not None:
+            raise KeyboardInterrupt
+        self.signal_number = number
+
+    @contextmanager
+    def listening(self) -> Iterator["Stop"]:
+        """Take the signals, and give them back."""
+        signals = (signal.SIGINT, signal.SIGTERM)
+        before = [signal.signal(number, self._signalled) for number in signals]
+        try:
+            yield self
+        except Interrupted as interruption:
+            interruption.hint = interruption.hint or self._resume
+            interruption.exit_code = 128 + (self.signal_number or signal.SIGINT)
+            raise
+        finally:
+            for number, handler in zip(signals, before, strict=True):
+                signal.signal(number, handler)
+
+
+class Watcher(Observer):
+    """Shows long work: a bar with rate and time left, or plain lines when not on a terminal."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self.quiet = quiet
+        self._bar: Progress | None = None
+        self._cells: Advance = lambda note: None
+
+    @contextmanager
+    def showing(self) -> Iterator["Watcher"]:
+        """Show what is told meanwhile."""
+        if self.quiet or not self.console.is_terminal:
+            yield self
+            return
+        # At 80 columns a bar must not wrap: the note gives way first, and the name is said above.
+        whole, short = Column(no_wrap=True), Column(no_wrap=True, overflow="ellipsis", ratio=1)
+        with Progress(
+            TextColumn("{task.description}", table_column=whole),
+            BarColumn(bar_width=10, table_column=whole),
+            MofNCompleteColumn(table_column=whole),
+            _Rate(table_column=whole),
+            TimeRemainingColumn(table_column=whole),
+            TextColumn("{task.fields[note]}", table_column=short),
+            console=self.console,
+            expand=True,
+        ) as bar:
+            self._bar = bar
+            yield self
+
+    def say(self, text: str, *, always: bool = False) -> None:
+        """A line; one that says what was chosen is shown ``always``."""
+        if always or not self.quiet:
+            self.console.print(text, markup=False, soft_wrap=True)
+
+    def training(self, name: str, steps: int) -> Callback:
+        self.say(f"Training {name}: {steps} steps")
+        return _Steps(self._line("  training", "step", steps))
+
+    def recovery(self, steps: int) -> Callback:
+        return _Steps(self._line("  recovery", "step", max(1, steps)))
+
+    def cells(self, total: int, reused: int) -> None:
+        if reused:
+            self.say(f"{reused} of {total} cells are there already.")
+        if total > reused:
+            self._cells = self._line("  cells", "cell", total - reused)
+
+    def cell_done(self, row: Row) -> None:
+        self._cells(describe(row))
+
+    def _line(self, title: str, unit: str, total: int) -> Advance:
+        if self.quiet:
+            return lambda note: None
+        if self._bar is None:
+            return _PlainLine(self.say, title.strip(), unit, total)
+        bar, task = self._bar, self._bar.add_task(title, total=total, unit=unit, note="")
+        return lambda note: bar.update(task, advance=1, note=note)
+
+
+def describe(row: Row) -> str:
+    """A cell in a few words, for progress."""
+    settings = row.settings
+    amount = settings.get("ratio", settings.get("rate"))
+    base = settings.get("base", "final")
+    words = [settings.get("criterion"), settings.get("roles"), "" if base == "final" else base]
+    loss = row.error if row.status == "failed" else f"loss {row.mean('loss'):.4f}"
+    named = [row.kind] if row.kind != "pruned" else words
+    return " ".join(str(word) for word in [*named, amount, loss] if word not in (None, ""))
+
+
+class _Steps(Callback):
+    """Moves a bar."""
+
+    def __init__(self, advance: Advance) -> None:
+        self._advance = advance
+
+    def after_step(self, state: TrainState, metrics: dict[str, Any]) -> None:
+        self._advance(f"loss {metrics['loss_nats']:.3f}")
+
+
+class _PlainLine:
+    """Progress without a terminal: a line now and then, with rate and time left."""
+
+    def __init__(self, say: Advance, title: str, unit: str, total: int) -> None:
+        self._say, self._title, self._unit, self._total = say, title, unit, total
+        self._started = self._spoken = time.monotonic()
+        self._done = 0
+
+    def __call__(self, note: str) -> None:
+        self._done += 1
+        now = time.monotonic()
+        if now - self._spoken < PLAIN_SECONDS and self._done < self._total:
+            return
+        self._spoken = now
+        rate = self._done / max(1e-9, now - self._started)
+        left = (self._total - self._done) / rate
+        self._say(
+            f"{self._title}: {self._unit} {self._done}/{self._total}, "
+            f"{rate:.1f} {self._unit}s/s, {left:.0f} s left, {note}"
+        )
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:.1f} {task.fields['unit']}s/s" if speed else "")

@@ -1,0 +1,42 @@
+"""The only place that knows Hydra and OmegaConf: override strings in, checked plain values out.
+
+``words`` tells a command's words apart, ``compose`` has Hydra put YAMLs and overrides together,
+``components`` holds every node against the signature of what it builds.
+
+Convention: arguments that come from the run (a vocabulary size, a text) are positional; options
+from YAML are keyword-only.
+"""
+
+from swe_cli.config.checks import as_typed
+from swe_cli.config.completion import completions
+from swe_cli.config.components import Component, described_options, source_of
+from swe_cli.config.compose import Composed, choice_options, component, compose
+from swe_cli.config.root import ConfigRoot, shipped_conf
+from swe_cli.config.words import (
+    Tokens,
+    closest,
+    did_you_mean,
+    expand_range,
+    is_path_key,
+    read_tokens,
+)
+
+__all__ = [
+    "Component",
+    "Composed",
+    "ConfigRoot",
+    "Tokens",
+    "as_typed",
+    "choice_options",
+    "closest",
+    "completions",
+    "component",
+    "compose",
+    "described_options",
+    "did_you_mean",
+    "expand_range",
+    "is_path_key",
+    "read_tokens",
+    "shipped_conf",
+    "source_of",
+]

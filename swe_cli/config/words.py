@@ -1,0 +1,216 @@
+"""The words of a command told apart: run names, overrides, axes; ranges and paths made exact."""
+
+import difflib
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any
+
+from swe_cli.errors import UsageError
+
+PLURALS = {
+    "ratios": "ratio",
+    "rates": "rate",
+    "criteria": "criterion",
+    "allocations": "allocation",
+    "patterns": "pattern",
+    "recoveries": "recovery",
+    "schedules": "schedule",
+    "transforms": "transform",
+    "seeds": "seed",
+}
+LARGEST_RANGE = 10_000  # values
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A command's words, told apart: run names, scalar overrides, axes (key → override strings)."""
+
+    runs: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
+    axes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def read_tokens(words: Iterable[str]) -> Tokens:
+    """Tell run names from overrides from axes; see the grammar in the README."""
+    runs: list[str] = []
+    overrides: list[str] = []
+    axes: dict[str, tuple[str, ...]] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        # os.path answers False where pathlib raises: a word may be longer than any file name.
+        if (not equals and not word.startswith(("~", "+"))) or os.path.isdir(word):
+            runs.append(word)
+            continue
+        if equals and is_path_key(key):
+            value_of(word)  # which refuses the home of nobody
+            overrides.append(word)
+            continue
+        name = PLURALS.get(key, key)
+        values = _values(key, value, word)
+        if len(values) == 1 and key not in PLURALS:
+            overrides.append(word if values == [value] else f"{key}={values[0]}")
+            continue
+        if key.startswith("axes."):
+            raise UsageError(
+                f"{word}: the values of an axis are given to its own key.",
+                f"Write {key.removeprefix('axes.')}={value}",
+            )
+        if name in axes:
+            raise UsageError(f"{name} is given twice.", "Put all its values after one =.")
+        axes[name] = tuple(f"{name}={value}" for value in values)
+    for word in overrides:
+        if word.partition("=")[0] in axes:
+            raise UsageError(
+                f"{word.partition('=')[0]} is given twice: once as an axis.", f"Leave out {word}"
+            )
+    return Tokens(tuple(runs), tuple(overrides), axes)
+
+
+def _values(key: str, value: str, word: str) -> list[str]:
+    """The values of an override: one, or those of an axis as decimal-exact strings."""
+    if "=" in word:
+        _check_signs(key, value, word)
+        if ".." in value and not value.startswith(("[", "{", "'", '"')):
+            elements = [expand_range(element, word) for element in value.split(",")]
+            word = f"{key}={','.join(number for numbers in elements for number in numbers)}"
+    parsed = parse_override(word)
+    if not parsed.is_sweep_override():
+        if key in PLURALS and value.strip() in ("", "null"):
+            raise UsageError(f"{word} names no value.", f"For example: {key}=a,b,c")
+        return [word.partition("=")[2]]
+    try:
+        values = [str(element) for element in parsed.sweep_string_iterator()]
+    except Exception:  # glob(…) asks for what only Hydra's own main knows
+        values = []
+    if not values or not parsed.is_choice_sweep():
+        raise UsageError(
+            f"{word} is not a list of values.",
+            f"Write choices, {key}=a,b,c, or a range, {key}=0.1..0.9",
+        )
+    if len(set(values)) < len(values):
+        raise UsageError(f"{word} names a value twice.", "Name each value once.")
+    return values
+
+
+def _check_signs(key: str, value: str, word: str) -> None:
+    """Refuse what is easily typed and what Hydra's grammar would name in words of its own."""
+    if not key.strip("+~"):
+        raise UsageError(f"{word!r} names no key.", "Overrides are key=value.")
+    if key != key.strip():
+        raise UsageError(
+            f"{word!r} has spaces around its =.", f"Write {key.strip()}={value.strip()}"
+        )
+    elements = value.split(",")
+    values = [element for element in elements if element.strip()]
+    if len(elements) > 1 and len(values) < len(elements) and not re.search(r"""[\[{('"]""", value):
+        raise UsageError(
+            f"{word} has a comma too many.",
+            f"Write {key}={','.join(values)}" if values else f"For example: {key}=a,b,c",
+        )
+
+
+@lru_cache(maxsize=1024)
+def parse_override(word: str) -> Any:
+    """``word`` as Hydra reads it: once, since every cell has it. Raises UsageError."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    try:
+        return OverridesParser.create().parse_override(word)
+    except Exception:  # Hydra's grammar answers with several kinds, in its own words
+        reason = "a sign stands where none can, or a quote or bracket is left open"
+        raise UsageError(
+            f"Cannot read {word!r}: {reason if '=' in word else 'it is not key=value'}.",
+            "Overrides are key=value. Quote a value that holds signs: \"key='a (b)'\"",
+        ) from None
+
+
+# Slips
+
+
+def closest(word: str, words: Iterable[str]) -> str | None:
+    """The one of ``words`` that is most like ``word``, or None where none is close."""
+    words = list(words)
+    # mag means magnitude and layers means model.layers: too short to look alike.
+    first, last = word.partition(".")[0], word.rpartition(".")[2]
+    longer = [w for w in words if last and (w.startswith(word) or w.rpartition(".")[2] == last)]
+    nearest = [w for w in longer if "." in word and w.partition(".")[0] == first]
+    alike = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
+    return next(iter([*nearest, *alike, *longer]), None)
+
+
+def did_you_mean(word: str, words: Iterable[str]) -> str:
+    """`` Did you mean …?`` with a space before it, or nothing."""
+    guess = closest(word, words)
+    return f" Did you mean {guess}?" if guess else ""
+
+
+# Paths
+
+
+def is_path_key(key: str) -> bool:
+    """Whether a key holds a path, whose value is taken as typed."""
+    last = key.lstrip("+").rpartition(".")[2]
+    return not key.startswith("~") and last in ("path", "results_dir", "from_run")
+
+
+def value_of(word: str) -> Any:
+    """What an override sets its key to: a path as typed, anything else as Hydra reads it.
+
+    Quotes around a whole path are dropped and ``~`` is expanded.
+    """
+    key, _, path = word.partition("=")
+    if not is_path_key(key):
+        return parse_override(word).value()
+    if path in ("", "null"):
+        return None
+    if len(path) > 1 and path[0] == path[-1] and path[0] in "'\"":
+        path = path[1:-1]
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~"):
+        raise UsageError(
+            f"{word}: no user is called {expanded[1:].partition('/')[0]!r}.",
+            f"A file of that name: {key}=./{path}",
+        )
+    # OmegaConf reads ${…} as a reference unless it is escaped.
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", expanded)
+
+
+# Ranges
+
+RANGE = re.compile(r"^\s*([^,\[\]{}'\"]+?)\.\.([^,\[\]{}'\"]+?)(?:\.\.([^,\[\]{}'\"]+?))?\s*$")
+
+
+def expand_range(element: str, shown: str | None = None) -> list[str]:
+    """``0.1..0.9`` or ``0.1..0.9..0.2`` as decimal-exact strings; anything else as itself.
+
+    Without a step, the step is one unit of the last decimal written. Raises UsageError for a range
+    that is empty, descending or not made of numbers.
+    """
+    match = RANGE.match(element)
+    if not match:
+        return [element]
+    shown = shown or element
+    example = "A range is first..last or first..last..step, as in 0.1..0.9..0.2"
+    try:
+        first, last = Decimal(match[1]), Decimal(match[2])
+        places = min(int(first.as_tuple().exponent), int(last.as_tuple().exponent), 0)
+        step = Decimal(match[3]) if match[3] else Decimal(1).scaleb(places)
+        finite = first.is_finite() and last.is_finite() and step.is_finite()
+        steps = (last - first) / step if finite and step > 0 else Decimal(0)
+    except (ArithmeticError, TypeError, ValueError):
+        raise UsageError(f"{shown} is not a range of numbers.", example) from None
+    if not (finite and step > 0):
+        raise UsageError(f"{shown}: the step of a range must be positive and finite.", example)
+    if last < first:
+        raise UsageError(f"{shown} descends.", f"Write {match[2]}..{match[1]}")
+    if steps >= LARGEST_RANGE:
+        raise UsageError(
+            f"{shown} makes more than {LARGEST_RANGE:,} values.",
+            "Give a larger step: first..last..step",
+        )
+    # 0.30 as 0.3 and 1E+1 as 10: one way to write one number.
+    return [str((first + step * index).normalize() + 0) for index in range(int(steps) + 1)]

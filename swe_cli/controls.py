@@ -1,0 +1,51 @@
+"""The models that nothing was cut from, which every cut is judged by. One entry, one control."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Control:
+    """``base``: whose weights. ``recovered``: trained on as long as a cut is, on the same batches.
+
+    ``blind``: every image is replaced by another, so that what is left is what questions alone
+    give away; only of questions, and far from all others. In figures: ``colour``, and ``dash``,
+    strokes and gaps in pixels; solid where empty.
+    """
+
+    kind: str
+    words: str
+    base: str = "final"
+    recovered: bool = False
+    blind: bool = False
+    colour: str = "#404040"
+    dash: tuple[float, ...] = ()
+
+
+PRUNED = "pruned"  # the kind of a row that is no control
+DENSE = Control(kind="dense", words="dense", colour="black")
+RECOVERED = Control(
+    kind="dense_recovered", words="dense recovered", recovered=True, colour="#737373", dash=(1, 2)
+)
+CONTROLS = (
+    DENSE,
+    Control(kind="dense_best", words="dense best", base="best", dash=(8, 2, 1, 2)),
+    RECOVERED,
+    Control(kind="dense_averaged", words="dense averaged", base="averaged", dash=(10, 3)),
+    Control(
+        kind="dense_blind",
+        words="dense, images shuffled",
+        blind=True,
+        colour="#999999",
+        dash=(4, 1, 1, 1, 1, 1),
+    ),
+)
+BY_KIND = {control.kind: control for control in CONTROLS}
+KINDS = (*BY_KIND, PRUNED)  # in the order of every table
+KIND_NAMES = {kind: control.words for kind, control in BY_KIND.items()} | {PRUNED: PRUNED}
+
+
+def controls_of(bases: Collection[str], *, questions: bool) -> list[Control]:
+    """The controls that there can be of a model with weights of these ``bases``."""
+    there = [control for control in CONTROLS if control.base in bases]
+    return [control for control in there if questions or not control.blind]

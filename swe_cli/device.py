@@ -1,0 +1,67 @@
+"""The device, precision and thread count that a run computes with."""
+
+import os
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+
+from swe_cli.errors import UsageError
+from swe_cli.records import Batch
+
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """``dtype`` is the precision of matrix products; weights and statistics stay float32."""
+
+    device: torch.device
+    dtype: str
+    threads: int
+
+    def move(self, batch: Batch) -> Batch:
+        return {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+
+    def precision(self) -> AbstractContextManager[None]:
+        """Autocast of the forward pass, or nothing for float32."""
+        dtype = PRECISIONS[self.dtype]
+        context: AbstractContextManager[None] = torch.autocast(
+            self.device.type, dtype, enabled=dtype is not None
+        )
+        return context
+
+    def identity(self) -> dict[str, str | int]:
+        """What of the machine changes the bits of a result. Another GPU index does not."""
+        return {"device": self.device.type, "dtype": self.dtype, "threads": self.threads}
+
+
+def resolve(device: str, dtype: str, threads: int | None) -> Machine:
+    """The machine asked for: ``device`` is auto, cpu, cuda, cuda:1, mps; ``threads`` null is all.
+
+    Also sets torch's thread count. Raises UsageError for a device that is absent.
+    """
+    if dtype not in PRECISIONS:
+        raise UsageError(f"dtype={dtype!r} is not known.", f"Use one of {', '.join(PRECISIONS)}.")
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads={threads} must be at least 1.")
+    count = threads or len(os.sched_getaffinity(0))
+    torch.set_num_threads(count)
+    return Machine(_device(device), dtype, count)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"device={name!r} is not a device.", "Try cpu, cuda or auto.") from None
+    present = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not present.get(device.type, False):
+        raise UsageError(f"device={name} is not present on this machine.", "Try device=cpu.")
+    return device

@@ -1,0 +1,433 @@
+"""One cell, a recipe: load, prune, recover, measure, row. Cells are shared by all sweeps."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import filelock
+import torch
+
+from swe_cli.contracts import Evidence, Model, Transform
+from swe_cli.controls import DENSE
+from swe_cli.evaluation.cost import cost
+from swe_cli.evaluation.loss import Evaluation
+from swe_cli.evaluation.measure import Measured, measure, metrics
+from swe_cli.experiments.model import TrainedModel, TrainedRun
+from swe_cli.experiments.spec import ControlSpec, CutSpec, Spec, built, judge_of
+from swe_cli.files import (
+    canonical,
+    read_json,
+    read_tensors,
+    storage,
+    write_json,
+    write_tensors,
+)
+from swe_cli.pruning.calibration import CalibratedModel
+from swe_cli.pruning.masks import apply_masks, fuse, sparsity, zeros
+from swe_cli.pruning.prune import (
+    Method,
+    Scorer,
+    check_evidence,
+    check_needs,
+    overlap_with_magnitude,
+    prune,
+)
+from swe_cli.pruning.recover import EnforceMasks, Recovery
+from swe_cli.pruning.shrink import load, shrink
+from swe_cli.pruning.transform import Transformed, transform
+from swe_cli.records import COSTS, Interval, Masks, Row, Tensors
+from swe_cli.store import identity, provenance
+from swe_cli.training.checkpoint import load_optimizer
+from swe_cli.training.state import Callback, StopWhen, TrainState, fit
+
+
+def never() -> bool:
+    """Nobody asks to stop."""
+    return False
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who looks on: a progress bar, the user's Ctrl-C."""
+
+    progress: Callback = field(default_factory=Callback)
+    stop: Callable[[], bool] = never
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one row stands for, and where it is kept: a job that can be pickled.
+
+    ``training``: the hash of the training; ``machine``: the device it computes on, where that is
+    not the training's; ``model_to``: a file to keep the pruned model in; ``reads``: the cells its
+    deltas are measured against, by kind.
+    """
+
+    spec: Spec
+    source: TrainedRun
+    training: str
+    machine: Mapping[str, Any] | None = None
+    model_to: Path | None = None
+    reads: Mapping[str, "Cell"] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        return self.spec.kind
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What is stored: plain values."""
+        machine = {"machine": dict(self.machine)} if self.machine else {}
+        return {"training": self.training, **machine, **self.spec.identity()}
+
+    @cached_property
+    def hash(self) -> str:
+        return identity(self.config)
+
+    @property
+    def folder(self) -> Path:
+        return self.source.path.parent / "cells" / self.hash
+
+    def done(self) -> bool:
+        """Whether its row, its windows and the model it keeps are there."""
+        files = [self.folder / "row.json", self.folder / "windows.safetensors", self.model_to]
+        return all(file is None or file.is_file() for file in files)
+
+    def row(self) -> Row:
+        """The stored row of a cell that is done."""
+        return Row.from_json(read_json(self.folder / "row.json"))
+
+    def windows(self) -> Measured:
+        """Every window of a cell that is done: what deltas are paired over."""
+        return Measured.from_tensors(read_tensors(self.folder / "windows.safetensors"))
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keep other processes from running the same cell; they wait, and find it done."""
+        locks = self.folder.parent / ".locks"
+        with storage(locks):
+            locks.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(locks / self.hash):
+            yield
+
+
+def run_cell(cell: Cell, watch: Watch | None = None) -> Row:
+    """Run a cell, and first the controls it is compared with, unless they are already there."""
+    watch = watch or Watch()
+    if cell.done():
+        return cell.row()
+    for reference in cell.reads.values():
+        run_cell(reference, Watch(stop=watch.stop))
+    with cell.hold():
+        if cell.done():  # another process finished it while we waited
+            return cell.row()
+        references = {kind: reference.windows() for kind, reference in cell.reads.items()}
+        trained = cell.source.open()
+        result = execute(cell.spec, trained, watch, references)
+        row = row_of(cell, trained, result)
+        started = time.perf_counter()
+        if cell.model_to is not None:
+            write_tensors(cell.model_to, result.weights, {"cell": cell.hash})
+        _write(cell, row, result)
+        result.seconds["write"] = time.perf_counter() - started
+        timing = {**provenance(), "seconds": result.seconds}
+        write_json(cell.folder / "timing.json", timing)
+    return row
+
+
+@dataclass
+class CellResult:
+    """What became of a model. ``before`` recovery is None where it was cut in rounds during it.
+
+    ``weights`` are without the units that were cut whole; ``metrics`` all that was measured;
+    ``seconds``: wall time by stage.
+    """
+
+    weights: Tensors
+    masks: Masks
+    before: Measured | None
+    after: Measured
+    metrics: dict[str, Interval]
+    seconds: dict[str, float]
+    transformed: Transformed | None = None
+
+
+def execute(
+    spec: Spec, trained: TrainedModel, watch: Watch, references: Mapping[str, Measured]
+) -> CellResult:
+    """Do to the one live model of ``trained`` what a cell stands for, and measure it."""
+    work = _Work(spec, trained, watch)
+    if isinstance(spec, CutSpec) and spec.transform is not None:
+        work.transform(built(spec.transform))
+    elif isinstance(spec, CutSpec):
+        work.prune(spec)
+    if work.after is None:  # in rounds, the recovery lay between the cuts
+        work.before = work.after = work.measure()
+        work.recover(spec.recovery_steps)
+    if spec.fuse is not None:
+        # The paper recovers from it for half as long; so does a control that nothing is cut of.
+        work.fuse(spec.fuse)
+        work.recover(spec.recovery_steps // 2, step=spec.recovery_steps)
+    return work.result(references)
+
+
+class _Work:
+    """A cell on its way: the live model of ``trained``, the masks on it, what was measured."""
+
+    def __init__(self, spec: Spec, trained: TrainedModel, watch: Watch) -> None:
+        self.spec, self.trained, self.watch = spec, trained, watch
+        cut = spec if isinstance(spec, CutSpec) else None
+        self.lens = trained.lens(cut.prunable if cut else "linear", (cut and cut.roles) or "all")
+        self.masks: Masks = {}
+        self.overlap: float | None = None
+        self.before: Measured | None = None
+        self.after: Measured | None = None
+        self.transformed: Transformed | None = None
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+        self.at_step = cut.plan.at_step if cut else None
+        self.start, self.trajectory = trained.starting_point(spec.base, self.at_step)
+        trained.load(self.start)
+        self.lap("load")
+
+    def lap(self, stage: str) -> None:
+        """What has passed since the last lap was of this stage."""
+        now = time.perf_counter()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
+        self._last = now
+
+    # Prune
+
+    def prune(self, spec: CutSpec) -> None:
+        """Cut in the rounds of the schedule, and train between them."""
+        schedule, recipe = spec.plan, self.trained.recipe
+        if self.at_step is None and schedule.rounds == 1:
+            self.cut(spec, 1)
+            return
+        if self.at_step is None:
+            state, steps, stage = self._recovery(), spec.recovery_steps, "recovery"
+        else:  # the very training goes on from there
+            assert recipe is not None
+            state, steps, stage = recipe.begin(self.trained), recipe.steps, "training"
+            saved = self.trained.after(self.at_step).optimizer
+            load_optimizer(self.trained.model, state.optimizer, saved)
+            state.step, steps = self.at_step, recipe.steps - self.at_step
+        for at_round in range(1, schedule.rounds + 1):
+            self.cut(spec, at_round)
+            self._fit(state, schedule.steps_of(at_round, steps), stage)
+        if self.at_step is None:
+            self.after = self.measure()
+
+    def cut(self, spec: CutSpec, at_round: int) -> None:
+        """One round of cuts. Criteria that update weights do so in the live model."""
+        ratio = None if spec.ratio is None else spec.ratio * spec.plan.fraction(at_round)
+        method = Method(spec.judge, ratio, spec.rate)
+        if spec.pattern is not None:
+            method = replace(method, pattern=built(spec.pattern))
+        if spec.allocation is not None:
+            consulted = {name: judge_of(chosen) for name, chosen in spec.consulted.items()}
+            method = replace(method, allocation=built(spec.allocation), consulted=consulted)
+        scorer = self._scorer(spec)
+        for judge in (method.judge, *method.consulted.values()):
+            recorded, run = self.trained.trajectory, self.trained.name
+            check_needs(f"criterion={judge.name}", judge.criterion, recorded, run)
+            check_evidence(judge, scorer.evidence, run, self.at_step)
+        self.masks = prune(method, scorer, at_round)
+        self.overlap = overlap_with_magnitude(method, scorer, self.masks)
+        self._apply_masks()
+
+    def fuse(self, most_zeros: float) -> None:
+        """Cut whole what is mostly zeros, where anything was cut."""
+        if self.masks:
+            self.masks, self.overlap = fuse(self._live(), self.masks, most_zeros), None
+            self._apply_masks()
+            self.after = self.measure()
+
+    def _apply_masks(self) -> None:
+        apply_masks(self.masks, self._live())
+        self.lap("cut")
+
+    def _live(self) -> Tensors:
+        """What may be cut of the live model, as views."""
+        return self.lens(self.trained.model.weights())
+
+    def _scorer(self, spec: CutSpec) -> Scorer:
+        """Scores of the first round serve all ratios; later rounds judge weights of their own."""
+        calibration = spec.calibration.describe() if spec.calibration else None
+        key = canonical([spec.base, spec.prunable, spec.roles, calibration, self.at_step])
+        if key in self.trained.scorers and not self.masks:
+            return self.trained.scorers[key]
+        weights = self.lens(self.start)
+        if self.masks:
+            weights = {name: w.to("cpu", copy=True) for name, w in self._live().items()}
+        trajectory = {name: self.lens(of) for name, of in self.trajectory.items()}
+        calibrated = None
+        if spec.calibration is not None:
+            calibrated = CalibratedModel(self.trained, spec.calibration.instance, self.lens)
+        evidence = Evidence(weights, trajectory, self.trained.seed)
+        scorer = Scorer(self.trained, self.lens, evidence, calibrated, self.masks)
+        if not self.masks:
+            self.trained.scorers[key] = scorer
+        return scorer
+
+    def transform(self, how: Transform) -> None:
+        """Rewrite matrices, the best of a grid; recovery then trains the factors."""
+        size = self.spec.evaluation.instance.batch_size
+        stop = self.watch.stop
+        self.transformed = transform(self.trained, self.start, how, self.lens, size, stop)
+        self.lap("transform")
+
+    # Recover
+
+    def recover(self, steps: int, step: int = 0) -> None:
+        """Train on with a fresh optimizer, on the batches after ``step``; then measure again."""
+        if steps:
+            self._fit(self._recovery(step), steps, "recovery")
+            self.after = self.measure()
+
+    def _recovery(self, step: int = 0) -> TrainState:
+        assert self.spec.recovery is not None
+        recovery: Recovery = self.spec.recovery.instance
+        teacher = partial(_teacher, self.trained, self.spec.base)
+        return recovery.begin(self.trained, self.trained.batch_size, teacher, step)
+
+    def _fit(self, state: TrainState, steps: int, stage: str) -> None:
+        where = "in the rest of training" if stage == "training" else "during recovery"
+        mask = EnforceMasks.on(self.trained.model, self.lens, self.masks)
+        stop = StopWhen(self.watch.stop, f"Stopped {where}; finished cells are safe.")
+        fit(state, steps, [mask, self.watch.progress, stop])
+        self.lap(stage)
+
+    # Measure
+
+    def measure(self) -> Measured:
+        """The live model, window by window."""
+        shuffled = self.trained.seed if self._blind else None
+        measured = measure(self.trained, self.spec.evaluation.instance, shuffled)
+        self.lap("evaluation")
+        return measured
+
+    @property
+    def _blind(self) -> bool:
+        return isinstance(self.spec, ControlSpec) and self.spec.control.blind
+
+    def result(self, references: Mapping[str, Measured]) -> CellResult:
+        """All that came of it. The live model then has the size that is stored."""
+        spec, trained, after = self.spec, self.trained, self.after
+        assert after is not None
+        protocol: Evaluation = spec.evaluation.instance
+        if self._blind:
+            protocol = replace(protocol, random_batches=0)
+        before = self.before if spec.recovery is not None else None
+        measured = dict(
+            metrics(trained, protocol, after, before, {DENSE.kind: after, **references})
+        )
+        self.lap("evaluation")
+        weights, masks = trained.model.weights(), {n: m.cpu() for n, m in self.masks.items()}
+        shrinks = isinstance(spec, CutSpec) and (spec.unit or spec.fuse is not None)
+        if shrinks:
+            weights = shrink(trained.model, weights)
+            trained.load(weights)
+        dense, stored = _size(self.start), _size(weights)
+        found = {
+            "sparsity": sparsity(masks),
+            "compression": 1 - (stored - zeros(weights)) / dense,
+            **_sparsity_by_role(spec, trained.model, masks),
+        }
+        if self.overlap is not None:
+            found["jaccard_magnitude"] = self.overlap
+        if self.transformed is not None:
+            found["sparsity"] = (dense - stored) / _size(self.lens(self.start))
+            found["rank"] = float(self.transformed.chosen.rank)
+        if shrinks or self.transformed is not None:  # a masked model costs what a dense one does
+            found |= dict(cost(trained))
+        measured |= {name: Interval(value) for name, value in found.items()}
+        return CellResult(
+            weights, masks, self.before, after, measured, self.seconds, self.transformed
+        )
+
+
+def _size(weights: Tensors) -> int:
+    return sum(weight.numel() for weight in weights.values())
+
+
+def _sparsity_by_role(spec: Spec, model: Model, masks: Masks) -> dict[str, float]:
+    """How much each module was cut, where the model has several."""
+    if not isinstance(spec, CutSpec) or spec.roles is None:
+        return {}
+    roles = dict.fromkeys(model.role_of(name) for name in masks)
+    return {
+        f"sparsity.{role}": sparsity({n: m for n, m in masks.items() if model.role_of(n) == role})
+        for role in roles
+    }
+
+
+def _teacher(trained: TrainedModel, base: str) -> Model:
+    """The dense model, apart from the live one. Of an early cut it is the one training ended with:
+    what it was cut from had learned little.
+    """
+    teacher = deepcopy(trained.model)
+    load(teacher, trained.weights(base), trained.name)
+    return teacher.eval().requires_grad_(False)
+
+
+# The row
+
+
+def row_of(cell: Cell, trained: TrainedModel, result: CellResult) -> Row:
+    """The line of the table that a cell leaves."""
+    settings = cell.spec.settings()
+    if not result.masks:
+        settings.pop("roles", None)
+    return Row(
+        kind=cell.kind,
+        model=trained.model_name,
+        data=trained.data_name,
+        seed=trained.seed,
+        config_hash=cell.hash,
+        fingerprint=_fingerprint(trained, cell.spec.evaluation.instance),
+        training=trained.name,
+        settings=settings,
+        metrics=result.metrics,
+    )
+
+
+def _write(cell: Cell, row: Row, result: CellResult) -> None:
+    stored = result.after.tensors()
+    if result.before is not None and result.before is not result.after:
+        stored["nats_before_recovery"] = torch.from_numpy(result.before.losses.nats)
+    write_tensors(cell.folder / "windows.safetensors", stored, {"fingerprint": row.fingerprint})
+    write_json(cell.folder / "cell.json", cell.config)
+    if result.transformed is not None:
+        grid = [asdict(candidate) for candidate in result.transformed.tried]
+        write_json(cell.folder / "grid.json", grid)
+    write_json(cell.folder / "row.json", row.to_json())  # last: its presence means done
+
+
+def _fingerprint(trained: TrainedModel, protocol: Evaluation) -> str:
+    return trained.dataset.fingerprint(protocol.split, context=trained.model.context)
+
+
+def evaluate_pruned(
+    stored: Row, trained: TrainedModel, weights: Tensors, protocol: Evaluation
+) -> Row:
+    """Measure a stored pruned model anew; what was cut, and how, is as ``stored`` says."""
+    dense = sum(p.numel() for p in trained.model.parameters())
+    trained.load(weights)
+    kept = ("jaccard_magnitude", *COSTS)
+    cut = {n: v for n, v in stored.metrics.items() if n.startswith("sparsity") or n in kept}
+    compression = 1 - (_size(weights) - zeros(weights)) / dense
+    return replace(
+        stored,
+        metrics={
+            **cut,
+            "compression": Interval(compression),
+            **dict(metrics(trained, protocol, measure(trained, protocol))),
+        },
+        fingerprint=_fingerprint(trained, protocol),
+    )

@@ -1,0 +1,362 @@
+"""What a calibration set tells of a model: gradients, the inputs of its layers, its steepness."""
+
+import inspect
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from swe_cli.contracts import (
+    GRADIENTS,
+    IGNORED,
+    Count,
+    Dataset,
+    LayerCriterion,
+    LayerInputs,
+    Lens,
+    Model,
+    Pattern,
+    Setup,
+)
+from swe_cli.errors import PruningError
+from swe_cli.evaluation.loss import evaluating
+from swe_cli.ranking import Ranking, Within
+from swe_cli.records import Batch, Counts, Masks, Scores, Tensors
+from swe_cli.seeds import derive
+
+PROBE_SAMPLES = 32  # of the calibration set, for zeroth-order sensitivities
+PROBE_STEP = 1e-3  # ε
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Seeded samples of the *training* split. ``inputs``: whether a layer is judged by what the
+    pruned blocks before it give, or by what the dense ones would.
+    """
+
+    samples: Annotated[int, Field(ge=2, description="For example: calibration.samples=128")]
+    batch_size: Count
+    inputs: Literal["pruned", "dense"]
+
+    def batches(
+        self, dataset: Dataset, context: int, seed: int, size: int, most: int | None = None
+    ) -> list[Batch]:
+        """At most ``size`` rows each, all of one length: nothing that only fills up enters.
+
+        With ``most`` only the first so many samples, as they were drawn: of all lengths.
+        """
+        drawn = dataset.random_batch(
+            "train", size=self.samples, context=context, seed=derive(seed, "calibration")
+        )
+        places = torch.arange(1, drawn["targets"].shape[1] + 1)
+        lengths = ((drawn["targets"] != IGNORED) * places).amax(1)[:most]
+        return [
+            _rows_of(drawn, rows, int(length))
+            for length in torch.unique(lengths)
+            for rows in (lengths == length).nonzero()[:, 0].split(size)
+        ]
+
+
+Call = inspect.BoundArguments  # of a block in one forward pass; the first is what flows through
+
+
+def _call(block: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Call:
+    return inspect.signature(block.forward).bind(*arguments, **keywords)
+
+
+@dataclass
+class CalibratedModel:
+    """A model and its calibration set; everything is computed once, when it is first asked for.
+
+    The live model must hold the weights that are judged whenever something is asked.
+    """
+
+    setup: Setup
+    calibration: Calibration
+    lens: Lens
+    _scores: dict[str, Scores] = field(default_factory=dict)
+
+    @cached_property
+    def gradients(self) -> dict[str, Tensors]:
+        """``GRADIENTS`` of every prunable weight, over single samples, in one pass."""
+        model = self.setup.model
+        parameters = dict(model.named_parameters())
+        sums = {of: {n: torch.zeros_like(p) for n, p in parameters.items()} for of in GRADIENTS}
+        single = self._batches(1)
+        with evaluating(model), _all_trainable(model):
+            for batch in single:
+                self.setup.mean_loss(batch).backward()  # type: ignore[no-untyped-call]
+                for name, weight in parameters.items():
+                    gradient, weight.grad = weight.grad, None
+                    if gradient is None:
+                        continue
+                    part = 1 / len(single)
+                    sums["mean_gradient"][name].add_(gradient, alpha=part)
+                    sums["mean_square_gradient"][name].addcmul_(gradient, gradient, value=part)
+                    gradient.mul_(weight.detach()).abs_()
+                    sums["mean_saliency"][name].add_(gradient, alpha=part)
+        with torch.no_grad():  # on the CPU, where all evidence lies
+            return {
+                of: self.lens({name: tensor.cpu() for name, tensor in tensors.items()})
+                for of, tensors in sums.items()
+            }
+
+    @torch.no_grad()
+    def dense_scores(self, key: str, criterion: LayerCriterion) -> Scores:
+        """What the criterion gives every prunable weight on what dense layers are fed."""
+        if key not in self._scores:
+            views, scores = self._views(), Scores()
+
+            def visit(names: list[str], inputs: LayerInputs) -> None:
+                for name in names:
+                    scores[name] = criterion.score_layer(views[name], inputs)
+
+            self._walk(visit, gram="input_gram" in criterion.needs, pruned=False)
+            self._scores[key] = {name: scores[name] for name in views}
+        return self._scores[key]
+
+    @torch.no_grad()
+    def prune(
+        self,
+        criterion: LayerCriterion,
+        counts: Counts,
+        pattern: Pattern,
+        within: Within,
+        earlier: Masks,
+    ) -> Masks:
+        """Prune the live model block by block, exactly ``counts``; weights may be updated.
+
+        What the masks of ``earlier`` rounds have cut goes first, and is among the counts.
+        """
+        views, masks = self._views(), Masks()
+
+        def visit(names: list[str], inputs: LayerInputs) -> None:
+            for name in names:
+                before = earlier[name].to(views[name].device) if earlier else None
+                choose = ChooseOfLayer(views[name], counts[name], pattern, within, before)
+                masks[name] = criterion.prune_layer(views[name], inputs, choose).cpu()
+
+        gram = "input_gram" in criterion.needs
+        if self.calibration.inputs == "pruned":
+            self._walk(visit, gram=gram, pruned=True)
+        else:
+            dense: list[tuple[list[str], LayerInputs]] = []
+            self._walk(lambda names, inputs: dense.append((names, inputs)), gram=gram, pruned=False)
+            for names, inputs in dense:
+                visit(names, inputs)
+        return {name: masks[name] for name in views}
+
+    @cached_property
+    def sensitivities(self) -> dict[str, float]:
+        """Σ over batches of |L(θ + εz) − L(θ − εz)| / 2ε per prunable tensor θ, z ~ N(0, I).
+
+        Zeroth order, as ECoFLaP measures them (arXiv 2310.02998); θ is restored from a copy.
+        """
+        sensitivities: dict[str, float] = {}
+        batches = self._batches(self.calibration.batch_size, most=PROBE_SAMPLES)
+        with torch.no_grad(), evaluating(self.setup.model):
+            for name, weight in self._views().items():
+                saved, total = weight.clone(), 0.0
+                for place, batch in enumerate(batches):
+                    seed = derive(self.setup.seed, f"probe/{name}", place)
+                    generator = torch.Generator().manual_seed(seed)
+                    step = torch.randn(weight.shape, generator=generator).to(weight) * PROBE_STEP
+                    losses = []
+                    for moved in (saved + step, saved - step):
+                        weight.copy_(moved)
+                        losses.append(float(self.setup.mean_loss(batch)))
+                    weight.copy_(saved)
+                    total += abs(losses[0] - losses[1]) / (2 * PROBE_STEP)
+                sensitivities[name] = total
+        return sensitivities
+
+    def _views(self) -> Tensors:
+        return self.lens(self.setup.model.weights())
+
+    def _batches(self, size: int, most: int | None = None) -> list[Batch]:
+        setup = self.setup
+        batches = self.calibration.batches(
+            setup.dataset, setup.model.context, setup.seed, size, most
+        )
+        return [setup.machine.move(batch) for batch in batches]
+
+    def _walk(
+        self, visit: Callable[[list[str], LayerInputs], None], *, gram: bool, pruned: bool
+    ) -> None:
+        """Visit the linear layers of every block, first to last, with what they are fed.
+
+        ``visit`` is handed the prunable names that lie in a layer's matrix. With ``pruned`` a block
+        is run again after its visits, so that the next one sees what the pruned one gives. Only
+        the inputs of one block are held at a time.
+        """
+        inside: dict[str, list[str]] = {}
+        for name in self._views():
+            inside.setdefault(name.partition("[")[0], []).append(name)
+        layers = linear_layers(self.setup.model)
+        lost = inside.keys() - {f"{name}.weight" for block in layers for name, _ in block}
+        if lost:
+            raise PruningError(
+                f"Wanda and SparseGPT judge layers by their inputs; they cannot score {min(lost)}.",
+                "They, and allocation=owl, know the matrices of blocks: prunable=linear",
+            )
+        batches = self._batches(self.calibration.batch_size)
+        blocks = list(self.setup.model.blocks())
+        with evaluating(self.setup.model):
+            follows = self._follows(blocks, batches[0])
+            calls: list[Call] = []
+            for place, block in enumerate(blocks):
+                visited = [(n, m) for n, m in layers[place] if f"{n}.weight" in inside]
+                if not follows[place]:
+                    calls = [self._call_of(block, batch) for batch in batches]
+                with watching(visited, gram) as fed:
+                    outputs = self._run(block, calls)
+                for name, _ in visited:
+                    visit(inside[f"{name}.weight"], fed[name])
+                if pruned and visited:
+                    outputs = self._run(block, calls)
+                for call, output in zip(calls, outputs, strict=True):
+                    call.arguments[next(iter(call.arguments))] = output  # fed to the next, alike
+
+    def _follows(self, blocks: Sequence[nn.Module], batch: Batch) -> list[bool]:
+        """Whether a block is fed just what the one before it gave: then no pass starts anew."""
+        flow: dict[nn.Module, tuple[Any, Any]] = {}
+
+        def note(
+            block: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any
+        ) -> None:
+            call = _call(block, arguments, keywords)
+            flow[block] = next(iter(call.arguments.values())), _hidden(output)
+
+        with ExitStack() as hooks:
+            for block in blocks:
+                hooks.callback(block.register_forward_hook(note, with_kwargs=True).remove)
+            self.setup.mean_loss(batch)
+        return [False, *(flow[b][0] is flow[a][1] for a, b in pairwise(blocks))]
+
+    def _call_of(self, block: nn.Module, batch: Batch) -> Call:
+        """How a block is called in the pass over ``batch``, which ends there."""
+
+        calls: list[Call] = []
+
+        def stop(_: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+            calls.append(_call(block, arguments, keywords))
+            raise _Reached
+
+        with ExitStack() as hooks, suppress(_Reached):
+            hooks.callback(block.register_forward_pre_hook(stop, with_kwargs=True).remove)
+            self.setup.mean_loss(batch)
+        return calls[0]
+
+    def _run(self, block: nn.Module, calls: list[Call]) -> list[Any]:
+        with self.setup.machine.precision():
+            return [_hidden(block(*call.args, **call.kwargs)) for call in calls]
+
+
+def _hidden(output: Any) -> Any:
+    """What a block hands on; some hand attention weights along."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+class _Reached(Exception):  # noqa: N818 - no error: the way out of a forward pass
+    pass
+
+
+@dataclass(frozen=True)
+class ChooseOfLayer:
+    """Exactly ``count`` of a layer's weights are cut, each column having its share of them.
+
+    ``kept``: the mask of earlier rounds, whose cuts go first.
+    """
+
+    weight: Tensor
+    count: int
+    pattern: Pattern
+    within: Within
+    kept: Tensor | None = None
+
+    @property
+    def group(self) -> int | None:
+        return self.pattern.group
+
+    def __call__(self, scores: Tensor, first: int) -> Tensor:
+        last = first + scores.shape[1]
+        count = self._upto(last) - self._upto(first)
+        if not scores.isfinite().all():
+            raise PruningError("The scores of a layer are not finite.")
+        magnitudes = self.weight[:, first:last]
+        if self.kept is not None:
+            # An update may have given life to what was cut: it goes again, before all else.
+            scores = scores.masked_fill(~self.kept[:, first:last], -math.inf)
+        ranking = Ranking({"layer": scores}, {"layer": magnitudes})
+        kept = self.pattern.masks(ranking, {"layer": count}, self.within)["layer"]
+        return kept.to(scores.device)
+
+    def _upto(self, column: int) -> int:
+        """How many of the columns before this one are cut in all: what went before, and an even
+        share of the rest. Row by row a multiple of the rows, so that they stay at most one apart.
+        """
+        rows, columns = self.weight.shape
+        if column == columns:
+            return self.count
+        gone = 0 if self.kept is None else int((~self.kept[:, :column]).sum())
+        rest = self.count - (0 if self.kept is None else int((~self.kept).sum()))
+        unit = rows if self.within == "row" else 1
+        return gone + unit * ((2 * (rest // unit) * column + columns) // (2 * columns))
+
+
+def linear_layers(model: Model) -> list[list[tuple[str, nn.Linear]]]:
+    """Of every block its linear layers, by their names in the model."""
+    names = {module: name for name, module in model.named_modules()}
+    return [
+        [(names[m], m) for m in block.modules() if isinstance(m, nn.Linear)]
+        for block in model.blocks()
+    ]
+
+
+@contextmanager
+def watching(layers: list[tuple[str, nn.Linear]], gram: bool) -> Iterator[dict[str, LayerInputs]]:
+    """Sum up what linear layers are fed meanwhile, in float32."""
+    fed: dict[nn.Module, LayerInputs] = {}
+
+    def add(layer: nn.Module, arguments: tuple[Tensor]) -> None:
+        x, sums = arguments[0].flatten(0, -2).float(), fed[layer]
+        if sums.gram is None:
+            sums.square_sum += x.square().sum(0)
+        else:
+            sums.gram.addmm_(x.T, x)
+            sums.square_sum.copy_(sums.gram.diagonal())
+
+    with ExitStack() as hooks:
+        for _, layer in layers:
+            zeros = layer.weight.new_zeros(layer.in_features, dtype=torch.float32)
+            square = zeros.new_zeros(len(zeros), len(zeros)) if gram else None
+            fed[layer] = LayerInputs(zeros, square)
+            hooks.callback(layer.register_forward_pre_hook(add).remove)
+        yield {name: fed[layer] for name, layer in layers}
+
+
+@contextmanager
+def _all_trainable(module: nn.Module) -> Iterator[None]:
+    """Gradients of what was frozen, too."""
+    before = {parameter: parameter.requires_grad for parameter in module.parameters()}
+    module.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter, trains in before.items():
+            parameter.requires_grad_(trains)
+
+
+def _rows_of(batch: Batch, rows: Tensor, length: int) -> Batch:
+    part = {key: batch[key][rows, :length] for key in ("tokens", "targets")}
+    if "images" in batch:
+        used, image = torch.unique(batch["image"][rows], return_inverse=True)
+        part |= {"images": batch["images"][used], "image": image}
+    return part

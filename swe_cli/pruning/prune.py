@@ -1,0 +1,231 @@
+"""Scores + allocation + pattern → masks, of one round of cuts. Read ``prune`` first."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import NamedTuple
+
+from swe_cli.allocation.row import Row
+from swe_cli.contracts import (
+    GRADIENTS,
+    INPUTS,
+    Allocation,
+    AllocationContext,
+    Criterion,
+    DrawnCriterion,
+    Evidence,
+    LayerCriterion,
+    Lens,
+    Pattern,
+    Setup,
+)
+from swe_cli.criteria.magnitude import Magnitude
+from swe_cli.errors import PruningError
+from swe_cli.patterns.unstructured import Unstructured
+from swe_cli.pruning.calibration import CalibratedModel
+from swe_cli.pruning.masks import cut_counts, jaccard_of_cuts
+from swe_cli.pruning.units import UnitCut
+from swe_cli.ranking import Ranking
+from swe_cli.records import Counts, Masks, Scores
+
+
+class Judge(NamedTuple):
+    """A criterion by its name; ``key`` tells it from others, options included."""
+
+    criterion: Criterion
+    name: str
+    key: str
+
+
+MAGNITUDE = Judge(Magnitude(), "magnitude", '{"name":"magnitude"}')
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to cut: by what, how much, shared out how, in which shapes.
+
+    Exactly one of ``ratio`` and ``rate`` is given, unless the criterion or the pattern fixes how
+    much. ``consulted``: criteria that the allocation ranks the same weights by.
+    """
+
+    judge: Judge
+    ratio: float | None = None
+    rate: float | None = None
+    allocation: Allocation = field(default_factory=Row)  # where the pattern asks none
+    pattern: Pattern = field(default_factory=Unstructured)
+    consulted: Mapping[str, Judge] = field(default_factory=dict)
+
+
+@dataclass
+class Scorer:
+    """Ranks what may be cut of one model by any criterion; each scores once, whatever the ratios.
+
+    ``lens`` picks what may be cut. ``calibrated`` holds the live model; without it only criteria
+    that need none can be asked. ``earlier``: the masks of earlier rounds, if any; what they cut
+    ranks before everything else.
+    """
+
+    setup: Setup
+    lens: Lens
+    evidence: Evidence
+    calibrated: CalibratedModel | None = None
+    earlier: Masks = field(default_factory=dict)
+    _rankings: dict[str, Ranking] = field(default_factory=dict)
+
+    @property
+    def calibration(self) -> CalibratedModel:
+        """What is asked for where it is needed; whoever needs it has said so before."""
+        assert self.calibrated is not None
+        return self.calibrated
+
+    def rank(self, judge: Judge) -> Ranking:
+        """The ranking by a criterion; that of one that judges layers is made when it is read."""
+        if judge.key not in self._rankings:
+            late = judge.criterion.granularity == "layer"
+            scores = partial(self._scores, judge)
+            ranking = Ranking(scores if late else scores(), self.evidence.weights)
+            self._rankings[judge.key] = ranking
+        return self._rankings[judge.key]
+
+    def evidence_for(self, criterion: Criterion) -> Evidence:
+        """What a criterion may look at, with the gradients that it needs."""
+        asked = [need for need in criterion.needs if need in GRADIENTS]
+        if not asked:
+            return self.evidence
+        gradients = self.calibration.gradients
+        return replace(self.evidence, calibration={need: gradients[need] for need in asked})
+
+    def _scores(self, judge: Judge) -> Scores:
+        if isinstance(judge.criterion, LayerCriterion):
+            scores = self.calibration.dense_scores(judge.key, judge.criterion)
+        else:
+            scores = judge.criterion.score(self.evidence_for(judge.criterion))
+        shapes = {name: weight.shape for name, weight in self.evidence.weights.items()}
+        if {name: score.shape for name, score in scores.items()} != shapes:
+            raise PruningError(
+                f"criterion={judge.name} gave scores of other tensors, or of other shapes, than "
+                "the prunable ones."
+            )
+        if not self.earlier:
+            return scores
+        # What is cut already gets the lowest score. Its weights are zero: of equals it goes first.
+        # (Zero rather than −∞, so that a tensor's spread is still one.)
+        lowest = min(0.0, *(float(score.min()) for score in scores.values()))
+        return {
+            name: score.masked_fill(~self.earlier[name].to(score.device), lowest)
+            for name, score in scores.items()
+        }
+
+
+def prune(method: Method, scorer: Scorer, at_round: int = 1) -> Masks:
+    """The masks of one round, which hold those of earlier rounds.
+
+    A criterion that judges layers prunes the live model on its way, and may update weights there;
+    others only look.
+    """
+    criterion, pattern, earlier = method.judge.criterion, method.pattern, scorer.earlier
+    if isinstance(criterion, DrawnCriterion):
+        drawn = criterion.draw(scorer.evidence_for(criterion), at_round)
+        return {n: m & earlier[n].to(m.device) if earlier else m for n, m in drawn.items()}
+    ranking = scorer.rank(method.judge)
+    if pattern.unit is not None:  # units are ranked, and counted, layer by layer
+        cut = UnitCut(scorer.setup.model, scorer.lens, pattern.unit, earlier)
+        layers = cut.layers(ranking)
+        by_unit = cut.ranking(layers, ranking)
+        gone = {layer.layer: int(cut.gone(layer).sum()) for layer in layers}
+        rank = lambda judge: cut.ranking(layers, scorer.rank(judge))  # noqa: E731
+        counts = _allocate(method, scorer, by_unit, rank, gone)
+        return cut.masks(layers, by_unit.masks(counts))
+    if pattern.ratio is not None:  # every group loses the same: there is nothing to share out
+        counts = {name: round(pattern.ratio * n) for name, n in ranking.sizes.items()}
+    else:
+        counts = _allocate(method, scorer, ranking, scorer.rank, cut_counts(earlier))
+    within = method.allocation.within
+    if isinstance(criterion, LayerCriterion):
+        return scorer.calibration.prune(criterion, counts, pattern, within, earlier)
+    return pattern.masks(ranking, counts, within)
+
+
+def overlap_with_magnitude(method: Method, scorer: Scorer, masks: Masks) -> float | None:
+    """Jaccard overlap of what ``masks`` cut with what magnitude would cut the same way.
+
+    None of drawn masks, and of a later round: what is left of one criterion's cut says little of
+    another's.
+    """
+    if method.judge.name == MAGNITUDE.name:
+        return 1.0
+    if scorer.earlier or method.judge.criterion.granularity == "mask":
+        return None
+    return jaccard_of_cuts(masks, prune(replace(method, judge=MAGNITUDE), scorer))
+
+
+def _allocate(
+    method: Method,
+    scorer: Scorer,
+    ranking: Ranking,
+    rank: Callable[[Judge], Ranking],
+    gone: Counts,
+) -> Counts:
+    """Exact counts per tensor, or per layer where ``ranking`` is of units. ``rank`` ranks the same
+    by another criterion; ``gone``: how many of each earlier rounds have cut.
+    """
+    if method.rate is not None:
+        return method.allocation.counts_at_rate(ranking, method.rate)
+    assert method.ratio is not None
+    model, judges = scorer.setup.model, method.consulted
+    names = {module: name for name, module in model.named_modules()}
+    context = AllocationContext(
+        rank_by=lambda name: rank(judges[name]),
+        scores_by=lambda name: scorer.rank(judges[name]).scores,
+        blocks=[names[block] for block in model.blocks()],
+        sensitivities=lambda: scorer.calibration.sensitivities,
+    )
+    return at_least(method.allocation.counts(ranking, method.ratio, context), gone)
+
+
+def at_least(counts: Counts, floors: Counts) -> Counts:
+    """``counts``, none below its floor; what that adds is taken from the others, so that the sum
+    stays. An allocation that does not nest may want to give weights back from round to round.
+    """
+    raised = {name: max(count, floors.get(name, 0)) for name, count in counts.items()}
+    surplus = sum(raised.values()) - sum(counts.values())
+    for name in sorted(raised, key=lambda n: floors.get(n, 0) - raised[n]):
+        given = min(surplus, raised[name] - floors.get(name, 0))
+        raised[name] -= given
+        surplus -= given
+    return raised
+
+
+def recorded_needs(needs: Sequence[str]) -> tuple[str, ...]:
+    """Of what a criterion needs, the statistics of training: not what a calibration set tells."""
+    return tuple(need for need in needs if need not in (*GRADIENTS, *INPUTS))
+
+
+def check_needs(asks: str, criterion: Criterion, recorded: Collection[str], run: str) -> None:
+    """Raise PruningError, with the flag to train with, for a statistic that was not recorded.
+
+    ``asks``: who needs it, in words.
+    """
+    missing = ",".join(name for name in recorded_needs(criterion.needs) if name not in recorded)
+    if missing:
+        raise PruningError(
+            f"{asks} needs {missing}, which {run} did not record.",
+            f"Train with tracking.statistics=[{missing}], or sweep: it records what it needs.",
+        )
+
+
+def check_evidence(judge: Judge, evidence: Evidence, run: str, at_step: int | None) -> None:
+    """Raise PruningError where a criterion would judge what was not observed."""
+    for statistic in recorded_needs(judge.criterion.needs):
+        if statistic not in evidence.trajectory:
+            raise PruningError(
+                f"criterion={judge.name} judges by {statistic}, and by step {at_step} nothing "
+                "had been observed.",
+                "Cut later, schedule.at_step=…, or by another criterion: criterion=snip",
+            )
+        if evidence.trajectory[statistic].keys() < evidence.weights.keys():
+            raise PruningError(
+                f"criterion={judge.name} judges by {statistic}, and {run} recorded none of "
+                "parts that it froze.",
+                "Train with tracking.frozen=true, or leave them out: roles=all",
+            )

@@ -1,0 +1,128 @@
+"""What is tabled and drawn against sparsity: loss everywhere; accuracy and MAE of questions.
+
+A quantity that is added here is in every table, figure, summary and row.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from swe_cli.report.text import number
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantity:
+    """How one quantity is read from a table's columns, spelt and drawn.
+
+    ``mean``, ``before`` (recovery) and ``delta`` (paired, against dense) are columns; see
+    ``bounds`` for those of their intervals. ``better`` is the direction of better: -1 where lower
+    is better, 1 where higher is. ``scale`` takes the value to the axis: 100 for fractions drawn in
+    percent. ``bounded``: it cannot explode, so that a linear axis is enough. ``tolerance``: what a
+    cut may cost and still hold, in the column's unit; infinite where no break-points are said.
+    ``baseline`` is the answer that one could always give, and ``baseline_column`` its worth.
+    """
+
+    name: str
+    short: str
+    title: str
+    axis: str
+    mean: str
+    before: str
+    delta: str
+    better: Literal[-1, 1] = -1
+    scale: float = 1.0
+    bounded: bool = False
+    tolerance: float = math.inf
+    baseline: str = ""
+    baseline_column: str = ""
+
+    def drawable(self, points: Iterable[Mapping[str, Any]]) -> bool:
+        """Whether any point has it."""
+        return any(point[self.mean] is not None for point in points)
+
+    def spell(self, value: float | None, *, signed: bool = False) -> str:
+        """``55.0%`` for a fraction (``+1.2`` points where signed), otherwise four decimals."""
+        if value is None or self.scale == 1:
+            return number(value, signed=signed)
+        rounded = round(self.scale * value, 1) + 0.0  # no "-0.0"
+        return f"{rounded:+.1f}" if signed else f"{rounded:.1f}%"
+
+    def interval(self, record: Mapping[str, Any], column: str) -> str:
+        """``[low, high]`` of a column, or nothing where it is not known."""
+        low, high = (record.get(bound) for bound in bounds(column))
+        if low is None or high is None:
+            return ""
+        signed = column.startswith("delta_")
+        return f"[{self.spell(low, signed=signed)}, {self.spell(high, signed=signed)}]"
+
+    def phrase(self, record: Mapping[str, Any], column: str, unit: str = "") -> str:
+        """``mean unit [low, high]`` as far as they are known, or nothing."""
+        if record.get(column) is None:
+            return ""
+        mean = self.spell(record[column], signed=column.startswith("delta_"))
+        return " ".join(filter(None, [mean, unit, self.interval(record, column)]))
+
+
+def bounds(column: str) -> tuple[str, str]:
+    """The columns of a column's interval: ``loss_nats`` lies between ``loss_low`` and
+    ``loss_high``.
+    """
+    stem = column.removesuffix("_nats")
+    return f"{stem}_low", f"{stem}_high"
+
+
+def sign(record: Mapping[str, Any], column: str) -> Literal[-1, 0, 1]:
+    """-1 or 1 where a column's whole interval lies below or above zero; 0 where it does not."""
+    low, high = (record[bound] for bound in bounds(column))
+    if high is not None and high < 0:
+        return -1
+    return 1 if low is not None and low > 0 else 0
+
+
+LOSS = Quantity(
+    name="loss",
+    short="loss",
+    title="loss",
+    axis="loss (nats per token)",
+    mean="loss_nats",
+    before="loss_before_recovery_nats",
+    delta="delta_nats",
+    tolerance=0.01,
+)
+ACCURACY = Quantity(
+    name="accuracy",
+    short="accuracy",
+    title="accuracy",
+    axis="accuracy (% of questions)",
+    mean="accuracy",
+    before="accuracy_before_recovery",
+    delta="delta_accuracy",
+    better=1,
+    scale=100.0,
+    bounded=True,
+    tolerance=0.01,  # one percentage point
+    baseline="commonest answer",
+    baseline_column="accuracy_majority",
+)
+MAE = Quantity(
+    name="mae",
+    short="MAE",
+    title="mean absolute error",
+    axis="mean absolute error",
+    mean="mae",
+    before="mae_before_recovery",
+    delta="delta_mae",
+    baseline="median answer",
+    baseline_column="mae_median",
+)
+OF_QUESTIONS = (ACCURACY, MAE)
+QUANTITIES = (LOSS, *OF_QUESTIONS)
+# Differences of loss to other references, or at another time, than ``LOSS.delta``.
+BEFORE_RECOVERY, TO_RECOVERED = "delta_before_recovery_nats", "delta_recovered_nats"
+# Everything that has a mean over seeds and an interval.
+ESTIMATED = [c for q in QUANTITIES for c in (q.mean, q.before, q.delta)]
+ESTIMATED += [BEFORE_RECOVERY, TO_RECOVERED]
+_NAMES = "|".join([*(quantity.name for quantity in OF_QUESTIONS), "rmse"])
+MEASURE = re.compile(rf"(delta_)?({_NAMES})([._].*)?|unparsable|sparsity\..+")

@@ -1,0 +1,86 @@
+"""How numbers and names are spelt wherever people read them."""
+
+import math
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+
+NOTHING = "–"
+MARKS = {-1: "▼", 0: "", 1: "▲"}  # the sign of a difference that is certain
+# Every sign beyond ASCII that is printed here, and what stands for it where it cannot be.
+ASCII = {"▼": "v", "▲": "^", "–": "-", "≥": ">=", "×": "x", "…": "...", "─": "-", "±": "+-"}
+
+_DECIMALS = ((10, 4), (100, 3), (1000, 2), (10_000, 1))
+_CLEAR_WITHOUT_KEY = ("allocation", "pattern", "roles", "by")
+
+
+def number(value: float | None, *, signed: bool = False) -> str:
+    """Four decimals; fewer where a loss has exploded, so that columns stay six digits narrow."""
+    if value is None:
+        return NOTHING
+    decimals = next((places for top, places in _DECIMALS if abs(value) < top), None)
+    spec = ".1e" if decimals is None else f".{decimals}f"
+    return format(value, f"+{spec}" if signed else spec)
+
+
+def short(value: float) -> str:
+    """A difference in at most five signs, for cells: ``+.021``, ``-1.34``, ``+12.3``, ``+2e3``."""
+    if not math.isfinite(value):
+        return f"{value:+}"
+    for top, places in ((9.995, 2), (99.95, 1), (9999.5, 0)):
+        if abs(value) < 0.9995:
+            return ".000" if abs(value) < 0.0005 else f"{value:+.3f}".replace("0.", ".", 1)
+        if abs(value) < top:
+            return f"{value:+.{places}f}"
+    return f"{value:+.0e}".replace("e+0", "e").replace("e+", "e")
+
+
+def exact(value: float | None) -> str:
+    """The shortest decimal that is this number: 0.3 is ``0.3``, 0.0 is ``0``."""
+    if value is None:
+        return ""
+    return f"{Decimal(repr(float(value))).normalize():f}"
+
+
+def percent(fraction: float, *, decimals: int | None = None) -> str:
+    """A fraction in percent, exact unless ``decimals`` is given: 0.625 is ``62.5%``."""
+    if decimals is not None:
+        return f"{fraction * 100:.{decimals}f}%"
+    return f"{(Decimal(repr(float(fraction))) * 100).normalize():f}%"
+
+
+def word(value: Any) -> str:
+    """A setting's value as it is typed."""
+    if isinstance(value, bool | np.bool_):
+        return str(value).lower()
+    return exact(value) if isinstance(value, float) else str(value)
+
+
+def label(name: str, parts: Sequence[str]) -> str:
+    """``swe (base final, tracking.every 10)``, or the bare name."""
+    return f"{name} ({', '.join(parts)})" if parts else name
+
+
+def short_label(name: str, parts: Sequence[str]) -> str:
+    """``swe, global``: settings without their keys where the value alone says it."""
+    pairs = (part.partition(" ") for part in parts)
+    words = (value if key in _CLEAR_WITHOUT_KEY else f"{key} {value}" for key, _, value in pairs)
+    return ", ".join([name, *words])
+
+
+def listed(items: Iterable[Any]) -> str:
+    """``0, 1, 2``."""
+    return ", ".join(map(word, items))
+
+
+def count(size: int, thing: str) -> str:
+    """``1 seed``, ``3 seeds``."""
+    return f"{size} {thing}" if size == 1 else f"{size} {thing}s"
+
+
+def markdown_table(lines: Sequence[Sequence[str]], *, left: int) -> str:
+    """The first of ``lines`` is the head; ``left`` columns are of words, the others of numbers."""
+    rule = ["---"] * left + ["---:"] * (len(lines[0]) - left)
+    return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:]))

@@ -1,1 +1,0 @@
-"""Rows in; tables, words and figures out."""

@@ -1,0 +1,252 @@
+"""Run directories: identity, names, manifests, locks, provenance."""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from swe_cli.errors import RunError
+from swe_cli.files import canonical, read_object, read_tensors, sha256, storage, write_json
+from swe_cli.records import Tensors
+
+FORMAT_VERSION = 1
+KINDS = ("train", "prune", "sweep")
+_TELLING = {"train": "paths", "prune": "cell", "sweep": "words"}  # keys of a config.json
+
+# A key added after version 0.1 leaves identities as they were where it has the value listed here.
+# Values are frozen: when a default changes later, its runs get a new name.
+INTRODUCTION_VALUES: Mapping[str, Any] = {
+    "training.trains": "all",
+    "tracking.frozen": False,
+    "pretraining.name": "none",
+    "roles": "all",
+    "schedule.name": "one_shot",
+}
+
+
+def identity(config: Mapping[str, Any]) -> str:
+    """Sixteen hex digits that name a configuration: hash of its canonical JSON."""
+    return hashlib.sha256(canonical(_without_introductions(config)).encode()).hexdigest()[:16]
+
+
+def _without_introductions(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for key, value in config.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            inside = _without_introductions(value, f"{path}.")
+            if inside or not value:
+                kept[key] = inside
+        elif path not in INTRODUCTION_VALUES or INTRODUCTION_VALUES[path] != value:
+            kept[key] = value
+    return kept
+
+
+@dataclass(frozen=True)
+class Run:
+    """One directory under the results root. What it is, its manifest says; its name may change."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def kind(self) -> str:
+        """``train``, ``prune`` or ``sweep``; another word where nothing tells."""
+        manifest = _read_or_none(self.path / "manifest.json")
+        if "kind" in manifest:
+            return str(manifest["kind"])
+        config = _read_or_none(self.path / "config.json")  # of a run written before 0.2
+        word = self.name.partition("-")[0]
+        return next((kind for kind, key in _TELLING.items() if key in config), word)
+
+    @property
+    def exists(self) -> bool:
+        return (self.path / "manifest.json").is_file()
+
+    @property
+    def config(self) -> dict[str, Any]:
+        needed = {"train": ("identity", "paths"), "prune": ("training",)}.get(self.kind, ())
+        return read_object(self.path / "config.json", *needed)
+
+    @property
+    def written(self) -> float:
+        """Seconds since the epoch, as its manifest says: a copy is not newer than its original."""
+        path = self.path / "manifest.json"
+        try:
+            return datetime.fromisoformat(str(_read_or_none(path)["written"])).timestamp()
+        except (KeyError, ValueError):
+            return path.stat().st_mtime
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        return read_object(self.path / "manifest.json", "status", "files")
+
+    @property
+    def finished(self) -> bool:
+        return self.exists and self.manifest["status"] == "done"
+
+    @property
+    def status(self) -> str:
+        """``done``, ``running`` (a process holds it) or ``stopped`` (the same command resumes)."""
+        if self.finished:
+            return "done"
+        return "running" if self.holder() else "stopped"
+
+    def tensors(self, name: str) -> Tensors:
+        """A tensor file of a finished run, checked against the manifest."""
+        digest = self.manifest["files"].get(name)
+        if digest is None:
+            raise RunError(f"{self.name} holds no {name}.", f"Status: {self.status}.")
+        return read_tensors(self.path / name, digest)
+
+    def check_finished(self, makes: str = "trains") -> None:
+        """Raise RunError for a run that has no final weights; ``makes``: what its command does."""
+        if not self.finished:
+            raise RunError(
+                f"{self.name} is {self.status}: it has no final weights yet.",
+                f"Type the command that {makes} it again: it resumes.",
+            )
+
+    def begin(self, config: Mapping[str, Any]) -> None:
+        """Record what is about to run; a finished run keeps its manifest until it is replaced."""
+        write_json(self.path / "config.json", config)
+        if not self.finished:
+            self._write_manifest("running", {})
+
+    def finish(self, files: list[str], **provenance_of: Any) -> None:
+        """Record that the run is whole, with the hash of every file."""
+        hashes = {name: sha256(self.path / name) for name in files}
+        self._write_manifest("done", {**provenance_of, "files": hashes})
+
+    def discard(self) -> None:
+        """Remove a run that cannot be, so that no list shows it; one that is whole stays."""
+        if not self.finished:
+            shutil.rmtree(self.path, ignore_errors=True)
+
+    def _write_manifest(self, status: str, values: Mapping[str, Any]) -> None:
+        base = {"format": FORMAT_VERSION, "kind": self.kind, "status": status, "files": {}}
+        write_json(self.path / "manifest.json", {**base, **provenance(), **values})
+
+    def holder(self) -> str | None:
+        """Who holds this run, in words, or None where nobody does."""
+        lock = self.path / ".lock"
+        if not lock.is_file():
+            return None
+        try:
+            with filelock.FileLock(lock, timeout=0):
+                return None
+        except (filelock.Timeout, OSError):
+            try:
+                held = json.loads((self.path / ".holder.json").read_text())
+                return f"process {held['process']} on {held['host']} since {held['since']}"
+            except (OSError, ValueError, KeyError):
+                return "another process"
+
+    @contextmanager
+    def hold(self, wait: bool = False) -> Iterator[None]:
+        """Keep other processes out. They are told who holds the run, and wait only if asked."""
+        with storage(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(self.path / ".lock", timeout=-1 if wait else 0)
+        with storage(self.path):
+            try:
+                lock.acquire()
+            except filelock.Timeout:  # an OSError, too
+                raise RunError(
+                    f"{self.name} is held by {self.holder() or 'another process'}.",
+                    "Add --wait to wait for it.",
+                ) from None
+        try:
+            since = time.strftime("%Y-%m-%d %H:%M:%S")
+            holder = {"process": os.getpid(), "host": platform.node(), "since": since}
+            write_json(self.path / ".holder.json", holder)
+            yield
+        finally:
+            lock.release()
+
+
+def list_runs(root: Path, kinds: tuple[str, ...] = KINDS) -> list[Run]:
+    """Runs under a results root, newest first."""
+    if not (root / "runs").is_dir():
+        return []
+    runs = [Run(path) for path in (root / "runs").iterdir() if path.is_dir()]
+    runs = [run for run in runs if run.kind in kinds and run.exists]
+    return sorted(runs, key=lambda run: (-run.written, run.name))
+
+
+def _read_or_none(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where it cannot be read, which is said by whoever needs it."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def find_run(token: str, root: Path, kinds: tuple[str, ...] = KINDS) -> Run:
+    """The run a user means by a name, a unique prefix of one, or a path."""
+    path = Path(token).expanduser()
+    if (path / "manifest.json").is_file():
+        return Run(path.resolve())
+    runs = list_runs(root, kinds)
+    exact = [run for run in runs if run.name == token]
+    matches = exact or [run for run in runs if run.name.startswith(token)]
+    # People also type what follows the kind: gpt_nano-3f9a.
+    matches = matches or [r for r in runs if r.name.partition("-")[2].startswith(token)]
+    if len(matches) == 1:
+        return matches[0]
+    if not matches:
+        raise RunError(f"No run in {root / 'runs'} is called {token!r}.", "List them: swe runs")
+    names = ", ".join(run.name for run in matches[:4])
+    raise RunError(
+        f"{token!r} could be {names}{', …' if len(matches) > 4 else ''}.",
+        f"Type more of it; the newest is {matches[0].name}",
+    )
+
+
+def provenance() -> dict[str, Any]:
+    """Where a number comes from: code, packages, host, time."""
+    packages = ("swe-cli", "torch", "numpy", "safetensors")
+    return {
+        "versions": {"python": platform.python_version(), **{p: _version(p) for p in packages}},
+        "commit": _commit(),
+        "host": platform.node(),
+        "written": datetime.now().astimezone().isoformat(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+@cache
+def _commit() -> str | None:
+    """The commit of the checkout this code runs from; None for an installed package."""
+    here = Path(__file__).resolve().parent.parent
+    if not (here / ".git").exists():
+        return None
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None

@@ -1,0 +1,237 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from training.toys import gpt, spec_of, sweep_of, swept, trained, write_text
+
+from swe_cli.config import ConfigRoot
+from swe_cli.controls import KINDS
+from swe_cli.errors import DataError, RunError
+from swe_cli.evaluation.loss import window_losses
+from swe_cli.experiments import training
+from swe_cli.experiments.cell import run_cell
+from swe_cli.experiments.model import open_run
+from swe_cli.experiments.plan import cells_of
+from swe_cli.experiments.run import timings
+from swe_cli.files import read_tensors
+from swe_cli.pruning.masks import sparsity
+from swe_cli.pruning.shrink import load
+from swe_cli.store import Run
+
+RECOVERY = ("recovery.steps=2", "training.steps=6")
+TWICE = ("criteria=swe,magnitude", "ratios=0.0,0.5")
+
+
+def planned(text, results, *words):
+    return sweep_of(text, results, *RECOVERY, *words)
+
+
+def trained_model(plan):
+    return open_run(plan.trainings[0].run, ConfigRoot())
+
+
+@pytest.fixture(scope="module")
+def finished(text, tmp_path_factory):
+    """A finished sweep: its plan, and its rows by (kind, criterion, ratio)."""
+    plan = planned(text, tmp_path_factory.mktemp("results"), *TWICE, "keep=models")
+    return plan, {
+        (row.kind, row.settings.get("criterion"), row.settings.get("ratio")): row
+        for row in swept(plan).rows
+    }
+
+
+def test_every_row_is_there_and_complete(finished):
+    _, rows = finished
+    assert {kind for kind, _, _ in rows} == set(KINDS) - {"dense_blind"}
+    for row in rows.values():
+        assert row.status == "done"
+        for metric in ("loss", "delta"):
+            mean, low, high = row.metrics[metric]
+            assert low <= mean <= high
+        recovered = row.kind in ("pruned", "dense_recovered")
+        assert ("loss_before_recovery" in row.metrics) is recovered
+        assert ("delta_recovered" in row.metrics) is (row.kind == "pruned")
+
+
+def test_nothing_differs_from_itself(finished):
+    _, rows = finished
+    assert rows["dense", None, None].metrics["delta"] == (0.0, 0.0, 0.0)
+
+
+def test_ratio_zero_is_the_dense_model_bit_for_bit_and_then_the_recovered_one(finished):
+    _, rows = finished
+    dense, recovered = rows["dense", None, None], rows["dense_recovered", None, None]
+    for criterion in ("swe", "magnitude"):
+        uncut = rows["pruned", criterion, 0.0]
+        assert uncut.mean("loss_before_recovery") == dense.mean("loss")
+        assert uncut.mean("delta_before_recovery") == 0.0
+        assert uncut.mean("loss") == recovered.mean("loss")  # the same batches, the same dropout
+        assert uncut.mean("delta_recovered") == 0.0
+        assert uncut.mean("sparsity") == 0.0
+    assert recovered.mean("loss_before_recovery") == dense.mean("loss")
+    assert recovered.mean("loss") != dense.mean("loss")
+
+
+def test_losses_are_those_of_the_models_that_were_kept(finished):
+    plan, rows = finished
+    trained = trained_model(plan)
+    for cell in (planned.cell for planned in plan.cells):
+        stored, row = read_tensors(cell.model_to), cell.row()
+        trained.load(stored)
+        windows = trained.dataset.windows("test", context=trained.model.context, size=64)
+        losses = window_losses(trained, windows)
+        assert losses.mean_nats == row.mean("loss")
+        assert losses.nats.tolist() == cell.windows().losses.nats.tolist()
+        zeros = sum(int((w == 0).sum()) for w in stored.values())
+        assert row.mean("compression") == zeros / sum(w.numel() for w in stored.values())
+    assert rows["pruned", "swe", 0.5].mean("compression") > 0.3
+
+
+def test_controls_are_the_weights_they_are_named_after(finished):
+    plan, _ = finished
+    trained = trained_model(plan)
+    for kind, base in (("dense", "final"), ("dense_best", "best"), ("dense_averaged", "averaged")):
+        cell = next(p.cell for p in plan.cells if p.cell.kind == kind)
+        kept, expected = read_tensors(cell.model_to), trained.weights(base)
+        assert all(torch.equal(kept[name], expected[name]) for name in expected)
+
+
+def test_holes_stay_holes_through_recovery(finished):
+    plan, _ = finished
+    cell = next(p.cell for p in plan.cells if p.cell.config.get("ratio") == 0.5)
+    linear = trained_model(plan).model.prunable(read_tensors(cell.model_to), "linear")
+    assert sparsity({name: weight != 0 for name, weight in linear.items()}) == 0.5
+    assert cell.row().mean("sparsity") == 0.5
+
+
+def test_on_the_averaged_weights_magnitude_and_swe_give_the_same_rows(text, tmp_path):
+    rows = swept(planned(text, tmp_path, *TWICE, "base=averaged", "recovery.steps=0")).rows
+    half = (row for row in rows if row.settings.get("ratio") == 0.5)
+    by_criterion = {row.settings["criterion"]: row for row in half}
+    swe, magnitude = by_criterion["swe"], by_criterion["magnitude"]
+    assert swe.mean("jaccard_magnitude") == 1.0
+    assert swe.mean("loss") == magnitude.mean("loss") == swe.mean("loss_before_recovery")
+    averaged = next(row for row in rows if row.kind == "dense_averaged")
+    uncut = next(row for row in rows if row.settings.get("ratio") == 0.0)
+    assert uncut.mean("loss") == averaged.mean("loss")
+
+
+def test_a_failed_cell_is_a_visible_row_and_is_tried_again(text, tmp_path, monkeypatch):
+    plan = planned(text, tmp_path, *TWICE)
+
+    def fail(cell, watch):
+        if cell.spec.settings().get("criterion") == "swe":
+            raise ZeroDivisionError("by\nzero")
+        return run_cell(cell, watch)
+
+    monkeypatch.setattr("swe_cli.experiments.run.run_cell", fail)
+    outcome = swept(plan)
+    assert len(outcome.rows) == len(plan.cells)
+    assert [row.settings["criterion"] for row in outcome.failed] == ["swe", "swe"]
+    failed = outcome.failed[0]
+    assert failed.error == "ZeroDivisionError: by zero"
+    assert (failed.settings["ratio"], failed.metrics, failed.model) == (0.0, {}, "gpt_nano")
+    done = next(row for row in outcome.rows if row.kind == "pruned" and row.status == "done")
+    same = {**done.settings, "criterion": "swe"}
+    assert failed.settings == same  # or the failure would be a line of its own
+    monkeypatch.undo()
+    again = swept(plan)
+    assert again.failed == []
+    assert (again.trained, again.ran, again.reused) == (0, 2, 6)
+
+
+def test_of_a_model_of_one_role_all_is_that_role(text, tmp_path):
+    plan = planned(text, tmp_path, "ratios=0.5", "criteria=swe", "roles=language,all")
+    assert sum(p.cell.kind == "pruned" for p in plan.cells) == 1
+
+
+def test_a_training_that_was_repeated_is_loaded_anew(text, tmp_path):
+    """One process may train for one more statistic after it has already cut."""
+    swept(planned(text, tmp_path, "criteria=swe", "ratios=0.5"))
+    outcome = swept(planned(text, tmp_path, "criteria=swe,swe_mean", "ratios=0.5"))
+    assert outcome.failed == []
+    assert outcome.trained == 1
+
+
+def test_a_cell_without_its_windows_is_not_done(text, tmp_path):
+    plan = planned(text, tmp_path, "ratios=0.5", "criteria=swe")
+    rows = swept(plan).rows
+    (plan.cells[0].cell.folder / "windows.safetensors").unlink()
+    assert not plan.cells[0].cell.done()
+    again = swept(plan)
+    assert (again.ran, again.reused) == (1, 4)
+    assert again.rows == rows
+
+
+def test_times_and_host_are_not_in_the_rows(finished):
+    plan, rows = finished
+    lines = timings(plan)
+    assert len(lines) == 1 + len(plan.cells)
+    assert lines[0]["training_seconds"] > 0
+    assert all(line["host"] for line in lines)
+    assert {line["name"] for line in lines[1:]} == {row.config_hash for row in rows.values()}
+
+
+# A stored run
+
+
+def test_an_unfinished_run_has_nothing_to_cut(tmp_path):
+    run = Run(tmp_path / "runs" / "train-x-1")
+    run.begin({"identity": {}, "paths": {}})
+    with pytest.raises(RunError, match="train-x-1 is stopped"):
+        open_run(run, ConfigRoot())
+
+
+def test_a_text_that_changed_under_a_run_is_refused(tmp_path):
+    text = write_text(tmp_path, words=300, seed=1)
+    run = trained(spec_of(text), tmp_path)
+    training._datasets.clear()  # a new process
+    write_text(tmp_path, words=300, seed=2)
+    with pytest.raises(DataError, match=f"The data of {run.name} has changed"):
+        open_run(run, ConfigRoot())
+    training._datasets.clear()
+
+
+def test_weights_of_another_model_are_refused():
+    with pytest.raises(RunError, match="weights of x are not those"):
+        load(gpt(5, layers=2), gpt(5).weights(), "x")
+
+
+def test_a_cell_says_where_it_is_without_running(finished):
+    plan, _ = finished
+    cell = plan.cells[-1].cell
+    assert cell.done()
+    assert cell.folder == plan.trainings[0].results / "runs" / "cells" / cell.hash
+    assert not replace(cell, model_to=cell.folder / "missing").done()
+
+
+def test_a_training_that_diverges_fails_its_own_rows_only(text, tmp_path):
+    words = ("training.learning_rate=1e-3,1e30", "criteria=magnitude", "ratios=0.5")
+    outcome = swept(planned(text, tmp_path, *words))
+    failed = {row.axes["training.learning_rate"] for row in outcome.failed}
+    assert failed == {1e30}
+    assert "step" in outcome.failed[0].error
+    assert len(outcome.rows) == 2 * len(outcome.failed)
+
+
+def test_a_moved_text_is_the_same_training_and_is_followed(text, tmp_path):
+    swept(planned(text, tmp_path, "criteria=magnitude", "ratios=0.5"))
+    moved = tmp_path / "moved.txt"
+    moved.write_bytes(text.read_bytes())
+    plan = planned(moved, tmp_path, "criteria=magnitude", "ratios=0.5,0.6")
+    outcome = swept(plan)
+    assert (outcome.trained, outcome.ran) == (0, 1)
+    stored = plan.trainings[0].run.config["paths"]
+    assert stored == {"data.path": str(moved)}
+
+
+def test_another_machine_is_another_cell(finished):
+    plan, _ = finished
+    cell, trained = plan.cells[-1].cell, plan.trainings[0].config["identity"]
+
+    def pruned_on(threads):
+        return cells_of(cell.spec, replace(cell.source, threads=threads), trained)["pruned"]
+
+    threads = trained["machine"]["threads"]
+    assert pruned_on(None).hash == pruned_on(threads).hash == cell.hash
+    assert pruned_on(threads + 1).hash != cell.hash
