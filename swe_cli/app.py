@@ -3,12 +3,14 @@
 import codecs
 import io
 import os
+import signal
 import sys
 import traceback
 import warnings
 from importlib import import_module
-from importlib.metadata import version as installed
+from importlib.metadata import version
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -31,91 +33,91 @@ app = typer.Typer(
     "Exit codes: 0 done, 1 failed, 2 bad usage, 130/143 interrupted (the same command resumes).",
 )
 
+INTERRUPTED = "Interrupted. What was finished is safe; the same command resumes.\n"
 ASCII_SIGNS = "swe.ascii_signs"  # an error handler of encodings
 SIGNS = {"▼": "v", "▲": "^", "−": "-", "–": "-", "—": "-", "…": "...", "×": "x", "σ": "sigma"}
 SIGNS |= {"≥": ">=", "≤": "<=", "·": "*", "→": "->", "√": "sqrt", "Σ": "sum", "\u0304": "_"}
 
 
-def _complete(incomplete: str) -> list[str]:
+# What commands share
+
+
+def _complete(context: typer.Context, incomplete: str) -> list[str]:
     """What a half-typed word can become: an override."""
     from swe_cli.config import ConfigRoot, completions
 
-    return completions(incomplete, ConfigRoot())
+    root = ConfigRoot(context.params.get("config_dir"))
+    words = [word for word in context.params.get("words") or () if word != "="]
+    # For bash key=value is three words, of which it replaces the last.
+    values = completions(f"{words[-1]}={incomplete}", root) if words else []
+    return [word.partition("=")[2] for word in values] or completions(incomplete, root)
 
 
-def _complete_with_runs(incomplete: str) -> list[str]:
+def _complete_with_runs(context: typer.Context, incomplete: str) -> list[str]:
     """The same, or the name of a run."""
     runs = Path(os.environ.get("SWE_RESULTS_DIR") or "results") / "runs"
     names = sorted(path.parent.name for path in runs.glob("*/manifest.json"))
-    return [name for name in names if name.startswith(incomplete)] + _complete(incomplete)
+    return [name for name in names if name.startswith(incomplete)] + _complete(context, incomplete)
 
 
-Words = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="KEY=VALUE",
-        show_default=False,
-        help="Overrides, as in Hydra.",
-        autocompletion=_complete,
-    ),
-]
-RunWords = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="RUN|KEY=VALUE",
-        show_default=False,
-        help="A run (name, unique prefix or path) and overrides.",
-        autocompletion=_complete_with_runs,
-    ),
-]
-ConfigDir = Annotated[
-    Path | None,
-    typer.Option(
-        "--config-dir",
-        help="A folder of your own YAMLs, beside your own package; it adds to conf/.",
-        show_default=False,
-    ),
-]
-Name = Annotated[
-    str | None,
-    typer.Argument(metavar="NAME", show_default=False, help="One of them, to be shown whole."),
-]
+def _words(metavar: str, help: str, complete: Any) -> Any:
+    how = {"show_default": False, "default_factory": list, "autocompletion": complete}
+    return typer.Argument(metavar=metavar, help=help, **how)
+
+
+def _flag(*names: str, help: str, **more: Any) -> Any:
+    return typer.Option(*names, help=help, show_default=False, default_factory=bool, **more)
+
+
+def _option(*names: str, help: str, **more: Any) -> Any:
+    """None where it is not given."""
+    return typer.Option(*names, help=help, show_default=False, default_factory=lambda: None, **more)
 
 
 def _print_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"swe {installed('swe-cli')}")
+        typer.echo(f"swe {version('swe-cli')}")
         raise typer.Exit
 
 
+RUN = "A run (name, unique prefix or path) and overrides."
+OWN = "A folder of your own YAMLs, beside your own package; it adds to conf/."
+COMPOSED = "Print the composed configuration, with every key, and stop."
+
+Words = Annotated[list[str], _words("KEY=VALUE", "Overrides, as in Hydra.", _complete)]
+RunWords = Annotated[list[str], _words("RUN|KEY=VALUE", RUN, _complete_with_runs)]
+Name = Annotated[
+    str | None,
+    typer.Argument(metavar="NAME", show_default=False, help="One of them, to be shown whole."),
+]
+ConfigDir = Annotated[Path | None, _option("--config-dir", help=OWN)]
+Debug = Annotated[bool, _flag("--debug", help="Show the traceback of an error.")]
+Quiet = Annotated[bool, _flag("--quiet", "-q", help="Print results only, no progress.")]
+Wait = Annotated[bool, _flag("--wait", help="Wait for a run that another process holds.")]
+Show = Annotated[bool, _flag("--cfg", help=COMPOSED)]
 Version = Annotated[
-    bool,
-    typer.Option("--version", help="Show the version.", callback=_print_version, is_eager=True),
+    bool, _flag("--version", help="Show the version.", callback=_print_version, is_eager=True)
 ]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results only, no progress.")]
-Wait = Annotated[bool, typer.Option("--wait", help="Wait for a run that another process holds.")]
-Show = Annotated[
-    bool, typer.Option("--cfg", help="Print the composed configuration, with every key, and stop.")
-]
+
+# The commands
 
 
 @app.callback(invoke_without_command=True)
-def swe(version: Version = False) -> None:
+def swe(version: Version) -> None:
     """What every command shares."""
 
 
 @app.command(epilog="Example: swe train model=gpt_nano training.steps=500 tracking.every=10")
 def train(
-    words: Words = None,
-    config_dir: ConfigDir = None,
-    wait: Wait = False,
-    show: Show = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    words: Words, config_dir: ConfigDir, wait: Wait, show: Show, quiet: Quiet, debug: Debug
 ) -> None:
     """Train a model and track the weights of every step."""
-    _run("train", debug, words or [], config_dir, wait=wait, show=show, quiet=quiet)
+    _run("train", debug, words, config_dir, wait=wait, show=show, quiet=quiet)
+
+
+RATIO = "Fraction of the prunable weights (by pattern: of neurons, heads) to cut."
+RATE = "The paper's multiplier of a standard deviation (allocation=sigma)."
+FUSE = "Then cut whole each slice (neuron) with more zeros than this (paper: 0.75)."
 
 
 @app.command(
@@ -123,180 +125,149 @@ def train(
     "What to choose: swe criteria, swe allocations, swe patterns; every key: --cfg"
 )
 def prune(
-    words: RunWords = None,
-    ratio: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NUMBER",
-            help="Fraction of the prunable weights (by pattern: of neurons, heads) to cut.",
-        ),
-    ] = None,
-    rate: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NUMBER",
-            help="The paper's multiplier of a standard deviation (allocation=sigma).",
-        ),
-    ] = None,
-    fuse: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NUMBER",
-            help="Then cut whole each slice (neuron) with more zeros than this (paper: 0.75).",
-        ),
-    ] = None,
-    config_dir: ConfigDir = None,
-    wait: Wait = False,
-    show: Show = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    words: RunWords,
+    ratio: Annotated[str | None, _option(metavar="NUMBER", help=RATIO)],
+    rate: Annotated[str | None, _option(metavar="NUMBER", help=RATE)],
+    fuse: Annotated[str | None, _option(metavar="NUMBER", help=FUSE)],
+    config_dir: ConfigDir,
+    wait: Wait,
+    show: Show,
+    quiet: Quiet,
+    debug: Debug,
 ) -> None:
     """Cut a trained run (the newest, unless named), recover, evaluate; keep the pruned model."""
     how = {"ratio": ratio, "rate": rate, "fuse": fuse, "wait": wait, "show": show, "quiet": quiet}
-    _run("prune", debug, words or [], config_dir, **how)
+    _run("prune", debug, words, config_dir, **how)
 
 
 @app.command(epilog="Example: swe evaluate train-gpt_nano")
 def evaluate(
-    words: RunWords = None,
-    config_dir: ConfigDir = None,
-    show: Show = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    words: RunWords, config_dir: ConfigDir, show: Show, quiet: Quiet, debug: Debug
 ) -> None:
     """The full deterministic pass over a trained or pruned run."""
-    _run("evaluate", debug, words or [], config_dir, show=show, quiet=quiet)
+    _run("evaluate", debug, words, config_dir, show=show, quiet=quiet)
 
 
 @app.command(epilog="Example: swe sweep ratios=0.1..0.9 criteria=swe,magnitude,random seeds=0,1,2")
 def sweep(
-    words: Words = None,
-    config_dir: ConfigDir = None,
-    wait: Wait = False,
-    show: Show = False,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    words: Words, config_dir: ConfigDir, wait: Wait, show: Show, quiet: Quiet, debug: Debug
 ) -> None:
     """Train once per training, score once per criterion, cut many; then report."""
-    _run("sweep", debug, words or [], config_dir, wait=wait, show=show, quiet=quiet)
+    _run("sweep", debug, words, config_dir, wait=wait, show=show, quiet=quiet)
+
+
+OUTPUT = "Write here instead of beside the run."
+AGAINST = "Also compare every line, paired, with this criterion's of the same settings."
 
 
 @app.command(epilog="Example: swe report sweep-demo")
 def report(
-    words: RunWords = None,
-    folder: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", help="Write here instead of beside the run.", show_default=False
-        ),
-    ] = None,
-    against: Annotated[
-        str | None,
-        typer.Option(
-            metavar="CRITERION",
-            help="Also compare every line, paired, with this criterion's of the same settings.",
-            show_default=False,
-        ),
-    ] = None,
-    config_dir: ConfigDir = None,
-    quiet: Quiet = False,
-    debug: Debug = False,
+    words: RunWords,
+    folder: Annotated[Path | None, _option("--output", "-o", help=OUTPUT)],
+    against: Annotated[str | None, _option(metavar="CRITERION", help=AGAINST)],
+    config_dir: ConfigDir,
+    quiet: Quiet,
+    debug: Debug,
 ) -> None:
     """Tables and figures of a sweep (the newest, unless named), or of all cuts of a training."""
-    _run("report", debug, words or [], config_dir, folder=folder, against=against, quiet=quiet)
+    _run("report", debug, words, config_dir, folder=folder, against=against, quiet=quiet)
 
 
 @app.command(epilog='Example: swe generate --prompt "And God said"')
 def generate(
-    words: RunWords = None,
+    words: RunWords,
+    *,
     prompt: Annotated[str, typer.Option(help="The text to continue, or the question.")] = "\n",
-    image: Annotated[
-        Path | None, typer.Option(help="What the question is about.", show_default=False)
-    ] = None,
+    image: Annotated[Path | None, _option(help="What the question is about.")],
     length: Annotated[int, typer.Option(min=1, help="Tokens to add.")] = 200,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest.")] = 0.8,
     seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
-    config_dir: ConfigDir = None,
-    debug: Debug = False,
+    config_dir: ConfigDir,
+    debug: Debug,
 ) -> None:
     """Continue a text, or answer a question about an image: dense and pruned side by side."""
     how = {"prompt": prompt, "image": image, "length": length, "temperature": temperature}
-    _run("generate", debug, words or [], config_dir, seed=seed, **how)
+    _run("generate", debug, words, config_dir, seed=seed, **how)
 
 
 @app.command(epilog="Example: swe runs results_dir=/data/results")
-def runs(words: Words = None, debug: Debug = False) -> None:
+def runs(words: Words, debug: Debug) -> None:
     """All runs, newest first: kind, status, size."""
-    _run("runs", debug, words or [], None)
+    _run("runs", debug, words)
 
 
 @app.command(epilog="Example: swe criteria stability")
-def criteria(name: Name = None, config_dir: ConfigDir = None, debug: Debug = False) -> None:
+def criteria(name: Name = None, *, config_dir: ConfigDir, debug: Debug) -> None:
     """Every criterion: its equation and source, what it needs; or one of them whole."""
     _run("catalogue", debug, [name] if name else [], config_dir, group="criterion")
 
 
 @app.command(epilog="Example: swe allocations owl")
-def allocations(name: Name = None, config_dir: ConfigDir = None, debug: Debug = False) -> None:
+def allocations(name: Name = None, *, config_dir: ConfigDir, debug: Debug) -> None:
     """Every allocation: how many weights each tensor loses; or one of them whole."""
     _run("catalogue", debug, [name] if name else [], config_dir, group="allocation")
 
 
 @app.command(epilog="Example: swe patterns 2of4")
-def patterns(name: Name = None, config_dir: ConfigDir = None, debug: Debug = False) -> None:
+def patterns(name: Name = None, *, config_dir: ConfigDir, debug: Debug) -> None:
     """Every pattern: which masks are legal, what really shrinks; or one of them whole."""
     _run("catalogue", debug, [name] if name else [], config_dir, group="pattern")
 
 
 @app.command(epilog="Example: swe doctor")
-def doctor(words: Words = None, debug: Debug = False) -> None:
+def doctor(words: Words, debug: Debug) -> None:
     """Versions, device, threads, where data and results live, what is optional and missing."""
-    _run("doctor", debug, words or [], None)
+    _run("doctor", debug, words)
+
+
+# Running one, and what can go wrong
 
 
 def _run(
-    command: str, debug: bool, words: list[str], config_dir: Path | None, **options: Any
+    command: str, debug: bool, words: list[str], config_dir: Path | None = None, **options: Any
 ) -> None:
     """Run the page of a command, and end with its exit code."""
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _say_warning
+            warnings.showwarning = _print_warning
             warnings.simplefilter("default", SweWarning)  # each once
             page = import_module(f"swe_cli.commands.{command}")
             getattr(page, command)(words, config_dir, **options)
-    except SweError as error:
-        if debug:
-            traceback.print_exc()
-        _fail(error)
+    except (typer.Exit, typer.Abort):
+        raise
     except KeyboardInterrupt:
-        sys.stderr.write("Interrupted. What was finished is safe; the same command resumes.\n")
+        sys.stderr.write(INTERRUPTED)
         raise typer.Exit(130) from None
     except BrokenPipeError:  # the reader of a pipe left: swe report | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(1) from None
-    except OSError as error:  # a place nobody expected to be refused
-        if debug:
-            traceback.print_exc()
-        where = f"{error.filename}: " if error.filename else ""
-        _fail(SweError(f"{where}{error.strerror or error}.", "Add --debug to see where."))
-    except (typer.Exit, typer.Abort):
-        raise
     except Exception as error:
         if debug:
-            raise
-        _fail(_unforeseen(error))
+            traceback.print_exc()
+        explained = _explained(error)
+        _print_error(explained.message, "yellow" if explained.exit_code > 128 else "red")
+        if explained.hint:
+            _print_error(explained.hint)
+        raise typer.Exit(explained.exit_code) from None
 
 
-def _say_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+def _print_warning(
+    message: Warning | str, category: type[Warning], *where: Any, **more: Any
+) -> None:
     """A sentence where the warning is ours; what a library has to say only developers want."""
     if issubclass(category, SweWarning):
-        from rich.console import Console
-
-        Console(stderr=True, highlight=False, soft_wrap=True).print(str(message), style="yellow")
+        _print_error(str(message), "yellow")
 
 
-def _unforeseen(error: Exception) -> SweError:
-    """One sentence for what nobody foresaw: too little memory, or a defect of this program."""
+def _explained(error: Exception) -> SweError:
+    """One sentence, also for what nobody foresaw: a place that refuses, too little memory, a defect
+    of this program.
+    """
+    if isinstance(error, SweError):
+        return error
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return SweError(f"{where}{error.strerror or error}.", "Add --debug to see where.")
     text = " ".join(str(error).split())
     out_of_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     if out_of_memory or "allocate memory" in text:
@@ -304,10 +275,18 @@ def _unforeseen(error: Exception) -> SweError:
             "There is not enough memory for this model and batch.",
             "Lower model.width, model.context, training.batch_size or calibration.samples.",
         )
-    return SweError(
-        f"{type(error).__name__}: {text[:300]}",
-        "This is a defect of swe. Add --debug to see where.",
-    )
+    defect = "This is a defect of swe. Add --debug to see where."
+    return SweError(f"{type(error).__name__}: {text[:300]}", defect)
+
+
+def _print_error(text: str, style: str = "") -> None:
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(text, style=style, markup=False)
+
+
+# The process
 
 
 def _in_ascii(error: UnicodeError) -> tuple[str, int]:
@@ -321,19 +300,15 @@ def _in_ascii(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error(ASCII_SIGNS, _in_ascii)
 
 
-def _fail(error: SweError) -> NoReturn:
-    from rich.console import Console
-
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    style = "yellow" if error.exit_code > 128 else "red"
-    console.print(error.message, style=style, markup=False)
-    if error.hint:
-        console.print(error.hint, markup=False)
-    raise typer.Exit(error.exit_code)
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    """Ctrl-C outside of long work, also while modules are imported and words are read."""
+    os.write(2, INTERRUPTED.encode())
+    raise SystemExit(128 + number)
 
 
 def main() -> None:
     """Entry point of the ``swe`` console script."""
+    signal.signal(signal.SIGINT, _interrupt)
     # OpenMP threads spin while they wait. On a machine that others use too, endless spinning made
     # a training step several times slower; a very short spin does so to small models on an idle
     # one. Measured in docs/LOG.md.

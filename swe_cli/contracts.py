@@ -19,7 +19,10 @@ from torch import Tensor, nn
 from swe_cli.device import Machine
 from swe_cli.errors import UsageError
 from swe_cli.ranking import Ranking, Within
-from swe_cli.records import Batch, Counts, Masks, Scores, Tensors
+from swe_cli.records import Batch, Masks
+from swe_cli.records import Counts as Counts
+from swe_cli.records import Scores as Scores
+from swe_cli.records import Tensors as Tensors
 
 Lens = Callable[[Mapping[str, Tensor]], Tensors]  # picks the prunable part, as views
 Split = Literal["train", "validation", "test"]
@@ -323,7 +326,7 @@ class Statistic:
 
     def before_step(self, weights: Tensors, gradients: Tensors) -> None:
         """See an optimizer step that is about to be taken, and will be observed: the gradients
-        belong to the weights they are taken at.
+        belong to the weights they are taken at. Gathered only for those who define this.
         """
 
     @abstractmethod

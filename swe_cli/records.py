@@ -81,10 +81,17 @@ class Row:
         """The mean of a metric; None where it was not measured."""
         return self.metrics[metric].mean if metric in self.metrics else None
 
+    @property
+    def varied(self) -> dict[str, Scalar]:
+        """Axes, and settings that are younger than the columns of the table, which stand there."""
+        older = (*SETTINGS, *OPTIONAL_SETTINGS)
+        return {**self.axes, **{n: v for n, v in self.settings.items() if n not in older}}
+
     def columns(self) -> dict[str, Scalar]:
-        """All of ``COLUMNS``, None where nothing is known; then what else the row has, no axes."""
+        """All of ``COLUMNS``, None where nothing is known; and what else was measured."""
         values = {name: getattr(self, name) for name in OF_ROW}
-        values |= {name: value for name, value in self.settings.items() if value is not None}
+        older = self.settings.keys() - self.varied.keys()
+        values |= {name: self.settings[name] for name in older}
         for name, interval in self.metrics.items():
             values |= dict(_metric_columns(name, interval))
         return dict.fromkeys(COLUMNS) | values
@@ -93,9 +100,10 @@ class Row:
         """Plain values for ``row.json``: columns flat, metrics without one as ``measures``."""
         values = self.columns()
         beside = [name for name in values if name not in (*COLUMNS, *OPTIONAL_SETTINGS)]
-        settings = {name: values.pop(name) for name in beside if name in self.settings}
-        measures = {name: values.pop(name) for name in beside if name not in settings}
+        measures = {name: values.pop(name) for name in beside}
         values = dict.fromkeys(OPTIONAL_SETTINGS) | values
+        younger = self.varied.keys() - self.axes.keys()
+        settings = {name: self.settings[name] for name in sorted(younger)}
         return {
             **values,
             **({"settings": settings} if settings else {}),

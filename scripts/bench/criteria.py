@@ -14,7 +14,8 @@ from masks import SHAPES
 
 from swe_cli.allocation.global_ import Global
 from swe_cli.config import ConfigRoot, component
-from swe_cli.contracts import GRADIENTS, Criterion, Evidence, GradientStatistic
+from swe_cli.contracts import GRADIENTS, Criterion, Evidence
+from swe_cli.experiments.spec import built
 from swe_cli.ranking import Ranking, exact_count
 
 RATIO, ROUNDS, OBSERVED = 0.5, 5, 3
@@ -25,12 +26,11 @@ def lived() -> Evidence:
     """Weights after a few observations, and every statistic of them."""
     generator = torch.Generator().manual_seed(0)
     weights = {f"w{i}": 0.02 * torch.randn(s, generator=generator) for i, s in enumerate(SHAPES)}
-    made = {n: component("statistic", n, ROOT).build(weights) for n in ROOT.options("statistic")}
+    made = {n: built(component("statistic", n, ROOT), weights) for n in ROOT.options("statistic")}
     for index in range(1, OBSERVED + 1):
         steps = {n: 0.001 * torch.randn(w.shape, generator=generator) for n, w in weights.items()}
         for statistic in made.values():
-            if isinstance(statistic, GradientStatistic):
-                statistic.before_step(weights, steps)
+            statistic.before_step(weights, steps)
         for name, weight in weights.items():
             weight.sub_(steps[name])
         for statistic in made.values():
@@ -39,11 +39,13 @@ def lived() -> Evidence:
 
 
 def free_of_data() -> dict[str, Criterion]:
-    built = {name: component("criterion", name, ROOT).build() for name in ROOT.options("criterion")}
+    criteria = {
+        name: built(component("criterion", name, ROOT)) for name in ROOT.options("criterion")
+    }
     return {
         name: criterion
-        for name, criterion in built.items()
-        if isinstance(criterion, Criterion) and not {*criterion.needs} & {*GRADIENTS}
+        for name, criterion in criteria.items()
+        if criterion.granularity == "weight" and not {*criterion.needs} & {*GRADIENTS}
     }
 
 

@@ -13,49 +13,45 @@ from pathlib import Path
 
 import torch
 from common import alternate
-from swe_cli.pruning.cut import Cut, Scoring, cut
 
 from swe_cli.allocation.uniform import Uniform
 from swe_cli.config import ConfigRoot, component
-from swe_cli.contracts import DataShape, Evidence, Model, UnitPattern
-from swe_cli.criteria.magnitude import Magnitude
+from swe_cli.contracts import DataShape, Evidence, Model, Pattern, Setup
+from swe_cli.device import resolve
 from swe_cli.files import write_tensors
 from swe_cli.patterns.head import Head
 from swe_cli.patterns.neuron import Neuron
-from swe_cli.pruning.shrink import fit, shrink
+from swe_cli.pruning.masks import apply_masks
+from swe_cli.pruning.prune import MAGNITUDE, Method, Scorer, prune
+from swe_cli.pruning.shrink import load, shrink
 from swe_cli.records import Tensors
 from swe_cli.seeds import global_randomness
 
 VOCABULARY, ROWS, ROUNDS = 65, 4, 25
-CUTS: dict[str, tuple[list[UnitPattern], float]] = {
+CUTS: dict[str, tuple[list[Pattern], float]] = {
     "half the neurons": ([Neuron()], 1.35),
     "half the neurons and heads": ([Neuron(), Head()], 1.8),
 }
 
 
-def parameters(model: Model) -> Tensors:
-    return {name: p.detach() for name, p in model.named_parameters()}
-
-
-def masked(dense: Model, patterns: list[UnitPattern]) -> Model:
+def masked(dense: Model, patterns: list[Pattern]) -> Model:
     model = copy.deepcopy(dense)
 
     def lens(tensors: Tensors) -> Tensors:
         return model.prunable(tensors, "linear")
 
+    setup = Setup(model, None, resolve("cpu", "float32", torch.get_num_threads()), seed=0)
     for pattern in patterns:
-        scoring = Scoring(Evidence(lens(parameters(model))))
-        ranked = scoring.rank("magnitude", Magnitude())
-        how = Cut(model, lens, Uniform(), pattern, 0.5, None, lambda name, r=ranked: r)
-        cut(parameters(model), how.masks(ranked), lens)
+        weights = lens(model.weights())
+        method = Method(MAGNITUDE, 0.5, allocation=Uniform(), pattern=pattern)
+        scorer = Scorer(setup, lens, Evidence(weights))
+        apply_masks(prune(method, scorer), weights)
     return model
 
 
 def shrunk(model: Model) -> Model:
-    weights = shrink(model, parameters(model))
     small = copy.deepcopy(model)
-    fit(small, weights)
-    small.load_state_dict(weights)
+    load(small, shrink(model, model.weights()))
     return small
 
 
@@ -63,7 +59,7 @@ def stored(model: Model) -> int:
     """Bytes on disk."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.safetensors"
-        write_tensors(path, parameters(model))
+        write_tensors(path, model.weights())
         return path.stat().st_size
 
 

@@ -9,13 +9,13 @@ Factor and prune every linear layer of a gpt_small block, 50 % unstructured and 
 import torch
 from common import alternate
 from llmcompressor.modifiers.pruning.sparsegpt.sgpt_sparsify import sparsify_weight
-from swe_cli.pruning.layers import ChooseOfLayer
 from torch import nn
 
 from swe_cli.contracts import LayerInputs
 from swe_cli.criteria.sparsegpt import SparseGPT
 from swe_cli.patterns.n_of_m import NOfM
 from swe_cli.patterns.unstructured import Unstructured
+from swe_cli.pruning.calibration import ChooseOfLayer
 
 SHAPES = {
     "qkv": (1152, 384),

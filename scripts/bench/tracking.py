@@ -21,15 +21,12 @@ from typing import Any
 
 import torch
 from common import alternate, seconds
-from swe_cli.sweeps.build import plan_training
-from swe_cli.training.loop import optimizer_step
 
 from swe_cli.config import ConfigRoot, compose
-from swe_cli.contracts import GradientStatistic
-from swe_cli.seeds import derive, global_randomness
+from swe_cli.experiments.training import training_spec
+from swe_cli.training.state import Callback, TrainState, fit
 from swe_cli.training.tracker import Tracker
 
-RESULTS = Path("results")
 ROUNDS = {"gpt_nano": 60, "gpt_small": 16}
 BATCH = {"gpt_nano": 24, "gpt_small": 4}
 WANTED = {"gpt_nano": "1.5 %", "gpt_small": "1 %"}
@@ -42,6 +39,19 @@ def timed(method: Callable[..., None], times: list[float]) -> Callable[..., None
     return call
 
 
+class Timed(Callback):
+    """A callback, and how long it took at every step."""
+
+    def __init__(self, callback: Callback, times: list[float]) -> None:
+        self.callback, self.times = callback, times
+
+    def before_step(self, state: TrainState) -> None:
+        self.times.append(seconds(lambda: self.callback.before_step(state)))
+
+    def after_step(self, state: TrainState, metrics: dict[str, Any]) -> None:
+        self.times[-1] += seconds(lambda: self.callback.after_step(state, metrics))
+
+
 def main() -> None:
     everything = "--all" in sys.argv[1:]
     name = next((word for word in sys.argv[1:] if word in BATCH), "gpt_nano")
@@ -49,11 +59,9 @@ def main() -> None:
     root = ConfigRoot()
     recorded = root.options("statistic") if everything else []
     overrides = (f"model={name}", f"training.batch_size={size}", "training.gradient_clip=0")
-    plan = plan_training(compose("train", overrides), root, RESULTS, recorded)
-    training = plan.build(RESULTS)
-    model, dataset, machine = training.model, training.dataset, training.machine
-    model.train()
-    weights = {n: p.detach() for n, p in model.named_parameters()}
+    training = training_spec(compose("train", overrides), root, Path("results"), recorded).build()
+    model, machine = training.setup.model, training.setup.machine
+    weights = model.weights()
     tracker = Tracker(
         weights,
         {n: make(weights) for n, make in training.statistics.items()},
@@ -65,31 +73,17 @@ def main() -> None:
     )
     each: dict[str, list[float]] = {n: [] for n in tracker.statistics}
     for n, statistic in tracker.statistics.items():
-        method = "before_step" if isinstance(statistic, GradientStatistic) else "update"
+        method = "before_step" if statistic.sees_gradients else "update"
         setattr(statistic, method, timed(getattr(statistic, method), each[n]))
-    optimizer = training.recipe.build_optimizer(model.parameters())
-    counter = iter(range(1, 1_000_000))
+    state = training.recipe.begin(training.setup)
+    optimizer = state.optimizer
     tracking: list[float] = []  # seconds, of every step that was tracked
-
-    def gradients() -> dict[str, torch.Tensor]:
-        return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
-
-    def batch(step: int) -> dict[str, torch.Tensor]:
-        seed = derive(0, "batches", step)
-        return dataset.random_batch("train", size=size, context=model.context, seed=seed)
+    watched = [Timed(tracker, tracking)]
 
     def ours() -> None:
-        step, spent = next(counter), []
+        fit(state, 1, watched)
 
-        def before() -> None:
-            spent.append(seconds(lambda: tracker.before_step(step, gradients)))
-
-        with global_randomness(0, "dropout", step):
-            loss = optimizer_step(model, optimizer, [batch(step)], 0.0, machine, before)
-        spent.append(seconds(lambda: tracker.after_step(step, {"loss_nats": loss})))
-        tracking.append(sum(spent))
-
-    fixed = batch(0)
+    fixed = training.setup.dataset.random_batch("train", size=size, context=model.context, seed=0)
 
     def plain() -> None:
         loss = torch.nn.functional.cross_entropy(
@@ -104,7 +98,7 @@ def main() -> None:
     for _ in range(3):
         ours(), plain()
     before = {n: w.clone() for n, w in weights.items()}
-    tracker.after_step(next(counter), {})
+    tracker.after_step(state, {})
     if not all(torch.equal(w, before[n]) for n, w in weights.items()):
         raise SystemExit("Tracking changed a weight.")
     tracking.clear()

@@ -1,15 +1,15 @@
-"""ECoFLaP: blocks that the loss feels keep more, told without a gradient."""
+"""ECoFLaP: blocks that the loss feels keep more."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import Field
 
-from swe_cli.allocation.shares import counts_of_shares, grouped
-from swe_cli.contracts import Allocation, AllocationContext
+from swe_cli.allocation.shares import by_block, counts_of_shares
+from swe_cli.contracts import Allocation, AllocationContext, Counts
 from swe_cli.ranking import Ranking, Within, exact_count
-from swe_cli.records import Counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,42 +27,29 @@ class ECoFLaP(Allocation):
     within: Within
 
     def counts(self, ranking: Ranking, ratio: float, context: AllocationContext) -> Counts:
-        blocks = grouped(ranking.sizes, context)
-        of_block: dict[str, float] = {}
-        for name, sensitivity in context.sensitivities().items():
-            block = context.block_of(name)
-            of_block[block] = of_block.get(block, 0.0) + sensitivity
-        sizes = {block: sum(ranking.sizes[n] for n in names) for block, names in blocks.items()}
         total = exact_count(ratio, ranking.total)
-        kept = kept_of_blocks(
-            sizes,
-            {block: of_block.get(block, 0.0) for block in sizes},
-            ranking.total - total,
-            min(1.0, ratio + self.slack),
-        )
-        shares = {
-            n: 1 - kept[block] / sizes[block] for block, names in blocks.items() for n in names
-        }
+        sizes = by_block(ranking.sizes, context)
+        sensitivities = dict.fromkeys(sizes, 0.0) | by_block(context.sensitivities(), context)
+        sparsest = min(1.0, ratio + self.slack)
+        kept = kept_of_blocks(sizes, sensitivities, ranking.total - total, sparsest)
+        lost = {block: 1 - kept[block] / size for block, size in sizes.items()}
+        shares = {name: lost[context.block_of(name)] for name in ranking.sizes}
         return counts_of_shares(ranking.sizes, shares, total)
 
 
 def kept_of_blocks(
-    sizes: Counts, sensitivities: dict[str, float], keep: int, most_sparse: float
-) -> Counts:
-    """How many weights every block keeps; ``keep`` in all."""
-    floors = {block: math.ceil(size * (1 - most_sparse)) for block, size in sizes.items()}
-    kept, left = dict(floors), set(sizes)
-    while sum(kept.values()) < keep and left:
-        missing = keep - sum(kept.values())
-        total_sensitivity = sum(sensitivities[block] for block in left)
-        for block in sorted(left):
-            share = (
-                sensitivities[block] / total_sensitivity if total_sensitivity > 0 else 1 / len(left)
-            )
+    sizes: Mapping[str, float], sensitivities: Mapping[str, float], keep: int, sparsest: float
+) -> dict[str, float]:
+    """How many weights every block keeps, ``keep`` in all, none sparser than ``sparsest``."""
+    floors = {block: math.ceil(size * (1 - sparsest)) for block, size in sizes.items()}
+    kept: dict[str, float] = dict(floors)
+    growing = sorted(sizes)
+    while growing and (missing := keep - sum(kept.values())) > 0:
+        total = sum(sensitivities[block] for block in growing)
+        for block in growing:
+            share = sensitivities[block] / total if total > 0 else 1 / len(growing)
             kept[block] = min(sizes[block], kept[block] + math.ceil(share * missing))
-        left = {block for block in left if kept[block] < sizes[block]}
-        if total_sensitivity > 0:
-            left = {block for block in left if sensitivities[block] > 0} or left
+        growing = [block for block in growing if kept[block] < sizes[block]]
     for block in sorted(kept, key=lambda b: -kept[b]):  # what was rounded up too much
         surplus = sum(kept.values()) - keep
         kept[block] -= max(0, min(surplus, kept[block] - floors[block]))

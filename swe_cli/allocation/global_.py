@@ -1,13 +1,9 @@
-"""One rank over all tensors: the default of every criterion."""
+"""One rank over all tensors."""
 
-from dataclasses import dataclass
-
-from swe_cli.contracts import Allocation, AllocationContext
+from swe_cli.contracts import Allocation, AllocationContext, Counts
 from swe_cli.ranking import Ranking, exact_count
-from swe_cli.records import Counts
 
 
-@dataclass(frozen=True)
 class Global(Allocation):
     """The ``round(ratio · n)`` lowest scores of the whole prunable set, wherever they lie."""
 

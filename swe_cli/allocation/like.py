@@ -1,11 +1,10 @@
-"""Another criterion's layer-by-layer counts, filled by this criterion's scores."""
+"""The counts of another criterion."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from swe_cli.contracts import Allocation, AllocationContext
+from swe_cli.contracts import Allocation, AllocationContext, Counts
 from swe_cli.ranking import Ranking, exact_count
-from swe_cli.records import Counts
 
 
 @dataclass(frozen=True, kw_only=True)

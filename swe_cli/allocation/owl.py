@@ -5,10 +5,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from swe_cli.allocation.shares import counts_of_shares, grouped
-from swe_cli.contracts import Allocation, AllocationContext
+from swe_cli.allocation.shares import by_block, counts_of_shares
+from swe_cli.contracts import Allocation, AllocationContext, Counts
 from swe_cli.ranking import Ranking, Within, exact_count
-from swe_cli.records import Counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,26 +29,19 @@ class OWL(Allocation):
     within: Within
 
     def counts(self, ranking: Ranking, ratio: float, context: AllocationContext) -> Counts:
-        scores = context.scores_by("wanda")
-        blocks = grouped(scores, context)
-        outliers: dict[str, float] = {}
-        for block, names in blocks.items():
-            sizes = sum(scores[name].numel() for name in names)
-            mean = sum(float(scores[name].double().sum()) for name in names) / sizes
-            above = sum(int((scores[name] > self.outlier * mean).sum()) for name in names)
-            outliers[block] = above / sizes
-        lowest, highest = min(outliers.values()), max(outliers.values())
-        span = highest - lowest
-        shift = {
-            block: 2 * self.strength * (found - lowest) / span if span > 0 else 0.0
-            for block, found in outliers.items()
+        scores, block_of = context.scores_by("wanda"), context.block_of
+        sizes = by_block({name: score.numel() for name, score in scores.items()}, context)
+        sums = by_block({n: float(score.double().sum()) for n, score in scores.items()}, context)
+        limits = {block: self.outlier * (total / sizes[block]) for block, total in sums.items()}
+        above = {n: int((score > limits[block_of(n)]).sum()) for n, score in scores.items()}
+        outliers = {block: n / sizes[block] for block, n in by_block(above, context).items()}
+        lowest = min(outliers.values())
+        span = max(outliers.values()) - lowest
+        shifts = {
+            block: 2 * self.strength * (fraction - lowest) / span if span > 0 else 0.0
+            for block, fraction in outliers.items()
         }
-        mine = grouped(ranking.sizes, context)
-        sizes_of = {block: sum(ranking.sizes[n] for n in names) for block, names in mine.items()}
-        mean_shift = sum(shift.get(b, 0.0) * n for b, n in sizes_of.items()) / ranking.total
-        shares = {
-            name: ratio - (shift.get(block, mean_shift) - mean_shift)
-            for block, names in mine.items()
-            for name in names
-        }
+        cut = by_block(ranking.sizes, context)
+        mean = sum(shifts.get(block, 0.0) * n for block, n in cut.items()) / ranking.total
+        shares = {n: ratio - (shifts.get(block_of(n), mean) - mean) for n in ranking.sizes}
         return counts_of_shares(ranking.sizes, shares, exact_count(ratio, ranking.total))

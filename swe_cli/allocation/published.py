@@ -1,13 +1,9 @@
 """The allocation that a criterion was published with."""
 
-from dataclasses import dataclass
-
-from swe_cli.contracts import Allocation, AllocationContext, Criterion
+from swe_cli.contracts import Allocation, AllocationContext, Counts, Criterion
 from swe_cli.ranking import Ranking
-from swe_cli.records import Counts
 
 
-@dataclass(frozen=True)
 class Published(Allocation):
     """What ``criterion.published`` names: sigma for SWE, row for Wanda, uniform for SparseGPT; else
     global.

@@ -1,11 +1,8 @@
 """Every output row loses the same fraction."""
 
-from dataclasses import dataclass
-
 from swe_cli.allocation.uniform import Uniform
 
 
-@dataclass(frozen=True)
 class Row(Uniform):
     """As ``uniform``, and inside a tensor every row loses the same (Wanda, Sun et al. 2023).
 

@@ -1,14 +1,12 @@
-"""The paper's rule: every tensor's scores are measured in their own standard deviation."""
+"""One threshold over scores in standard deviations."""
 
-from dataclasses import dataclass
+from math import inf
 
-from swe_cli.contracts import Allocation, AllocationContext
+from swe_cli.contracts import Allocation, AllocationContext, Counts
 from swe_cli.errors import PruningError
 from swe_cli.ranking import Ranking, exact_count
-from swe_cli.records import Counts
 
 
-@dataclass(frozen=True)
 class Sigma(Allocation):
     """Scores over their tensor's sample standard deviation, at one global threshold.
 
@@ -29,15 +27,12 @@ class Sigma(Allocation):
 
     def counts_at_rate(self, ranking: Ranking, rate: float) -> Counts:
         """Counts of the paper's multiplier of a standard deviation."""
-        deviations = _deviations(ranking)
-        counts = ranking.below(
-            {
-                # σ times rate is rounded in σ's own precision, as the paper's code rounds it.
-                name: float(ranking.scores[name].new_tensor(sigma) * rate)
-                for name, sigma in deviations.items()
-            }
-        )
-        return {name: counts[name] if sigma > 0 else 0 for name, sigma in deviations.items()}
+        thresholds = {
+            # σ times rate is rounded in σ's own precision, as the paper's code rounds it.
+            name: float(ranking.scores[name].new_tensor(sigma) * rate) if sigma > 0 else -inf
+            for name, sigma in _deviations(ranking).items()
+        }
+        return ranking.below(thresholds)
 
 
 def _deviations(ranking: Ranking) -> dict[str, float]:

@@ -1,15 +1,12 @@
 """Every tensor loses the same fraction."""
 
 import heapq
-from dataclasses import dataclass
 from fractions import Fraction
 
-from swe_cli.contracts import Allocation, AllocationContext
+from swe_cli.contracts import Allocation, AllocationContext, Counts
 from swe_cli.ranking import Ranking, exact_count
-from swe_cli.records import Counts
 
 
-@dataclass(frozen=True)
 class Uniform(Allocation):
     """Each tensor loses ``ratio`` of its weights; the total is exactly ``round(ratio · n)``."""
 

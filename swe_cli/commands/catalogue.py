@@ -3,10 +3,16 @@
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+from rich import box
+from rich.console import Console, Group
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
 
 from swe_cli.commands.shared import config_root, output
 from swe_cli.config import ConfigRoot, as_typed, component
@@ -16,16 +22,15 @@ from swe_cli.errors import SweError
 from swe_cli.experiments.spec import built
 from swe_cli.experiments.training import ALWAYS_RECORDED
 from swe_cli.pruning.prune import recorded_needs
-from swe_cli.report.catalogue import Entry, print_catalogue, print_entry
-from swe_cli.report.console import say
+from swe_cli.report.console import GAP, WIDTH, print_pairs, say
 from swe_cli.report.text import NOTHING
 
 STATISTICS, OF_GRADIENTS, OF_INPUTS = "statistics of training", "gradients", "layer inputs"
-Facts = tuple[str, dict[str, str], dict[str, str]]  # section, columns, lines of one choice alone
+UNUSABLE = "Cannot be used as it is"
+COMMANDS = {"criterion": "criteria", "allocation": "allocations", "pattern": "patterns"}
 _OPTION = re.compile(r"^(\w+):[^#\n]*#\s*(.+)$", re.M)
 _QUOTED = re.compile(r"``(.+?)``", re.S)
 _NAME = re.compile(r"^[a-zA-Z_][\w.=]*$")
-COMMANDS = {"criterion": "criteria", "allocation": "allocations", "pattern": "patterns"}
 _LEGENDS = {
     "criterion": "ratios: scored once, for every ratio, or a run for each. weights: whether those "
     "that stay are changed too. published: the allocation of its paper.",
@@ -35,56 +40,97 @@ _LEGENDS = {
 }
 
 
+@dataclass
+class Entry:
+    """One choice: the section it stands in, what it is in columns, what it says of itself (first
+    equation and source), and what is shown of one choice alone.
+    """
+
+    name: str
+    section: str = ""
+    columns: dict[str, str] = field(default_factory=dict)
+    paragraphs: list[str] = field(default_factory=list)
+    more: dict[str, str] = field(default_factory=dict)
+
+
 def catalogue(words: Sequence[str], config_dir: Path | None, *, group: str) -> None:
     """Every choice of a group, by what it needs; or the one that ``words`` names, whole."""
     root, console = config_root(config_dir), output()
     root.install()
     if words:
-        print_entry(console, _entry(group, words[0].removeprefix(f"{group}="), root))
+        entry = _entry(group, words[0].removeprefix(f"{group}="), root)
+        say(console, entry.name, "bold")
+        for paragraph in entry.paragraphs:
+            say(console, f"{paragraph}\n")
+        print_pairs(console, [*entry.columns.items(), *entry.more.items()])
         return
     entries = []
     for name in root.options(group):
         try:
             entries.append(_entry(group, name, root))
         except SweError as error:  # a line that says so: the others are still worth seeing
-            section = "Cannot be used as it is"
-            entries.append(Entry(name=name, section=section, problem=str(error)))
-    print_catalogue(console, group, sorted(entries, key=_place))
-    console.print()
-    say(console, f"{_LEGENDS[group]} One of them whole: swe {COMMANDS[group]} NAME", "dim")
+            entries.append(Entry(name, UNUSABLE, paragraphs=[str(error)]))
+    _print_all(console, group, sorted(entries, key=_place))
+    say(console, f"\n{_LEGENDS[group]} One of them whole: swe {COMMANDS[group]} NAME", "dim")
 
 
 def _place(entry: Entry) -> tuple[bool, ...]:
     """By what they need, in the order of what a run offers; what cannot be used comes last."""
     kinds = (STATISTICS, OF_GRADIENTS, OF_INPUTS)
-    return bool(entry.problem), *(kind not in entry.section for kind in kinds)
+    return entry.section == UNUSABLE, *(kind not in entry.section for kind in kinds)
+
+
+def _print_all(console: Console, title: str, entries: Sequence[Entry]) -> None:
+    """Columns and, under them, equation and source; section by section.
+
+    Columns are as wide as their longest line; the name gives way where 80 are not enough.
+    """
+    heads = [title, *next((entry.columns for entry in entries if entry.columns), {})]
+    rows = [[entry.name, *entry.columns.values()] for entry in entries]
+    lines = [[row[i].split("\n") for row in [heads, *rows] if row[i:]] for i in range(len(heads))]
+    widths = [max(len(line) for cell in column for line in cell) for column in lines]
+    # The table puts one space after its only column.
+    room = WIDTH - 1 - sum(width + GAP for width in widths[1:])
+    widths[0] = max(1, min(widths[0], room))
+
+    def in_columns(cells: Sequence[str], style: str = "") -> Table:
+        grid = Table.grid(padding=(0, GAP, 0, 0))
+        for width in widths:
+            grid.add_column(width=width, overflow="fold")
+        grid.add_row(Text(cells[0], style), *map(Text, cells[1:]))
+        return grid
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column(in_columns(heads))
+    section = ""
+    for entry, row in zip(entries, rows, strict=True):
+        if entry.section != section:
+            section = entry.section
+            table.add_row(Text(f"\n{section}" if table.rows else section, "bold"))
+        words = next(iter(entry.paragraphs), "(its class has no docstring)")
+        below = Text(words, "red" if section == UNUSABLE else "")
+        table.add_row(Group(in_columns(row, "cyan"), Padding(below, (0, 0, 0, 2))))
+    console.print(table)
 
 
 def _entry(group: str, name: str, root: ConfigRoot) -> Entry:
     chosen = component(group, name, root)
-    describe: Mapping[str, Callable[..., Facts]] = {
-        "criterion": _of_criterion,
-        "allocation": _of_allocation,
-        "pattern": _of_pattern,
-    }
-    section, facts, commands = describe[group](name, built(chosen))
-    path = _yaml_of(group, name, root)
+    entry = _DESCRIBE[group](name, built(chosen))
     comments = _comments(group, name, root)
-    options = {
-        f"{group}.{key}": "  ".join(filter(None, [as_typed(value), comments.get(key)]))
-        for key, value in chosen.options.items()
-    }
-    target = chosen.target
-    made_of = {"YAML": str(path), "class": f"{target.__module__}.{target.__qualname__}"}
-    paragraphs = [text for source in _sources(target) for text in _paragraphs(source)]
-    more = {**commands, **options, **made_of}
-    return Entry(name=name, section=section, facts=facts, paragraphs=paragraphs, more=more)
+    for key, value in chosen.options.items():
+        entry.more[f"{group}.{key}"] = "  ".join(filter(None, [as_typed(value), comments.get(key)]))
+    target: Any = chosen.target
+    entry.more["YAML"] = str(_yaml_of(group, name, root))
+    entry.more["class"] = f"{target.__module__}.{target.__qualname__}"
+    # What is built and, of a class, what of its own kind it is made from, contracts apart.
+    apart = ("builtins", "abc", "typing", "torch", "swe_cli.contracts")
+    classes = target.__mro__ if inspect.isclass(target) else ()
+    sources = [cls for cls in classes if not cls.__module__.startswith(apart)] or [target]
+    entry.paragraphs = [paragraph for source in sources for paragraph in _paragraphs(source)]
+    return entry
 
 
-# What a class says of itself
-
-
-def _of_criterion(name: str, criterion: Criterion) -> Facts:
+def _criterion(name: str, criterion: Criterion) -> Entry:
     needs = tuple(criterion.needs)
     recorded = recorded_needs(needs)
     kinds = {
@@ -101,21 +147,19 @@ def _of_criterion(name: str, criterion: Criterion) -> Facts:
         "weights": "updated" if criterion.updates_weights else "kept",
         "published": NOTHING if drawn else criterion.published,
     }
-    asked = [statistic for statistic in recorded if statistic != ALWAYS_RECORDED]
-    flag = f"swe train tracking.statistics=[{','.join(asked)}] (swe sweep adds it by itself)"
+    asked = ",".join(statistic for statistic in recorded if statistic != ALWAYS_RECORDED)
+    flag = f"swe train tracking.statistics=[{asked}] (swe sweep adds it by itself)"
     more = {"to train": flag if asked else "any training will do: swe train"}
     if len(recorded) < len(needs):
         more["to calibrate"] = "calibration.samples=… (of the training split)"
     more["to prune"] = f"swe prune {'' if drawn else '--ratio 0.5 '}criterion={name}"
     if not drawn and criterion.published != "global":
         more["as published"] = f"{more['to prune']} allocation=published"
-    return f"Needs {' and '.join(judged) or 'nothing but the weights'}", columns, more
+    section = f"Needs {' and '.join(judged) or 'nothing but the weights'}"
+    return Entry(name, section, columns, more=more)
 
 
-def _of_allocation(name: str, allocation: Allocation) -> Facts:
-    more = {"to prune": f"swe prune --ratio 0.5 allocation={name}"}
-    if allocation.stands_for(Magnitude()) is not None:
-        return "", dict.fromkeys(("looks at", "within", "takes"), "the criterion"), more
+def _allocation(name: str, allocation: Allocation) -> Entry:
     looks_at = ["scores", *(f"ranks by {criterion}" for criterion in allocation.consults)]
     looks_at += ["the loss, probed"] if allocation.probes else []
     columns = {
@@ -123,10 +167,12 @@ def _of_allocation(name: str, allocation: Allocation) -> Facts:
         "within": allocation.within,
         "takes": "ratio or rate" if allocation.takes_rate else "ratio",
     }
-    return "", columns, more
+    if allocation.stands_for(Magnitude()) is not None:
+        columns = dict.fromkeys(columns, "the criterion")
+    return Entry(name, "", columns, more={"to prune": f"swe prune --ratio 0.5 allocation={name}"})
 
 
-def _of_pattern(name: str, pattern: Pattern) -> Facts:
+def _pattern(name: str, pattern: Pattern) -> Entry:
     groups = "" if pattern.group is None else f", in groups of {pattern.group}"
     columns = {
         "ratio": "any" if pattern.ratio is None else f"fixed, {pattern.ratio:g}",
@@ -134,15 +180,14 @@ def _of_pattern(name: str, pattern: Pattern) -> Facts:
         "stored model": "smaller" if pattern.unit else "same size",
     }
     amount = "--ratio 0.5 " if pattern.ratio is None else ""
-    return "", columns, {"to prune": f"swe prune {amount}pattern={name}"}
+    return Entry(name, "", columns, more={"to prune": f"swe prune {amount}pattern={name}"})
 
 
-def _sources(target: Any) -> list[Any]:
-    """What is built and, of a class, what of its own kind it is made from, contracts apart."""
-    if not inspect.isclass(target):
-        return [target]
-    apart = ("builtins", "abc", "typing", "torch", "swe_cli.contracts")
-    return [cls for cls in target.__mro__ if not cls.__module__.startswith(apart)]
+_DESCRIBE: Mapping[str, Callable[..., Entry]] = {
+    "criterion": _criterion,
+    "allocation": _allocation,
+    "pattern": _pattern,
+}
 
 
 def _paragraphs(source: Any) -> list[str]:
@@ -151,7 +196,7 @@ def _paragraphs(source: Any) -> list[str]:
     if text.startswith(f"{getattr(source, '__name__', '')}("):
         return []  # a dataclass without a docstring is given its signature as one
     # Quotes help where a name stands in a sentence; an equation is one without.
-    plain = _QUOTED.sub(lambda found: _NAME.sub(r"`\g<0>`", found[1]), text)
+    plain = _QUOTED.sub(lambda quoted: _NAME.sub(r"`\g<0>`", quoted[1]), text)
     return [
         block if "\n " in block or block.startswith(" ") else " ".join(block.split())
         for block in plain.split("\n\n")
@@ -160,8 +205,7 @@ def _paragraphs(source: Any) -> list[str]:
 
 
 def _yaml_of(group: str, name: str, root: ConfigRoot) -> Path:
-    paths = [folder / group / f"{name}.yaml" for folder in root.folders()]
-    return next(path for path in paths if path.is_file())
+    return next(path for path in root.yamls(group) if path.stem == name)
 
 
 def _comments(group: str, name: str, root: ConfigRoot) -> dict[str, str]:

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import torch
 from platformdirs import user_cache_dir
-from rich.table import Table
-from rich.text import Text
 
 from swe_cli.commands.shared import page
 from swe_cli.config import shipped_conf
+from swe_cli.report.console import print_pairs
 
 PACKAGES = ("swe-cli", "torch", "numpy", "hydra-core", "safetensors", "pandas")
 # Package → the extra that brings it, and what needs it.
@@ -29,46 +28,32 @@ OPTIONAL = {
 def doctor(words: Sequence[str], config_dir: Path | None) -> None:
     """Print versions, device, threads, folders, and what is optional and missing."""
     this = page("doctor", words)
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     lines = {
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
-        **{package: _version(package) or "missing" for package in PACKAGES},
-        "device": _device(),
+        **{package: _version(package, "missing") for package in PACKAGES},
+        "device": f"cuda: {', '.join(gpus)}" if gpus else "cpu (no CUDA device found)",
         "threads": f"{torch.get_num_threads()} of {os.cpu_count()} cores",
         "configuration": str(shipped_conf()),
-        "results": f"{this.results.resolve()} ({_writable(this.results)})",
+        "results": f"{this.results.resolve()} ({_room(this.results)})",
         "data": os.environ.get("SWE_DATA_DIR") or "no SWE_DATA_DIR set (not needed)",
         "cache": os.environ.get("SWE_CACHE_DIR") or user_cache_dir("swe"),
     }
     for name, (extra, use) in OPTIONAL.items():
-        missing = f"missing; for {use}: pip install 'swe-cli[{extra}]'"
-        lines[name] = _version(name) or missing
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold")
-    for label, value in lines.items():
-        grid.add_row(Text(label, "dim"), Text(value))
-    this.console.print(grid)
+        lines[name] = _version(name, f"missing; for {use}: pip install 'swe-cli[{extra}]'")
+    print_pairs(this.console, list(lines.items()))
 
 
-def _version(package: str) -> str | None:
+def _version(package: str, otherwise: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:
-        return None
+        return otherwise
 
 
-def _device() -> str:
-    if torch.cuda.is_available():
-        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-        return f"cuda: {', '.join(names)}"
-    return "cpu (no CUDA device found)"
-
-
-def _writable(results: Path) -> str:
+def _room(results: Path) -> str:
     """Whether a run could be written, and how much room there is."""
-    place = results.resolve()
-    while not place.exists():
-        place = place.parent
+    place = next(path for path in (results.resolve(), *results.resolve().parents) if path.exists())
     if not place.is_dir():
         return "not a folder"
     if not os.access(place, os.W_OK):

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from swe_cli.commands.shared import page, pruned_row, training_of
+from swe_cli.commands.shared import TRAIN, page, pruned_row, training_of
 from swe_cli.controls import DENSE
 from swe_cli.experiments.cell import evaluate_pruned, run_cell
 from swe_cli.experiments.model import TrainedRun
 from swe_cli.experiments.plan import cells_of
 from swe_cli.experiments.spec import ControlSpec
-from swe_cli.report.row import print_row
+from swe_cli.report.terminal import print_row
 
 
 def evaluate(words: Sequence[str], config_dir: Path | None, *, show: bool, quiet: bool) -> None:
@@ -19,9 +19,8 @@ def evaluate(words: Sequence[str], config_dir: Path | None, *, show: bool, quiet
         this.print_config()
         return
     values, evaluation = this.composed.values, this.composed["evaluation"]
-    otherwise = "Train one: swe train model=gpt_nano"
-    run = this.chosen_run(("train", "prune"), otherwise, "Evaluating", quiet=True)
-    training = training_of(run) if run.kind == "prune" else run
+    run = this.chosen_run(("train", "prune"), TRAIN, "Evaluating", quiet=True)
+    training = training_of(run)
     source = TrainedRun(training.path, this.root, values["device"], values["threads"])
     if run.kind == "prune":
         stored, weights = pruned_row(run), run.tensors("model.safetensors")
@@ -30,5 +29,5 @@ def evaluate(words: Sequence[str], config_dir: Path | None, *, show: bool, quiet
         run.check_finished()
         spec = ControlSpec(control=DENSE, evaluation=evaluation)
         row = run_cell(cells_of(spec, source, run.config["identity"])[DENSE.kind])
-    this.console.print(run.name, markup=False)
+    this.print(run.name)
     print_row(this.console, row)

@@ -9,7 +9,7 @@ from rich.columns import Columns
 from rich.panel import Panel
 from rich.text import Text
 
-from swe_cli.commands.shared import page, pruned_row, training_of
+from swe_cli.commands.shared import TRAIN, page, pruned_row, training_of
 from swe_cli.contracts import Questions
 from swe_cli.errors import RunError, UsageError
 from swe_cli.evaluation.answers import answers_of
@@ -37,10 +37,8 @@ def generate(
     prompt = _in_utf8(prompt)
     if not prompt:
         raise UsageError("The prompt is empty.", 'Give a text to continue: --prompt "And"')
-    otherwise = "Train one: swe train model=gpt_nano"
-    run = this.chosen_run(("train", "prune"), otherwise, "Asking", quiet=True)
-    training = training_of(run) if run.kind == "prune" else run
-    values = this.composed.values
+    run = this.chosen_run(("train", "prune"), TRAIN, "Asking", quiet=True)
+    training, values = training_of(run), this.composed.values
     trained = open_run(training, this.root, values["device"], values["threads"])
     models: dict[str, Tensors] = {"dense": trained.weights("final")}
     if run.kind == "prune":
@@ -48,14 +46,20 @@ def generate(
         cut = 100 * (row.mean("sparsity") or 0.0)
         title = f"{row.settings['criterion']}, {cut:.0f} % cut"
         models[title] = run.tensors("model.safetensors")
+    asked = isinstance(trained.dataset, Questions)
     panels = {}
     for title, weights in models.items():
         trained.load(weights)
-        if isinstance(trained.dataset, Questions):
-            panels[title] = _answer(trained, trained.dataset, prompt, image)
+        if asked:
+            text = _answer(trained, prompt, image)
+        elif image is not None:
+            reason = f"{trained.name} is a text model; it looks at no image."
+            raise UsageError(reason, "Leave --image out.")
         else:
-            panels[title] = _continuation(trained, prompt, image, length, temperature, seed)
-    if isinstance(trained.dataset, Questions):
+            generator = torch.Generator().manual_seed(seed)
+            text = _continuation(trained, prompt, length, temperature, generator)
+        panels[title] = Text(prompt, "bold") + text
+    if asked:
         unknown = getattr(getattr(trained.dataset, "tokenizer", None), "unknown", None)
         new = [word for word in prompt.split() if unknown in trained.dataset.encode(word)]
         if new:
@@ -79,35 +83,26 @@ def _in_utf8(prompt: str) -> str:
         ) from None
 
 
-def _answer(trained: TrainedModel, data: Questions, prompt: str, image: Path | None) -> Text:
+def _answer(trained: TrainedModel, question: str, image: Path | None) -> Text:
+    assert isinstance(trained.dataset, Questions)
+    example = '--prompt "what is the sum?"'
     if image is None:
-        raise UsageError(
-            f"{trained.name} answers questions about images.",
-            'Name one: --image FILE --prompt "what is the sum?"',
-        )
-    if not prompt.strip():
-        raise UsageError("There is no question.", 'Ask one: --prompt "what is the sum?"')
-    ((answer, _),) = answers_of(trained, data.about(image.expanduser(), prompt))
-    return Text(f"{prompt} ", "bold") + (Text(answer) if answer else Text("(no answer)", "dim"))
+        reason = f"{trained.name} answers questions about images."
+        raise UsageError(reason, f"Name one: --image FILE {example}")
+    if not question.strip():
+        raise UsageError("There is no question.", f"Ask one: {example}")
+    ((answer, _),) = answers_of(trained, trained.dataset.about(image.expanduser(), question))
+    return Text(f" {answer}") if answer else Text(" (no answer)", "dim")
 
 
 def _continuation(
-    trained: TrainedModel,
-    prompt: str,
-    image: Path | None,
-    length: int,
-    temperature: float,
-    seed: int,
+    trained: TrainedModel, prompt: str, length: int, temperature: float, generator: torch.Generator
 ) -> Text:
-    if image is not None:
-        said = f"{trained.name} is a text model; it looks at no image."
-        raise UsageError(said, "Leave --image out.")
     if not isinstance(trained.model, GPT):
         raise RunError(f"{trained.name} is not a text model.", "Name another: swe runs")
     trained.model.eval()
     ids = trained.dataset.encode(prompt)
-    generator = torch.Generator().manual_seed(seed)
     grown = continue_tokens(
         trained.model, ids, length=length, temperature=temperature, generator=generator
     )
-    return Text(prompt, "bold") + Text(trained.dataset.decode(grown[len(ids) :]))
+    return Text(trained.dataset.decode(grown[len(ids) :]))

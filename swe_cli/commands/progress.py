@@ -2,23 +2,14 @@
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
-from rich.text import Text
 
 from swe_cli.errors import Interrupted
 from swe_cli.experiments.training import Observer
@@ -26,7 +17,6 @@ from swe_cli.records import Row
 from swe_cli.training.state import Callback, TrainState
 
 PLAIN_SECONDS = 10.0  # without a terminal, one line of progress about this often
-Advance = Callable[[str], None]  # one more is done; a few words about it
 
 
 class Stop:
@@ -69,8 +59,8 @@ class Watcher(Observer):
     def __init__(self, quiet: bool) -> None:
         self.console = Console(stderr=True, highlight=False)
         self.quiet = quiet
-        self._bar: Progress | None = None
-        self._cells: Advance = lambda note: None
+        self.bar: Progress | None = None
+        self._cells = _Work(self, "cells", "cell", 0)
 
     @contextmanager
     def showing(self) -> Iterator["Watcher"]:
@@ -81,16 +71,15 @@ class Watcher(Observer):
         # At 80 columns a bar must not wrap: the note gives way first, and the name is said above.
         whole, short = Column(no_wrap=True), Column(no_wrap=True, overflow="ellipsis", ratio=1)
         with Progress(
-            TextColumn("{task.description}", table_column=whole),
+            TextColumn("  {task.description}", table_column=whole),
             BarColumn(bar_width=10, table_column=whole),
             MofNCompleteColumn(table_column=whole),
-            _Rate(table_column=whole),
+            TextColumn("{task.fields[rate]}", table_column=whole),
             TimeRemainingColumn(table_column=whole),
             TextColumn("{task.fields[note]}", table_column=short),
             console=self.console,
             expand=True,
-        ) as bar:
-            self._bar = bar
+        ) as self.bar:
             yield self
 
     def say(self, text: str, *, always: bool = False) -> None:
@@ -100,73 +89,56 @@ class Watcher(Observer):
 
     def training(self, name: str, steps: int) -> Callback:
         self.say(f"Training {name}: {steps} steps")
-        return _Steps(self._line("  training", "step", steps))
+        return _Work(self, "training", "step", steps)
 
     def recovery(self, steps: int) -> Callback:
-        return _Steps(self._line("  recovery", "step", max(1, steps)))
+        return _Work(self, "recovery", "step", max(1, steps))
 
     def cells(self, total: int, reused: int) -> None:
         if reused:
             self.say(f"{reused} of {total} cells are there already.")
         if total > reused:
-            self._cells = self._line("  cells", "cell", total - reused)
+            self._cells = _Work(self, "cells", "cell", total - reused)
 
     def cell_done(self, row: Row) -> None:
-        self._cells(describe(row))
-
-    def _line(self, title: str, unit: str, total: int) -> Advance:
-        if self.quiet:
-            return lambda note: None
-        if self._bar is None:
-            return _PlainLine(self.say, title.strip(), unit, total)
-        bar, task = self._bar, self._bar.add_task(title, total=total, unit=unit, note="")
-        return lambda note: bar.update(task, advance=1, note=note)
+        self._cells.advance(describe(row))
 
 
 def describe(row: Row) -> str:
     """A cell in a few words, for progress."""
     settings = row.settings
-    amount = settings.get("ratio", settings.get("rate"))
     base = settings.get("base", "final")
     words = [settings.get("criterion"), settings.get("roles"), "" if base == "final" else base]
+    amount = settings.get("ratio", settings.get("rate"))
     loss = row.error if row.status == "failed" else f"loss {row.mean('loss'):.4f}"
     named = [row.kind] if row.kind != "pruned" else words
     return " ".join(str(word) for word in [*named, amount, loss] if word not in (None, ""))
 
 
-class _Steps(Callback):
-    """Moves a bar."""
+class _Work(Callback):
+    """So many units of work: what moves the bar or, without one, says a line now and then."""
 
-    def __init__(self, advance: Advance) -> None:
-        self._advance = advance
-
-    def after_step(self, state: TrainState, metrics: dict[str, Any]) -> None:
-        self._advance(f"loss {metrics['loss_nats']:.3f}")
-
-
-class _PlainLine:
-    """Progress without a terminal: a line now and then, with rate and time left."""
-
-    def __init__(self, say: Advance, title: str, unit: str, total: int) -> None:
-        self._say, self._title, self._unit, self._total = say, title, unit, total
+    def __init__(self, watcher: Watcher, title: str, unit: str, total: int) -> None:
+        self._watcher, self._title, self._unit, self._total = watcher, title, unit, total
         self._started = self._spoken = time.monotonic()
         self._done = 0
+        self._bar = watcher.bar
+        if self._bar:
+            self._task = self._bar.add_task(title, total=total, rate="", note="")
 
-    def __call__(self, note: str) -> None:
+    def after_step(self, state: TrainState, metrics: dict[str, Any]) -> None:
+        self.advance(f"loss {metrics['loss_nats']:.3f}")
+
+    def advance(self, note: str) -> None:
+        """One more is done; a few words about it."""
         self._done += 1
         now = time.monotonic()
-        if now - self._spoken < PLAIN_SECONDS and self._done < self._total:
-            return
-        self._spoken = now
-        rate = self._done / max(1e-9, now - self._started)
-        left = (self._total - self._done) / rate
-        self._say(
-            f"{self._title}: {self._unit} {self._done}/{self._total}, "
-            f"{rate:.1f} {self._unit}s/s, {left:.0f} s left, {note}"
-        )
-
-
-class _Rate(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:.1f} {task.fields['unit']}s/s" if speed else "")
+        speed = self._done / max(1e-9, now - self._started)
+        rate = f"{speed:.1f} {self._unit}s/s"
+        if self._bar:
+            self._bar.update(self._task, advance=1, rate=rate, note=note)
+        elif now - self._spoken >= PLAIN_SECONDS or self._done >= self._total:
+            self._spoken = now
+            left = f"{(self._total - self._done) / speed:.0f} s left"
+            done = f"{self._unit} {self._done}/{self._total}"
+            self._watcher.say(f"{self._title}: {done}, {rate}, {left}, {note}")

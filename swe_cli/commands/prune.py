@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from swe_cli.commands.progress import Stop, Watcher
-from swe_cli.commands.shared import page
+from swe_cli.commands.shared import TRAIN, page
 from swe_cli.config import component
 from swe_cli.errors import Interrupted, UsageError
 from swe_cli.experiments.cell import Watch, run_cell
@@ -13,7 +13,7 @@ from swe_cli.experiments.model import TrainedRun, check_kept
 from swe_cli.experiments.plan import cells_of
 from swe_cli.experiments.spec import check_early, check_recorded, check_spec, cut_spec, note_on
 from swe_cli.experiments.training import check_roles_of, roles_of
-from swe_cli.report.row import print_row
+from swe_cli.report.terminal import print_row
 from swe_cli.store import Run
 
 
@@ -21,18 +21,15 @@ def prune(
     words: Sequence[str],
     config_dir: Path | None,
     *,
-    ratio: str | None,
-    rate: str | None,
-    fuse: str | None,
     wait: bool,
     show: bool,
     quiet: bool,
+    **amounts: str | None,
 ) -> None:
-    """Cut one run once; keep the model, print what it lost."""
-    options = {"ratio": ratio, "rate": rate, "fuse": fuse}
-    words = [*words, *(f"{key}={value}" for key, value in options.items() if value is not None)]
+    """Cut one run once; keep the model, print what it lost. ``amounts``: ratio, rate, fuse."""
+    words = [*words, *(f"{key}={value}" for key, value in amounts.items() if value is not None)]
     keys = [word.partition("=")[0] for word in words]
-    for key in options:
+    for key in amounts:
         if keys.count(key) > 1:
             raise UsageError(f"The {key} is given twice.", f"Keep one: --{key} or {key}=…")
     if "rate" in keys and "allocation" not in keys:
@@ -41,20 +38,17 @@ def prune(
     if show:
         this.print_config()
         return
-    spec = cut_spec(this.composed, this.root, None)
-    check_spec(spec, this.composed, keys)
-    run = this.chosen_run(("train",), "Train one: swe train model=gpt_nano", "Cutting", quiet=quiet)
+    check_spec(cut_spec(this.composed, this.root, None), this.composed, keys)
+    run = this.chosen_run(("train",), TRAIN, "Cutting", quiet=quiet)
     run.check_finished()
-    trained = run.config["identity"]
+    trained, values = run.config["identity"], this.composed.values
     model = component("model", trained["model"]["name"], this.root)
-    roles = this.composed.values["roles"]
-    check_roles_of(model, [] if roles == "all" else [roles], "roles")
+    check_roles_of(model, [] if values["roles"] == "all" else [values["roles"]], "roles")
     spec = cut_spec(this.composed, this.root, roles_of(model))
     check_recorded(spec, run.manifest["tracker"]["statistics"], run.name)
-    steps = trained["training"]["steps"]
+    steps, at_step = trained["training"]["steps"], spec.plan.at_step
     check_early(spec, steps)
-    check_kept(run, [] if spec.plan.at_step is None else [spec.plan.at_step])
-    values = this.composed.values
+    check_kept(run, [] if at_step is None else [at_step])
     source = TrainedRun(run.path, this.root, values["device"], values["threads"])
     cell = cells_of(spec, source, trained)[spec.kind]
     name = f"prune-{trained['model']['name']}-{spec.method_name}-{cell.hash[:8]}"
@@ -63,19 +57,18 @@ def prune(
     watcher = Watcher(quiet)
     if note := note_on(spec, keys):
         watcher.say(note)
-    rest = 0 if spec.plan.at_step is None else steps - spec.plan.at_step
+    steps = spec.recovery_steps + (0 if at_step is None else steps - at_step)
+    steps += 0 if spec.fuse is None else spec.recovery_steps // 2
     with Stop().listening() as stop, watcher.showing(), pruned.hold(wait):
         pruned.begin({"training": run.name, "cell": cell.hash, "cut": cell.config})
         try:
-            fused = 0 if spec.fuse is None else spec.recovery_steps // 2
-            progress = watcher.recovery(rest + spec.recovery_steps + fused)
-            row = run_cell(cell, Watch(progress, stop))
+            row = run_cell(cell, Watch(watcher.recovery(steps), stop))
         except Interrupted:
             raise
         except Exception:
             pruned.discard()  # the same command would meet the same
             raise
         pruned.finish(["model.safetensors"], row=row.to_json())
-    this.console.print(pruned.name, markup=False)
+    this.print(pruned.name)
     print_row(this.console, row)
-    this.console.print(f"  next: swe report {run.name}", markup=False, soft_wrap=True)
+    this.print(f"  next: swe report {run.name}")

@@ -1,6 +1,6 @@
-"""swe report: rows that are there already → table, figures, terminal."""
+"""swe report: rows that are there already → table, figures, terminal; the end of swe sweep, too."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -8,17 +8,29 @@ from typing import Any
 
 import pandas as pd
 
-from swe_cli.commands.present import present, published_allocations
 from swe_cli.commands.shared import Page, page, training_of
 from swe_cli.config import ConfigRoot, component, did_you_mean
-from swe_cli.contracts import WindowLosses
-from swe_cli.errors import RunError, UsageError
+from swe_cli.contracts import Evidence, WindowLosses
+from swe_cli.errors import RunError, SweError, UsageError
 from swe_cli.evaluation.measure import Measured
+from swe_cli.experiments.model import open_run
+from swe_cli.experiments.spec import built
+from swe_cli.experiments.training import ALWAYS_RECORDED
 from swe_cli.files import read_json, read_tensors
+from swe_cli.ranking import Ranking, exact_count
 from swe_cli.records import Row, Scalar
 from swe_cli.report.against import compare_with, print_comparisons, write_comparisons
+from swe_cli.report.figures import MANY, curve, weight_evolution, write_figure
+from swe_cli.report.grid import grid
+from swe_cli.report.quantities import LOSS, QUANTITIES
+from swe_cli.report.summary import summarise
 from swe_cli.report.tables import frame, split_by_protocol
+from swe_cli.report.terminal import print_summary
+from swe_cli.report.write import write
 from swe_cli.store import Run, list_runs
+from swe_cli.training.tracker import gather
+
+JUDGE, SHARE = "swe", 0.5  # of the figure of weights
 
 
 def report(
@@ -39,40 +51,148 @@ def report(
         swept = any(run.finished for run in list_runs(this.results, ("sweep",)))
         kinds = ("sweep",) if swept else ("prune", "train")
     otherwise = "Make some rows: swe sweep experiment=demo"
-    run = this.chosen_run(kinds, otherwise, "Reporting", quiet=True)
-    if run.kind == "prune":
-        run = training_of(run)
+    run = training_of(this.chosen_run(kinds, otherwise, "Reporting", quiet=True))
     table = _table(run, this.root)
-    if against is not None:
-        known = sorted(table["criterion"].dropna().unique())
-        if against not in known:
-            raise UsageError(
-                f"--against {against}: no row is of that criterion.{did_you_mean(against, known)}",
-                f"Criteria of these rows: {', '.join(known) or 'none'}.",
-            )
+    criteria = sorted(table["criterion"].dropna().unique())
+    if against is not None and against not in criteria:
+        question = did_you_mean(against, criteria)
+        hint = f"Criteria of these rows: {', '.join(criteria) or 'none'}."
+        raise UsageError(f"--against {against}: no row is of that criterion.{question}", hint)
     own = run.path if run.kind == "sweep" else run.path / "report"
     place = folder.expanduser() if folder else own
     # A run named by its path has its trainings beside it, wherever that is.
-    written = present(this.console, place, table, this.root, run.path.parent)
+    written = present(this, place, table, run.path.parent)
     if against is not None:
         written += _compare(this, place, table, against, run.path.parent / "cells")
     if not quiet:
-        this.console.print()
-        for path in written:
-            this.console.print(str(path), markup=False, soft_wrap=True)
+        this.print("\n".join(["", *map(str, written)]))
+
+
+# Rows
 
 
 def _table(run: Run, root: ConfigRoot) -> pd.DataFrame:
     """All rows of a sweep or of a training. RunError, with what to type, where there is none."""
-    rows = rows_of_sweep(run) if run.kind == "sweep" else _rows_of_training(run, root)
-    if rows:
-        return frame(rows)
-    if run.kind == "sweep" and (run.path / "table.csv").is_file():
-        return pd.read_csv(run.path / "table.csv")  # its cells are gone
-    hint = f"Cut it: swe prune {run.name} --ratio 0.5, or name another run: swe runs"
-    if run.kind == "sweep":
-        hint = "Type the same swe sweep: it makes them. Or name another run: swe runs"
-    raise RunError(f"{run.name} has no rows yet.", hint)
+    if run.kind != "sweep":
+        rows = _rows_of_training(run, root)
+        hint = f"Cut it: swe prune {run.name} --ratio 0.5"
+    elif not (run.path / "cells.json").is_file():
+        hint = "Type the same swe sweep: it goes on. Or report a training: swe report train-…"
+        raise RunError(f"{run.name} is {run.status}.", hint)
+    else:
+        cells, failed = read_json(run.path / "cells.json"), run.path / "failed.json"
+        rows = [Row.from_json(values) for values in (read_json(failed) if failed.is_file() else [])]
+        for entry in cells:
+            path = run.path.parent / "cells" / entry["cell"] / "row.json"
+            if path.is_file():
+                rows.append(replace(Row.from_json(read_json(path)), axes=entry["axes"]))
+        if len(rows) < len(cells) and (run.path / "table.csv").is_file():
+            return pd.read_csv(run.path / "table.csv")  # cells are gone
+        hint = "Type the same swe sweep: it makes them"
+    if not rows:
+        raise RunError(f"{run.name} has no rows yet.", f"{hint}. Or name another run: swe runs")
+    return frame(rows)
+
+
+def _rows_of_training(run: Run, root: ConfigRoot) -> list[Row]:
+    """Every cut of a training; what was set differently among them becomes an axis."""
+    rows: list[Row] = []
+    for path in sorted((run.path.parent / "cells").glob("*/row.json")):
+        row = Row.from_json(read_json(path))
+        if row.training == run.name:
+            options = _options(read_json(path.with_name("cell.json")), root)
+            rows.append(replace(row, axes=options))
+    keys = {key for row in rows for key in row.axes}
+    varied = {key for key in keys if len({row.axes.get(key) for row in rows}) > 1}
+    return [replace(r, axes={k: v for k, v in r.axes.items() if k in varied}) for r in rows]
+
+
+def _options(config: Mapping[str, Any], root: ConfigRoot) -> dict[str, Scalar]:
+    """``recovery.steps`` and the like: all of a cell that has no column of its own, and is not as
+    its YAML has it (where it is a user's that is not at hand, all).
+    """
+    options: dict[str, Scalar] = {}
+    for group, chosen in config.items():
+        if isinstance(chosen, Mapping) and "name" in chosen:
+            name = chosen["name"]
+            at_hand = name in root.options(group)
+            usual = component(group, name, root).describe() if at_hand else {"name": name}
+            for key, value in chosen.items():
+                if not isinstance(value, Mapping) and value != usual.get(key):
+                    listed = isinstance(value, list)
+                    options[f"{group}.{key}"] = ",".join(map(str, value)) if listed else value
+    return options
+
+
+# Tables and figures
+
+
+def present(this: Page, folder: Path, table: pd.DataFrame, runs: Path) -> list[Path]:
+    """Write the table and the figures of all rows into ``folder`` and print their summary.
+
+    One set of figures per protocol: rows that were measured differently never share one. ``runs``
+    is where their trainings lie.
+    """
+    published, layerwise = published_allocations(table["criterion"].dropna().unique(), this.root)
+    written = write(table, folder, published=published, layerwise=layerwise)
+    groups = split_by_protocol(table)
+    for place, group in enumerate(groups):
+        summary = summarise(group, published)
+        print_summary(this.console, summary)
+        suffix = f"-{place + 1}" if len(groups) > 1 else ""
+        if not LOSS.drawable(summary.cuts):
+            continue  # every cell failed, or none was pruned: their own errors say more
+        figures = {
+            quantity.name: curve(summary, quantity, elsewhere=f"grid{suffix}.png")
+            for quantity in QUANTITIES
+            if quantity.drawable(summary.cuts)
+        }
+        if len(summary.lines) > MANY:
+            figures["grid"] = grid(summary)
+        try:
+            figures |= _weights(Run(runs / group["training"].iloc[0]), this.root)
+        except SweError as error:  # the rows are there; only the trajectory cannot be drawn
+            this.print(f"No weight figure: {error.message}")
+        for name, figure in figures.items():
+            written += write_figure(figure, folder / "figures", f"{name}{suffix}")
+    return written
+
+
+def published_allocations(
+    criteria: Iterable[str], root: ConfigRoot
+) -> tuple[dict[str, str], set[str]]:
+    """Criterion → the allocation it was published with; and which judge layer by layer.
+
+    Nothing of a criterion that is not at hand.
+    """
+    at_hand = [name for name in criteria if name in root.options("criterion")]
+    judges = {name: built(component("criterion", name, root)) for name in at_hand}
+    layerwise = {name for name, judge in judges.items() if judge.granularity == "layer"}
+    return {name: judge.published for name, judge in judges.items()}, layerwise
+
+
+def _weights(run: Run, root: ConfigRoot) -> dict[str, Any]:
+    """The figure of a training's weights, judged by SWE at one half, where a sample was kept."""
+    if not run.finished:
+        raise SweError(f"{run.name} is gone; its weights cannot be drawn.")
+    trained, saved = open_run(run, root, device="cpu"), run.tensors("trajectory.safetensors")
+    if "sample/values" not in saved:
+        return {}
+    average, final = trained.trajectory[ALWAYS_RECORDED], trained.weights("final")
+    # The sample is of all matrices that were tracked, frozen ones too.
+    lens = partial(trained.model.prunable, which="linear")
+    weights = lens({name: final[name] for name in average})
+    evidence = Evidence(weights, {ALWAYS_RECORDED: lens(average)}, trained.seed)
+    scores = built(component("criterion", JUDGE, root)).score(evidence)
+    ranking = Ranking(scores, weights)
+    masks = ranking.masks(ranking.lowest(exact_count(SHARE, ranking.total)))
+    kept = gather({n: mask.float() for n, mask in masks.items()}, saved["sample/index"]) > 0.5
+    steps, values = saved["sample/steps"].tolist(), saved["sample/values"].numpy()
+    figure = weight_evolution(steps, values, kept.numpy(), criterion=JUDGE, ratio=SHARE)
+    return {"weights": figure}
+
+
+# Compared with one criterion
 
 
 def _compare(
@@ -102,51 +222,3 @@ def _windows(cells: Path, config_hash: str) -> tuple[WindowLosses, WindowLosses]
     # Stored only where recovery changed something.
     before = stored.get("nats_before_recovery", stored["nats"])
     return after, WindowLosses(before.numpy(), after.tokens)
-
-
-def rows_of_sweep(run: Run) -> list[Row]:
-    """The rows that a sweep has so far, failed ones among them."""
-    if not (run.path / "cells.json").is_file():
-        raise RunError(
-            f"{run.name} is {run.status}.",
-            "Type the same swe sweep: it goes on. Or report a training: swe report train-…",
-        )
-    failed = run.path / "failed.json"
-    rows = [Row.from_json(values) for values in (read_json(failed) if failed.is_file() else [])]
-    for entry in read_json(run.path / "cells.json"):
-        path = run.path.parent / "cells" / entry["cell"] / "row.json"
-        if path.is_file():
-            rows.append(replace(Row.from_json(read_json(path)), axes=entry["axes"]))
-    return rows
-
-
-def _rows_of_training(run: Run, root: ConfigRoot) -> list[Row]:
-    """Every cut of a training; what was set differently among them becomes an axis."""
-    rows: list[Row] = []
-    for path in sorted((run.path.parent / "cells").glob("*/row.json")):
-        row = Row.from_json(read_json(path))
-        if row.training == run.name:
-            options = _options(read_json(path.with_name("cell.json")), root)
-            rows.append(replace(row, axes=options))
-    keys = {key for row in rows for key in row.axes}
-    varied = {key for key in keys if len({row.axes.get(key) for row in rows}) > 1}
-    return [replace(r, axes={k: v for k, v in r.axes.items() if k in varied}) for r in rows]
-
-
-def _options(config: Mapping[str, Any], root: ConfigRoot) -> dict[str, Scalar]:
-    """``recovery.steps`` and the like: all of a cell that has no column of its own, and is not as
-    its YAML has it.
-    """
-    return {
-        f"{group}.{key}": ",".join(map(str, value)) if isinstance(value, list) else value
-        for group, options in config.items()
-        if isinstance(options, Mapping) and "name" in options
-        for key, value in options.items()
-        if key != "name" and not isinstance(value, Mapping)
-        if value != _usual(group, options["name"], root).get(key)
-    }
-
-
-def _usual(group: str, name: str, root: ConfigRoot) -> dict[str, Any]:
-    """The options of a choice's YAML; none where it is a user's that is not at hand."""
-    return component(group, name, root).describe() if name in root.options(group) else {}

@@ -20,39 +20,35 @@ from swe_cli.store import list_runs
 def runs(words: Sequence[str], config_dir: Path | None) -> None:
     """Every run with its kind, status, age and size on disk."""
     this = page("runs", words)
-    listed = list_runs(this.results)
-    if not listed:
-        where = this.results / "runs"
-        this.console.print(f"No runs in {where}.", markup=False, soft_wrap=True)
-        this.console.print("Start one: swe sweep experiment=demo")
-        return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for title in ("run", "status", "written", "size"):
         table.add_column(title, overflow="fold", justify="right" if title == "size" else "left")
-    for run in listed:
+    for run in list_runs(this.results):
         moment = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.written))
         size = sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file())
         try:
-            manifest = run.manifest if run.finished else {}
-            failed = manifest.get("failed", 0)
-            status = f"{run.status}, {failed} failed" if failed else run.status
+            manifest, status = run.manifest if run.finished else {}, run.status
         except CorruptFileError:
             manifest, status = {}, "damaged"
+        if failed := manifest.get("failed"):
+            status += f", {failed} failed"
         what = _what(manifest)
         named = Text.assemble(run.name, (f"\n  {what}" if what else "", "dim"))
         table.add_row(named, status, moment, decimal(size))
-    this.console.print(table)
+    if table.rows:
+        this.console.print(table)
+    else:
+        this.print(f"No runs in {this.results / 'runs'}.\nStart one: swe sweep experiment=demo")
 
 
 def _what(manifest: dict[str, Any]) -> str:
     """What tells a run from others of its name: a loss, a cut; nothing of one that is not done."""
-    if "row" in manifest:
-        row = Row.from_json(manifest["row"])
-        settings = row.settings
-        asked = [key for key in ("ratio", "rate", "fuse") if settings.get(key) is not None]
-        words = [f"{key} {exact(float(str(settings[key])))}" for key in asked]
-        shapes = (settings.get("pattern"), settings.get("schedule"))
-        words += [str(shape) for shape in shapes if shape not in (None, "unstructured")]
-        return ", ".join([*words, f"loss {number(row.mean('loss'))}"])
-    loss = manifest.get("results", {}).get("final_validation_loss_nats")
-    return "" if loss is None else f"validation {number(loss)}"
+    if "row" not in manifest:
+        loss = manifest.get("results", {}).get("final_validation_loss_nats")
+        return "" if loss is None else f"validation {number(loss)}"
+    row = Row.from_json(manifest["row"])
+    amounts = {key: row.settings.get(key) for key in ("ratio", "rate", "fuse")}
+    words = [f"{key} {exact(float(str(v)))}" for key, v in amounts.items() if v is not None]
+    shapes = (row.settings.get("pattern"), row.settings.get("schedule"))
+    words += [str(shape) for shape in shapes if shape not in (None, "unstructured")]
+    return ", ".join([*words, f"loss {number(row.mean('loss'))}"])

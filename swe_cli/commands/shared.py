@@ -1,6 +1,7 @@
 """What the pages of several commands share: reading words, finding runs."""
 
 import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +12,18 @@ from rich.console import Console
 from swe_cli.commands.progress import Watcher
 from swe_cli.config import Composed, ConfigRoot, Tokens, compose, read_tokens
 from swe_cli.errors import RunError, UsageError
+from swe_cli.experiments.plan import shared_overrides
 from swe_cli.experiments.training import results_root
 from swe_cli.records import Row
 from swe_cli.store import Run, find_run, list_runs
 
+WEIGHTS = (".pt", ".pth", ".bin", ".safetensors", ".ckpt")
+TRAIN = "Train one: swe train model=gpt_nano"
+
 
 def output() -> Console:
     """Where results go. A pipe has no width of its own: 80 columns."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=80)
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 80)
 
 
 @dataclass(frozen=True)
@@ -47,61 +51,54 @@ class Page:
             run = _named_run(self.tokens.runs[0], self.results, kinds)
             watcher.say(f"{doing} {run.name}")
             return run
-        passed: list[Run] = []
-        for run in list_runs(self.results, kinds):
-            if run.finished:
-                why = "the newest"
-                if passed:
-                    why += f" that is finished: {passed[0].name} is {passed[0].status}"
-                watcher.say(f"{doing} {run.name} ({why})", always=bool(passed))
-                return run
-            passed.append(run)
-        raise RunError(
-            f"No finished {' or '.join(kinds)} run in {self.results / 'runs'}.", otherwise
-        )
+        runs = list_runs(self.results, kinds)
+        for run in (run for run in runs if run.finished):
+            passed = f" that is finished: {runs[0].name} is {runs[0].status}"
+            newest = run is runs[0]
+            watcher.say(
+                f"{doing} {run.name} (the newest{'' if newest else passed})", always=not newest
+            )
+            return run
+        where = self.results / "runs"
+        raise RunError(f"No finished {' or '.join(kinds)} run in {where}.", otherwise)
+
+    def print(self, text: str) -> None:
+        """A line of words in which brackets are brackets; it may be wider than the terminal."""
+        self.console.print(text, markup=False, soft_wrap=True)
 
     def print_config(self) -> None:
         """Every key of the configuration with its value, as YAML one could save."""
         tree = {group: chosen.describe() for group, chosen in self.composed.components.items()}
         names = [f"{group}={options.pop('name')}" for group, options in tree.items()]
-        self.console.print(f"# {' '.join(names)}", markup=False, soft_wrap=True)
+        self.print(f"# {' '.join(names)}")
         if self.composed.values.get("axes"):
-            self.console.print("# This is the first cell; every combination of the axes is one.")
+            self.print("# This is the first cell; every combination of the axes is one.")
         text = yaml.safe_dump({**tree, **self.composed.values}, sort_keys=False)
-        self.console.print(text.rstrip(), markup=False, soft_wrap=True)
+        self.print(text.rstrip())
 
 
 def page(
     command: str, words: Sequence[str], config_dir: Path | None = None, *, runs: int = 0
 ) -> Page:
-    """The words of a command that takes no axes and at most ``runs`` run names, composed."""
-    root, tokens = config_root(config_dir), read_words(command, words, runs=runs)
-    return Page(root, tokens, compose(command, tokens.overrides, root), output())
+    """The words of a command, composed: at most ``runs`` run names, axes for a sweep only."""
+    root, tokens = config_root(config_dir), read_tokens(words)
+    for key, values in tokens.axes.items() if command != "sweep" else ():
+        if len(values) == 1:
+            raise UsageError(f"An axis of {key} belongs to swe sweep.", f"Write {values[0]}")
+        swept = f"Type: swe sweep {shlex.join(words)}"
+        raise UsageError(
+            f"{key} is given several values; axes belong to swe sweep.",
+            swept if command == "train" else f"Give {key} one value.",
+        )
+    if len(tokens.runs) > runs:
+        left = f"takes {'one' if runs else 'no'} run; {tokens.runs[runs]!r} is left over"
+        raise UsageError(f"swe {command} {left}.", "Overrides: key=value.")
+    return Page(root, tokens, compose(command, shared_overrides(tokens, root), root), output())
 
 
 def config_root(config_dir: Path | None) -> ConfigRoot:
     """Where YAMLs are found, with the user's own folder."""
     return ConfigRoot(config_dir.expanduser().resolve() if config_dir else None)
-
-
-def read_words(command: str, words: Sequence[str], *, runs: int) -> Tokens:
-    """The words of a command that takes no axes and at most ``runs`` run names."""
-    tokens = read_tokens(words)
-    if tokens.axes:
-        key, values = next(iter(tokens.axes.items()))
-        if len(values) == 1:
-            raise UsageError(f"An axis of {key} belongs to swe sweep.", f"Write {values[0]}")
-        raise UsageError(
-            f"{key} is given several values; axes belong to swe sweep.",
-            f"Type: swe sweep {shlex.join(words)}"
-            if command == "train"
-            else f"Give {key} one value.",
-        )
-    if len(tokens.runs) > runs:
-        extra = tokens.runs[runs]
-        what = "takes no run" if runs == 0 else "takes one run"
-        raise UsageError(f"swe {command} {what}; {extra!r} is left over.", "Overrides: key=value.")
-    return tokens
 
 
 def typed(command: str, words: Sequence[str], config_dir: Path | None = None) -> str:
@@ -118,7 +115,9 @@ def pruned_row(run: Run) -> Row:
 
 
 def training_of(run: Run) -> Run:
-    """The training that a pruned run was cut from. Raises RunError where it is gone."""
+    """A training as it is; of a pruned run, what it was cut from. RunError where that is gone."""
+    if run.kind != "prune":
+        return run
     training = Run(run.path.parent / run.config["training"])
     if not training.exists:
         raise RunError(
@@ -129,11 +128,9 @@ def training_of(run: Run) -> Run:
 
 
 def _named_run(token: str, results: Path, kinds: tuple[str, ...]) -> Run:
-    if token.endswith((".pt", ".pth", ".bin", ".safetensors", ".ckpt")):
-        raise RunError(
-            f"{token} is a file of weights; what can be cut is a training of swe train.",
-            "List them: swe runs. Train one: swe train model=gpt_nano",
-        )
+    if token.endswith(WEIGHTS):
+        reason = f"{token} is a file of weights; what can be cut is a training of swe train."
+        raise RunError(reason, f"List them: swe runs. {TRAIN}")
     try:
         run = find_run(token, results, kinds)
     except RunError:
@@ -141,8 +138,6 @@ def _named_run(token: str, results: Path, kinds: tuple[str, ...]) -> Run:
         if run.kind in kinds:
             raise
     if run.kind not in kinds:
-        wanted = " or ".join(kinds)
-        raise RunError(
-            f"{run.name} is no {wanted} run, which is what is asked for.", "See: swe runs"
-        )
+        reason = f"{run.name} is no {' or '.join(kinds)} run, which is what is asked for."
+        raise RunError(reason, "See: swe runs")
     return run

@@ -24,10 +24,9 @@ def train(
         trained = ensure_trained(spec, watcher, stop, resume=resume, wait=wait)
     if not trained:
         watcher.say("Already trained.")
-    run, console = spec.run, this.console
-    results = run.manifest["results"]
+    results = spec.run.manifest["results"]
     best, final = results["best_validation_loss_nats"], results["final_validation_loss_nats"]
-    console.print(run.name, markup=False)
-    console.print(f"  best validation loss   {best:.4f} nats at step {results['best_step']}")
-    console.print(f"  final validation loss  {final:.4f} nats at step {results['steps']}")
-    console.print(f"  next: swe prune {run.name} --ratio 0.5", markup=False, soft_wrap=True)
+    this.print(spec.run.name)
+    this.print(f"  best validation loss   {best:.4f} nats at step {results['best_step']}")
+    this.print(f"  final validation loss  {final:.4f} nats at step {results['steps']}")
+    this.print(f"  next: swe prune {spec.run.name} --ratio 0.5")

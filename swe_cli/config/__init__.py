@@ -8,18 +8,10 @@ from YAML are keyword-only.
 """
 
 from swe_cli.config.checks import as_typed
-from swe_cli.config.completion import completions
 from swe_cli.config.components import Component, described_options, source_of
 from swe_cli.config.compose import Composed, choice_options, component, compose
-from swe_cli.config.root import ConfigRoot, shipped_conf
-from swe_cli.config.words import (
-    Tokens,
-    closest,
-    did_you_mean,
-    expand_range,
-    is_path_key,
-    read_tokens,
-)
+from swe_cli.config.root import ConfigRoot, completions, shipped_conf
+from swe_cli.config.words import Tokens, did_you_mean, expand_range, is_path_key, read_tokens
 
 __all__ = [
     "Component",
@@ -28,7 +20,6 @@ __all__ = [
     "Tokens",
     "as_typed",
     "choice_options",
-    "closest",
     "completions",
     "component",
     "compose",

@@ -9,21 +9,19 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Annotated, Any, Literal, TypedDict, get_type_hints
 
-from pydantic import (
-    Field,
-    PydanticInvalidForJsonSchema,
-    PydanticSchemaGenerationError,
-    TypeAdapter,
-    ValidationError,
-)
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import PydanticInvalidForJsonSchema as NoSchema
+from pydantic import PydanticSchemaGenerationError as NotChecked
 
 from swe_cli.errors import UsageError
 
 Adapter = TypeAdapter[Any]
 MISSING = "???"  # OmegaConf's sign for a value that the user must give
 EXAMPLES = {"integer": "10", "number": "0.1", "boolean": "true", "string": "TEXT"}
-SLICES = "slices with more zeros than that are cut whole"
+TYPES = (("a valid ", "a "), ("a integer", "an integer"), ("a boolean", "true or false"))
 RATIO = Field(ge=0, lt=1, title="it is the fraction to cut", description="For example: ratio=0.5")
+SLICES = "slices with more zeros than that are cut whole"
+FUSE = Field(ge=0, lt=1, title=SLICES, description="The paper's: fuse=0.75")
 
 
 class Settings(TypedDict, total=False):
@@ -39,10 +37,7 @@ class Settings(TypedDict, total=False):
     base: Literal["final", "averaged", "best"]
     ratio: Annotated[float, RATIO] | None
     rate: Annotated[float, Field(ge=0, description="For example: rate=1.575")] | None
-    fuse: (
-        Annotated[float, Field(ge=0, lt=1, title=SLICES, description="The paper's: fuse=0.75")]
-        | None
-    )
+    fuse: Annotated[float, FUSE] | None
     keep: Literal["rows", "models"]
     axes: dict[str, Any]
 
@@ -53,7 +48,7 @@ def adapters(hints: Mapping[str, Any]) -> dict[str, Adapter]:
     for key, hint in hints.items():
         try:
             checking[key] = TypeAdapter(hint)
-        except PydanticSchemaGenerationError:
+        except NotChecked:
             checking[key] = TypeAdapter(Any)
     return checking
 
@@ -68,13 +63,12 @@ def check(key: str, adapter: Adapter, value: Any) -> Any:
     """
     if value == MISSING:
         raise UsageError(f"{key} is needed.", f"Add {key}=…")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"{key}={value} is not a finite number.", f"Write {key}=0.1")
     try:
-        checked = adapter.validate_python(value, strict=True)
+        return adapter.validate_python(value, strict=True)
     except ValidationError as error:
         raise _refusal(key, adapter, value, error) from None
-    if isinstance(checked, float) and not math.isfinite(checked):
-        raise UsageError(f"{key}={checked} is not a finite number.", f"Write {key}=0.1")
-    return checked
 
 
 def as_typed(value: Any) -> str:
@@ -85,58 +79,47 @@ def as_typed(value: Any) -> str:
 
 def _refusal(key: str, adapter: Adapter, value: Any, error: ValidationError) -> UsageError:
     problems, choices = error.errors(), _alternatives(adapter)
-    kinds = {problem["type"] for problem in problems}
-    bounded = next((one for one in choices if _bound(one)), {})
-    if kinds & {"greater_than", "greater_than_equal", "less_than", "less_than_equal"} and bounded:
-        if isinstance(value, float) and not math.isfinite(value):
-            return UsageError(f"{key}={value} is not a finite number.", f"Write {key}=0.1")
+    bounded = next((one for one in choices if _bound(one)), None)
+    if bounded and any(one["type"].startswith(("greater_", "less_")) for one in problems):
         reason, hint = bounded.get("title"), bounded.get("description")
         others = [as_typed(one.get("const")) for one in choices if one is not bounded]
         tail = f": {reason}" if reason else f", or {others[0]}" if others and not hint else ""
         return UsageError(f"{key}={as_typed(value)} {_bound(bounded)}{tail}.", hint)
-    expected = " or ".join(dict.fromkeys(_expected(problem["msg"]) for problem in problems))
-    if isinstance(value, str) and kinds & {"int_type", "float_type"}:
+    messages = [one["msg"].removeprefix("Input should be ") for one in problems]
+    expected = " or ".join(dict.fromkeys(messages))
+    for theirs, ours in TYPES:
+        expected = expected.replace(theirs, ours)
+    if isinstance(value, str) and any(
+        one["type"] in ("int_type", "float_type") for one in problems
+    ):
         with suppress(ValueError):
             float(value)
             quoted = f'{key}="{value}" is quoted, so it is text: it should be {expected}.'
             return UsageError(quoted, f"Write {key}={value}")
     free = [choice.get("type") for choice in choices if not choice.keys() & {"enum", "const"}]
-    example = next((EXAMPLES[kind] for kind in free if kind in EXAMPLES), None)
-    return UsageError(
-        f"{key}={as_typed(value)} is wrong: it should be {expected}.",
-        f"Write {key}={example}" if example else None,
-    )
+    example = next((f"Write {key}={EXAMPLES[kind]}" for kind in free if kind in EXAMPLES), None)
+    return UsageError(f"{key}={as_typed(value)} is wrong: it should be {expected}.", example)
 
 
 def _alternatives(adapter: Adapter) -> list[dict[str, Any]]:
     """JSON schemas of what a value may be."""
     try:
         schema = adapter.json_schema()
-    except PydanticInvalidForJsonSchema:  # something to be called, for one
+    except NoSchema:  # something to be called, for one
         return []
     alternatives: list[dict[str, Any]] = schema.get("anyOf", [schema])
     return alternatives
 
 
 def _bound(schema: Mapping[str, Any]) -> str | None:
-    """What a JSON schema bounds, said of a value that is beyond."""
-    match schema:
-        case {"minimum": low, "exclusiveMaximum": high}:
-            return f"is not in [{low:g}, {high:g})"
-        case {"minimum": low, "maximum": high}:
-            return f"is not in [{low:g}, {high:g}]"
-        case {"exclusiveMinimum": low, "exclusiveMaximum": high}:
-            return f"is not between {low:g} and {high:g}"
-        case {"exclusiveMinimum": low, "maximum": high}:
-            return f"is not in ({low:g}, {high:g}]"
-        case {"minimum": low}:
-            return f"must be at least {low:g}" if low else "must not be negative"
-        case {"exclusiveMinimum": 0}:
-            return "must be positive"
-    return None
-
-
-def _expected(message: str) -> str:
-    """Pydantic's words for a type, after "it should be"."""
-    plain = message.removeprefix("Input should be ").replace("a valid ", "a ")
-    return plain.replace("a integer", "an integer").replace("a boolean", "true or false")
+    """What a JSON schema bounds from below, said of a value that is beyond."""
+    low = schema.get("minimum", schema.get("exclusiveMinimum"))
+    high = schema.get("maximum", schema.get("exclusiveMaximum"))
+    if low is None:
+        return None
+    if high is not None:
+        opening, closing = "[" if "minimum" in schema else "(", "]" if "maximum" in schema else ")"
+        return f"is not in {opening}{low:g}, {high:g}{closing}"
+    if "minimum" in schema:
+        return f"must be at least {low:g}" if low else "must not be negative"
+    return f"must be greater than {low:g}" if low else "must be positive"

@@ -65,21 +65,14 @@ class Component:
         What a user's own package builds is told by the package's content too: after an edit, its
         old numbers are not its numbers.
         """
-        source = source_of(self)
-        return {
-            "name": self.name,
-            **({"source": source} if source else {}),
-            **({"from_run": self.from_run} if self.from_run else {}),
-            **{key: _described(value) for key, value in self.options.items()},
-        }
-
-
-def _described(value: Any) -> Any:
-    if not isinstance(value, Component):
-        return value
-    described = value.describe()
-    del described["name"]  # of the whole
-    return described
+        told = {"source": source_of(self), "from_run": self.from_run}
+        described: dict[str, Any] = {"name": self.name, **{k: v for k, v in told.items() if v}}
+        for key, value in self.options.items():
+            described[key] = value
+            if isinstance(value, Component):
+                described[key] = value.describe()
+                del described[key]["name"]  # of the whole
+        return described
 
 
 def described_options(described: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,79 +95,55 @@ def source_of(component: Component) -> str | None:
     package = module.partition(".")[0]
     if package == _PACKAGE or path is None:
         return None
-    files: dict[str, bytes] = {}
+    files: list[tuple[str, bytes]] = []
     if not Path(path).is_relative_to(sysconfig.get_path("purelib")):
         for folder in getattr(sys.modules[package], "__path__", ()):
-            for file in sorted(Path(folder).rglob("*.py")):
+            for file in Path(folder).rglob("*.py"):
                 if content := file.read_bytes().strip():
-                    files[file.relative_to(folder).as_posix()] = content
-    if len(files) < 2:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
-    return hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()[:16]
+                    files.append((file.relative_to(folder).as_posix(), content))
+    content = repr(sorted(files)).encode() if len(files) > 1 else Path(path).read_bytes()
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def checked_component(group: str, name: str, node: Any) -> Component:
     """A node with a ``_target_`` as a component. Raises UsageError for options that do not fit."""
     shown = f"{group}={name}" if name else group
     if not isinstance(node, Mapping) or "_target_" not in node:
-        raise UsageError(
-            f"{group}/{name}.yaml does not say what it builds.",
-            "Give it a line _target_: package.module.Name",
-        )
-    target = _resolve(str(node["_target_"]), shown)
-    from_run = check(f"{group}.from_run", _FROM_RUN, node.get("from_run"))
-    options = {key: value for key, value in node.items() if key not in ("_target_", "from_run")}
-    try:
-        allowed = _keyword_options(target)
-    except (NameError, TypeError, ValueError) as error:
-        raise UsageError(f"The annotations of {shown} cannot be read: {error}.") from error
-    for key in options:
-        if key in allowed:
-            continue
-        if key in inspect.signature(target).parameters:
-            raise UsageError(
-                f"{group}.{key} of {shown} cannot be set: options are keyword-only.",
-                "Write @dataclass(frozen=True, kw_only=True), or a * before the option.",
-            )
-        raise UsageError(
-            f"{group}.{key} is not a key of {shown}.{did_you_mean(key, allowed)}",
-            f"Keys of {shown}: {', '.join(allowed) or 'none'}.",
-        )
-    for key in allowed:
-        if key not in options:
-            raise UsageError(
-                f"{group}.{key} is needed by {shown}.",
-                f"Add +{group}.{key}=…, or write it in {shown.replace('=', '/')}.yaml.",
-            )
-    checked = {key: _option(f"{group}.{key}", allowed[key], options[key]) for key in allowed}
-    return Component(group, name, target, checked, from_run)
-
-
-def _option(key: str, adapter: Adapter, value: Any) -> Any:
-    if isinstance(value, Mapping) and "_target_" in value:
-        return checked_component(key, "", value)
-    return check(key, adapter, value)
-
-
-def _resolve(path: str, shown: str) -> Callable[..., Any]:
-    module, _, attribute = path.rpartition(".")
+        hint = "Give it a line _target_: package.module.Name"
+        raise UsageError(f"{group}/{name}.yaml does not say what it builds.", hint)
+    module, _, attribute = str(node["_target_"]).rpartition(".")
     try:
         target: Callable[..., Any] = getattr(import_module(module), attribute)
+        allowed = _keyword_options(target)
     except Exception as error:  # a user's module may fail in any way while it is imported
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UsageError(
-            f"{shown} names {path}, which cannot be imported: {reason}.",
+            f"{shown} names {node['_target_']}, which cannot be imported: {reason}.",
             "Your own package lies beside the folder that you give to --config-dir.",
         ) from error
-    return target
+    for key in node:
+        if key not in {*allowed, "_target_", "from_run"}:
+            keys = f"Keys of {shown} (keyword-only options): {', '.join(allowed) or 'none'}."
+            guess = did_you_mean(key, allowed)
+            raise UsageError(f"{group}.{key} is not a key of {shown}.{guess}", keys)
+    options: dict[str, Any] = {}
+    for key, adapter in allowed.items():
+        if key not in node:
+            hint = f"Add +{group}.{key}=…, or write it in {shown.replace('=', '/')}.yaml."
+            raise UsageError(f"{group}.{key} is needed by {shown}.", hint)
+        if isinstance(node[key], Mapping) and "_target_" in node[key]:
+            options[key] = checked_component(f"{group}.{key}", "", node[key])
+        else:
+            options[key] = check(f"{group}.{key}", adapter, node[key])
+    from_run = check(f"{group}.from_run", _FROM_RUN, node.get("from_run"))
+    return Component(group, name, target, options, from_run)
 
 
 @lru_cache(maxsize=256)
 def _keyword_options(target: Callable[..., Any]) -> dict[str, Adapter]:
     """Keyword-only parameter → what checks its value. Reading annotations is what takes time."""
-    hints = get_type_hints(
-        target.__init__ if inspect.isclass(target) else target, include_extras=True
-    )
+    annotated = target.__init__ if inspect.isclass(target) else target
+    hints = get_type_hints(annotated, include_extras=True)
     parameters = inspect.signature(target).parameters.values()
     keywords = [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
     return adapters({name: hints.get(name, Any) for name in keywords})

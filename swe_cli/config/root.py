@@ -1,9 +1,17 @@
-"""Where YAMLs are found: the shipped ``conf/`` and the folder a user adds."""
+"""Where YAMLs are found, and what a half-typed word can become from their names and keys alone.
+
+A shell waits at every press of the tab key: neither Hydra nor torch is imported.
+"""
 
 import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import yaml
+
+from swe_cli.config.words import PLURALS
 from swe_cli.errors import UsageError
 
 
@@ -22,10 +30,8 @@ class ConfigRoot:
         if self.extra is None:
             return
         if not self.extra.is_dir():
-            raise UsageError(
-                f"--config-dir {self.extra} is not a folder.",
-                "Name a folder that holds GROUP/NAME.yaml.",
-            )
+            hint = "Name a folder that holds GROUP/NAME.yaml."
+            raise UsageError(f"--config-dir {self.extra} is not a folder.", hint)
         for path in sorted(self.extra.glob("**/*.yaml")):
             inside = path.relative_to(self.extra)
             if (shipped_conf() / inside).is_file():
@@ -37,18 +43,16 @@ class ConfigRoot:
         if parent not in sys.path:
             sys.path.insert(0, parent)
 
-    def folders(self) -> list[Path]:
-        return [shipped_conf(), *([self.extra] if self.extra else [])]
-
-    def groups(self) -> list[str]:
-        """Names of all groups, sorted."""
-        return sorted({p.parent.name for f in self.folders() for p in f.glob("*/*.yaml")})
+    def yamls(self, group: str = "*") -> list[Path]:
+        """The YAMLs of a group, or of all, by name; none where there is no such group."""
+        folders = [shipped_conf(), *([self.extra] if self.extra else [])]
+        if not (group == "*" or group.isidentifier()):
+            return []
+        return sorted((p for f in folders for p in f.glob(f"{group}/*.yaml")), key=lambda p: p.stem)
 
     def options(self, group: str) -> list[str]:
         """Names one can choose in a group, sorted; none where there is no such group."""
-        if not group.isidentifier():
-            return []
-        return sorted({p.stem for f in self.folders() for p in (f / group).glob("*.yaml")})
+        return [path.stem for path in self.yamls(group)]
 
 
 def shipped_conf() -> Path:
@@ -56,3 +60,42 @@ def shipped_conf() -> Path:
     package = Path(__file__).resolve().parent.parent
     inside = package / "conf"
     return inside if inside.is_dir() else package.parent / "conf"
+
+
+def dotted(nodes: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted key → node, of nodes inside others too."""
+    for name, node in nodes.items():
+        if name != "_target_":
+            yield f"{prefix}{name}", node
+        if isinstance(node, Mapping):
+            yield from dotted(node, f"{prefix}{name}.")
+
+
+def completions(incomplete: str, root: ConfigRoot) -> list[str]:
+    """Whole words that begin with ``incomplete``, sorted: keys, or choices of the group it names.
+
+    ``criterion=`` and, after every comma of an axis, ``criteria=swe,`` give the names of criteria;
+    ``training.`` the options of every training. A key ends in ``=``.
+    """
+    key, equals, value = incomplete.partition("=")
+    if equals:
+        *earlier, last = value.split(",")
+        start, names = incomplete.removesuffix(last), root.options(PLURALS.get(key, key))
+        return [start + n for n in names if n.startswith(last) and n not in earlier]
+    group, dot, _ = key.partition(".")
+    if dot and group != "experiment":  # whose keys are those of the top level
+        pairs = [pair for path in root.yamls(group) for pair in dotted(_read(path), f"{group}.")]
+        keys = {name for name, node in pairs if not isinstance(node, Mapping)}
+    else:
+        settings = {name for path in shipped_conf().glob("*.yaml") for name in _read(path)}
+        keys = {*settings, *(path.parent.name for path in root.yamls()), *PLURALS} - {"axes"}
+    return sorted(f"{name}=" for name in keys if name.startswith(key))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What a YAML holds; nothing where it cannot be read: completion is no place for an error."""
+    try:
+        stored = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return {k: v for k, v in stored.items() if k != "defaults"} if isinstance(stored, dict) else {}

@@ -23,6 +23,8 @@ PLURALS = {
     "seeds": "seed",
 }
 LARGEST_RANGE = 10_000  # values
+_NUMBER = r"([^,\[\]{}'\"]+?)"
+_RANGE = re.compile(rf"^\s*{_NUMBER}\.\.{_NUMBER}(?:\.\.{_NUMBER})?\s*$")
 
 
 @dataclass(frozen=True)
@@ -38,59 +40,48 @@ def read_tokens(words: Iterable[str]) -> Tokens:
     """Tell run names from overrides from axes; see the grammar in the README."""
     runs: list[str] = []
     overrides: list[str] = []
-    axes: dict[str, tuple[str, ...]] = {}
+    axes: list[tuple[str, tuple[str, ...]]] = []
     for word in words:
         key, equals, value = word.partition("=")
         # os.path answers False where pathlib raises: a word may be longer than any file name.
         if (not equals and not word.startswith(("~", "+"))) or os.path.isdir(word):
             runs.append(word)
             continue
-        if equals and is_path_key(key):
-            value_of(word)  # which refuses the home of nobody
-            overrides.append(word)
-            continue
-        name = PLURALS.get(key, key)
         values = _values(key, value, word)
         if len(values) == 1 and key not in PLURALS:
-            overrides.append(word if values == [value] else f"{key}={values[0]}")
-            continue
-        if key.startswith("axes."):
-            raise UsageError(
-                f"{word}: the values of an axis are given to its own key.",
-                f"Write {key.removeprefix('axes.')}={value}",
-            )
-        if name in axes:
+            overrides.append(f"{key}={values[0]}" if equals else word)
+        elif key.startswith("axes."):
+            own = f"Write {key.removeprefix('axes.')}={value}"
+            raise UsageError(f"{word}: the values of an axis are given to its own key.", own)
+        else:
+            name = PLURALS.get(key, key)
+            axes.append((name, tuple(f"{name}={value}" for value in values)))
+    keys = [word.partition("=")[0] for word in overrides] + [name for name, _ in axes]
+    for name, _ in axes:
+        if keys.count(name) > 1:
             raise UsageError(f"{name} is given twice.", "Put all its values after one =.")
-        axes[name] = tuple(f"{name}={value}" for value in values)
-    for word in overrides:
-        if word.partition("=")[0] in axes:
-            raise UsageError(
-                f"{word.partition('=')[0]} is given twice: once as an axis.", f"Leave out {word}"
-            )
-    return Tokens(tuple(runs), tuple(overrides), axes)
+    return Tokens(tuple(runs), tuple(overrides), dict(axes))
 
 
 def _values(key: str, value: str, word: str) -> list[str]:
     """The values of an override: one, or those of an axis as decimal-exact strings."""
     if "=" in word:
+        if is_path_key(key):
+            value_of(word)  # which refuses the home of nobody
+            return [value]
         _check_signs(key, value, word)
         if ".." in value and not value.startswith(("[", "{", "'", '"')):
-            elements = [expand_range(element, word) for element in value.split(",")]
-            word = f"{key}={','.join(number for numbers in elements for number in numbers)}"
+            numbers = [n for element in value.split(",") for n in expand_range(element, word)]
+            word = f"{key}={','.join(numbers)}"
     parsed = parse_override(word)
     if not parsed.is_sweep_override():
         if key in PLURALS and value.strip() in ("", "null"):
             raise UsageError(f"{word} names no value.", f"For example: {key}=a,b,c")
         return [word.partition("=")[2]]
-    try:
-        values = [str(element) for element in parsed.sweep_string_iterator()]
-    except Exception:  # glob(…) asks for what only Hydra's own main knows
-        values = []
-    if not values or not parsed.is_choice_sweep():
-        raise UsageError(
-            f"{word} is not a list of values.",
-            f"Write choices, {key}=a,b,c, or a range, {key}=0.1..0.9",
-        )
+    if not getattr(parsed.value(), "list", None):  # range(…) and glob(…)
+        hint = f"Write choices, {key}=a,b,c, or a range, {key}=0.1..0.9"
+        raise UsageError(f"{word} is not a list of values.", hint)
+    values = [str(element) for element in parsed.sweep_string_iterator()]
     if len(set(values)) < len(values):
         raise UsageError(f"{word} names a value twice.", "Name each value once.")
     return values
@@ -101,16 +92,12 @@ def _check_signs(key: str, value: str, word: str) -> None:
     if not key.strip("+~"):
         raise UsageError(f"{word!r} names no key.", "Overrides are key=value.")
     if key != key.strip():
-        raise UsageError(
-            f"{word!r} has spaces around its =.", f"Write {key.strip()}={value.strip()}"
-        )
-    elements = value.split(",")
-    values = [element for element in elements if element.strip()]
-    if len(elements) > 1 and len(values) < len(elements) and not re.search(r"""[\[{('"]""", value):
-        raise UsageError(
-            f"{word} has a comma too many.",
-            f"Write {key}={','.join(values)}" if values else f"For example: {key}=a,b,c",
-        )
+        hint = f"Write {key.strip()}={value.strip()}"
+        raise UsageError(f"{word!r} has spaces around its =.", hint)
+    values = [element for element in value.split(",") if element.strip()]
+    if len(values) <= value.count(",") > 0 and not re.search(r"""[\[{('"]""", value):
+        hint = f"Write {key}={','.join(values)}" if values else f"For example: {key}=a,b,c"
+        raise UsageError(f"{word} has a comma too many.", hint)
 
 
 @lru_cache(maxsize=1024)
@@ -128,9 +115,6 @@ def parse_override(word: str) -> Any:
         ) from None
 
 
-# Slips
-
-
 def closest(word: str, words: Iterable[str]) -> str | None:
     """The one of ``words`` that is most like ``word``, or None where none is close."""
     words = list(words)
@@ -146,9 +130,6 @@ def did_you_mean(word: str, words: Iterable[str]) -> str:
     """`` Did you mean …?`` with a space before it, or nothing."""
     guess = closest(word, words)
     return f" Did you mean {guess}?" if guess else ""
-
-
-# Paths
 
 
 def is_path_key(key: str) -> bool:
@@ -171,26 +152,20 @@ def value_of(word: str) -> Any:
         path = path[1:-1]
     expanded = os.path.expanduser(path)
     if expanded.startswith("~"):
-        raise UsageError(
-            f"{word}: no user is called {expanded[1:].partition('/')[0]!r}.",
-            f"A file of that name: {key}=./{path}",
-        )
+        user = expanded[1:].partition("/")[0]
+        hint = f"A file of that name: {key}=./{path}"
+        raise UsageError(f"{word}: no user is called {user!r}.", hint)
     # OmegaConf reads ${…} as a reference unless it is escaped.
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", expanded)
-
-
-# Ranges
-
-RANGE = re.compile(r"^\s*([^,\[\]{}'\"]+?)\.\.([^,\[\]{}'\"]+?)(?:\.\.([^,\[\]{}'\"]+?))?\s*$")
 
 
 def expand_range(element: str, shown: str | None = None) -> list[str]:
     """``0.1..0.9`` or ``0.1..0.9..0.2`` as decimal-exact strings; anything else as itself.
 
     Without a step, the step is one unit of the last decimal written. Raises UsageError for a range
-    that is empty, descending or not made of numbers.
+    that is empty, descending or not made of numbers, in which it is ``shown`` as it was typed.
     """
-    match = RANGE.match(element)
+    match = _RANGE.match(element)
     if not match:
         return [element]
     shown = shown or element
@@ -199,18 +174,15 @@ def expand_range(element: str, shown: str | None = None) -> list[str]:
         first, last = Decimal(match[1]), Decimal(match[2])
         places = min(int(first.as_tuple().exponent), int(last.as_tuple().exponent), 0)
         step = Decimal(match[3]) if match[3] else Decimal(1).scaleb(places)
-        finite = first.is_finite() and last.is_finite() and step.is_finite()
-        steps = (last - first) / step if finite and step > 0 else Decimal(0)
-    except (ArithmeticError, TypeError, ValueError):
+        if step <= 0:
+            raise UsageError(f"{shown}: the step of a range must be positive.", example)
+        if last < first:
+            raise UsageError(f"{shown} descends.", f"Write {match[2]}..{match[1]}")
+        if (last - first) / step >= LARGEST_RANGE:
+            reason = f"{shown} makes more than {LARGEST_RANGE:,} values."
+            raise UsageError(reason, "Give a larger step: first..last..step")
+        # 0.30 as 0.3 and 1E+1 as 10: one way to write one number.
+        steps = range(int((last - first) / step) + 1)
+        return [str((first + step * index).normalize() + 0) for index in steps]
+    except (ArithmeticError, TypeError, ValueError):  # of letters, nan and inf
         raise UsageError(f"{shown} is not a range of numbers.", example) from None
-    if not (finite and step > 0):
-        raise UsageError(f"{shown}: the step of a range must be positive and finite.", example)
-    if last < first:
-        raise UsageError(f"{shown} descends.", f"Write {match[2]}..{match[1]}")
-    if steps >= LARGEST_RANGE:
-        raise UsageError(
-            f"{shown} makes more than {LARGEST_RANGE:,} values.",
-            "Give a larger step: first..last..step",
-        )
-    # 0.30 as 0.3 and 1E+1 as 10: one way to write one number.
-    return [str((first + step * index).normalize() + 0) for index in range(int(steps) + 1)]

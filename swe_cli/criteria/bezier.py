@@ -1,11 +1,12 @@
-"""Bézier pruning: of every neuron, in bins of its weights' values, so many as a curve says."""
+"""Bézier pruning: of every bin of a neuron's values, so many as a curve says."""
 
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from swe_cli.contracts import DrawnCriterion, Evidence
@@ -29,18 +30,15 @@ class Bezier(DrawnCriterion):
     b: float
     c: float
     d: float
-    u: float
+    u: Annotated[float, Field(ge=0)]
     by: Literal["add", "multiply"]
 
     def __post_init__(self) -> None:
         if self.a == self.b == self.c == self.d:
             raise UsageError(
-                "criterion.a, b, c and d are equal: such a curve is flat, and has no shape to cut "
-                "by.",
+                "criterion.a, b, c and d are equal: a flat curve has no shape to cut by.",
                 "A published one: criterion.a=1 criterion.b=0.14 criterion.c=0.14 criterion.d=0.1",
             )
-        if not self.u >= 0:
-            raise UsageError(f"criterion.u={self.u:g} must not be negative.")
 
     @abstractmethod
     def values(self, evidence: Evidence) -> Tensors:
@@ -83,12 +81,9 @@ class Bezier(DrawnCriterion):
         bin_of = (place * bins).long().clamp(max=bins - 1)
         counts = torch.zeros(len(rows), bins, dtype=torch.long)
         counts.scatter_add_(1, bin_of, torch.ones_like(bin_of))
-        losing = (counts * fractions).long()
+        ends = counts.cumsum(1) - counts + (counts * fractions).long()  # of what goes of each bin
         sequence = (bin_of + order).argsort(dim=1)  # bin by bin, at random inside
-        within = torch.arange(rows.shape[1]) - (counts.cumsum(1) - counts).gather(
-            1, bin_of.gather(1, sequence)
-        )
-        goes = within < losing.gather(1, bin_of.gather(1, sequence))
+        goes = torch.arange(rows.shape[1]) < ends.gather(1, bin_of.gather(1, sequence))
         return torch.zeros_like(goes).scatter_(1, sequence, goes)
 
 

@@ -1,12 +1,8 @@
-"""The diagonal Fisher information: second order, without a Hessian."""
+"""Diagonal Fisher information."""
 
-from dataclasses import dataclass
-
-from swe_cli.contracts import Criterion, Evidence
-from swe_cli.records import Scores
+from swe_cli.contracts import Criterion, Evidence, Scores
 
 
-@dataclass(frozen=True)
 class Fisher(Criterion):
     """``W² · E[g²]``, g the gradient of one calibration sample (Theis et al. 2018).
 

@@ -1,12 +1,8 @@
-"""Magnitude: the baseline that every criterion must beat."""
+"""Magnitude, the baseline."""
 
-from dataclasses import dataclass
-
-from swe_cli.contracts import Criterion, Evidence
-from swe_cli.records import Scores
+from swe_cli.contracts import Criterion, Evidence, Scores
 
 
-@dataclass(frozen=True)
 class Magnitude(Criterion):
     """``|W|`` of the weights that are cut (Han et al. 2015).
 

@@ -1,12 +1,8 @@
-"""Whether training pushed a weight away from zero."""
+"""Movement away from zero."""
 
-from dataclasses import dataclass
-
-from swe_cli.contracts import Criterion, Evidence
-from swe_cli.records import Scores
+from swe_cli.contracts import Criterion, Evidence, Scores
 
 
-@dataclass(frozen=True)
 class Movement(Criterion):
     """``−Σ_t W_{t−1} · g_t`` (Sanh et al. 2020). Signed: low is moving to zero, and goes first."""
 

@@ -1,12 +1,8 @@
-"""How far a weight ended from where it started."""
+"""The distance between a weight's end and its start."""
 
-from dataclasses import dataclass
-
-from swe_cli.contracts import Criterion, Evidence
-from swe_cli.records import Scores
+from swe_cli.contracts import Criterion, Evidence, Scores
 
 
-@dataclass(frozen=True)
 class NetMovement(Criterion):
     """``|W − W_0|``: a weight that training did not need to move goes first (Zhou et al. 2019)."""
 

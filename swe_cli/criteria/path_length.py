@@ -1,12 +1,8 @@
-"""How far a weight travelled, every turn included."""
+"""The length of a weight's way."""
 
-from dataclasses import dataclass
-
-from swe_cli.contracts import Criterion, Evidence
-from swe_cli.records import Scores
+from swe_cli.contracts import Criterion, Evidence, Scores
 
 
-@dataclass(frozen=True)
 class PathLength(Criterion):
     """``Σ_t |W_t − W_{t−1}|``: a weight that training left alone goes first. Ours."""
 

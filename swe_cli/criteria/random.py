@@ -1,15 +1,11 @@
-"""Random: the control that any information must beat."""
-
-from dataclasses import dataclass
+"""Random scores, the control."""
 
 import torch
 
-from swe_cli.contracts import Criterion, Evidence
-from swe_cli.records import Scores
+from swe_cli.contracts import Criterion, Evidence, Scores
 from swe_cli.seeds import derive
 
 
-@dataclass(frozen=True)
 class Random(Criterion):
     """Uniform scores, drawn per tensor from the run's seed: another seed, another mask."""
 

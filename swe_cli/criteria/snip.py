@@ -1,12 +1,8 @@
-"""Connection sensitivity: what the loss would feel, to first order, on average."""
+"""SNIP: connection sensitivity."""
 
-from dataclasses import dataclass
-
-from swe_cli.contracts import Criterion, Evidence
-from swe_cli.records import Scores
+from swe_cli.contracts import Criterion, Evidence, Scores
 
 
-@dataclass(frozen=True)
 class SNIP(Criterion):
     """``|W · ḡ|``, ḡ the mean gradient over the calibration set (Lee et al. 2019).
 

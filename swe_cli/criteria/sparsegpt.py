@@ -1,6 +1,5 @@
-"""SparseGPT: cut a weight and let the others of its row make up for it."""
+"""SparseGPT: the others of a row make up for what is cut."""
 
-import math
 import warnings
 from dataclasses import dataclass
 from typing import Annotated
@@ -40,24 +39,22 @@ class SparseGPT(LayerCriterion):
         factor, dead = self._factor(inputs)
         columns, group = weight.shape[1], choose.group
         block = self.block if group is None else max(group, self.block - self.block % group)
+        step = group or block
         kept = torch.ones_like(weight, dtype=torch.bool)
         for first in range(0, columns, block):
             last = min(first + block, columns)
             u = factor[first:last, first:last]
             now = weight[:, first:last].T.contiguous()  # (k, out): a column lies in one piece
+            stays = kept[:, first:last]
             errors = torch.zeros_like(now)
-            if group is None:
-                scores = _scores(now.T, u.diagonal(), dead[first:last])
-                kept[:, first:last] = choose(scores, first)
             for j in range(last - first):
-                at = first + j
-                if group is not None and at % group == 0:
-                    of = slice(j, j + group)
-                    scores = _scores(now[of].T, u.diagonal()[of], dead[at : at + group])
-                    kept[:, at : at + group] = choose(scores, at)
-                errors[j] = now[j].masked_fill(kept[:, at], 0.0) / u[j, j]
+                if j % step == 0:
+                    part = slice(j, j + step)
+                    scores = _scores(now[part].T, u.diagonal()[part], dead[first:last][part])
+                    stays[:, part] = choose(scores, first + j)
+                errors[j] = now[j].masked_fill(stays[:, j], 0.0) / u[j, j]
                 now[j + 1 :].addr_(u[j, j + 1 :], errors[j], alpha=-1.0)
-            weight[:, first:last] = now.T.masked_fill(~kept[:, first:last], 0.0)
+            weight[:, first:last] = now.T.masked_fill(~stays, 0.0)
             weight[:, last:].addmm_(errors.T, factor[first:last, last:], alpha=-1.0)
         return kept
 
@@ -78,12 +75,7 @@ class SparseGPT(LayerCriterion):
         dead = diagonal == 0
         diagonal[dead] = 1.0
         mean, damping = float(diagonal.mean()), self.damping
-        while True:
-            damped = hessian.clone()
-            damped.diagonal().add_(damping * mean)
-            factor = _upper_factor_of_inverse(damped)
-            if factor is not None:
-                break
+        while (factor := _upper_factor_of_inverse(hessian, damping * mean)) is None:
             damping = max(10 * damping, 1e-4)
             if damping > MOST_DAMPING:
                 raise PruningError(
@@ -100,16 +92,15 @@ class SparseGPT(LayerCriterion):
         return factor, dead
 
 
-def _upper_factor_of_inverse(matrix: Tensor) -> Tensor | None:
-    """U with matrix⁻¹ = UᵀU; None where rounding does not allow it."""
-    lower, failed = torch.linalg.cholesky_ex(matrix)
-    if failed:
-        return None
-    factor, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
-    if failed or not math.isfinite(float(factor.sum())):
-        return None
-    found: Tensor = factor
-    return found
+def _upper_factor_of_inverse(matrix: Tensor, damping: float) -> Tensor | None:
+    """U with (matrix + damping · I)⁻¹ = UᵀU; None where rounding does not allow it."""
+    damped = matrix.clone()
+    damped.diagonal().add_(damping)
+    factor, failed = torch.linalg.cholesky_ex(damped)
+    if not failed:
+        inverse = torch.cholesky_inverse(factor)
+        factor, failed = torch.linalg.cholesky_ex(inverse, upper=True)
+    return None if failed or not factor.isfinite().all() else factor
 
 
 def _scores(weight: Tensor, diagonal: Tensor, dead: Tensor) -> Tensor:

@@ -1,12 +1,11 @@
-"""Signal to noise of a weight over training."""
+"""Signal to noise over training."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from torch import Tensor
+from pydantic import Field
 
-from swe_cli.contracts import Criterion, Evidence
-from swe_cli.errors import UsageError
-from swe_cli.records import Scores
+from swe_cli.contracts import Criterion, Evidence, Scores
 
 SMALLEST = 1e-12  # where nothing in a tensor ever moved
 
@@ -20,20 +19,14 @@ class Stability(Criterion):
     """
 
     needs = ("weighted_average", "weighted_variance")
-    epsilon: float
-
-    def __post_init__(self) -> None:
-        if not self.epsilon > 0:
-            raise UsageError(f"criterion.epsilon={self.epsilon} must be positive.")
+    epsilon: Annotated[float, Field(gt=0)]
 
     def score(self, evidence: Evidence) -> Scores:
         averages = evidence.trajectory["weighted_average"]
         variances = evidence.trajectory["weighted_variance"]
-        deviations = {name: variances[name].sqrt() for name in evidence.weights}
-        return {
-            name: averages[name].abs() / (deviation + self._floor(deviation))
-            for name, deviation in deviations.items()
-        }
-
-    def _floor(self, deviation: Tensor) -> float:
-        return max(self.epsilon * float(deviation.mean()), SMALLEST)
+        scores = Scores()
+        for name in evidence.weights:
+            deviation = variances[name].sqrt()
+            floor = max(self.epsilon * float(deviation.mean()), SMALLEST)
+            scores[name] = averages[name].abs() / (deviation + floor)
+        return scores

@@ -1,12 +1,8 @@
-"""Systematic Weight Evaluation: score a weight by how it lived."""
+"""Systematic Weight Evaluation."""
 
-from dataclasses import dataclass
-
-from swe_cli.contracts import Criterion, Evidence
-from swe_cli.records import Scores
+from swe_cli.contracts import Criterion, Evidence, Scores
 
 
-@dataclass(frozen=True)
 class SWE(Criterion):
     """``|W̄|``, the magnitude of the weighted running average (arXiv 2502.17071, section 3)."""
 

@@ -1,12 +1,8 @@
-"""The ablation of SWE's weighting: every step counts the same."""
+"""SWE without its weighting."""
 
-from dataclasses import dataclass
-
-from swe_cli.contracts import Criterion, Evidence
-from swe_cli.records import Scores
+from swe_cli.contracts import Criterion, Evidence, Scores
 
 
-@dataclass(frozen=True)
 class SWEMean(Criterion):
     """``|mean_t W_t|``: SWE (arXiv 2502.17071) with all steps counting the same. An ablation."""
 

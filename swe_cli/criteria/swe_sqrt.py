@@ -1,15 +1,12 @@
-"""Smart Pruning: magnitude, each tensor against the spread of its average."""
+"""Smart Pruning."""
 
-from dataclasses import dataclass
 from math import inf
 
 import torch
 
-from swe_cli.contracts import Criterion, Evidence
-from swe_cli.records import Scores
+from swe_cli.contracts import Criterion, Evidence, Scores
 
 
-@dataclass(frozen=True)
 class SWESqrt(Criterion):
     """``|W| / std(W̄)``, W̄ the √-weighted average of training (Smart Pruning, LOD 2022).
 

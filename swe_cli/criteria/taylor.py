@@ -1,12 +1,8 @@
-"""First-order Taylor expansion of the loss, sample by sample."""
+"""First-order Taylor expansion of the loss."""
 
-from dataclasses import dataclass
-
-from swe_cli.contracts import Criterion, Evidence
-from swe_cli.records import Scores
+from swe_cli.contracts import Criterion, Evidence, Scores
 
 
-@dataclass(frozen=True)
 class Taylor(Criterion):
     """``E[|W · g|]`` over calibration samples, g the gradient of one (Molchanov et al. 2017).
 

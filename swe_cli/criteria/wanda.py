@@ -1,13 +1,10 @@
-"""Wanda: magnitude times the norm of what the weight is fed."""
-
-from dataclasses import dataclass
+"""Wanda: magnitude times input norm."""
 
 from torch import Tensor
 
 from swe_cli.contracts import Choose, LayerCriterion, LayerInputs
 
 
-@dataclass(frozen=True)
 class Wanda(LayerCriterion):
     """``|W_ij| · ‖X_j‖₂``, X the inputs of the layer over the calibration tokens (Sun et al. 2023).
 

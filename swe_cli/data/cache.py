@@ -30,7 +30,7 @@ def caching(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, StorageError) as error:
-        cause = error.__cause__ if isinstance(error, StorageError) else error
+        cause = error.__cause__ or error
         raise StorageError(
             f"Cannot write {path}: {getattr(cause, 'strerror', None) or cause}.",
             "Name another cache folder: SWE_CACHE_DIR=PATH",

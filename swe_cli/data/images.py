@@ -12,18 +12,21 @@ An image of any mode of Pillow's becomes 8-bit RGB:
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
+from pydantic import Field
 
 from swe_cli.data.cache import cache_folder, caching, digest, write_cached
-from swe_cli.errors import DataError, UsageError
+from swe_cli.errors import DataError
 
 Pixels = NDArray[np.uint8]
+ImageSize = Annotated[int, Field(ge=8)]  # smaller ones show nothing
 
 try:
     import PIL
@@ -31,7 +34,6 @@ try:
 except ImportError:  # named where it is needed
     Image = None  # type: ignore[assignment]
 
-MISSING = ("Reading images needs Pillow.", "Type: pip install 'swe-cli[multimodal]'")
 FORMAT = 2  # of the cached array; another value decodes again
 TRANSPARENT = "have transparent parts: laid on white"
 DEEP = "have more than 8 bits a pixel of grey: scaled down to 8"
@@ -48,22 +50,16 @@ class Decoded(NamedTuple):
     notes: tuple[str, ...]
 
 
-def decode(paths: Sequence[Path], where: Callable[[int], str], *, size: int) -> Decoded:
+def decode(files: Mapping[str, Path], *, size: int) -> Decoded:
     """Decode every file to RGB of ``size`` × ``size``, or map what an earlier command decoded.
 
-    Memory does not grow with the number of images. ``where(i)`` says in words where the i-th comes
-    from. Raises DataError, naming it, for a file that is missing or is no image.
+    Memory does not grow with the number of images. Keys say in words where each comes from. Raises
+    DataError, naming it, for a file that is missing or is no image.
     """
-    if Image is None:
-        raise DataError(*MISSING)
     states = []
-    for index, path in enumerate(paths):
-        try:
+    for where, path in files.items():
+        with _naming(f"{where}: {path}"):
             state = path.stat()
-        except (OSError, ValueError):  # the latter: a name that no file can have
-            raise DataError(
-                f"{where(index)}: there is no image {path}.", "Put it there, or leave the row out."
-            ) from None
         states.append([str(path.absolute()), state.st_size, state.st_mtime_ns, state.st_ctime_ns])
     key = digest([FORMAT, PIL.__version__, size, states])[:24]
     array, record = (cache_folder() / "images" / f"{key}.{end}" for end in ("npy", "json"))
@@ -73,9 +69,9 @@ def decode(paths: Sequence[Path], where: Callable[[int], str], *, size: int) -> 
             stored = json.loads(record.read_text()) if record.is_file() else {}
             # What was stored without "converted" may show transparent images on black.
             if "converted" not in stored or not array.is_file():
-                stored = _decode_into(array, paths, where, size)
+                stored = _decode_into(array, files, size)
                 write_cached(record, json.dumps(stored).encode())
-    of = f"of {len(paths):,} images"
+    of = f"of {len(files):,} images"
     notes = [f"{count:,} {of} {remark}." for remark, count in stored["converted"].items()]
     if stored["resized"]:
         notes.append(
@@ -86,41 +82,28 @@ def decode(paths: Sequence[Path], where: Callable[[int], str], *, size: int) -> 
     return Decoded(np.load(array, mmap_mode="r"), stored["sha256"], tuple(notes))
 
 
-def check_image_size(size: int) -> None:
-    """Raise UsageError for images too small to show anything."""
-    if size < 8:
-        raise UsageError(f"data.image_size={size} is too small.", "Write data.image_size=64")
-
-
 def read_image(path: Path, shape: tuple[int, ...]) -> Pixels:
     """One image as a data set's are, uint8 (channels, height, width): padded to their shape.
 
     Raises DataError for a file that is missing or is no image.
     """
     channels, height, width = shape
-    if Image is None:
-        raise DataError(*MISSING)
-    image, _ = _opened(path, str(path), "Name an image.")
+    image, _ = _opened(path, path)
     return _pixels(image.convert("L") if channels == 1 else image, width, height)
 
 
-def _decode_into(
-    array: Path, paths: Sequence[Path], where: Callable[[int], str], size: int
-) -> dict[str, Any]:
-    """Write all images into ``array``; the hash of them, how many had another size, one of those,
-    and how many were converted in a way that the user should know.
-    """
+def _decode_into(array: Path, files: Mapping[str, Path], size: int) -> dict[str, Any]:
+    """Write all images into ``array``; what the record beside it says of them."""
     partial = array.with_suffix(".partial")
-    shape = (len(paths), 3, size, size)
+    shape = (len(files), 3, size, size)
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     sha256, converted = hashlib.sha256(str(shape).encode()), Counter[str]()
     others: list[tuple[int, int]] = []
     try:
         with partial.open("wb") as file:  # a full disk kills who writes through a mapping
             np.lib.format.write_array_header_1_0(file, header)
-            for index, path in enumerate(paths):
-                hint = "Mend it, or leave it out."
-                image, remarks = _opened(path, f"{where(index)}: {path}", hint)
+            for where, path in files.items():
+                image, remarks = _opened(f"{where}: {path}", path)
                 converted.update(remarks)
                 if image.size != (size, size):
                     others.append(image.size)
@@ -134,18 +117,26 @@ def _decode_into(
     return {"sha256": sha256.hexdigest(), **sizes, "converted": converted}
 
 
-def _opened(path: Path, shown: str, hint: str) -> tuple["Image.Image", list[str]]:
-    """An image file as RGB, upright, and what to say of the conversion."""
+@contextmanager
+def _naming(name: object) -> Iterator[None]:
+    if Image is None:
+        raise DataError("Reading images needs Pillow.", "Type: pip install 'swe-cli[multimodal]'")
     try:
-        if path.exists() and not (path.is_file() or path.is_dir()):  # reading it might never end
-            raise ValueError("it is a pipe or a device")
-        with Image.open(path) as opened:
-            return _rgb(ImageOps.exif_transpose(opened))
+        yield
     except Exception as error:  # decoders raise all kinds for a damaged file
         reason = getattr(error, "strerror", None) or str(error)
         if isinstance(error, UnidentifiedImageError):
             reason = "it is no image"
-        raise DataError(f"{shown} cannot be read: {reason}.", hint) from None
+        raise DataError(f"{name} cannot be read: {reason}.", "Mend it, or leave it out.") from None
+
+
+def _opened(name: object, path: Path) -> tuple["Image.Image", list[str]]:
+    """An image file as RGB, upright, and what to say of the conversion."""
+    with _naming(name):
+        if path.exists() and not path.is_file():  # reading it might never end
+            raise ValueError("it is a folder, a pipe or a device")
+        with Image.open(path) as opened:
+            return _rgb(ImageOps.exif_transpose(opened))
 
 
 def _rgb(image: "Image.Image") -> tuple["Image.Image", list[str]]:

@@ -8,17 +8,26 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from swe_cli.contracts import IGNORED, DataShape, Example, Questions, Split, Tokenizer
+from swe_cli.contracts import (
+    IGNORED,
+    Dataset,
+    DataShape,
+    Example,
+    Questions,
+    Split,
+    Tokenizer,
+    conform,
+)
 from swe_cli.data.cache import digest
 from swe_cli.data.images import Pixels, read_image
 from swe_cli.data.text import StringSource, Text, consecutive
-from swe_cli.data.tokens import TokenizedDataset
+from swe_cli.data.tokens import TextDataset, TokenizedDataset
 from swe_cli.errors import DataError
 from swe_cli.records import Batch
 from swe_cli.seeds import derive
@@ -32,15 +41,19 @@ class QuestionSet:
 
     ``pixels`` uint8 (M, K, height, width), possibly mapped from disk. ``examples`` of a split name
     images by their place in ``pixels``; no image belongs to two splits. ``sha256`` is of all of
-    it. ``where`` says in words where an example comes from, for errors. ``notes`` are to be told
-    to the user once.
+    it. ``where`` says in words where an example comes from, for errors, if that is not simply its
+    number in the split. ``notes`` are to be told to the user once.
     """
 
     pixels: Pixels
     examples: Mapping[Split, Sequence[Example]]
     sha256: str
-    where: Mapping[Split, Sequence[str]]
+    where: Mapping[Split, Sequence[str]] | None = None
     notes: tuple[str, ...] = ()
+
+    def place(self, split: Split, row: int) -> str:
+        """In words, where an example comes from."""
+        return self.where[split][row] if self.where else f"Question {row + 1:,} of {split}"
 
     def text(self) -> Text:
         """All that is written, one example a line: what tokenizers learn from."""
@@ -52,10 +65,16 @@ class QuestionSet:
         return Text(StringSource("".join(lines.values())), consecutive(sizes))
 
 
+def digest_of(examples: Mapping[Split, Sequence[Example]], pixels_sha256: str) -> str:
+    """Hash of questions, answers, splits and pixels."""
+    return digest([{split: list(of) for split, of in examples.items()}, pixels_sha256])
+
+
 class QuestionDataset(TokenizedDataset, Questions):
     """The ``Questions`` of a tokenized ``QuestionSet``.
 
-    A sequence is question, separator, answer, end; what is predicted is answer and end.
+    A sequence is question, separator, answer, end; what is predicted is answer and end. Raises
+    DataError for an empty split, and for an answer that the tokenizer cannot write.
     """
 
     def __init__(self, source: QuestionSet, tokenizer: Tokenizer) -> None:
@@ -65,35 +84,45 @@ class QuestionDataset(TokenizedDataset, Questions):
         super().__init__(tokenizer, source.sha256, shape)
         self.source, self.notes = source, source.notes
         ids = cache(self.encode)  # questions repeat
+        # "tokens", "targets" int32 (n, longest); "images", "window", "needed" positions int64 (n,).
         self._encoded = {split: self._encode(split, ids) for split in source.examples}
-        self.answer_tokens = max(
-            int((of.lengths - of.question_lengths).max()) - 1 for of in self._encoded.values()
-        )
+        predicted = [(of["targets"] != IGNORED).sum(dim=1) for of in self._encoded.values()]
+        self.answer_tokens = int(torch.cat(predicted).max())
         answers = [
-            (example.answer, where)
+            (example.answer, split, row)
             for split, examples in source.examples.items()
-            for example, where in zip(examples, source.where[split], strict=True)
+            for row, example in enumerate(examples)
         ]
-        others = [(answer, where) for answer, where in answers if not NUMBER.fullmatch(answer)]
+        others = [answer for answer in answers if not NUMBER.fullmatch(answer[0])]
         self.numeric = not others
         if 0 < len(others) < len(answers) / 2:  # meant as numbers
+            answer, split, row = others[0]
             self.notes += (
                 f"MAE and RMSE are not measured: {len(others)} of {len(answers)} answers are no "
-                f"plain numbers, the first of them {others[0][0]!r} in {others[0][1]}.",
+                f"plain numbers, the first of them {answer!r} in {source.place(split, row)}.",
             )
 
     def examples(self, split: Split, *, shuffle_images: int | None = None) -> Sequence[Example]:
+        """In the order of ``windows``. With a seed, each image is replaced by another of the split;
+        questions about one keep sharing one.
+        """
         examples = self.source.examples[split]
         if shuffle_images is None:
             return examples
-        images = _deranged(self._encoded[split].images, shuffle_images).tolist()
-        return [e._replace(image=image) for e, image in zip(examples, images, strict=True)]
+        images = sorted({example.image for example in examples})
+        if len(images) < 2:
+            message = "The split holds a single image: no other can take its place."
+            raise DataError(message, "Give it more images.")
+        generator = torch.Generator().manual_seed(derive(shuffle_images, "shuffle_images"))
+        order = torch.randperm(len(images), generator=generator).tolist()
+        other = {images[order[i]]: images[order[i - 1]] for i in range(len(order))}
+        return [example._replace(image=other[example.image]) for example in examples]
 
     def random_batch(self, split: Split, *, size: int, context: int, seed: int) -> Batch:
         encoded = self._checked(split, context)
         generator = torch.Generator().manual_seed(seed)
-        rows = torch.randint(len(encoded.lengths), (size,), generator=generator).numpy()
-        return self._batch(encoded, rows, encoded.images[rows])
+        rows = torch.randint(len(encoded["images"]), (size,), generator=generator)
+        return self._batch(encoded, rows)
 
     def windows(
         self, split: Split, *, context: int, size: int, shuffle_images: int | None = None
@@ -102,16 +131,14 @@ class QuestionDataset(TokenizedDataset, Questions):
 
         Raises DataError, before the first batch is asked for, for a question that does not fit.
         """
-        encoded = self._checked(split, context)
-        images = encoded.images
-        if shuffle_images is not None:
-            images = _deranged(images, shuffle_images)
-        parts = np.split(np.arange(len(images)), range(size, len(images), size))
-        return (self._batch(encoded, rows, images[rows]) for rows in parts)
+        examples = self.examples(split, shuffle_images=shuffle_images)
+        images = torch.tensor([example.image for example in examples])
+        encoded = self._checked(split, context) | {"images": images}
+        return (self._batch(encoded, rows) for rows in torch.split(torch.arange(len(images)), size))
 
     def prompts(self, examples: Sequence[Example]) -> Batch:
         questions = self._questions([example.question for example in examples])
-        return questions | self._images(np.array([example.image for example in examples]))
+        return questions | self._pixels(torch.tensor([example.image for example in examples]))
 
     def about(self, image: Path, question: str) -> Batch:
         pixels = torch.from_numpy(read_image(image, self.source.pixels.shape[1:]))
@@ -120,8 +147,8 @@ class QuestionDataset(TokenizedDataset, Questions):
     def steps_per_epoch(self, *, size: int, context: int) -> int:
         return -(-len(self.source.examples["train"]) // size)
 
-    def protocol(self, split: Split, context: int) -> dict[str, object]:
-        return {"questions": self.source.sha256, "window": "image"}
+    def fingerprint(self, split: Split, *, context: int) -> str:
+        return self.fingerprint_of(split, questions=self.sha256, window="image")
 
     def decode(self, ids: Sequence[int]) -> str:
         """Up to the end token; separators are left out."""
@@ -129,100 +156,87 @@ class QuestionDataset(TokenizedDataset, Questions):
         answer = ids[: ids.index(self.end)]
         return self.tokenizer.decode([token for token in answer if token != self.separator])
 
-    def _encode(self, split: Split, ids: Callable[[str], list[int]]) -> "_Encoded":
+    def _encode(self, split: Split, ids: Callable[[str], list[int]]) -> Batch:
         examples = self.source.examples[split]
         if not examples:
             raise DataError(f"The {split} split holds no question.", "Give it more of the data.")
-        sequences = []
-        for example, where in zip(examples, self.source.where[split], strict=True):
+        tokens, targets, windows = [], [], dict[int, int]()
+        for row, example in enumerate(examples):
             question, answer = ids(example.question), ids(example.answer)
             if self.tokenizer.unknown in answer or not answer:
                 raise DataError(
-                    f"{where}: the answer {example.answer!r} holds a "
+                    f"{self.source.place(split, row)}: the answer {example.answer!r} holds a "
                     "word that nothing in the training split holds.",
                     "Leave the row out, or spell answers letter by letter: tokenizer=chars",
                 )
-            sequences.append([*question, self.separator, *answer, self.end])
-        tokens, lengths = _padded(sequences)
-        question_lengths = np.array([len(ids(example.question)) for example in examples])
-        images = np.array([example.image for example in examples])
-        places = {image: place for place, image in enumerate(dict.fromkeys(images.tolist()))}
-        windows = np.array([places[image] for image in images.tolist()])
-        return _Encoded(tokens.astype(np.int32), lengths, question_lengths, images, windows)
+            predicted = [*answer, self.end]
+            tokens.append([*question, self.separator, *predicted])
+            targets.append([*[IGNORED] * len(question), *predicted, IGNORED])
+            windows.setdefault(example.image, len(windows))
+        images = [example.image for example in examples]
+        return {
+            "tokens": _padded(tokens).int(),
+            "targets": _padded(targets, IGNORED).int(),
+            "needed": torch.tensor([len(row) - 1 for row in tokens]),
+            "images": torch.tensor(images),
+            "window": torch.tensor([windows[image] for image in images]),
+        }
 
-    def _checked(self, split: Split, context: int) -> "_Encoded":
+    def _checked(self, split: Split, context: int) -> Batch:
         encoded = self._encoded[split]
-        needed = encoded.lengths - 1
-        if needed.max() > context:
-            row = int(needed.argmax())
+        row = int(encoded["needed"].argmax())
+        needed = int(encoded["needed"][row])
+        if needed > context:
             raise DataError(
-                f"{self.source.where[split][row]}: question and answer have {needed[row]} tokens, "
+                f"{self.source.place(split, row)}: question and answer have {needed} tokens, "
                 f"but the model has room for {context}.",
                 "Shorten the question, or raise the model's context (model.language.context) by "
-                f"{needed[row] - context}.",
+                f"{needed - context}.",
             )
         return encoded
 
-    def _batch(self, encoded: "_Encoded", rows: NDArray[Any], images: NDArray[Any]) -> Batch:
-        lengths, question_lengths = encoded.lengths[rows], encoded.question_lengths[rows]
-        width = lengths.max()
-        tokens = encoded.tokens[rows, :width].astype(np.int64)
-        places = np.arange(width - 1)
-        predicted = (places >= question_lengths[:, None]) & (places < lengths[:, None] - 1)
+    def _batch(self, encoded: Batch, rows: Tensor) -> Batch:
+        width = encoded["needed"][rows].max()
         return {
-            "tokens": torch.from_numpy(tokens[:, :-1].copy()),
-            "targets": torch.from_numpy(np.where(predicted, tokens[:, 1:], IGNORED)),
-            "window": torch.from_numpy(encoded.windows[rows]),
-            **self._images(images),
+            "tokens": encoded["tokens"][rows, :width].long(),
+            "targets": encoded["targets"][rows, :width].long(),
+            "window": encoded["window"][rows],
+            **self._pixels(encoded["images"][rows]),
         }
 
     def _questions(self, questions: Sequence[str]) -> Batch:
         ids = [[*self.encode(question), self.separator] for question in questions]
-        tokens, lengths = map(torch.from_numpy, _padded(ids))
-        return {"tokens": tokens, "lengths": lengths}
+        return {"tokens": _padded(ids), "lengths": torch.tensor([len(row) for row in ids])}
 
-    def _images(self, images: NDArray[Any]) -> Batch:
+    def _pixels(self, images: Tensor) -> Batch:
         """Each image once, and which of them a row is about."""
-        unique, place = np.unique(images, return_inverse=True)
-        return {
-            "images": torch.from_numpy(np.ascontiguousarray(self.source.pixels[unique])),
-            "image": torch.from_numpy(place.reshape(-1)),
-        }
+        unique, place = torch.unique(images, return_inverse=True)
+        pixels = torch.from_numpy(self.source.pixels[unique.numpy()])
+        return {"images": pixels.contiguous(), "image": place}
 
 
-class _Encoded(NamedTuple):
-    """A split as arrays: ``tokens`` (n, longest), the rest (n,)."""
-
-    tokens: NDArray[np.int32]
-    lengths: NDArray[Any]
-    question_lengths: NDArray[Any]
-    images: NDArray[Any]
-    windows: NDArray[Any]  # images counted in order of appearance
+def _padded(rows: Sequence[Sequence[int]], padding: int = 0) -> Tensor:
+    """Rows filled up on the right, int64 (n, longest)."""
+    return pad_sequence([torch.tensor(row) for row in rows], True, padding)
 
 
-def digest_of(examples: Mapping[Split, Sequence[Example]], pixels_sha256: str) -> str:
-    """Hash of questions, answers, splits and pixels."""
-    return digest([{split: list(of) for split, of in examples.items()}, pixels_sha256])
+def dataset_of(
+    built: Any,
+    tokenizer: Callable[[Text], Any],
+    data_name: str = "data",
+    tokenizer_name: str = "tokenizer",
+) -> Dataset:
+    """What a ``data`` choice builds as the ``Dataset`` that models see: a ``Text`` and a
+    ``QuestionSet`` are tokenized, anything else must be one already.
 
-
-def _padded(sequences: Sequence[Sequence[int]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Sequences filled up on the right with 0, (n, longest), and their lengths (n,)."""
-    lengths = np.array([len(sequence) for sequence in sequences])
-    padded = np.zeros((len(sequences), lengths.max()), np.int64)
-    for row, sequence in zip(padded, sequences, strict=True):
-        row[: len(sequence)] = sequence
-    return padded, lengths
-
-
-def _deranged(images: NDArray[Any], seed: int) -> NDArray[Any]:
-    """Every image replaced by another of the split; questions about one keep sharing one."""
-    distinct, place = np.unique(images, return_inverse=True)
-    if len(distinct) < 2:
-        raise DataError(
-            "The split holds a single image: no other can take its place.", "Give it more images."
-        )
-    generator = torch.Generator().manual_seed(derive(seed, "shuffle_images"))
-    order = torch.randperm(len(distinct), generator=generator).numpy()
-    other = np.empty_like(distinct)
-    other[order] = distinct[np.roll(order, 1)]
-    return other[place]
+    The names are those that one types, ``data=mine``, for errors: a UsageError says what a
+    component lacks.
+    """
+    if isinstance(built, Text):
+        return TextDataset(built, conform(tokenizer(built), Tokenizer, tokenizer_name))
+    if isinstance(built, QuestionSet):
+        made = conform(tokenizer(built.text()), Tokenizer, tokenizer_name)
+        return QuestionDataset(built, made)
+    asks = getattr(built, "questions", hasattr(built, "answer_tokens"))
+    expected = "no Text, QuestionSet or Dataset"
+    return conform(built, Questions if asks else Dataset, data_name, expected)

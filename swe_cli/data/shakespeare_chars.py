@@ -11,8 +11,9 @@ from urllib.request import urlopen
 from rich.console import Console
 from rich.progress import wrap_file
 
+from swe_cli.contracts import Count
 from swe_cli.data.cache import cache_folder, write_cached
-from swe_cli.data.text import StringSource, Text, check_size, reading
+from swe_cli.data.text import FileSource, Text, at_most
 from swe_cli.errors import DataError
 
 URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
@@ -26,7 +27,7 @@ BY_HAND = (
 
 
 def shakespeare_chars(
-    *, path: str | None, holdout: Literal["halves", "whole"], train_characters: int | None
+    *, path: str | None, holdout: Literal["halves", "whole"], train_characters: Count | None
 ) -> Text:
     """First 90 % train, or the first ``train_characters`` of it; ``holdout``: the last 10 %.
 
@@ -35,11 +36,10 @@ def shakespeare_chars(
     DataError for a file that is not tinyshakespeare and for a download that fails, UsageError for
     ``train_characters`` beyond the 90 %.
     """
-    source = StringSource(_load(path).decode())
+    source = _source(path)
     end = source.characters
     most = int(0.9 * end)
-    train = most if train_characters is None else train_characters
-    check_size("train_characters", train, most)
+    train = at_most("train_characters", train_characters, most)
     middle = most + (end - most) // 2
     validation, test = (most, middle), (middle, end)
     if holdout == "whole":
@@ -47,32 +47,24 @@ def shakespeare_chars(
     return Text(source, {"train": (0, train), "validation": validation, "test": test})
 
 
-def _load(path: str | None) -> bytes:
+def _source(path: str | None) -> FileSource:
+    folder = os.environ.get("SWE_DATA_DIR")
+    if path is None and folder and Path(folder, NAME).expanduser().exists():
+        path = str(Path(folder, NAME))
     if path is not None:
         return _checked(Path(path).expanduser())
-    folder = os.environ.get("SWE_DATA_DIR")
-    if folder and (mine := Path(folder).expanduser() / NAME).exists():
-        return _checked(mine)
     cached = cache_folder() / NAME
     try:
         return _checked(cached)
     except DataError:  # absent or damaged: the cache is ours to mend
-        data = _download()
-        write_cached(cached, data)
-        return data
+        write_cached(cached, _download())
+        return _checked(cached)
 
 
-def _checked(path: Path) -> bytes:
-    with reading(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        data = file.read() if size == BYTES else b""
-    if hashlib.sha256(data).hexdigest() != SHA256:
-        raise DataError(
-            f"{path} ({size:,} bytes) is not tinyshakespeare, which has {BYTES:,} bytes and "
-            f"sha256 {SHA256[:12]}….",
-            "Another text? data=text_file data.path=PATH",
-        )
-    return data
+def _checked(path: Path) -> FileSource:
+    source = FileSource(path)
+    _check(path, source.sha256, source.version[0], "Another text? data=text_file data.path=PATH")
+    return source
 
 
 def _download() -> bytes:
@@ -83,15 +75,19 @@ def _download() -> bytes:
             wrap_file(response, BYTES, description=task, console=console, transient=True) as file,
         ):
             received: bytes = file.read(BYTES + 1)
-    except HTTPError as error:
-        error.close()
-        raise DataError(f"{URL} answers {error.code} {error.reason}.", BY_HAND) from None
     except (OSError, HTTPException) as error:
+        if isinstance(error, HTTPError):
+            error.close()
         reason = getattr(error, "reason", error)
         raise DataError(f"Cannot download {URL}: {reason}.", BY_HAND) from error
-    if hashlib.sha256(received).hexdigest() != SHA256:
-        raise DataError(
-            f"{URL} gave {len(received):,} bytes that are not tinyshakespeare ({BYTES:,} bytes).",
-            BY_HAND,
-        )
+    _check(URL, hashlib.sha256(received).hexdigest(), len(received), BY_HAND)
     return received
+
+
+def _check(name: Path | str, sha256: str, size: int, hint: str) -> None:
+    if sha256 != SHA256:
+        raise DataError(
+            f"{name} ({size:,} bytes) is not tinyshakespeare, which has {BYTES:,} bytes and "
+            f"sha256 {SHA256[:12]}….",
+            hint,
+        )

@@ -1,7 +1,6 @@
 """A text with three splits: from a string or a file to pieces that never fill the memory."""
 
 import codecs
-import errno
 import hashlib
 import io
 import os
@@ -9,25 +8,22 @@ import re
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import get_args
+from typing import Annotated, get_args
 
-from swe_cli.contracts import Split
+from pydantic import Field
+
+from swe_cli.contracts import Count, Split
 from swe_cli.errors import DataError, UsageError
 
 CHUNK = 1 << 20  # characters, or bytes while hashing
-SPACES = " \t\r\n"
 SPLITS: tuple[Split, ...] = get_args(Split)
+Share = Annotated[float, Field(gt=0, lt=1)]
 
-KINDS = {
-    stat.S_IFIFO: "pipe",
-    stat.S_IFSOCK: "socket",
-    stat.S_IFCHR: "device",
-    stat.S_IFBLK: "device",
-}
+# By the letter that ls shows: reading these might wait, or never end.
+NO_TEXT = {"d": "directory", "p": "pipe", "s": "socket", "c": "device", "b": "device"}
 SIGNATURES = {  # the first bytes of what is often taken for a text
     rb"\x1f\x8b": ("compressed with gzip", "gunzip"),
     rb"PK\x03\x04": ("a zip archive", "unzip"),
@@ -39,19 +35,12 @@ SIGNATURES = {  # the first bytes of what is often taken for a text
 }
 
 
-@dataclass(frozen=True)
 class StringSource:
-    """A text that is in memory. ``sha256``: hex, of all of its characters as UTF-8."""
+    """A text that is in memory. ``sha256``: hex, of all of its ``characters`` as UTF-8."""
 
-    text: str = field(repr=False)
-
-    @cached_property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.text.encode()).hexdigest()
-
-    @property
-    def characters(self) -> int:
-        return len(self.text)
+    def __init__(self, text: str) -> None:
+        self.text, self.characters = text, len(text)
+        self.sha256 = hashlib.sha256(text.encode()).hexdigest()
 
     def pieces(self, start: int, end: int) -> Iterator[str]:
         """The characters from ``start`` up to ``end``, ``CHUNK`` at a time."""
@@ -59,17 +48,32 @@ class StringSource:
             yield self.text[first : min(first + CHUNK, end)]
 
 
-@dataclass(frozen=True)
 class FileSource:
-    """A UTF-8 file, decoded while it is read: line ends and a byte order mark stay as they are.
+    """A UTF-8 file, hashed and counted in one pass, and decoded whenever it is read: line ends and
+    a byte order mark stay as they are.
 
-    ``version``: size in bytes and time of change (ns), both of the moment it was hashed.
+    Raises DataError: missing, no plain file, not readable, compressed, empty, not UTF-8.
     """
 
-    path: Path
-    sha256: str
-    characters: int
-    version: tuple[int, int]
+    def __init__(self, path: Path) -> None:
+        self.path, self.characters = path, 0
+        decoder, sha256 = codecs.getincrementaldecoder("utf-8")(), hashlib.sha256()
+        with reading(path) as file:
+            self.version = _version(file)
+            try:
+                while data := file.read(CHUNK):
+                    sha256.update(data)
+                    self.characters += len(decoder.decode(data))
+                decoder.decode(b"", final=True)
+            except UnicodeDecodeError as error:
+                place = file.tell() - len(error.object) + error.start
+                raise DataError(
+                    f"{path} is not UTF-8: byte {place:,} begins no character.",
+                    "Convert it first: iconv -f ENCODING -t UTF-8",
+                ) from None
+        if not self.characters:
+            raise DataError(f"{path} is empty.", "Give a file with text in it.")
+        self.sha256 = sha256.hexdigest()
 
     def pieces(self, start: int, end: int) -> Iterator[str]:
         """As of a string. Raises DataError when the file is no longer the one that was hashed."""
@@ -81,6 +85,28 @@ class FileSource:
                 text.read(min(CHUNK, start - first))
             for first in range(start, end, CHUNK):
                 yield text.read(min(CHUNK, end - first))
+
+
+def _version(file: io.BufferedReader) -> tuple[int, int]:
+    status = os.fstat(file.fileno())
+    return status.st_size, status.st_mtime_ns
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[io.BufferedReader]:
+    """A file opened as bytes; what keeps it from being read as text is a DataError that says so."""
+    try:
+        if kind := NO_TEXT.get(stat.filemode(path.stat().st_mode)[0]):
+            raise DataError(f"{path} is a {kind}, not a text file.", "Name a file with the text.")
+        with path.open("rb") as file:
+            for signature, (what, command) in SIGNATURES.items():
+                if re.match(signature, file.peek(16)):
+                    raise DataError(f"{path} is {what}.", f"Type first: {command} {path}")
+            yield file
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last: a name no file can have
+        raise DataError(f"There is no file {path}.", "Check the path.") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
 @dataclass(frozen=True)
@@ -107,98 +133,54 @@ class Text:
             yield carried
 
 
-def consecutive(sizes: Mapping[Split, int]) -> dict[Split, tuple[int, int]]:
-    """Splits of so many characters that follow each other from the start of a text."""
-    return dict(zip(sizes, pairwise(accumulate(sizes.values(), initial=0)), strict=True))
-
-
 def word_end(text: str) -> int:
     """The last place where a space follows a word: no tokenizer of words joins across it.
 
     A text without such a place (one endless word, or nothing but spaces) ends at its end.
     """
-    for index in range(len(text) - 1, 0, -1):
-        if text[index] in SPACES and not text[index - 1].isspace():
-            return index
-    return len(text)
+    match = re.match(r".*\S(?=[ \t\r\n])", text, re.DOTALL)
+    return match.end() if match else len(text)
 
 
-# Reading
+# Splits
 
 
-@contextmanager
-def reading(path: Path) -> Iterator[io.BufferedReader]:
-    """A file opened as bytes; what keeps it from being read as text is a DataError that says so."""
-    try:
-        kind = KINDS.get(stat.S_IFMT(path.stat().st_mode))
-        if kind:  # reading it would wait, or never end
-            raise DataError(f"{path} is a {kind}, not a text file.", "Write it to a file first.")
-        with path.open("rb") as file:
-            for signature, (what, command) in SIGNATURES.items():
-                if re.match(signature, file.peek(16)):
-                    raise DataError(f"{path} is {what}.", f"Type first: {command} {path}")
-            yield file
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last: a name no file can have
-        raise DataError(f"There is no file {path}.", "Check the path.") from None
-    except IsADirectoryError:
-        raise DataError(f"{path} is a directory, not a text file.", "Name a file in it.") from None
-    except PermissionError:
-        raise DataError(f"{path} may not be read by you.", f"Try: chmod u+r {path}") from None
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise DataError(f"{path} is a loop of links.", "Name the file itself.") from None
-        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+def consecutive(sizes: Mapping[Split, int]) -> dict[Split, tuple[int, int]]:
+    """Splits of so many characters that follow each other from the start of a text."""
+    return dict(zip(sizes, pairwise(accumulate(sizes.values(), initial=0)), strict=True))
 
 
-def open_file(path: Path) -> FileSource:
-    """Hash and count a text file in one pass.
-
-    Raises DataError: missing, no plain file, not readable, compressed, empty, not UTF-8.
-    """
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    sha256, characters = hashlib.sha256(), 0
-    with reading(path) as file:
-        version = _version(file)
-        try:
-            while data := file.read(CHUNK):
-                sha256.update(data)
-                characters += len(decoder.decode(data))
-            decoder.decode(b"", final=True)
-        except UnicodeDecodeError as error:
-            place = file.tell() - len(error.object) + error.start
-            raise DataError(
-                f"{path} is not UTF-8: byte {place:,} begins no character.",
-                "Convert it first: iconv -f ENCODING -t UTF-8",
-            ) from None
-    if not characters:
-        raise DataError(f"{path} is empty.", "Give a file with text in it.")
-    return FileSource(path, sha256.hexdigest(), characters, version)
-
-
-def _version(file: io.BufferedReader) -> tuple[int, int]:
-    status = os.fstat(file.fileno())
-    return status.st_size, status.st_mtime_ns
-
-
-# Options that several data sets have
-
-
-def check_size(name: str, size: int, most: int | None = None) -> None:
-    """Raise UsageError for an option of ``data`` that is not in 1 to ``most``."""
-    if size < 1 and most is None:
-        raise UsageError(f"data.{name}={size} must be at least 1.")
-    if most is not None and not 1 <= size <= most:
+def at_most(name: str, size: int | None, most: int) -> int:
+    """A size among the options of ``data``, None being all there is. Raises UsageError for more."""
+    if size is not None and not 1 <= size <= most:
         raise UsageError(f"data.{name}={size} is not in 1 to {most}.")
+    return most if size is None else size
 
 
-def check_fractions(validation: float, test: float) -> None:
-    """Raise UsageError unless both lie between 0 and 1 and leave something to train on."""
-    for name, fraction in (("validation", validation), ("test", test)):
-        if not 0.0 < fraction < 1.0:
-            raise UsageError(f"data.{name}_fraction={fraction:g} must lie between 0 and 1.")
+def check_shares(validation: float, test: float) -> None:
+    """Raise UsageError where two fractions leave nothing to train on."""
     if validation + test >= 1.0:
         raise UsageError(
             f"data.validation_fraction={validation:g} and "
             f"data.test_fraction={test:g} leave nothing to train on.",
             "Their sum must stay below 1.",
         )
+
+
+def text_file(
+    *, path: str, validation_fraction: Share, test_fraction: Share, train_characters: Count | None
+) -> Text:
+    """Any UTF-8 text file, streamed: its end is test, what lies before it validation.
+
+    ``train_characters`` keeps only the first so many of the training part; None keeps all.
+    Raises UsageError for sizes that cannot be, DataError for a file that is not UTF-8 text.
+    """
+    check_shares(validation_fraction, test_fraction)
+    source = FileSource(Path(path).expanduser())
+    end = source.characters
+    test = end - int(end * test_fraction)
+    validation = test - int(end * validation_fraction)
+    train = at_most("train_characters", train_characters, validation)
+    return Text(
+        source, {"train": (0, train), "validation": (validation, test), "test": (test, end)}
+    )

@@ -21,15 +21,6 @@ class TokenizedDataset(Dataset):
     def __init__(self, tokenizer: Tokenizer, sha256: str, shape: DataShape) -> None:
         self.tokenizer, self.sha256, self.shape = tokenizer, sha256, shape
 
-    def protocol(self, split: Split, context: int) -> dict[str, object]:
-        """What a loss depends on, besides weights, split and tokenizer."""
-        raise NotImplementedError
-
-    def fingerprint(self, split: Split, *, context: int) -> str:
-        """Sixteen hex digits of what a loss on this split depends on, besides the weights."""
-        own = {"split": split, "tokenizer": self.tokenizer.sha256}
-        return digest(self.protocol(split, context) | own)[:16]
-
     def encode(self, text: str) -> list[int]:
         ids: list[int] = np.asarray(self.tokenizer.encode(text)).tolist()
         return ids
@@ -37,14 +28,38 @@ class TokenizedDataset(Dataset):
     def decode(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(ids)
 
+    def fingerprint_of(self, split: Split, **protocol: object) -> str:
+        """Sixteen hex digits of what a loss on a split depends on, besides the weights."""
+        own = {"split": split, "tokenizer": self.tokenizer.sha256}
+        return digest(protocol | own)[:16]
+
 
 class TextDataset(TokenizedDataset):
-    """The ``Dataset`` of a tokenized text."""
+    """A text, encoded chunk by chunk; two names of one split share their tokens.
 
-    def __init__(self, text: Text, tokenizer: Tokenizer, tokens: dict[Split, Tokens]) -> None:
+    Raises DataError where a tokenizer of words does not know a word.
+    """
+
+    def __init__(self, text: Text, tokenizer: Tokenizer) -> None:
         sha256 = digest({"text": text.sha256, "splits": text.splits})
         super().__init__(tokenizer, sha256, DataShape(tokenizer.vocabulary_size))
-        self.text, self.tokens = text, tokens
+        self.text = text
+        self.tokens: dict[Split, Tokens] = {}
+        dtype = np.uint16 if tokenizer.vocabulary_size <= 1 << 16 else np.uint32
+        encoded: dict[tuple[int, int], Tokens] = {}
+        for split, bounds in text.splits.items():
+            if bounds not in encoded:
+                chunks = (
+                    np.asarray(tokenizer.encode(chunk), dtype) for chunk in text.chunks(split)
+                )
+                encoded[bounds] = np.concatenate([np.zeros(0, dtype), *chunks])
+            self.tokens[split] = encoded[bounds]
+            if tokenizer.unknown is not None and (encoded[bounds] == tokenizer.unknown).any():
+                raise DataError(
+                    f"The {split} split holds words that the tokenizer does not know; their loss "
+                    "would mean nothing.",
+                    "For running text choose tokenizer=chars or tokenizer=bpe.",
+                )
 
     def random_batch(self, split: Split, *, size: int, context: int, seed: int) -> Batch:
         """(B, T) int64. Raises DataError for a split shorter than one window."""
@@ -67,16 +82,16 @@ class TextDataset(TokenizedDataset):
     def steps_per_epoch(self, *, size: int, context: int) -> int:
         return -(-len(self.tokens["train"]) // (size * context))
 
+    def fingerprint(self, split: Split, *, context: int) -> str:
+        text, characters = self.text.sha256, self.text.splits[split]
+        return self.fingerprint_of(
+            split, text=text, characters=characters, window=context, stride=context
+        )
+
     def characters(self, split: Split) -> int:
         """Characters of a split less those of its first token, which nobody predicts."""
         start, end = self.text.splits[split]
-        first = self._tokens(split, 1)[:1]
-        return end - start - len(self.tokenizer.decode(first.tolist()))
-
-    def protocol(self, split: Split, context: int) -> dict[str, object]:
-        characters = self.text.splits[split]
-        windows = {"window": context, "stride": context}
-        return {"text": self.text.sha256, "characters": characters, **windows}
+        return end - start - len(self.decode(self._tokens(split, 1)[:1].tolist()))
 
     def _tokens(self, split: Split, context: int) -> Tokens:
         tokens = self.tokens[split]
@@ -87,28 +102,6 @@ class TextDataset(TokenizedDataset):
                 f"Lower model.context, or make the {split} split of data larger.",
             )
         return tokens
-
-
-def tokenize(text: Text, tokenizer: Tokenizer) -> TextDataset:
-    """Encode every split, chunk by chunk; two names of one split share their tokens.
-
-    Raises DataError where a tokenizer of words does not know a word.
-    """
-    dtype = np.uint16 if tokenizer.vocabulary_size <= 1 << 16 else np.uint32
-    encoded: dict[tuple[int, int], Tokens] = {}
-    for split, bounds in text.splits.items():
-        if bounds in encoded:
-            continue
-        chunks = (np.asarray(tokenizer.encode(chunk), dtype) for chunk in text.chunks(split))
-        encoded[bounds] = np.concatenate([np.zeros(0, dtype), *chunks])
-        if tokenizer.unknown is not None and (encoded[bounds] == tokenizer.unknown).any():
-            raise DataError(
-                f"The {split} split holds words that the tokenizer does not know; their loss would "
-                "mean nothing.",
-                "For running text choose tokenizer=chars or tokenizer=bpe.",
-            )
-    tokens = {split: encoded[bounds] for split, bounds in text.splits.items()}
-    return TextDataset(text, tokenizer, tokens)
 
 
 def _windows(tokens: Tokens, context: int) -> Batch:

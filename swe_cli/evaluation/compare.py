@@ -1,6 +1,7 @@
 """Paired statistics over evaluation windows."""
 
 import math
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -75,14 +76,14 @@ def share_interval(hits: np.ndarray[Any, Any], counts: np.ndarray[Any, Any]) -> 
     return Interval(share, max(0.0, middle - half), min(1.0, middle + half))
 
 
-def _resamples(count: int, resamples: int) -> Any:
+def _resamples(count: int, resamples: int) -> Iterator[np.ndarray[Any, np.dtype[np.float64]]]:
     rows = max(1, CHUNK_BYTES // (8 * count))
     pieces = range(0, resamples, rows)
-    if len(pieces) <= 2:
-        return [_drawn(count, min(rows, resamples - start), start) for start in pieces]
-    return (_draw(count, min(rows, resamples - start), start) for start in pieces)
+    draw = _draw if len(pieces) <= 2 else _draw.__wrapped__  # more would not be kept
+    return (draw(count, min(rows, resamples - start), start) for start in pieces)
 
 
+@lru_cache(maxsize=4)
 def _draw(count: int, rows: int, start: int) -> np.ndarray[Any, np.dtype[np.float64]]:
     """How often each window is drawn in each resample: (rows, count)."""
     generator = np.random.default_rng([count, start])
@@ -90,6 +91,3 @@ def _draw(count: int, rows: int, start: int) -> np.ndarray[Any, np.dtype[np.floa
     picks += np.arange(rows)[:, None] * count
     counts = np.bincount(picks.ravel(), minlength=rows * count)
     return counts.reshape(rows, count).astype(np.float64)
-
-
-_drawn = lru_cache(maxsize=4)(_draw)

@@ -1,7 +1,7 @@
 """The full, deterministic pass: every token of a split once, window by window."""
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pydantic import NonNegativeInt
+from torch import Tensor
 
 from swe_cli.contracts import IGNORED, Count, Model, Setup, WindowLosses
 from swe_cli.records import Batch
@@ -25,31 +26,44 @@ class Evaluation:
 
 
 @torch.inference_mode()
-def window_losses(setup: Setup, batches: Iterable[Batch]) -> WindowLosses:
-    """Summed loss (nats) and predicted tokens of every window, in order."""
-    nats, tokens, windows = [], [], []
+def row_pass(setup: Setup, batches: Iterable[Batch]) -> dict[str, np.ndarray[Any, Any]]:
+    """Of every row, in order: "nats" float64 (N,), its summed loss, and "tokens" int64 (N,).
+
+    Of questions also "window" int64 (N,), and "correct" bool (N,): a greedy answer is right exactly
+    where the likeliest token is right at every place of the right answer.
+    """
+    rows = defaultdict[str, list[Tensor]](list)
     with evaluating(setup.model):
         for batch in batches:
             moved = setup.machine.move(batch)
             with setup.machine.precision():
-                losses = setup.model(moved).losses
-            nats.append(losses.cpu().double().sum(dim=1).numpy())
-            tokens.append((moved["targets"] != IGNORED).sum(dim=1).cpu().numpy())
-            windows.append(window_of(batch))
-    if windows[0] is None:
-        return WindowLosses(np.concatenate(nats), np.concatenate(tokens))
-    places = np.concatenate(windows)
-    return WindowLosses(by_window(nats, places), by_window(tokens, places).astype(np.int64))
+                losses, logits = setup.model(moved)
+            targets = moved["targets"]
+            rows["nats"].append(losses.cpu().double().sum(dim=1))
+            rows["tokens"].append((targets != IGNORED).sum(dim=1).cpu())
+            if "window" in batch:
+                right = (logits.argmax(-1) == targets) | (targets == IGNORED)
+                rows["window"].append(batch["window"])
+                rows["correct"].append(right.all(dim=1).cpu())
+    return {name: torch.cat(tensors).numpy() for name, tensors in rows.items()}
 
 
-def window_of(batch: Batch) -> Any:
-    """Which window every row belongs to, int64 (B,); None where every row is a window."""
-    return batch["window"].numpy() if "window" in batch else None
+def losses_of(rows: dict[str, np.ndarray[Any, Any]]) -> WindowLosses:
+    """The losses of ``row_pass`` by window: rows of one window added up."""
+    if "window" not in rows:
+        return WindowLosses(rows["nats"], rows["tokens"])
+    nats, tokens = (by_window(rows[of], rows["window"]) for of in ("nats", "tokens"))
+    return WindowLosses(nats, tokens.astype(np.int64))
 
 
-def by_window(values: Sequence[Any], windows: Any) -> Any:
-    """Values of rows, batch by batch, summed window by window: float64 (N,)."""
-    return np.bincount(windows, weights=np.concatenate(values))
+def by_window(values: Any, windows: Any) -> Any:
+    """Values of rows (N,) summed window by window, float64."""
+    return np.bincount(windows, weights=values)
+
+
+def window_losses(setup: Setup, batches: Iterable[Batch]) -> WindowLosses:
+    """Summed loss (nats) and predicted tokens of every window, in order."""
+    return losses_of(row_pass(setup, batches))
 
 
 @contextmanager
@@ -71,7 +85,7 @@ def validation_loss(setup: Setup, size: int) -> float:
 
 def random_batches_loss(setup: Setup, evaluation: Evaluation) -> float:
     """Mean loss over random windows, in nats: how the SWE paper evaluates, beside the full pass."""
-    drawn = (
+    batches = (
         setup.dataset.random_batch(
             evaluation.split,
             size=evaluation.batch_size,
@@ -80,14 +94,4 @@ def random_batches_loss(setup: Setup, evaluation: Evaluation) -> float:
         )
         for index in range(evaluation.random_batches)
     )
-    return window_losses(setup, drawn).mean_nats
-
-
-def perplexity(loss_nats: float) -> float | None:
-    """``exp(loss)`` per token; None where the exponential overflows."""
-    return math.exp(loss_nats) if loss_nats < 700 else None
-
-
-def bits_per_character(losses: WindowLosses, characters: int) -> float:
-    """Total information in bits over the characters predicted: comparable across tokenizers."""
-    return float(losses.nats.sum()) / math.log(2) / characters
+    return window_losses(setup, batches).mean_nats

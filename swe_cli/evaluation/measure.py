@@ -1,26 +1,24 @@
-"""Everything that is measured of a model on a split, whatever the data set is.
+"""Everything that is measured of a model, whatever the data set is, and what it costs.
 
 What is measured are pairs of a name and an interval: a new metric is one more pair.
 """
 
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from swe_cli.contracts import Questions, Setup, WindowLosses
 from swe_cli.errors import PruningError, SweWarning
 from swe_cli.evaluation import answers as answering
 from swe_cli.evaluation.compare import loss_interval, paired_difference
-from swe_cli.evaluation.loss import (
-    Evaluation,
-    bits_per_character,
-    perplexity,
-    random_batches_loss,
-    window_losses,
-)
+from swe_cli.evaluation.loss import Evaluation, evaluating, random_batches_loss, window_losses
 from swe_cli.records import Interval, Tensors
 
 FEW_WINDOWS = 10
@@ -39,7 +37,7 @@ class Measured:
         return {name: torch.from_numpy(np.ascontiguousarray(of)) for name, of in arrays.items()}
 
     @classmethod
-    def from_tensors(cls, stored: Mapping[str, torch.Tensor]) -> "Measured":
+    def from_tensors(cls, stored: Mapping[str, Tensor]) -> "Measured":
         """Read back what ``tensors`` gave."""
         arrays = {name: tensor.numpy() for name, tensor in stored.items()}
         losses = WindowLosses(arrays.pop("nats"), arrays.pop("tokens"))
@@ -55,9 +53,8 @@ def measure(setup: Setup, evaluation: Evaluation, shuffle_images: int | None = N
     """
     split, size = evaluation.split, evaluation.batch_size
     if setup.dataset.questions:
-        measured = Measured(
-            *answering.answer_all(setup, split, size=size, shuffle_images=shuffle_images)
-        )
+        answered = answering.answer_all(setup, split, size=size, shuffle_images=shuffle_images)
+        measured = Measured(*answered)
     else:
         windows = setup.dataset.windows(split, context=setup.model.context, size=size)
         measured = Measured(window_losses(setup, windows))
@@ -94,10 +91,11 @@ def metrics(
         yield "random_batches_loss", Interval(random_batches_loss(setup, evaluation))
     characters = dataset.characters(evaluation.split)
     if characters is not None:
-        yield "bits_per_character", Interval(bits_per_character(after.losses, characters))
+        bits = float(after.losses.nats.sum()) / math.log(2)
+        yield "bits_per_character", Interval(bits / characters)
     if after.answers is None:  # of questions it would say nothing: most tokens are not predicted
-        found = perplexity(after.losses.mean_nats)
-        yield from [] if found is None else [("perplexity", Interval(found))]
+        if after.losses.mean_nats < 700:  # or the exponential overflows
+            yield "perplexity", Interval(math.exp(after.losses.mean_nats))
     elif isinstance(dataset, Questions):
         yield from answering.measures(after.answers)
         yield from answering.baselines(dataset, evaluation.split)
@@ -109,7 +107,33 @@ def metrics(
         end = "" if kind == "dense" else kind.removeprefix("dense")
         yield f"delta{end}", paired_difference(after.losses, reference.losses)
         if kind == "dense" and before is not None:
-            difference = paired_difference(before.losses, reference.losses)
-            yield "delta_before_recovery", difference
+            yield "delta_before_recovery", paired_difference(before.losses, reference.losses)
         if kind == "dense" and after.answers is not None and reference.answers is not None:
             yield from answering.differences(after.answers, reference.answers)
+
+
+def cost(setup: Setup) -> Iterator[tuple[str, float]]:
+    """``parameters``: stored numbers, shared ones once. ``bytes``: of them, in their dtypes.
+    ``flops_per_token``: of one forward pass over a full context, divided by its text tokens.
+
+    Counted on a real forward pass of one window, about one image where there are images.
+    FLOPs are those of matrix products, 2 · in · out for each row that a matrix is applied to:
+    linear layers, factors, the head, scores and values of attention between all positions (a causal
+    one computes as much). Look-ups, norms, activations and diagonals are left out. A masked zero is
+    stored and multiplied like any number: a masked model is no smaller and no faster.
+    """
+    model, image = setup.model, setup.dataset.shape.image
+    parameters = list(model.parameters())  # a tied one comes once
+    with torch.device(parameters[0].device):
+        tokens = torch.zeros(1, model.context, dtype=torch.int64)
+        batch = {"tokens": tokens, "targets": tokens}
+        if image is not None:
+            batch["images"] = torch.zeros(1, *image, dtype=torch.uint8)
+            batch["image"] = torch.zeros(1, dtype=torch.int64)
+    counter = FlopCounterMode(display=False)
+    # Fused attention would hide its products from the counter.
+    with torch.no_grad(), evaluating(model), sdpa_kernel(SDPBackend.MATH), counter:
+        model(batch)
+    yield "parameters", float(sum(p.numel() for p in parameters))
+    yield "bytes", float(sum(p.numel() * p.element_size() for p in parameters))
+    yield "flops_per_token", counter.get_total_flops() / model.context

@@ -14,9 +14,8 @@ import torch
 
 from swe_cli.contracts import Evidence, Model, Transform
 from swe_cli.controls import DENSE
-from swe_cli.evaluation.cost import cost
 from swe_cli.evaluation.loss import Evaluation
-from swe_cli.evaluation.measure import Measured, measure, metrics
+from swe_cli.evaluation.measure import Measured, cost, measure, metrics
 from swe_cli.experiments.model import TrainedModel, TrainedRun
 from swe_cli.experiments.spec import ControlSpec, CutSpec, Spec, built, judge_of
 from swe_cli.files import (

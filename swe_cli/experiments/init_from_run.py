@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from torch import Tensor, nn
+from torch import nn
 
 from swe_cli.contracts import Dataset, Questions
 from swe_cli.errors import RunError
@@ -13,6 +13,7 @@ from swe_cli.store import Run
 BY_TOKEN = ("token_embedding", "head")  # tensors with a row for every token
 BY_POSITION = "position_embedding"
 OF_DATA = ("patch_embedding", BY_POSITION)  # tensors whose shapes the images decide
+OTHER_IMAGES = "It saw images of another size or number of colours: name a run on such as these."
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 # Options in which two towers may differ and still do the same with the same weights.
 FREE = {"name", "source", "from_run", "context", "dropout", "initialization", "split_heads"}
@@ -34,18 +35,24 @@ def init_from_run(
     its last, keep their fresh weights. Raises RunError, naming the first tensor, where another
     shape does not fit, and the option in which the towers differ.
     """
-    _check_same_tower(role, ours, theirs, run.name)
+    misfit = f"{run.name} does not fit model.{role}"
+    sizes = f"Give model.{role} the sizes that are in the config.json of that run."
+    inside = theirs.get(role, theirs)
+    # Shapes would not tell: how many heads share a matrix, or which activation follows it.
+    for key in sorted((ours.keys() & inside.keys()) - FREE):
+        if ours[key] != inside[key]:
+            raise RunError(
+                f"{misfit}: its {key} is {inside[key]}, not {ours[key]}.",
+                f"Type model.{role}.{key}={inside[key]}, or start from another run.",
+            )
     weights = run.tensors("model.safetensors")
     prefix = f"{role}."
     own = {n.removeprefix(prefix): t for n, t in weights.items() if n.startswith(prefix)} or weights
     parameters = dict(tower.named_parameters())
+    for name in sorted(own.keys() - parameters.keys()):
+        raise RunError(f"{misfit}: it has a {name}, which is missing here.", sizes)
     reads = any(name.startswith(BY_TOKEN) for name in parameters)  # positions of images are a grid
     tokens: dict[int, int] | None = None
-    for name in sorted(own.keys() - parameters.keys()):
-        raise RunError(
-            f"{run.name} does not fit model.{role}: it has a {name}, which is missing here.",
-            f"Give model.{role} the sizes that are in the config.json of that run.",
-        )
     for name, parameter in parameters.items():
         learnt = own.get(name)
         fits = learnt is not None and learnt.shape[1:] == parameter.shape[1:]
@@ -59,36 +66,11 @@ def init_from_run(
         elif learnt is not None and learnt.shape == parameter.shape:
             parameter.data.copy_(learnt)
         else:
-            nothing = not parameters.keys() & own.keys()
-            raise _misfit(role, run.name, name, parameter, learnt, nothing=nothing)
-
-
-def _check_same_tower(
-    role: str, ours: Mapping[str, Any], theirs: Mapping[str, Any], source: str
-) -> None:
-    """Shapes would not tell: how many heads share a matrix, or which activation follows it."""
-    inside = theirs.get(role, theirs)
-    for key in sorted((ours.keys() & inside.keys()) - FREE):
-        if ours[key] != inside[key]:
+            there = "missing" if learnt is None else tuple(learnt.shape)
             raise RunError(
-                f"{source} does not fit model.{role}: its {key} is {inside[key]}, not {ours[key]}.",
-                f"Type model.{role}.{key}={inside[key]}, or start from another run.",
+                f"{misfit}: {name} is {tuple(parameter.shape)} here, {there} there.",
+                OTHER_IMAGES if name.startswith(OF_DATA) else sizes,
             )
-
-
-def _misfit(
-    role: str, source: str, name: str, parameter: Tensor, learnt: Tensor | None, *, nothing: bool
-) -> RunError:
-    does_not = f"{source} does not fit model.{role}"
-    if nothing:
-        return RunError(f"{does_not}: it has nothing of the kind.", "Name another: swe runs")
-    here, there = tuple(parameter.shape), None if learnt is None else tuple(learnt.shape)
-    said = f"{does_not}: {name} is {here} here, {there or 'missing'} there."
-    if name.startswith(OF_DATA):
-        return RunError(
-            said, "It saw images of another size or number of colours: name a run on such as these."
-        )
-    return RunError(said, f"Give model.{role} the sizes that are in the config.json of that run.")
 
 
 def shared_tokens(ours: Dataset, theirs: Dataset) -> dict[int, int]:

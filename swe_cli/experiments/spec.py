@@ -29,10 +29,8 @@ CUT_GROUPS = (
     *("calibration", "evaluation"),
 )
 # What only masks have: a transform takes none of it.
-OF_MASKS = (
-    *("criterion", "allocation", "pattern", "schedule", "calibration"),
-    *("ratio", "rate", "fuse"),
-)
+OF_MASKS = {"criterion", "allocation", "pattern", "schedule", "calibration"}
+OF_MASKS |= {"ratio", "rate", "fuse"}
 CONTRACTS: Mapping[str, type] = {
     "allocation": Allocation,
     "pattern": Pattern,
@@ -195,22 +193,25 @@ def cut_spec(composed: Composed, root: ConfigRoot, roles: Sequence[str] | None) 
 
     A model of one role has nothing to choose from: its cells do not tell roles apart.
     """
-    values, chosen = composed.values, composed.components
-    spec: dict[str, Any] = {key: chosen[key] for key in ("evaluation", "recovery")}
-    spec |= {key: values[key] for key in ("base", "prunable")}
-    spec["roles"] = None if len(roles or ()) == 1 else values["roles"]
+    chosen = composed.components
+    spec: dict[str, Any] = {key: composed.values[key] for key in SETTING_KEYS & {*composed.values}}
+    spec |= {key: chosen[key] for key in ("evaluation", "recovery")}
+    if len(roles or ()) == 1:
+        spec["roles"] = None
     if built(chosen["transform"]) is not None:
+        spec |= dict.fromkeys(OF_MASKS & spec.keys())
         return CutSpec(transform=chosen["transform"], **spec)
-    spec |= {key: chosen[key] for key in ("criterion", "schedule")} | {"fuse": values["fuse"]}
+    spec |= {key: chosen[key] for key in ("criterion", "schedule")}
     probes, consulted = False, {}
-    if built(chosen["criterion"]).granularity != "mask":
-        spec |= {"pattern": chosen["pattern"], "rate": values["rate"]}
-        spec["ratio"] = built(chosen["pattern"]).ratio
-        if spec["ratio"] is None:  # else every group loses the same: no allocation is asked
-            allocation = resolve_allocation(composed, root)
-            probes, consults = built(allocation).probes, built(allocation).consults
-            consulted = {name: component("criterion", name, root) for name in consults}
-            spec |= {"allocation": allocation, "ratio": values["ratio"], "consulted": consulted}
+    if built(chosen["criterion"]).granularity == "mask":
+        spec |= {"ratio": None, "rate": None}
+    elif (ratio := built(chosen["pattern"]).ratio) is not None:
+        spec |= {"pattern": chosen["pattern"], "ratio": ratio}  # no allocation is asked
+    else:
+        allocation = resolve_allocation(composed, root)
+        probes, consults = built(allocation).probes, built(allocation).consults
+        consulted = {name: component("criterion", name, root) for name in consults}
+        spec |= {"pattern": chosen["pattern"], "allocation": allocation, "consulted": consulted}
     needs = _needs(chosen["criterion"], consulted)
     recorded = recorded_needs(needs)
     sources = {

@@ -4,7 +4,7 @@ Shapes: B windows, T positions, C width, V vocabulary.
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,15 +22,7 @@ from swe_cli.contracts import (
     Units,
 )
 from swe_cli.errors import UsageError
-from swe_cli.models.transformer import (
-    MLP,
-    Attention,
-    Block,
-    Cache,
-    initialize_as_gpt2,
-    prunable_of,
-    units_of,
-)
+from swe_cli.models.transformer import Block, Cache, initialize_as_gpt2, prunable_of, units_of
 from swe_cli.records import Batch, Tensors
 
 
@@ -68,19 +60,21 @@ class GPT(Model):
             raise UsageError(f"model.width={width} is not a multiple of model.heads={heads}.")
         if tied_head and head_bias:
             raise UsageError("A tied head has no bias.", "Set model.head_bias=false.")
-        self.context, self.width, self.heads, self.split_heads = context, width, heads, split_heads
-        scale = (width if attention_scale == "width" else width // heads) ** -0.5
+        self.context, self.width = context, width
+        self.head_width, self.split_heads = width // heads, split_heads
         self.token_embedding = nn.Embedding(data.vocabulary_size, width)
         self.position_embedding = nn.Embedding(context, width)
         self.dropout = nn.Dropout(dropout)
         self.layers = nn.ModuleList(
             Block(
                 width,
-                attention=Attention(
-                    width, heads, dropout, scale, bias=bias, qkv_bias=qkv_bias, causal=True
-                ),
-                mlp=MLP(width, dropout, activation, bias=bias),
+                heads,
+                dropout,
+                causal=True,
+                scale=width**-0.5 if attention_scale == "width" else None,
+                activation=activation,
                 bias=bias,
+                qkv_bias=qkv_bias,
             )
             for _ in range(layers)
         )
@@ -123,13 +117,7 @@ class GPT(Model):
 
     def prunable(self, tensors: Mapping[str, Tensor], which: PrunableSet) -> Tensors:
         """Views of the prunable part of ``tensors``; see ``contracts.Model``."""
-        names = [name for name, _ in self.named_parameters()]
-        return prunable_of(
-            names, tensors, which, self.width // self.heads if self.split_heads else 0
-        )
-
-    def blocks(self) -> list[Block]:
-        return list(self.layers)  # type: ignore[arg-type]
+        return prunable_of(self, tensors, which, self.head_width if self.split_heads else 0)
 
     def units(self, kind: UnitKind) -> list[Units]:
         return units_of(self, kind)
@@ -158,3 +146,40 @@ def generate(
             weights = torch.softmax(logits / temperature, dim=-1)
             tokens = [*tokens, int(torch.multinomial(weights, 1, generator=generator))]
     return tokens
+
+
+class Reader(Protocol):
+    """A model whose GPT reads ``image_tokens`` positions of something else, then text."""
+
+    image_tokens: int
+
+    @property
+    def language(self) -> GPT: ...
+
+    def inputs(self, batch: Batch) -> Tensor: ...
+
+
+@torch.inference_mode()
+def greedy(model: Reader, prompts: Batch, *, length: int, end: int = -1) -> list[list[int]]:
+    """The likeliest continuation of every prompt: at most ``length`` ids, up to ``end``, included.
+
+    ``prompts``: ``tokens`` int64 (B, T), filled up on the right, ``lengths`` int64 (B,), and
+    whatever else the model looks at. A row's answer does not depend on the rows beside it. A row
+    stops where the model has no positions left for it.
+    """
+    language, x = model.language, model.inputs(prompts)  # (B, N + T, C)
+    rows = torch.arange(len(x), device=x.device)
+    places = model.image_tokens + prompts["lengths"]  # (B,): where the next token will stand
+    limits = (language.context - places + 1).clamp(max=length).tolist()
+    cache = Cache(min(x.shape[1] + max(limits) - 1, language.context))
+    here = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
+    last = places - 1
+    decoded = torch.empty(len(x), 0, dtype=torch.int64, device=x.device)
+    while decoded.shape[1] < max(limits) and not (decoded == end).any(1).all():
+        hidden = language.hidden(x, cache.at(here))[rows, last]
+        token = language.logits(hidden).argmax(-1, keepdim=True)  # (B, 1)
+        decoded = torch.cat([decoded, token], dim=1)
+        here = places.clamp(max=cache.slots - 1)[:, None]  # of a row at its limit, unread
+        x, last, places = language.embed(token, here), torch.zeros_like(last), places + 1
+    answers = [row[:limit] for row, limit in zip(decoded.tolist(), limits, strict=True)]
+    return [ids[: ids.index(end) + 1] if end in ids else ids for ids in answers]

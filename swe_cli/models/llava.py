@@ -7,12 +7,11 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from swe_cli.contracts import DataShape, Model, Prediction, PrunableSet, UnitKind, Units
 from swe_cli.errors import UsageError
 from swe_cli.models.gpt import GPT, token_losses
-from swe_cli.models.transformer import neurons_of, units_of
+from swe_cli.models.transformer import MLP, units_of
 from swe_cli.models.vision import VisionTransformer
 from swe_cli.records import Batch, Tensors
 
@@ -38,7 +37,8 @@ class LLaVA(Model):
         super().__init__()
         self.vision = vision(data)
         self.language = language(data)
-        self.projector = Projector(self.vision.width, self.language.width)
+        width = self.language.width
+        self.projector = MLP(self.vision.width, 0.0, "gelu", bias=True, hidden=width, out=width)
         self.image_tokens = self.vision.patches
         self.context = self.language.context - self.image_tokens
         if self.context < 1:
@@ -69,8 +69,8 @@ class LLaVA(Model):
         for role in self.roles:
             prefix = f"{role}."
             own = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-            tower = getattr(self, role)
-            chosen |= {prefix + n: t for n, t in tower.prunable(own, which).items()}
+            picked = getattr(self, role).prunable(own, which)
+            chosen |= {prefix + name: tensor for name, tensor in picked.items()}
         return chosen
 
     def role_of(self, name: str) -> str:
@@ -80,27 +80,6 @@ class LLaVA(Model):
         return [*self.vision.layers, self.projector, *self.language.layers]
 
     def units(self, kind: UnitKind) -> list[Units]:
-        projector = [neurons_of(self.projector, "projector", F.gelu)] if kind == "neuron" else []
-        return [
-            *units_of(self.vision, kind, "vision."),
-            *projector,
-            *units_of(self.language, kind, "language."),
-        ]
-
-
-class Projector(nn.Module):
-    """From what the encoder sees to what the language model reads: (…, C_vision) → (…, C)."""
-
-    def __init__(self, seen: int, read: int) -> None:
-        super().__init__()
-        self.expand = nn.Linear(seen, read)
-        self.contract = nn.Linear(read, read)
-
-    def forward(self, x: Tensor) -> Tensor:
-        projected: Tensor = self.contract(F.gelu(self.expand(x)))
-        return projected
-
-    def prunable(self, tensors: Mapping[str, Tensor], which: PrunableSet) -> Tensors:
-        """Both matrices, or with ``all`` the biases too."""
-        wanted = {n: t for n, t in tensors.items() if which == "all" or n.endswith("weight")}
-        return {name: wanted[name] for name, _ in self.named_parameters() if name in wanted}
+        return sorted(
+            units_of(self, kind), key=lambda units: self.roles.index(self.role_of(units.layer))
+        )

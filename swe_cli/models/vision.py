@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from swe_cli.contracts import Count, DataShape, Fraction, PrunableSet
+from swe_cli.contracts import Count, DataShape, Fraction, PrunableSet, Tensors
 from swe_cli.errors import UsageError
-from swe_cli.models.transformer import MLP, Attention, Block, initialize_as_gpt2, prunable_of
-from swe_cli.records import Tensors
+from swe_cli.models.transformer import Block, initialize_as_gpt2, prunable_of
 
 
 class VisionTransformer(nn.Module):
@@ -51,21 +50,7 @@ class VisionTransformer(nn.Module):
         self.position_embedding = nn.Embedding(self.patches, width)
         self.dropout = nn.Dropout(dropout)
         self.layers = nn.ModuleList(
-            Block(
-                width,
-                attention=Attention(
-                    width,
-                    heads,
-                    dropout,
-                    (width // heads) ** -0.5,
-                    bias=True,
-                    qkv_bias=True,
-                    causal=False,
-                ),
-                mlp=MLP(width, dropout, "gelu", bias=True),
-                bias=True,
-            )
-            for _ in range(layers)
+            Block(width, heads, dropout, causal=False) for _ in range(layers)
         )
         self.norm = nn.LayerNorm(width)
         initialize_as_gpt2(self, layers)
@@ -82,4 +67,4 @@ class VisionTransformer(nn.Module):
 
     def prunable(self, tensors: Mapping[str, Tensor], which: PrunableSet) -> Tensors:
         """Views of the prunable part of ``tensors``; see ``contracts.Model``."""
-        return prunable_of([name for name, _ in self.named_parameters()], tensors, which)
+        return prunable_of(self, tensors, which)

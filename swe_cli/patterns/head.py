@@ -1,11 +1,8 @@
 """Attention heads, whole."""
 
-from dataclasses import dataclass
-
 from swe_cli.contracts import Pattern
 
 
-@dataclass(frozen=True)
 class Head(Pattern):
     """A head goes with its queries, keys, values and its columns of the projection.
 

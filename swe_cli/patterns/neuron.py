@@ -1,11 +1,8 @@
 """Hidden neurons of MLPs, whole."""
 
-from dataclasses import dataclass
-
 from swe_cli.contracts import Pattern
 
 
-@dataclass(frozen=True)
 class Neuron(Pattern):
     """A hidden neuron goes with its row of the first matrix and its column of the second.
 

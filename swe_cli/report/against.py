@@ -1,7 +1,7 @@
 """Every line compared with one criterion's line of the same settings: paired, cut by cut."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -15,28 +15,17 @@ from swe_cli.contracts import WindowLosses
 from swe_cli.controls import PRUNED
 from swe_cli.evaluation.compare import paired_difference
 from swe_cli.files import write_bytes
-from swe_cli.report import tables
+from swe_cli.report import tables, text
 from swe_cli.report.console import GAP, WIDTH, chunks, print_table, say, title
 from swe_cli.report.quantities import LOSS, bounds, sign
-from swe_cli.report.summary import over_seeds
-from swe_cli.report.text import (
-    MARKS,
-    NOTHING,
-    exact,
-    label,
-    markdown_table,
-    number,
-    short,
-    short_label,
-    word,
-)
+from swe_cli.report.summary import pooled
+from swe_cli.report.text import MARKS, NOTHING, exact, markdown_table
 
 # Of a cell's hash: its windows after recovery, and before it where there is one moment before.
 Windows = Callable[[str], tuple[WindowLosses, WindowLosses | None]]
 Rows = Sequence[Mapping[str, Any]]  # of one line
 # Options of one criterion or allocation, which another cannot share.
 OF_ITS_OWN = ("allocation", "criterion.", "allocation.", "calibration.")
-_signed = partial(number, signed=True)
 AFTER, BEFORE = "difference_nats", "difference_before_recovery_nats"
 STAGES = {"after recovery": AFTER, "before recovery": BEFORE}
 STATES = {-1: "ahead", 1: "behind", None: "not compared", 0: "undecided"}
@@ -46,7 +35,6 @@ UNCORRECTED = (
 _ENDS = [name for column in STAGES.values() for name in (column, *bounds(column))]
 _SETTINGS = ["model", "data", "fingerprint", "criterion", *tables.SETTINGS]
 _LINE = ["line", "label", "short", "compared_with"]
-_CUT = ["line", "amount"]
 _COLUMN = 8  # signs of a difference with its mark, and the gap before it
 _STYLES = {"▼": "green", "▲": "red"}
 _INTERVALS = {"windows": "95% interval over test windows", "seeds": "95% t interval over seeds"}
@@ -68,31 +56,26 @@ def compare_with(table: pd.DataFrame, criterion: str, windows: Windows) -> pd.Da
     parts = tables.parts_of(cuts[~place.duplicated()], settings)
     others = [line for line in lines if line[0]["criterion"] == criterion]
     compared: list[dict[str, Any]] = []
-    pairs: list[dict[str, Any]] = []
-    for at, (first, *_) in enumerate(lines):
+    for at, line in enumerate(lines):
+        first = line[0]
         if first["criterion"] == criterion:
             continue
         other = _closest(first, others, settings)
         by = "rate" if first["ratio"] is None else "ratio"
-        about = {name: first.get(name) for name in [*_SETTINGS, *settings]} | {"line": at, "by": by}
-        about["label"] = label(first["criterion"], parts[at])
-        about["short"] = short_label(first["criterion"], parts[at])
-        if other:
-            about["other_allocation"] = other[0]["allocation"]
-            about["compared_with"] = _name(criterion, first, other[0], settings)
-        amounts = sorted({cut[by] for cut in lines[at] if cut[by] is not None}) if other else []
-        compared += [{**about, "amount": amount} for amount in amounts or [None]]
-        pairs += [{"line": at, **pair} for pair in _pairs(lines[at], other, by, windows)]
-    about_cuts = pd.DataFrame(compared)
-    if about_cuts.empty:
-        return pd.DataFrame(columns=_LINE)
-    by_seed = pd.DataFrame(pairs, columns=[*_CUT, *_ENDS])
-    sizes = by_seed.groupby(_CUT).agg(seeds=(AFTER, "count"), before=(BEFORE, "count"))
-    means = over_seeds(by_seed, _CUT, (AFTER, BEFORE)).join(sizes)
-    means.loc[means["before"] < means["seeds"], [BEFORE, *bounds(BEFORE)]] = np.nan
-    cuts = about_cuts.merge(means.drop(columns="before").reset_index(), "left", on=_CUT)
-    absent = [name for name in ("other_allocation", "compared_with") if name not in cuts]
-    return cuts.assign(seeds=cuts["seeds"].fillna(0).astype(int), **dict.fromkeys(absent))
+        about = {name: first.get(name) for name in [*_SETTINGS, *settings]} | {
+            "line": at,
+            "label": text.label(first["criterion"], parts[at]),
+            "short": text.short_label(first["criterion"], parts[at]),
+            "by": by,
+            "other_allocation": other[0]["allocation"] if other else None,
+            "compared_with": _name(other[0], first, settings) if other else None,
+        }
+        amounts = sorted({cut[by] for cut in line if cut[by] is not None}) if other else []
+        for amount in amounts or [None]:
+            of_line, of_other = ([c for c in of if c[by] == amount] for of in (line, other))
+            difference = _difference(of_line, of_other, windows)
+            compared.append({**about, "amount": amount, **difference})
+    return pd.DataFrame(compared, columns=None if compared else _LINE)
 
 
 def print_comparisons(
@@ -104,13 +87,19 @@ def print_comparisons(
     """Differences after and before recovery, line by cut, and a verdict a line."""
     widest = compared.dropna(subset="amount")["short"].map(len).max()
     most = max(3, int((WIDTH - GAP - np.nan_to_num(widest)) // _COLUMN))
+
+    def marked(cell: str) -> Text:
+        """Marks stand under marks."""
+        style = _STYLES.get(cell[-1])
+        return Text(cell if style else f"{cell} ", style or "")
+
     for stage, column in STAGES.items():
         title(console, f"Loss against {name}, {stage} (nats per token)")
-        words = _words(compared, column, lambda mean, mark: f"{short(mean)}{mark or ' '}", "– ")
+        words = _words(compared, column, text.short)
         every: list[Any] = words.columns.tolist()
         for amounts in chunks(every, lambda part: len(part) <= most):
             rows = [
-                [line[2], *(Text(cell, _STYLES.get(cell[-1], "")) for cell in cells)]
+                [line[2], *map(marked, cells)]
                 for line, *cells in words[amounts].itertuples(name=None)
             ]
             print_table(console, ["", *(exact(amount) for _, amount in amounts)], rows)
@@ -130,15 +119,12 @@ def write_comparisons(
     published: Mapping[str, str] | None = None,
 ) -> list[Path]:
     """``against-<name>.csv`` and ``.md``, of all protocols."""
-    pages = [
-        _markdown(group, name, _caveats(group, name, published)) for group in groups if len(group)
-    ]
+    pages = [_markdown(group, name, published) for group in groups if len(group)]
     every = pd.DataFrame([record for group in groups for record in tables.records(group)])
     contents = {"csv": tables.csv_bytes(_differences(every)), "md": "\n".join(pages).encode()}
-    paths = [folder / f"against-{name}.{ending}" for ending in contents]
-    for path, data in zip(paths, contents.values(), strict=True):
-        write_bytes(path, data)
-    return paths
+    for ending, data in contents.items():
+        write_bytes(folder / f"against-{name}.{ending}", data)
+    return [folder / f"against-{name}.{ending}" for ending in contents]
 
 
 def verdict(cuts: Rows) -> str:
@@ -146,16 +132,20 @@ def verdict(cuts: Rows) -> str:
     states = [None if cut[AFTER] is None else sign(cut, AFTER) for cut in cuts]
     if len(set(states)) == 1:
         return f"{STATES[states[0]]} at every {cuts[0]['by']}"
-    clauses = []
-    for state in (state for state in STATES if state in states):
-        # Neighbouring cuts as first–last: 0.1, 0.3 and 0.7–0.9.
-        ranges = []
-        for of, run in groupby(zip(states, cuts, strict=True), key=lambda pair: pair[0]):
-            ends = [exact(cut["amount"]) for _, cut in run]
-            ranges += [f"{ends[0]}–{ends[-1]}" if len(ends) > 1 else ends[0]] if of == state else []
-        where = " and ".join(filter(None, [", ".join(ranges[:-1]), ranges[-1]]))
-        clauses.append(f"{STATES[state]} {'elsewhere' if state == 0 else f'at {where}'}")
-    return ", ".join(clauses)
+    ranges: dict[int | None, list[str]] = {}
+    # Neighbouring cuts as first–last: 0.1, 0.3 and 0.7–0.9.
+    for state, run in groupby(zip(states, cuts, strict=True), key=lambda pair: pair[0]):
+        ends = [exact(cut["amount"]) for _, cut in run]
+        ranges.setdefault(state, []).append("–".join(dict.fromkeys((ends[0], ends[-1]))))
+    where = {
+        state: " and ".join(filter(None, [", ".join(of[:-1]), of[-1]]))
+        for state, of in ranges.items()
+    }
+    return ", ".join(
+        f"{words} elsewhere" if state == 0 else f"{words} at {where[state]}"
+        for state, words in STATES.items()
+        if state in where
+    )
 
 
 def _closest(row: Mapping[str, Any], others: Sequence[Rows], settings: Sequence[str]) -> Rows:
@@ -164,13 +154,13 @@ def _closest(row: Mapping[str, Any], others: Sequence[Rows], settings: Sequence[
     """
 
     def distance(other: Rows) -> tuple[bool, int, bool]:
-        differing, allocation = _differing(row, other[0], settings), other[0]["allocation"]
+        differing, allocation = _differing(other[0], row, settings), other[0]["allocation"]
         return allocation != row["allocation"], len(differing), allocation != "global"
 
     fitting = [
         other
         for other in others
-        if all(key.startswith(OF_ITS_OWN) for key in _differing(row, other[0], settings))
+        if all(key.startswith(OF_ITS_OWN) for key in _differing(other[0], row, settings))
         and (row["ratio"] is None) == (other[0]["ratio"] is None)
     ]
     return min(fitting, key=distance, default=[])
@@ -179,34 +169,33 @@ def _closest(row: Mapping[str, Any], others: Sequence[Rows], settings: Sequence[
 def _differing(
     row: Mapping[str, Any], other: Mapping[str, Any], settings: Sequence[str]
 ) -> dict[str, Any]:
-    """Settings of ``other`` that are not those of ``row``."""
-    return {key: other[key] for key in settings if row[key] != other[key]}
+    """Settings of ``row`` that are not those of ``other``."""
+    return {key: row[key] for key in settings if row[key] != other[key]}
 
 
-def _name(
-    criterion: str, row: Mapping[str, Any], other: Mapping[str, Any], settings: Sequence[str]
-) -> str:
-    differing = _differing(row, other, settings).items()
-    return label(criterion, [f"{key} {word(v)}" for key, v in differing if v is not None])
+def _name(row: Mapping[str, Any], beside: Mapping[str, Any], settings: Sequence[str]) -> str:
+    """A line's criterion, and what it differs in from the one it is compared with."""
+    differing = _differing(row, beside, settings).items()
+    parts = [f"{key} {text.word(value)}" for key, value in differing if value is not None]
+    return text.label(row["criterion"], parts)
 
 
-def _pairs(line: Rows, other: Rows, by: str, windows: Windows) -> Iterator[dict[str, Any]]:
-    """Paired differences, cut by cut and seed by seed, of cuts that failed at no seed."""
-    failed = {cut[by] for cut in line if cut["status"] == "failed"}
-    references = {(cut[by], cut["seed"]): cut for cut in other if cut["status"] == "done"}
-    for cut in line:
-        reference = references.get((cut[by], cut["seed"]))
-        if reference is None or cut[by] is None or cut[by] in failed:
-            continue
-        losses, others = (windows(row["config_hash"]) for row in (cut, reference))
-        # Where recovery lies between cuts, no loss is one before it.
-        single = cut[LOSS.before] is not None and reference[LOSS.before] is not None
-        pair = {"amount": cut[by]}
-        for column, one, two in zip(STAGES.values(), losses, others, strict=True):
-            if one and two and (column == AFTER or single):
-                ends = paired_difference(one, two)
-                pair |= zip((column, *bounds(column)), ends, strict=True)
-        yield pair
+def _difference(cuts: Rows, others: Rows, windows: Windows) -> dict[str, Any]:
+    """One cut paired seed by seed, and over its seeds; nothing where it failed at one."""
+    references = {cut["seed"]: cut for cut in others if cut["status"] == "done"}
+    pairs = [(cut, references[cut["seed"]]) for cut in cuts if cut["seed"] in references]
+    if any(cut["status"] == "failed" for cut in cuts):
+        pairs = []
+    losses = [[windows(row["config_hash"]) for row in pair] for pair in pairs]
+    after = [paired_difference(one, other) for (one, _), (other, _) in losses]
+    before = [paired_difference(one, other) for (_, one), (_, other) in losses if one and other]
+    # Where recovery lies between cuts, no loss is one before it.
+    single = all(row[LOSS.before] is not None for pair in pairs for row in pair)
+    if not single or len(before) < len(after):
+        before = []
+    ends = [*pooled(np.array(after).reshape(-1, 3)), *pooled(np.array(before).reshape(-1, 3))]
+    over = None if math.isnan(ends[1]) else "seeds" if len(pairs) > 1 else "windows"
+    return {**dict(zip(_ENDS, ends, strict=True)), "seeds": len(pairs), "interval": over}
 
 
 def _differences(compared: pd.DataFrame) -> pd.DataFrame:
@@ -221,16 +210,16 @@ def _differences(compared: pd.DataFrame) -> pd.DataFrame:
     return cuts[[*_SETTINGS, *axes, "compared_with", first, "seeds", "interval", *_ENDS, *rest]]
 
 
-def _markdown(compared: pd.DataFrame, name: str, notes: Sequence[str]) -> str:
+def _markdown(compared: pd.DataFrame, name: str, published: Mapping[str, str] | None) -> str:
     first = compared.iloc[0]
     parts = [
         f"## {first['model']} on {first['data']}, every line against {name}",
         f"Difference in loss to {name} of the same settings, in nats per token; below 0 is better. "
         f"{_legend(compared, name)} {UNCORRECTED} Protocol {first['fingerprint']}.",
-        *notes,
+        *_caveats(compared, name, published),
     ]
     for stage, column in STAGES.items():
-        words = _words(compared, column, lambda mean, mark: f"{_signed(mean)} {mark}".strip())
+        words = _words(compared, column, lambda mean: f"{text.number(mean, signed=True)} ")
         amounts: list[Any] = words.columns.tolist()
         by = ", then ".join(dict.fromkeys("rate" if rate else "ratio" for rate, _ in amounts))
         lines = [["line", "compared with", *(exact(amount) for _, amount in amounts)]]
@@ -240,17 +229,17 @@ def _markdown(compared: pd.DataFrame, name: str, notes: Sequence[str]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _words(
-    compared: pd.DataFrame, column: str, spell: Callable[[float, str], str], missing: str = NOTHING
-) -> pd.DataFrame:
+def _words(compared: pd.DataFrame, column: str, spell: Callable[[float], str]) -> pd.DataFrame:
     """A row for every line that is compared, a column for every cut: ratios, then rates."""
     cuts = compared.dropna(subset="amount")
     words = [
-        missing if cut[column] is None else spell(cut[column], MARKS[sign(cut, column)])
+        NOTHING
+        if cut[column] is None
+        else f"{spell(cut[column])}{MARKS[sign(cut, column)]}".strip()
         for cut in tables.records(cuts)
     ]
     cells = cuts.assign(words=words, rate=cuts["by"] == "rate")
-    return cells.pivot(index=_LINE, columns=["rate", "amount"], values="words").fillna(missing)
+    return cells.pivot(index=_LINE, columns=["rate", "amount"], values="words").fillna(NOTHING)
 
 
 def _sentences(compared: pd.DataFrame, name: str) -> Iterator[str]:

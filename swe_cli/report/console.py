@@ -25,21 +25,23 @@ def title(console: Console, words: str) -> None:
 
 
 def print_table(
-    console: Console,
-    titles: Sequence[str],
-    rows: Sequence[Sequence[Text | str]],
-    *,
-    left: bool = False,
+    console: Console, heads: Sequence[str], rows: Sequence[Sequence[Text | str]]
 ) -> None:
-    """Numbers to the right, unless padded by hand (``left``); names under no title may fold."""
+    """Everything to the right, but names under an empty head, which may fold.
+
+    By spaces, since the table's own alignment would drop those of a mark that is missing.
+    """
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    for place, words in enumerate(titles):
-        if place == 0 and not words:
-            table.add_column(overflow="fold")
-        else:
-            table.add_column(Text(words), justify="left" if left else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+    columns = []
+    for place, (head, *cells) in enumerate(zip(heads, *rows, strict=True)):
+        folds = place == 0 and not head
+        lines = [line for cell in (head, *cells) for line in str(cell).split("\n")]
+        width = 0 if folds else max(map(len, lines))
+        words = Text("\n".join(line.rjust(width) for line in head.split("\n")))
+        table.add_column(words, no_wrap=not folds, overflow="fold" if folds else "ellipsis")
+        columns.append([Text(str(c).rjust(width), getattr(c, "style", "")) for c in cells])
+    for row in zip(*columns, strict=True):
+        table.add_row(*row)
     console.print(table)
 
 

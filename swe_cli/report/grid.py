@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -32,21 +32,16 @@ def grid(summary: Summary) -> alt.HConcatChart:
     nats per token, means over seeds where there are several. Colours end where ``colour_limit``
     says: beyond, they tell no more than the sign.
     """
-    columns, limit = columns_of(summary), colour_limit(summary)
     drawn = [p for p in PANELS if any(c[PANELS[p]] is not None for c in summary.cuts)]
-    panels = [_panel(summary, columns, limit, panel) for panel in drawn or list(PANELS)[:1]]
+    panels = [_panel(summary, panel) for panel in drawn or list(PANELS)[:1]]
     dense = [p for p in summary.controls if p["kind"] == DENSE.kind and p[LOSS.mean] is not None]
     against = f"dense ({number(dense[0][LOSS.mean])})" if len(dense) == 1 else "dense"
     failed = f"; {FAILED} failed" if any(point["failed"] for point in summary.cuts) else ""
     seeds = count(len(summary.seeds), "seed")
     words = f"{summary.model} on {summary.data}: loss against {against}; {seeds}"
     corner = f"corner: paired {summary.intervals} excludes 0; bold: lowest of its column{failed}"
-    return titled(
-        alt.hconcat(*panels, spacing=12).resolve_scale(color="shared"),
-        words,
-        [corner, *summary.caveats],
-        100 * len(panels),
-    )
+    charts = alt.hconcat(*panels, spacing=12).resolve_scale(color="shared")
+    return titled(charts, words, [corner, *summary.caveats], 100 * len(panels))
 
 
 def columns_of(summary: Summary) -> list[Column]:
@@ -75,9 +70,8 @@ def _differences(summary: Summary) -> list[float]:
 
 
 def _column(point: Point) -> Column:
-    if point["ratio"] is not None:
-        return "ratio", point["ratio"]
-    return ("own sparsity", 0.0) if point["rate"] is None else ("rate", point["rate"])
+    by = (by for by in ("ratio", "rate") if point[by] is not None)
+    return next(((name, point[name]) for name in by), ("own sparsity", 0.0))
 
 
 def _rows(summary: Summary) -> list[tuple[float, str, Sequence[Point]]]:
@@ -98,13 +92,11 @@ def _rows(summary: Summary) -> list[tuple[float, str, Sequence[Point]]]:
     return rows
 
 
-def _cells(summary: Summary, columns: Sequence[Column], panel: str) -> Iterator[dict[str, Any]]:
+def _cells(summary: Summary, panel: str) -> list[dict[str, Any]]:
     """Where every value stands (columns and rows of a panel) and what is written there."""
-    delta, best = PANELS[panel], dict.fromkeys(columns, math.inf)
-    for point in summary.cuts:
-        if point[delta] is not None:
-            best[_column(point)] = min(best[_column(point)], point[delta])
-    places = {column: place for place, column in enumerate(columns)}
+    columns, delta, cells = columns_of(summary), PANELS[panel], []
+    measured = [point for point in summary.cuts if point[delta] is not None]
+    best = {_column(p): p[delta] for p in sorted(measured, key=lambda p: -p[delta])}
     for top, _, points in _rows(summary):
         for point in points:
             control, column = BY_KIND.get(point["kind"]), delta
@@ -113,31 +105,33 @@ def _cells(summary: Summary, columns: Sequence[Column], panel: str) -> Iterator[
             value = point[column]
             if value is None and not point["failed"]:
                 continue
-            left = 0 if control else places[_column(point)]
+            left = 0 if control else columns.index(_column(point))
             right = len(columns) if control else left + 1
-            numbered = control or len(columns) <= MOST_COLUMNS
             words = FAILED if value is None else short(value)
-            yield {
-                "left": left,
-                "middle": (left + right) / 2,
-                "right": right,
-                "top": top,
-                "centre": top + 0.5,
-                "bottom": top + 1,
-                "value": None if value is None else max(-_FAR, min(_FAR, value)),
-                "text": words if numbered else "",
-                "bold": not control and value is not None and value == best[_column(point)],
-                "certain": sign(point, column) != 0,
-            }
+            cells.append(
+                {
+                    "left": left,
+                    "middle": (left + right) / 2,
+                    "right": right,
+                    "top": top,
+                    "centre": top + 0.5,
+                    "bottom": top + 1,
+                    "value": None if value is None else max(-_FAR, min(_FAR, value)),
+                    "text": words if control or len(columns) <= MOST_COLUMNS else "",
+                    "bold": not control and value is not None and value == best[_column(point)],
+                    "certain": sign(point, column) != 0,
+                }
+            )
+    return cells
 
 
-def _panel(summary: Summary, columns: Sequence[Column], limit: float, panel: str) -> alt.LayerChart:
-    rows, step = _rows(summary), -(-len(columns) // MOST_COLUMNS)
+def _panel(summary: Summary, panel: str) -> alt.LayerChart:
+    rows, columns, limit = _rows(summary), columns_of(summary), colour_limit(summary)
     names = {top + 0.5: name for top, name, _ in rows} if panel == next(iter(PANELS)) else {}
     heads = {
         place + 0.5: "own" if by == "own sparsity" else exact(amount)
         for place, (by, amount) in enumerate(columns)
-        if place % step == 0
+        if place % -(-len(columns) // MOST_COLUMNS) == 0
     }
     height = rows[-1][0] + 1
     cuts = " | ".join(dict.fromkeys(by for by, _ in columns))
@@ -156,13 +150,13 @@ def _panel(summary: Summary, columns: Sequence[Column], limit: float, panel: str
     scale = {"scheme": "redblue", "reverse": True, "domain": [-limit, limit], "clamp": True}
     colour = alt.Color("value:Q", scale=scale, legend=legend)
     ink = alt.when(f"abs(datum.value) > {0.72 * limit}").then(alt.value("white"))
-    cells = data(_cells(summary, columns, panel))
+    cells = data(_cells(summary, panel))
+    ends = {"x2": "right:Q", "y2": "bottom:Q"}
     boxes = cells.mark_rect(stroke="white", strokeWidth=1).encode(
         x=alt.X("left:Q", **x),
-        x2="right:Q",
         y=alt.Y("top:Q", **y),
-        y2="bottom:Q",
         color=alt.when("isValid(datum.value)").then(colour).otherwise(alt.value(MISSING)),
+        **ends,
     )
     inked = cells.encode(color=ink.otherwise(alt.value("black")))
     written = inked.encode(x=alt.X("middle:Q", **x), y=alt.Y("centre:Q", **y), text="text:N")

@@ -17,11 +17,10 @@ class Quantity:
     """How one quantity is read from a table's columns, spelt and drawn.
 
     ``mean``, ``before`` (recovery) and ``delta`` (paired, against dense) are columns; see
-    ``bounds`` for those of their intervals. ``better`` is the direction of better: -1 where lower
-    is better, 1 where higher is. ``scale`` takes the value to the axis: 100 for fractions drawn in
-    percent. ``bounded``: it cannot explode, so that a linear axis is enough. ``tolerance``: what a
-    cut may cost and still hold, in the column's unit; infinite where no break-points are said.
-    ``baseline`` is the answer that one could always give, and ``baseline_column`` its worth.
+    ``bounds`` for those of their intervals. ``better`` is the direction of better. ``percent``: a
+    fraction, spelt and drawn in percent, which cannot explode. ``tolerance``: what a cut may cost
+    and still hold, in the column's unit; infinite where no break-points are said. ``baseline`` is
+    the answer that one could always give, and ``baseline_column`` its worth.
     """
 
     name: str
@@ -32,11 +31,15 @@ class Quantity:
     before: str
     delta: str
     better: Literal[-1, 1] = -1
-    scale: float = 1.0
-    bounded: bool = False
+    percent: bool = False
     tolerance: float = math.inf
     baseline: str = ""
     baseline_column: str = ""
+
+    @property
+    def scale(self) -> float:
+        """From the column's unit to the axis's."""
+        return 100.0 if self.percent else 1.0
 
     def drawable(self, points: Iterable[Mapping[str, Any]]) -> bool:
         """Whether any point has it."""
@@ -44,31 +47,28 @@ class Quantity:
 
     def spell(self, value: float | None, *, signed: bool = False) -> str:
         """``55.0%`` for a fraction (``+1.2`` points where signed), otherwise four decimals."""
-        if value is None or self.scale == 1:
+        if value is None or not self.percent:
             return number(value, signed=signed)
-        rounded = round(self.scale * value, 1) + 0.0  # no "-0.0"
+        rounded = round(100 * value, 1) + 0.0  # no "-0.0"
         return f"{rounded:+.1f}" if signed else f"{rounded:.1f}%"
 
-    def interval(self, record: Mapping[str, Any], column: str) -> str:
-        """``[low, high]`` of a column, or nothing where it is not known."""
-        low, high = (record.get(bound) for bound in bounds(column))
-        if low is None or high is None:
-            return ""
+    def cells(self, record: Mapping[str, Any], column: str) -> tuple[str, str]:
+        """The mean of a column and its interval, ``[low, high]``, or nothing for that."""
         signed = column.startswith("delta_")
-        return f"[{self.spell(low, signed=signed)}, {self.spell(high, signed=signed)}]"
+        mean, *ends = (
+            self.spell(record.get(name), signed=signed) for name in (column, *bounds(column))
+        )
+        known = all(record.get(bound) is not None for bound in bounds(column))
+        return mean, f"[{', '.join(ends)}]" if known else ""
 
     def phrase(self, record: Mapping[str, Any], column: str, unit: str = "") -> str:
         """``mean unit [low, high]`` as far as they are known, or nothing."""
-        if record.get(column) is None:
-            return ""
-        mean = self.spell(record[column], signed=column.startswith("delta_"))
-        return " ".join(filter(None, [mean, unit, self.interval(record, column)]))
+        mean, interval = self.cells(record, column)
+        return "" if record.get(column) is None else " ".join(filter(None, [mean, unit, interval]))
 
 
 def bounds(column: str) -> tuple[str, str]:
-    """The columns of a column's interval: ``loss_nats`` lies between ``loss_low`` and
-    ``loss_high``.
-    """
+    """The columns of a column's interval: ``loss_nats`` has ``loss_low`` and ``loss_high``."""
     stem = column.removesuffix("_nats")
     return f"{stem}_low", f"{stem}_high"
 
@@ -100,8 +100,7 @@ ACCURACY = Quantity(
     before="accuracy_before_recovery",
     delta="delta_accuracy",
     better=1,
-    scale=100.0,
-    bounded=True,
+    percent=True,
     tolerance=0.01,  # one percentage point
     baseline="commonest answer",
     baseline_column="accuracy_majority",

@@ -1,4 +1,4 @@
-"""Rows of one protocol become a summary: means over seeds, with intervals."""
+"""Rows of one protocol become a summary: lines of means over seeds, and how far each can be cut."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,15 +14,28 @@ from scipy.special import stdtrit  # scipy.stats takes a second to import
 
 from swe_cli.controls import KIND_NAMES, PRUNED
 from swe_cli.errors import SweError
-from swe_cli.report.quantities import ESTIMATED, LOSS, OF_QUESTIONS, Quantity, bounds
+from swe_cli.report.quantities import (
+    BEFORE_RECOVERY,
+    ESTIMATED,
+    LOSS,
+    OF_QUESTIONS,
+    TO_RECOVERED,
+    Quantity,
+    bounds,
+)
 from swe_cli.report.tables import caveats, lines_of, parts_of, records, settings_of
-from swe_cli.report.text import count, label
+from swe_cli.report.text import NOTHING, count, label, percent
 
-_OF_LINES = ("criterion", "by", "parts", "roles")
 Point = dict[str, Any]  # one line of ``Summary.points``
+# What a loss is compared with: in a sentence, above a column, and its difference's column.
+REFERENCES = (
+    ("against dense", "against\ndense", LOSS.delta),
+    ("against dense recovered", "dense\nrecovered", TO_RECOVERED),
+    ("before recovery", "before\nrecovery", BEFORE_RECOVERY),
+)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Line:
     """Cuts that share everything but seed and ratio (or rate), from the mildest to the hardest."""
 
@@ -74,13 +87,14 @@ class Summary:
         return records(self.points[self.points["kind"] != PRUNED])
 
     @cached_property
-    def lines(self) -> list[Line]:
-        groups = [list(group) for _, group in groupby(self.cuts, itemgetter("line"))]
-        return [Line(points=of, **{name: of[0][name] for name in _OF_LINES}) for of in groups]
-
-    @cached_property
     def cuts(self) -> list[Point]:
         return records(self.points[self.points["kind"] == PRUNED])
+
+    @cached_property
+    def lines(self) -> list[Line]:
+        groups = [list(points) for _, points in groupby(self.cuts, itemgetter("line"))]
+        names = ("criterion", "by", "parts", "roles")
+        return [Line(points=of, **{name: of[0][name] for name in names}) for of in groups]
 
     @property
     def several_roles(self) -> bool:
@@ -118,11 +132,7 @@ def summarise(table: pd.DataFrame, published: Mapping[str, str] | None = None) -
                 f"Report each {thing} on its own.",
             )
     first = (table if done.empty else done).iloc[0]
-    baselines = {
-        q.name: float(done[q.baseline_column].mean())
-        for q in OF_QUESTIONS
-        if q.baseline_column in done and done[q.baseline_column].notna().any()
-    }
+    worth = {q.name: done.get(q.baseline_column, pd.Series(dtype=float)) for q in OF_QUESTIONS}
     return Summary(
         model=first["model"],
         data=first["data"],
@@ -130,36 +140,21 @@ def summarise(table: pd.DataFrame, published: Mapping[str, str] | None = None) -
         seeds=tuple(sorted(map(int, done["seed"].unique()))),
         points=_points(table[(table["kind"] == PRUNED) | (table["status"] == "done")]),
         failed=table[table["status"] == "failed"],
-        baselines=baselines,
+        baselines={name: float(of.mean()) for name, of in worth.items() if of.notna().any()},
         caveats=caveats(zip(table["criterion"], table["allocation"], strict=True), published),
     )
 
 
-def over_seeds(table: pd.DataFrame, by: Any, columns: Sequence[str]) -> pd.DataFrame:
-    """Means of groups over seeds, their 95 % intervals, and ``interval``, what those are over.
+def pooled(intervals: "np.ndarray[Any, Any]") -> tuple[float, float, float]:
+    """Mean, low and high over seeds, of (seeds, 3) of them; NaN where nothing is known.
 
     One seed keeps its interval over windows, or none; several get ``t_interval``.
     """
-    groups = table.groupby(by)
-    names = {column: (column, *bounds(column)) for column in columns}
-    numbers = table.reindex(columns=[name for three in names.values() for name in three])
-    values = {str(name): of.to_numpy(float) for name, of in numbers.items()}
-
-    def line(rows: Any) -> dict[str, Any]:
-        ends: dict[str, Any] = {}
-        for column, three in names.items():
-            measured = rows[~np.isnan(values[column][rows])]
-            over, interval = "seeds", t_interval(values[column][measured].tolist())
-            if len(measured) == 1:
-                mean, low, high = (float(values[name][measured[0]]) for name in three)
-                over, interval = "windows", (mean, low, high)
-            ends |= zip(three, interval, strict=True)
-            ends.setdefault("interval", None if math.isnan(interval[1]) else over)
-        return ends
-
-    index = groups.size().index
-    lines = [line(groups.indices[key]) for key in index]
-    return pd.DataFrame(lines, index, columns=[*numbers, "interval"])
+    measured = intervals[~np.isnan(intervals[:, 0])].tolist()
+    if len(measured) == 1:
+        mean, low, high = measured[0]
+        return mean, low, high
+    return t_interval([mean for mean, _, _ in measured])
 
 
 def t_interval(means: Sequence[float]) -> tuple[float, float, float]:
@@ -168,9 +163,9 @@ def t_interval(means: Sequence[float]) -> tuple[float, float, float]:
     Student's t, since a bootstrap over three seeds would cover only 76 %. What is not finite has no
     width; of fewer seeds the interval is NaN.
     """
-    if len(means) < 2:
-        return means[0] if means else math.nan, math.nan, math.nan
     n = len(means)
+    if n < 2:
+        return means[0] if means else math.nan, math.nan, math.nan
     mean = math.fsum(means) / n
     if not math.isfinite(mean):
         return mean, mean, mean
@@ -186,49 +181,48 @@ def _points(rows: pd.DataFrame) -> pd.DataFrame:
     rows = rows.assign(line=lines_of(rows), **dict.fromkeys(absent, np.nan))
     cut = rows.groupby(["line", "ratio", "rate"], sort=False, dropna=False).ngroup()
     _refuse_twins(rows, cut)
-    firsts = rows[~cut.duplicated()].set_index(cut[~cut.duplicated()])
-    points = firsts[list(dict.fromkeys(["kind", "criterion", *settings, "roles"]))].assign(
-        line=firsts["line"],
+    firsts = rows.groupby(cut).head(1).set_index(cut.drop_duplicates())
+    cuts, seeds = rows.groupby(cut), rows["seed"].where(rows["status"] == "done")
+    points = firsts[list(dict.fromkeys(["kind", "criterion", *settings, "roles", "line"]))].assign(
         by=firsts["ratio"].notna().map({True: "ratio", False: "rate"}),
         ratio=firsts["ratio"],
         rate=firsts["rate"],
-        sparsity=rows["sparsity"].groupby(cut).mean(),
+        sparsity=cuts["sparsity"].mean(),
         failed=(rows["status"] == "failed").groupby(cut).any(),
-        seeds=rows["seed"].where(rows["status"] == "done").groupby(cut).agg(_sorted),
+        seeds=seeds.groupby(cut).agg(lambda of: tuple(sorted(map(int, of.dropna())))),
     )
-    measured = over_seeds(rows, cut, ESTIMATED)
-    measured["jaccard_magnitude"] = rows["jaccard_magnitude"].groupby(cut).mean()
+    measured = _over_seeds(rows, cut).assign(jaccard_magnitude=cuts["jaccard_magnitude"].mean())
     points = points.join(measured.mask(points["failed"]))
     # An axis that does not touch a control repeats it; saying it once is enough.
-    same = [
-        "kind",
-        "seeds",
-        *(c for name in (LOSS.mean, LOSS.delta) for c in (name, *bounds(name))),
-    ]
-    points = points[(points["kind"] == PRUNED) | ~points.duplicated(same)]
-    points = points.assign(x=_places(points), parts=points["line"].map(_parts(points, settings)))
+    compared = [c for name in (LOSS.mean, LOSS.delta) for c in (name, *bounds(name))]
+    points = points[(points["kind"] == PRUNED) | ~points.duplicated(["kind", "seeds", *compared])]
+    # Tiny models miss a ratio by a weight or two, which is no other place.
+    ratio, sparsity = points["ratio"], points["sparsity"]
+    as_asked = sparsity.isna() | ((sparsity - ratio).abs() < 0.01)
+    points["x"] = ratio.where(as_asked, sparsity.round(3)).where(ratio.notna(), sparsity)
+    parts: dict[int, tuple[str, ...]] = {}
+    for _, of in points.drop_duplicates("line").groupby("kind"):
+        parts |= zip(of["line"], parts_of(of, settings), strict=True)
+    points["parts"] = points["line"].map(parts)
     names = points["criterion"].where(points["kind"] == PRUNED, points["kind"].map(KIND_NAMES))
     points["label"] = [label(*pair) for pair in zip(names, points["parts"], strict=True)]
     return points.sort_values(["line", "x"], kind="stable", ignore_index=True)
 
 
-def _places(points: pd.DataFrame) -> "pd.Series[float]":
-    """``x``. Tiny models miss a ratio by a weight or two, which is no other place."""
-    ratio, sparsity = points["ratio"], points["sparsity"]
-    as_asked = sparsity.isna() | ((sparsity - ratio).abs() < 0.01)
-    return ratio.where(as_asked, sparsity.round(3)).where(ratio.notna(), sparsity)
-
-
-def _parts(points: pd.DataFrame, settings: Sequence[str]) -> dict[int, tuple[str, ...]]:
-    firsts = points[~points["line"].duplicated()]
-    parts: dict[int, tuple[str, ...]] = {}
-    for _, of in firsts.groupby("kind"):
-        parts |= zip(of["line"], parts_of(of, settings), strict=True)
-    return parts
+def _over_seeds(rows: pd.DataFrame, cut: "pd.Series[int]") -> pd.DataFrame:
+    """What is ``ESTIMATED`` of every cut, and ``interval``: what the one of its loss is over."""
+    three = {column: [column, *bounds(column)] for column in ESTIMATED}
+    values = {c: rows.reindex(columns=names).to_numpy(float) for c, names in three.items()}
+    groups = rows.groupby(cut).indices
+    pools = {c: [pooled(of[groups[at]]) for at in range(len(groups))] for c, of in values.items()}
+    made = pd.concat([pd.DataFrame(pools[c], columns=names) for c, names in three.items()], axis=1)
+    several = rows[LOSS.mean].groupby(cut).count() > 1
+    over = several.map({True: "seeds", False: "windows"})
+    return made.assign(interval=over.where(made[bounds(LOSS.mean)[0]].notna(), None))
 
 
 def _refuse_twins(rows: pd.DataFrame, cut: "pd.Series[int]") -> None:
-    twins = rows[pd.DataFrame({"cut": cut, "seed": rows["seed"]}).duplicated(keep=False)]
+    twins = rows[rows.assign(cut=cut).duplicated(["cut", "seed"], keep=False)]
     if len(twins):
         one, other = twins[cut[twins.index] == cut[twins.index[0]]].iloc[:2].to_dict("records")
         raise SweError(
@@ -238,5 +232,80 @@ def _refuse_twins(rows: pd.DataFrame, cut: "pd.Series[int]") -> None:
         )
 
 
-def _sorted(seeds: "pd.Series[float]") -> tuple[int, ...]:
-    return tuple(sorted(map(int, seeds.dropna())))
+class BreakPoint(NamedTuple):
+    """The largest fraction cut below the first one that costs more than the tolerance.
+
+    ``outcome``: ``found``; ``at_once``, when the smallest cut tried already costs more (``ratio``
+    None); ``not_reached``, when no cut tried does (``ratio`` is the largest); ``unknown``, when no
+    bound was measured. ``first_over`` is the cut that costs more. For lines cut by rate both are
+    achieved sparsities.
+    """
+
+    outcome: Literal["found", "at_once", "not_reached", "unknown"]
+    ratio: float | None = None
+    first_over: float | None = None
+
+    def words(self, against: str, by: str = "ratio") -> str:
+        """``holds to 60% against dense``; ``against`` is said where it reads best."""
+        cut = self._cut(by)
+        return {
+            "found": f"holds to {cut} {against}",
+            "at_once": f"fails already at {cut} {against}",
+            "not_reached": f"holds at every cut tried {against} (not reached up to {cut})",
+            "unknown": f"was not compared {against}",
+        }[self.outcome]
+
+    def short(self, by: str = "ratio") -> str:
+        """``60%``; ``<30%`` where the smallest cut costs too much, ``≥90%`` where none does."""
+        return {"at_once": "<", "not_reached": "≥"}.get(self.outcome, "") + self._cut(by)
+
+    def _cut(self, by: str) -> str:
+        cut = self.first_over if self.ratio is None else self.ratio
+        return NOTHING if cut is None else fraction(cut, by)
+
+
+def break_point(line: Line, column: str = LOSS.delta, quantity: Quantity = LOSS) -> BreakPoint:
+    """Where the bound of a paired difference (``column``) first is worse than the tolerance.
+
+    A later cut that happens to be fine again does not count. A cut that failed does not hold, nor
+    one whose loss is no finite number; other points without a bound are passed over.
+    """
+    held: float | None = None
+    if all(point["failed"] for point in line.points):
+        return BreakPoint("unknown")  # nothing was measured, so nothing was found wanting
+    for point in line.points:
+        low, high = (point[bound] for bound in bounds(column))
+        cost = high if quantity.better < 0 or low is None else -low
+        if point["failed"] or point[LOSS.mean] is None or not math.isfinite(point[column] or 0.0):
+            cost = math.inf
+        if cost is None:
+            continue
+        if quantity.percent:  # of counts: a point lost must not become 0.010000000000000009
+            cost = round(cost, 9)
+        if cost > quantity.tolerance:
+            return BreakPoint("at_once" if held is None else "found", held, point["x"])
+        held = point["x"]
+    return BreakPoint("unknown") if held is None else BreakPoint("not_reached", held)
+
+
+def sentence(line: Line, quantity: Quantity = LOSS) -> str:
+    """How far a line holds against dense (a loss also against dense recovered, and before
+    recovery), and its best cut.
+    """
+    references = REFERENCES if quantity is LOSS else [("against dense", "", quantity.delta)]
+    verdicts = [(words, break_point(line, column, quantity)) for words, _, column in references]
+    known = [v.words(words, line.by) for words, v in verdicts if v.outcome != "unknown"]
+    text = ", and ".join(filter(None, [", ".join(known[:-1]), *known[-1:]]))
+    text = f"{line.label} {text or 'was not compared with dense'}"
+    best = line.best(quantity)
+    if best is None:
+        return f"{text}."
+    at = fraction(best["x"], line.by)
+    if quantity is LOSS:
+        return f"{text}; its lowest loss is {LOSS.phrase(best, LOSS.mean)} at {at}."
+    return f"{text}; at best {quantity.spell(best[quantity.mean])}, at {at}."
+
+
+def fraction(x: float, by: str) -> str:
+    """A fraction cut: ``62.5%``, or ``60.1%`` of one that was achieved."""
+    return percent(x, decimals=1 if by == "rate" else None)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from swe_cli import records as columns
 from swe_cli.controls import KINDS
 from swe_cli.records import COLUMNS, COSTS, OPTIONAL_SETTINGS, Row, Scalar
 from swe_cli.report.quantities import MEASURE
@@ -16,9 +17,9 @@ from swe_cli.report.text import word
 
 # What tells lines of one criterion apart, beside the axes of a sweep; in the order of labels.
 SETTINGS = ("allocation", "pattern", "base", "prunable", "roles", "recovery", "schedule", "fuse")
-OF_MASKS = ("allocation", "pattern")  # settings that not every line has
-_WORDS = {"kind", "status", "error", "model", "data", "criterion", "config_hash", "fingerprint"}
-_WORDS |= {"training", *SETTINGS} - {"fuse"}
+_OF_MASKS = ("allocation", "pattern")  # settings that not every line has
+_ORDER = ("criterion", "allocation", "pattern", "base", "prunable", "recovery")
+_WORDS = {*columns.OF_ROW, *columns.SETTINGS, *OPTIONAL_SETTINGS} - {"ratio", "rate", "fuse"}
 
 
 def frame(rows: Iterable[Row]) -> pd.DataFrame:
@@ -27,15 +28,15 @@ def frame(rows: Iterable[Row]) -> pd.DataFrame:
     Empty where null. Losses and deltas in nats per token. The order of lines does not depend on
     that of ``rows``; a row that is there twice is kept once.
     """
-    lines = [(row.columns(), dict(row.axes)) for row in rows]
-    unique = {json.dumps(line, sort_keys=True, default=str): line for line in lines}
+    pairs = [(row.columns(), row.varied) for row in rows]
+    unique = {json.dumps(pair, sort_keys=True, default=str): pair for pair in pairs}
     lines = sorted(unique.values(), key=_place)
     axes = sorted({axis for _, varied in lines for axis in varied})
-    measures = {name for line, _ in lines for name in line} - {*COLUMNS, *OPTIONAL_SETTINGS}
-    optional = [name for name in OPTIONAL_SETTINGS if any(name in line for line, _ in lines)]
+    present = {name for line, _ in lines for name in line}
+    names = [*COLUMNS, *(name for name in OPTIONAL_SETTINGS if name in present)]
+    names += sorted(present - {*COLUMNS, *OPTIONAL_SETTINGS})
     table = {
-        name: pd.Series([line.get(name) for line, _ in lines], dtype=_dtype(name))
-        for name in [*COLUMNS, *optional, *sorted(measures)]
+        name: pd.Series([line.get(name) for line, _ in lines], dtype=_dtype(name)) for name in names
     }
     table |= {axis: _axis([varied.get(axis) for _, varied in lines]) for axis in axes}
     made = pd.DataFrame(table)
@@ -61,13 +62,12 @@ def split_by_protocol(table: pd.DataFrame) -> list[pd.DataFrame]:
     A failed row, which has been measured by no protocol, joins the first group of its model and
     data.
     """
-    home = ["model", "data"]
-    done = table[table["status"] == "done"]
-    first = done.drop_duplicates(home)[[*home, "fingerprint"]]
-    protocol = table[home].merge(first, on=home, how="left")["fingerprint"].set_axis(table.index)
-    protocol = table["fingerprint"].where((table["status"] == "done") | protocol.isna(), protocol)
-    keyed = table.assign(protocol=protocol).sort_values("status", kind="stable")
-    groups = keyed.groupby([*home, "protocol"], sort=False, dropna=False)
+    home = [table["model"], table["data"]]
+    protocol = table["fingerprint"].where(table["status"] == "done")
+    protocol = protocol.fillna(protocol.groupby(home).transform("first"))
+    protocol = protocol.fillna(table["fingerprint"])
+    ordered = table.assign(protocol=protocol).sort_values("status", kind="stable")
+    groups = ordered.groupby(["model", "data", "protocol"], sort=False, dropna=False)
     return [table.loc[group.index.sort_values()] for _, group in groups]
 
 
@@ -79,29 +79,21 @@ def lines_of(rows: pd.DataFrame) -> "pd.Series[int]":
 
 
 def parts_of(firsts: pd.DataFrame, settings: Sequence[str]) -> list[tuple[str, ...]]:
-    """What tells each line from the others in words, from one row of each, all of one kind.
+    """What tells each line from the others: ``("base final", "tracking.every 10")``.
 
-    Where some lines were cut by ratio and others by rate, each says which; a criterion that finds
-    its own sparsity was told neither.
-    """
-    told = firsts["ratio"].notna().map({True: "ratio", False: None})
-    told = told.where(firsts["rate"].isna(), "rate")
-    both = {"ratio", "rate"} <= set(told)
-    return differences(firsts.assign(by=told if both else None)[["by", *settings]])
-
-
-def differences(groups: pd.DataFrame) -> list[tuple[str, ...]]:
-    """What tells each line of settings from the others: ``("base final", "tracking.every 10")``.
-
-    Only what differs is said; a group without it stays silent. What draws its own masks has no
-    allocation or pattern: that others have one tells nothing of them.
+    From one row of each, all of one kind. Only what differs is said. What draws its own masks has
+    no allocation or pattern: that others have one tells nothing of them. Where some lines were cut
+    by ratio and others by rate, each says which; what finds its own sparsity was told neither.
     """
 
     def differs(key: str) -> bool:
-        values = groups[key].dropna() if key in OF_MASKS else groups[key]
+        values = groups[key].dropna() if key in _OF_MASKS else groups[key]
         return len({None if pd.isna(value) else word(value) for value in values}) > 1
 
-    keys = [key for key in map(str, groups.columns) if differs(key)]
+    told = firsts["ratio"].notna().map({True: "ratio", False: None})
+    told = told.where(firsts["rate"].isna(), "rate")
+    groups = firsts.assign(by=told if {"ratio", "rate"} <= set(told) else None)
+    keys = [key for key in ("by", *settings) if differs(key)]
     return [
         tuple(f"{key} {word(v)}" for key, v in zip(keys, group, strict=True) if not pd.isna(v))
         for group in groups[keys].itertuples(index=False, name=None)
@@ -117,7 +109,7 @@ def caveats(
     that is not in ``published``, nor of one that was published with the global allocation.
     """
     names: dict[tuple[str, str], list[str]] = {}
-    for name, allocation in sorted((n, a) for n, a in set(ran) if pd.notna(n) and pd.notna(a)):
+    for name, allocation in sorted(pair for pair in set(ran) if not pd.isna(list(pair)).any()):
         own = (published or {}).get(name, "global")
         if own not in ("global", allocation):
             names.setdefault((allocation, own), []).append(name)
@@ -130,14 +122,9 @@ def caveats(
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Lines as plain values; None where null."""
-    null = table.isna()
-    columns = {
-        str(name): [
-            None if absent else v for v, absent in zip(of.tolist(), null[name], strict=True)
-        ]
-        for name, of in table.items()
-    }
-    return [dict(zip(columns, line, strict=True)) for line in zip(*columns.values(), strict=True)]
+    names, values = list(map(str, table.columns)), table.astype(object).to_numpy()
+    values[table.isna().to_numpy()] = None
+    return [dict(zip(names, line, strict=True)) for line in values.tolist()]
 
 
 def csv_bytes(table: pd.DataFrame) -> bytes:
@@ -145,28 +132,25 @@ def csv_bytes(table: pd.DataFrame) -> bytes:
     return table.to_csv(index=False, lineterminator="\n").encode()
 
 
-def rank(value: Scalar) -> tuple[int, float, str]:
-    """A sort key for values of any plain type: nothing, then numbers by size, then words."""
-    if value is None:
-        return (0, 0.0, "")
-    if isinstance(value, str):
-        return (2, 0.0, value)
-    return (1, float(value), "")
-
-
 def _place(line: tuple[Mapping[str, Any], Mapping[str, Scalar]]) -> tuple[Any, ...]:
     """Controls first, then axes, settings and cuts; at last whatever else tells rows apart."""
     row, axes = line
-    names = [*(name for name in SETTINGS if name not in OPTIONAL_SETTINGS), *OPTIONAL_SETTINGS]
     return (
         KINDS.index(row["kind"]),
         row["model"],
         row["data"],
-        tuple((name, rank(value)) for name, value in sorted(axes.items())),
-        tuple(rank(row.get(name)) for name in ("criterion", *names, "ratio", "rate")),
+        tuple((name, _rank(value)) for name, value in sorted(axes.items())),
+        tuple(_rank(row.get(name)) for name in (*_ORDER, *OPTIONAL_SETTINGS, "ratio", "rate")),
         row["seed"],
         json.dumps({name: row[name] for name in COLUMNS}, sort_keys=True),
     )
+
+
+def _rank(value: Scalar) -> tuple[int, float, str]:
+    """Nothing, then numbers by size, then words."""
+    if value is None:
+        return (0, 0.0, "")
+    return (2, 0.0, value) if isinstance(value, str) else (1, float(value), "")
 
 
 def _dtype(name: str) -> str:

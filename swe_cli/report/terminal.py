@@ -1,21 +1,87 @@
-"""A summary in the terminal: tables readable at 80 columns."""
+"""A row, and a summary, in the terminal: tables readable at 80 columns."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from swe_cli.controls import BY_KIND, KIND_NAMES
-from swe_cli.report.break_points import REFERENCES, break_point, sentence
-from swe_cli.report.console import GAP, WIDTH, chunks, print_table, say, title
-from swe_cli.report.quantities import LOSS, MAE, OF_QUESTIONS, Quantity, sign
-from swe_cli.report.summary import Line, Point, Summary
-from swe_cli.report.tables import records
-from swe_cli.report.text import MARKS, NOTHING, count, exact, listed, number, percent
+from swe_cli.controls import BY_KIND, KIND_NAMES, PRUNED
+from swe_cli.records import COSTS, Row
+from swe_cli.report.console import GAP, WIDTH, chunks, print_pairs, print_table, say, title
+from swe_cli.report.quantities import (
+    BEFORE_RECOVERY,
+    LOSS,
+    MAE,
+    OF_QUESTIONS,
+    TO_RECOVERED,
+    Quantity,
+    sign,
+)
+from swe_cli.report.summary import REFERENCES, Line, Point, Summary, break_point, sentence
+from swe_cli.report.tables import SETTINGS, records
+from swe_cli.report.text import MARKS, NOTHING, count, exact, number, percent, word
 
-MANY = 4  # lines, beyond which break-points are a table
-SIDE_BY_SIDE = range(2, 5)  # lines whose losses stand beside each other
+MANY = 4  # lines, beyond which break-points are a table, and losses too many to stand together
+_LOSSES = {
+    "loss before recovery": LOSS.before,
+    "loss": LOSS.mean,
+    "loss, random batches": "random_batches_loss_nats",
+    "against dense": LOSS.delta,
+    "before recovery, against dense": BEFORE_RECOVERY,
+    "against dense recovered": TO_RECOVERED,
+}
+_OF_CUTS = ("criterion", "prunable", "roles")  # said of what was pruned only
+
+
+def print_row(console: Console, row: Row) -> None:
+    """Label and value, one pair a line; what was not measured is left out.
+
+    Intervals are over the windows of the test split; losses and deltas in nats per token, accuracy
+    in % with its deltas in percentage points.
+    """
+    print_pairs(console, [pair for pair in _pairs(row) if pair[1]])
+
+
+def _pairs(row: Row) -> Iterator[tuple[str, str]]:
+    of: dict[str, Any] = dict(row.columns())
+    yield "model", f"{of['model']} on {of['data']}, seed {of['seed']}"
+    yield "kind", KIND_NAMES[of["kind"]]
+    for name in ("criterion", *SETTINGS, "ratio", "rate"):
+        if of.get(name) is not None and (of["kind"] == PRUNED or name not in _OF_CUTS):
+            yield "prunable set" if name == "prunable" else name, word(of[name])
+    yield from ((name, str(value)) for name, value in sorted(row.varied.items()))
+    if of["status"] == "failed":
+        yield "failed", of["error"] or "no message"
+        return
+
+    def spelled(name: str, spell: Callable[[float], str]) -> str:
+        return "" if of.get(name) is None else spell(of[name])
+
+    roles = sorted(name for name in of if name.startswith("sparsity."))
+    for name in ("sparsity", *roles, "compression"):
+        yield name.replace("y.", "y of "), spelled(name, "{:.2%}".format)
+    for name in COSTS:
+        yield name.replace("_", " "), spelled(name, "{:,.0f}".format)
+    for words, column in _LOSSES.items():
+        if of["recovery"] != "none" or "before" not in words:
+            unit = "" if column.startswith("delta_") else "nats per token"
+            yield words, LOSS.phrase(of, column, unit)
+    yield "bits per character", spelled("bits_per_character", number)
+    yield "perplexity", spelled("perplexity", number)
+    yield "overlap with magnitude", spelled("jaccard_magnitude", number)
+    for q in OF_QUESTIONS:
+        yield f"{q.short} before recovery", q.phrase(of, q.before)
+        yield q.short, q.phrase(of, q.mean)
+        for name in sorted(name for name in of if name.startswith(f"{q.mean}.")):
+            yield f"  {name.removeprefix(f'{q.mean}.')}", q.phrase(of, name)
+        yield f"{q.short}, against dense", q.phrase(of, q.delta, "points" if q.percent else "")
+        yield f"{q.short}, always the {q.baseline}", q.phrase(of, q.baseline_column)
+    yield "RMSE", spelled("rmse", number)
+    yield "RMSE, always the median answer", spelled("rmse_median", number)
+    yield "answers that are no number", spelled("unparsable", "{:.1%}".format)
+    yield "protocol", of["fingerprint"]
 
 
 def print_summary(console: Console, summary: Summary) -> None:
@@ -23,23 +89,18 @@ def print_summary(console: Console, summary: Summary) -> None:
 
     Losses and deltas in nats per token.
     """
-    seeds = f"{count(len(summary.seeds), 'seed')} ({listed(summary.seeds)})"
+    every = [*summary.controls, *summary.cuts]
+    seeds = f"{count(len(summary.seeds), 'seed')} ({', '.join(map(str, summary.seeds))})"
     say(console, f"{summary.model} on {summary.data}, {seeds}", "bold")
-    if LOSS.drawable([*summary.controls, *summary.cuts]):
+    if LOSS.drawable(every):
         over = f" [{summary.intervals}]" if summary.intervals else ""
         say(console, f"Loss in nats per token{over}; delta against dense.")
     say(console, f"Protocol {summary.fingerprint}", "dim")
     for caveat in summary.caveats:
         say(console, caveat, "yellow")
-    answers = [q for q in OF_QUESTIONS if q.drawable([*summary.controls, *summary.cuts])]
+    answers = [q for q in OF_QUESTIONS if q.drawable(every)]
     if summary.controls:
-        _print_controls(console, summary.controls, answers)
-    blind = [point for point in summary.controls if BY_KIND[point["kind"]].blind]
-    for quantity in answers:
-        if quantity.name in summary.baselines:
-            say(console, _baseline(summary, quantity, blind))
-    if blind and not any(sign(blind[0], quantity.delta) for quantity in (LOSS, *answers)):
-        say(console, "Other images make no sure difference: it may not look.", "yellow")
+        _print_controls(console, summary, answers)
     if summary.lines:
         for quantity in (LOSS, *answers):
             _print_quantity(console, summary.lines, quantity, compact=bool(answers))
@@ -48,113 +109,99 @@ def print_summary(console: Console, summary: Summary) -> None:
     _print_gaps(console, summary)
 
 
-def _print_controls(
-    console: Console, controls: Sequence[Point], answers: Sequence[Quantity]
-) -> None:
+def _print_controls(console: Console, summary: Summary, answers: Sequence[Quantity]) -> None:
+    """What nothing was cut from, what one gets without a model, and from the questions alone."""
     title(console, "Controls: nothing cut")
-    rows = [
-        [p["label"], *_cells(p, LOSS, LOSS.mean), *_cells(p, LOSS, LOSS.delta)] for p in controls
+    rows: list[list[str | Text]] = [
+        [p["label"], *LOSS.cells(p, LOSS.mean), *LOSS.cells(p, LOSS.delta)]
+        for p in summary.controls
     ]
     print_table(console, ["", "loss", "", "delta", ""], rows)
     if answers:
         console.print()
-        titles = [word for quantity in answers for word in (quantity.short, "", "")]
+        heads = [head for q in answers for head in (q.short, "", "")]
         rows = [
-            [p["label"]]
-            + [cell for q in answers for cell in (*_cells(p, q, q.mean), _mark(p, q)[:1])]
-            for p in controls
+            [p["label"], *(cell for q in answers for cell in (*q.cells(p, q.mean), _mark(p, q)))]
+            for p in summary.controls
         ]
-        print_table(console, ["", *titles], rows)
-
-
-def _baseline(summary: Summary, quantity: Quantity, blind: Sequence[Point]) -> str:
-    """What one gets without a model, and from the questions alone."""
-    unit = "MAE " if quantity is MAE else ""
-    worth = quantity.spell(summary.baselines[quantity.name])
-    shuffled = ""
-    if len(blind) == 1 and blind[0][quantity.mean] is not None:
-        shuffled = f"; with the images shuffled: {quantity.spell(blind[0][quantity.mean])}"
-    return f"Always the {quantity.baseline}: {unit}{worth}{shuffled}."
+        print_table(console, ["", *heads], rows)
+    blind = [point for point in summary.controls if BY_KIND[point["kind"]].blind]
+    for q in (q for q in answers if q.name in summary.baselines):
+        worth = f"{'MAE ' if q is MAE else ''}{q.spell(summary.baselines[q.name])}"
+        if len(blind) == 1 and blind[0][q.mean] is not None:
+            worth += f"; with the images shuffled: {q.spell(blind[0][q.mean])}"
+        say(console, f"Always the {q.baseline}: {worth}.")
+    if blind and not any(sign(blind[0], quantity.delta) for quantity in (LOSS, *answers)):
+        say(console, "Other images make no sure difference: it may not look.", "yellow")
 
 
 def _print_quantity(
     console: Console, lines: Sequence[Line], quantity: Quantity, *, compact: bool
 ) -> None:
-    """Means side by side where lines are few, or all of them where ``compact``; otherwise with
-    intervals.
-    """
-    together: list[Sequence[Line]] = [lines] if len(lines) in SIDE_BY_SIDE and _fits(lines) else []
-    if compact:
-        by_ratio = [line for line in lines if line.by == "ratio" and len(lines) > 1]
-        together = chunks(by_ratio, _fits)
-    blocks = [line for line in lines if not any(line in chunk for chunk in together)]
-    points = " (delta in percentage points)" if blocks and quantity.scale != 1 else ""
+    """Means side by side where lines are few, or ``compact``; otherwise each with intervals."""
+    together = _chunks(lines, 10, "ratio ") if compact or len(lines) <= MANY else []
+    together = [chunk for chunk in together if len(chunk) > 1]
+    alone = [line for line in lines if not any(line in chunk for chunk in together)]
+    points = " (delta in percentage points)" if alone and quantity.percent else ""
     title(console, f"{quantity.title.capitalize()} after recovery{points}")
+    best = {line.label: line.best(quantity) for line in lines}
+
+    def cell(line: Line, point: Point | None) -> Text:
+        if point is None:
+            return Text(f"{NOTHING}   ")
+        mark = _mark(point, quantity)
+        star = "*" if point is best[line.label] else " "
+        return Text(f"{quantity.spell(point[quantity.mean])} {mark.plain or ' '}{star}", mark.style)
+
     for chunk in together:
-        _print_columns(console, chunk, quantity, aligned=compact)
-    for place, line in enumerate(blocks):
+        _print_side_by_side(console, chunk, cell)
+    for place, line in enumerate(alone):
         if place:
             console.print()
-        _print_block(console, line, quantity)
+        say(console, line.label, "bold")
+        rows: list[list[Text | str]] = [
+            [
+                *(_cut(point), quantity.spell(point[quantity.before])),
+                *quantity.cells(point, quantity.mean),
+                *quantity.cells(point, quantity.delta),
+                _mark(point, quantity, best[line.label]),
+            ]
+            for point in line.points
+        ]
+        head = "ratio" if line.by == "ratio" else "sparsity"
+        print_table(console, [head, "before", quantity.short, "", "delta", "", "  "], rows)
     better, worse = MARKS[quantity.better], MARKS[-quantity.better]
     signs = f"{better} better, {worse} worse than dense (paired 95% interval excludes 0)"
-    top = "highest" if quantity.better > 0 else "lowest"
-    say(console, f"{signs}; * {top}", "dim")
+    say(console, f"{signs}; * {'highest' if quantity.better > 0 else 'lowest'}", "dim")
 
 
-def _print_block(console: Console, line: Line, quantity: Quantity) -> None:
-    """The value before recovery, and after it with its interval."""
-    say(console, line.label, "bold")
-    best = line.best(quantity)
-    rows: list[list[str | Text]] = [
-        [
-            *(_cut(point), quantity.spell(point[quantity.before])),
-            *_cells(point, quantity, quantity.mean),
-            *_cells(point, quantity, quantity.delta),
-            _mark(point, quantity, best=point is best),
-        ]
-        for point in line.points
-    ]
-    head = "ratio" if line.by == "ratio" else "sparsity"
-    print_table(console, [head, "before", quantity.short, "", "delta", "", ""], rows)
+def _chunks(lines: Sequence[Line], narrowest: int, beside: str) -> list[Sequence[Line]]:
+    """Lines that fit ``beside`` the other columns, headed by their own words; by rate, none do."""
+
+    def fit(lines: Sequence[Line]) -> bool:
+        widths = [max(narrowest, *map(len, _heading(line))) for line in lines]
+        return len(beside) + sum(width + GAP for width in widths) <= WIDTH
+
+    return chunks([line for line in lines if line.by == "ratio"], fit)
 
 
-def _print_columns(
-    console: Console, lines: Sequence[Line], quantity: Quantity, *, aligned: bool
+def _print_side_by_side(
+    console: Console,
+    lines: Sequence[Line],
+    cell: Callable[[Line, Point | None], Text | str],
+    **of_cut: Callable[[float], str],
 ) -> None:
-    """Lines cut at asked ratios, side by side; ``aligned`` puts marks under marks."""
-    columns = [{point["x"]: point for point in line.points} for line in lines]
-    bests = [line.best(quantity) for line in lines]
-    titles = ["ratio", *("\n".join(_heading(line)) for line in lines)]
+    """A row for every cut, a column for every line, and for what is said of the cut alone."""
+    by_rate = lines[0].by == "rate"
     rows = []
-    for ratio in sorted({ratio for column in columns for ratio in column}):
-        row = [Text(exact(ratio))]
-        for column, best in zip(columns, bests, strict=True):
-            point = column.get(ratio)
-            if point is None:
-                row.append(Text(f"{NOTHING}   " if aligned else NOTHING))
-            else:
-                mark = _mark(point, quantity, best=point is best)
-                row.append(Text(f"{quantity.spell(point[quantity.mean])} {mark.plain}", mark.style))
-        rows.append(row)
-    if aligned:  # by spaces to the right: a table would drop the space of a missing mark first
-        cells = zip(titles, *rows, strict=True)  # column by column
-        widths = [max(map(len, [*head.split("\n"), *map(str, cut)])) for head, *cut in cells]
-        titles = [
-            "\n".join(word.rjust(width) for word in head.split("\n"))
-            for head, width in zip(titles, widths, strict=True)
-        ]
-        for row in rows:
-            for cell, width in zip(row, widths, strict=True):
-                cell.pad_left(width - len(cell))
-    print_table(console, titles, rows, left=aligned)
-
-
-def _fits(lines: Sequence[Line]) -> bool:
-    """Whether lines cut at asked ratios can stand side by side, headed by their own words."""
-    widths = [max(10, *map(len, _heading(line))) for line in lines]
-    by_ratio = all(line.by == "ratio" for line in lines)
-    return by_ratio and len("ratio ") + sum(width + GAP for width in widths) <= WIDTH
+    of_lines = [(line, {point["x"]: point for point in line.points}) for line in lines]
+    for x, point in sorted({p["x"]: p for line in lines for p in line.points}.items()):
+        cut = [exact(point["rate"]), _cut(point)] if by_rate else [exact(x)]
+        cells = [cell(line, points.get(x)) for line, points in of_lines]
+        rows.append([*cut, *cells, *(spell(x) for spell in of_cut.values())])
+    heads = ["rate", "sparsity"] if by_rate else ["ratio"]
+    heads += ["\n".join(_heading(line)) for line in lines]
+    print_table(console, [*heads, *of_cut], rows)
 
 
 def _heading(line: Line) -> list[str]:
@@ -162,38 +209,32 @@ def _heading(line: Line) -> list[str]:
     return [line.criterion, *(part.removeprefix("roles ") for part in line.parts)]
 
 
-def _mark(point: Point, quantity: Quantity, *, best: bool = False) -> Text:
+def _mark(point: Point, quantity: Quantity, best: Point | None = None) -> Text:
     """Which way a point differs from dense for certain, green where that is better."""
     way = sign(point, quantity.delta)
     style = {1: "green", 0: "", -1: "red"}[quantity.better * way]
-    return Text(f"{MARKS[way] or ' '}{'*' if best else ' '}", style)
-
-
-def _cells(point: Point, quantity: Quantity, column: str) -> list[str]:
-    """A mean and its interval."""
-    signed = column == quantity.delta
-    return [quantity.spell(point[column], signed=signed), quantity.interval(point, column)]
+    return Text(f"{MARKS[way]}{'*' if point is best else ''}", style)
 
 
 def _cut(point: Point) -> str:
     """The ratio asked for, or the sparsity achieved."""
-    return (
-        exact(point["ratio"]) if point["x"] == point["ratio"] else percent(point["x"], decimals=1)
-    )
+    asked = point["x"] == point["ratio"]
+    return exact(point["ratio"]) if asked else percent(point["x"], decimals=1)
 
 
 def _print_break_points(console: Console, summary: Summary) -> None:
+    """Sentences where lines are few, otherwise a table."""
     answers = {
         quantity: exact(round(quantity.scale * quantity.tolerance, 6))
         for quantity in OF_QUESTIONS
         if math.isfinite(quantity.tolerance) and quantity.drawable(summary.cuts)
     }
     if len(summary.lines) <= MANY:
-        title(console, f"Break-points (tolerance {exact(LOSS.tolerance)} nats)")
-        for line in summary.lines:
-            say(console, sentence(line))
-        for quantity, most in answers.items():
-            title(console, f"Break-points of {quantity.title} (tolerance {most} percentage point)")
+        heads = {LOSS: f"Break-points (tolerance {exact(LOSS.tolerance)} nats)"}
+        for q, most in answers.items():
+            heads[q] = f"Break-points of {q.title} (tolerance {most} percentage point)"
+        for quantity, head in heads.items():
+            title(console, head)
             for line in summary.lines:
                 say(console, sentence(line, quantity))
         return
@@ -205,48 +246,33 @@ def _print_break_points(console: Console, summary: Summary) -> None:
         best = line.best(LOSS)
         lowest = [number(best[LOSS.mean]), _cut(best)] if best else [NOTHING, ""]
         rows.append([line.label, *(point.short(line.by) for point in points), *lowest])
-    heads = [head for _, head, _ in REFERENCES] + [f"of\n{quantity.title}" for quantity in answers]
-    print_table(console, ["", *heads, "lowest\nloss", "at"], rows)
+    columns = [head for _, head, _ in REFERENCES] + [f"of\n{q.title}" for q in answers]
+    print_table(console, ["", *columns, "lowest\nloss", "at"], rows)
     costs = [f"{exact(LOSS.tolerance)} nats"]
     costs += [f"{most} point of {quantity.title}" for quantity, most in answers.items()]
-    most = " or ".join(costs)
-    say(console, f"holds: costs at most {most}, by the bound of the paired 95% interval", "dim")
+    bound = "by the bound of the paired 95% interval"
+    say(console, f"holds: costs at most {' or '.join(costs)}, {bound}", "dim")
 
 
 def _print_overlap(console: Console, lines: Sequence[Line]) -> None:
-    def overlaps(line: Line) -> dict[float, float | None]:
-        return {point["x"]: point["jaccard_magnitude"] for point in line.points}
-
-    def chance(x: float) -> str:
-        """Of two independent random cuts of the fraction ``x``."""
-        return number(x / (2 - x))
-
-    def fits(lines: Sequence[Line]) -> bool:
-        widths = [max(6, *map(len, _heading(line))) for line in lines]
-        return len("ratio   chance") + sum(width + GAP for width in widths) <= WIDTH
-
-    # Magnitude itself, which overlaps wholly, is left out.
-    measured = [line for line in lines if {*overlaps(line).values()} - {None, 1.0}]
+    """Magnitude itself, which overlaps wholly, is left out."""
+    overlap = "jaccard_magnitude"
+    measured = [line for line in lines if {p[overlap] for p in line.points} - {None, 1.0}]
     if not measured:
         return
     title(console, "Overlap of what is cut with magnitude's cut (Jaccard)")
-    for chunk in chunks([line for line in measured if line.by == "ratio"], fits):
-        columns = [overlaps(line) for line in chunk]
-        cuts = sorted({x for column in columns for x in column})
-        rows = [[exact(x), *(number(of.get(x)) for of in columns), chance(x)] for x in cuts]
-        titles = ["ratio", *("\n".join(_heading(line)) for line in chunk), "chance"]
-        print_table(console, titles, rows)
-    for line in (line for line in measured if line.by == "rate"):
-        say(console, line.label, "bold")
-        rows = [
-            [exact(p["rate"]), _cut(p), number(p["jaccard_magnitude"]), chance(p["x"])]
-            for p in line.points
-        ]
-        print_table(console, ["rate", "sparsity", "overlap", "chance"], rows)
+
+    def cell(_: Line, point: Point | None) -> str:
+        return number(point[overlap] if point else None)
+
+    by_rate = [[line] for line in measured if line.by == "rate"]
+    for chunk in [*_chunks(measured, 6, "ratio   chance"), *by_rate]:
+        _print_side_by_side(console, chunk, cell, chance=lambda x: number(x / (2 - x)))
     say(console, "chance: two random cuts of the same size, r / (2 - r)", "dim")
 
 
 def _print_gaps(console: Console, summary: Summary) -> None:
+    """Cuts of fewer seeds, and cells that failed."""
     expected = len(summary.seeds)
     short = [
         f"{line.label} at {_cut(point)} ({len(point['seeds'])} of {expected})"

@@ -1,7 +1,7 @@
 """How numbers and names are spelt wherever people read them."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -12,7 +12,7 @@ MARKS = {-1: "▼", 0: "", 1: "▲"}  # the sign of a difference that is certain
 # Every sign beyond ASCII that is printed here, and what stands for it where it cannot be.
 ASCII = {"▼": "v", "▲": "^", "–": "-", "≥": ">=", "×": "x", "…": "...", "─": "-", "±": "+-"}
 
-_DECIMALS = ((10, 4), (100, 3), (1000, 2), (10_000, 1))
+_DECIMALS = ((10, ".4f"), (100, ".3f"), (1000, ".2f"), (10_000, ".1f"), (math.inf, ".1e"))
 _CLEAR_WITHOUT_KEY = ("allocation", "pattern", "roles", "by")
 
 
@@ -20,28 +20,24 @@ def number(value: float | None, *, signed: bool = False) -> str:
     """Four decimals; fewer where a loss has exploded, so that columns stay six digits narrow."""
     if value is None:
         return NOTHING
-    decimals = next((places for top, places in _DECIMALS if abs(value) < top), None)
-    spec = ".1e" if decimals is None else f".{decimals}f"
+    spec = next((spec for top, spec in _DECIMALS if abs(value) < top), ".1e")
     return format(value, f"+{spec}" if signed else spec)
 
 
 def short(value: float) -> str:
     """A difference in at most five signs, for cells: ``+.021``, ``-1.34``, ``+12.3``, ``+2e3``."""
-    if not math.isfinite(value):
-        return f"{value:+}"
-    for top, places in ((9.995, 2), (99.95, 1), (9999.5, 0)):
-        if abs(value) < 0.9995:
-            return ".000" if abs(value) < 0.0005 else f"{value:+.3f}".replace("0.", ".", 1)
+    if abs(value) < 0.0005:
+        return ".000"
+    for top, places in ((0.9995, 3), (9.995, 2), (99.95, 1), (9999.5, 0)):
         if abs(value) < top:
-            return f"{value:+.{places}f}"
+            words = f"{value:+.{places}f}"
+            return words[0] + words[1:].removeprefix("0")
     return f"{value:+.0e}".replace("e+0", "e").replace("e+", "e")
 
 
 def exact(value: float | None) -> str:
     """The shortest decimal that is this number: 0.3 is ``0.3``, 0.0 is ``0``."""
-    if value is None:
-        return ""
-    return f"{Decimal(repr(float(value))).normalize():f}"
+    return "" if value is None else f"{Decimal(repr(float(value))).normalize():f}"
 
 
 def percent(fraction: float, *, decimals: int | None = None) -> str:
@@ -68,11 +64,6 @@ def short_label(name: str, parts: Sequence[str]) -> str:
     pairs = (part.partition(" ") for part in parts)
     words = (value if key in _CLEAR_WITHOUT_KEY else f"{key} {value}" for key, _, value in pairs)
     return ", ".join([name, *words])
-
-
-def listed(items: Iterable[Any]) -> str:
-    """``0, 1, 2``."""
-    return ", ".join(map(word, items))
 
 
 def count(size: int, thing: str) -> str:

@@ -1,7 +1,6 @@
 """Where every weight started."""
 
-from swe_cli.contracts import Statistic
-from swe_cli.records import Tensors
+from swe_cli.contracts import Statistic, Tensors
 from swe_cli.statistics.parts import copies
 
 

@@ -2,9 +2,8 @@
 
 import torch
 
-from swe_cli.contracts import Statistic
-from swe_cli.records import Tensors
-from swe_cli.statistics.parts import zeros
+from swe_cli.contracts import Statistic, Tensors
+from swe_cli.statistics.parts import parts, zeros
 
 
 class Movement(Statistic):
@@ -20,13 +19,9 @@ class Movement(Statistic):
 
     def before_step(self, weights: Tensors, gradients: Tensors) -> None:
         """See one step that is about to be taken; parameters without a gradient stand still."""
-        names = [name for name in self.moved if name in gradients]
-        torch._foreach_addcmul_(
-            [self.moved[name] for name in names],
-            [weights[name].float() for name in names],
-            [gradients[name].float() for name in names],
-            value=-1.0,
-        )
+        known = {name: g.float() for name, g in gradients.items() if name in self.moved}
+        for now, gradient, moved in parts(weights, known, self.moved):
+            torch._foreach_addcmul_(moved, now, gradient, value=-1.0)
 
     def update(self, weights: Tensors, index: int, share: float) -> None:
         """Nothing: it is too late for this step."""

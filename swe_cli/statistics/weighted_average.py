@@ -2,8 +2,7 @@
 
 import torch
 
-from swe_cli.contracts import Statistic
-from swe_cli.records import Tensors
+from swe_cli.contracts import Statistic, Tensors
 from swe_cli.statistics.parts import zeros
 
 

@@ -1,16 +1,18 @@
 """TRAWL: the matrices of an MLP, or of many, as one tensor of low rank."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import prod
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from swe_cli.contracts import Candidate, Transform
+from swe_cli.contracts import Candidate, Tensors, Transform
 from swe_cli.errors import PruningError, UsageError
-from swe_cli.records import Tensors
 from swe_cli.seeds import derive
 
 EXPAND, CONTRACT = ".expand.weight", ".contract.weight"
@@ -39,18 +41,13 @@ class TRAWL(Transform):
     stack: Literal["layer", "all"]
     layers: Literal["all"] | list[int]
     ranks: list[int]
-    iterations: int
+    iterations: Annotated[int, Field(ge=1, description="Write transform.iterations=100")]
 
     def __post_init__(self) -> None:
-        if not self.ranks or not self.layers:
+        if not self.ranks or min(self.ranks) < 1 or not self.layers:
             raise UsageError(
-                "transform.ranks and transform.layers must not be empty.",
+                "transform.ranks and transform.layers must not be empty, and ranks at least 1.",
                 "Write transform.ranks=[16,32] transform.layers=[-1]",
-            )
-        if min(self.ranks) < 1 or self.iterations < 1:
-            raise UsageError(
-                "transform.ranks and transform.iterations must be at least 1.",
-                "Write transform.ranks=[16,32] transform.iterations=100",
             )
         if self.stack == "all" and self.layers != "all" and len(self.layers) == 1:
             raise UsageError(
@@ -60,30 +57,23 @@ class TRAWL(Transform):
 
     def candidates(self, prunable: Mapping[str, Tensor]) -> Sequence[Candidate]:
         """Every stack at every rank; see ``contracts.Transform``."""
-        known = [name.removesuffix(EXPAND) for name in prunable if name.endswith(f".mlp{EXPAND}")]
-        if not known:
+        mlps = [name.removesuffix(EXPAND) for name in prunable if name.endswith(f".mlp{EXPAND}")]
+        count = len(mlps)
+        if not mlps:
             raise PruningError(
                 "A transform finds no dense MLP among what may be cut.", "Widen it: roles=all"
             )
-        chosen = self._chosen(known)
-        stacks = [tuple(chosen)] if self.stack == "all" else [(layer,) for layer in chosen]
-        return [
-            self._candidate(prunable, of, rank)
-            for of in stacks
-            for rank in dict.fromkeys(self.ranks)
-        ]
-
-    def _chosen(self, known: Sequence[str]) -> list[str]:
-        if self.layers == "all":
-            return list(known)
-        for layer in self.layers:
-            if not -len(known) <= layer < len(known):
+        layers = range(count) if self.layers == "all" else self.layers
+        for layer in layers:
+            if not -count <= layer < count:
                 raise UsageError(
-                    f"transform.layers: there is no layer {layer} among {len(known)}.",
-                    f"Choose from {-len(known)} to {len(known) - 1}, or transform.layers=all",
+                    f"transform.layers: there is no layer {layer} among {count}.",
+                    f"Choose from {-count} to {count - 1}, or transform.layers=all",
                 )
-        wanted = {layer % len(known) for layer in self.layers}
-        return [layer for index, layer in enumerate(known) if index in wanted]
+        chosen = [mlps[index] for index in sorted({layer % count for layer in layers})]
+        stacks = [tuple(chosen)] if self.stack == "all" else [(mlp,) for mlp in chosen]
+        ranks = dict.fromkeys(self.ranks)
+        return [self._candidate(prunable, stack, rank) for stack in stacks for rank in ranks]
 
     def _candidate(
         self, prunable: Mapping[str, Tensor], layers: tuple[str, ...], rank: int
@@ -122,23 +112,23 @@ class TRAWL(Transform):
             raise PruningError(
                 "These weights are factorised already.", "Transform those of a training run."
             )
-        tensor = _stacked(weights, candidate.layers)
+        layers, rank, first = candidate.layers, candidate.rank, candidate.layers[0]
+        tensor = _stacked(weights, layers)
         if not tensor.isfinite().all():
             raise PruningError(
-                f"The weights of {candidate.layers[0]} are not all finite numbers.",
+                f"The weights of {first} are not all finite numbers.",
                 "Transform a model whose loss is: base=best, or train anew.",
             )
         norm = tensor.norm()
         scale = norm.where(norm > 0, 1)
-        own = derive(seed, f"transform/{'+'.join(candidate.layers)}", candidate.rank)
+        own_seed = derive(seed, f"transform/{'+'.join(layers)}", rank)
         decompose = self._cp if self.method == "cp" else self._tucker
-        left, right, core = decompose(tensor / scale, candidate.rank, own)
-        first = candidate.layers[0]
+        left, right, core = decompose(tensor / scale, rank, own_seed)
         dtype = weights[first + EXPAND].dtype
-        gone = tuple(f"{layer}." for layer in candidate.layers)
+        gone = tuple(f"{layer}." for layer in layers)
         new = {name: weight for name, weight in weights.items() if not name.startswith(gone)}
         new[f"{first}.left"], new[f"{first}.right"] = left.to(dtype), right.to(dtype)
-        for index, layer in enumerate(candidate.layers):
+        for index, layer in enumerate(layers):
             new[f"{layer}.core"] = (scale * core[2 * index : 2 * index + 2]).to(dtype)
             for bias in ("expand", "contract"):
                 if f"{layer}.{bias}.bias" in weights:
@@ -148,28 +138,21 @@ class TRAWL(Transform):
     def _cp(self, tensor: Tensor, rank: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
         """Columns of B and C get norm 1; the core is A times what that takes from them."""
         generator = torch.Generator().manual_seed(seed)
-        drawn = [
-            torch.randn(size, rank, generator=generator, dtype=tensor.dtype)
-            for size in tensor.shape
-        ]
+        draw = partial(torch.randn, generator=generator, dtype=tensor.dtype)
+        drawn = [draw(size, rank) for size in tensor.shape]
         start = [(factor / factor.norm(dim=0)).to(tensor.device) for factor in drawn]
-        tensorly = _tensorly()
-        with tensorly.backend_context("pytorch", local_threadsafe=True):
-            _, (core, *factors) = tensorly.decomposition.parafac(
-                tensor,
-                rank,
-                n_iter_max=self.iterations,
-                init=(tensor.new_ones(rank), start),
-                l2_reg=RIDGE,
+        init = (tensor.new_ones(rank), start)
+        with _pytorch() as solver:
+            _, (core, *factors) = solver.parafac(
+                tensor, rank, n_iter_max=self.iterations, init=init, l2_reg=RIDGE
             )
         norms = [factor.norm(dim=0) for factor in factors]
         left, right = (f / n.where(n > 0, 1) for f, n in zip(factors, norms, strict=True))
         return left, right, core * prod(norms)
 
     def _tucker(self, tensor: Tensor, rank: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-        tensorly = _tensorly()
-        with tensorly.backend_context("pytorch", local_threadsafe=True):
-            (core, (left, right)), _ = tensorly.decomposition.partial_tucker(
+        with _pytorch() as solver:
+            (core, (left, right)), _ = solver.partial_tucker(
                 tensor,
                 self._ranks(tensor.shape[1], rank),
                 modes=[1, 2],
@@ -186,8 +169,9 @@ def _stacked(weights: Tensors, layers: Sequence[str]) -> Tensor:
     return stacked.to(torch.float32 if stacked.device.type == "mps" else torch.float64)
 
 
-def _tensorly() -> Any:
-    """Imported when it is needed, not before; UsageError where it is missing."""
+@contextmanager
+def _pytorch() -> Iterator[Any]:
+    """tensorly's decompositions, on tensors of torch. UsageError where it is not installed."""
     try:
         import tensorly
         import tensorly.decomposition
@@ -195,4 +179,5 @@ def _tensorly() -> Any:
         raise UsageError(
             "A TRAWL transform needs the package tensorly.", "Type: pip install 'swe-cli[trawl]'"
         ) from None
-    return tensorly
+    with tensorly.backend_context("pytorch", local_threadsafe=True):
+        yield tensorly.decomposition

@@ -1,7 +1,9 @@
 """The commands on a tiny run: what they print and leave behind."""
 
 import json
+import shutil
 
+import pytest
 from safetensors.torch import load_file
 
 
@@ -81,3 +83,29 @@ def test_runs_say_what_tells_them_apart(swe, own_run):
     assert "ratio 0.5, head, loss" in said
     assert "ratio 0.5, loss" in said
     assert "validation" in said
+
+
+@pytest.mark.parametrize("name", ["my.pt", "weights/model.safetensors"])
+def test_a_file_of_weights_is_told_what_can_be_cut(swe, name):
+    refused = swe("prune", name, "--ratio", "0.5")
+    assert refused.exit_code == 1
+    assert f"{name} is a file of weights; what can be cut is a training of swe train" in (
+        refused.stderr
+    )
+    assert "List them: swe runs. Train one: swe train model=gpt_nano" in refused.stderr
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_a_done_sweep_is_reported_from_its_table_once_its_cells_are_gone(
+    swe, tmp_path, tiny_words, failing
+):
+    words = ["criteria=magnitude", "ratios=0.5,0.9", "recovery.steps=1"]
+    words += ["pattern=head", "allocation=uniform"] if failing else []  # of two heads both
+    assert swe("sweep", "-q", *tiny_words, *words).exit_code == int(failing)
+    (run,) = (tmp_path / "results/runs").glob("sweep-*")
+    before, shown = (run / "table.csv").read_bytes(), swe("report", "-q").stdout
+    shutil.rmtree(run.parent / "cells")
+    reported = swe("report", "-q")
+    assert reported.exit_code == 0, reported.output
+    assert reported.stdout == shown
+    assert (run / "table.csv").read_bytes() == before

@@ -140,7 +140,7 @@ def test_what_pip_installed_is_told_by_its_module_alone():
         ("rate", 0.0, "criterion.rate=0.0 must be positive."),
         ("beta", 1.0, "criterion.beta=1.0 is not in [0, 1)."),
         ("share", 1.5, "criterion.share=1.5 is not in [0, 1]."),
-        ("fade", 1.0, "criterion.fade=1.0 is not between 0 and 1."),
+        ("fade", 1.0, "criterion.fade=1.0 is not in (0, 1)."),
         ("size", 0, "criterion.size=0 must be at least 1, or null."),
         ("every", 0, "criterion.every=0 must be at least 1, or epoch."),
         ("rounds", 0, "criterion.rounds=0 must be at least 1: one is all at once. Try 5"),

@@ -52,8 +52,7 @@ def life():
     for name in names("statistic"):
         statistic = built("statistic", name, observations[0])
         for index, observed in enumerate(observations, 1):
-            if statistic.sees_gradients:
-                statistic.before_step(observed, {n: w.cos() for n, w in observed.items()})
+            statistic.before_step(observed, {n: w.cos() for n, w in observed.items()})
             statistic.update(observed, index, index / (index * (index + 1) / 2))
         trajectory[name] = {n: t.clone() for n, t in statistic.state().items()}
     calibration = {

@@ -99,7 +99,7 @@ def test_every_cell_of_an_experiment_composes(name):
         ("training=adamw", "beta2", 1.0, "training.beta2=1.0 is not in [0, 1)."),
         ("training=adamw", "learning_rate", 0.0, "training.learning_rate=0.0 must be positive."),
         ("tracking=every_step", "every", 0, "tracking.every=0 must be at least 1, or epoch."),
-        ("tracking=every_step", "decay", 1.0, "tracking.decay=1.0 is not between 0 and 1."),
+        ("tracking=every_step", "decay", 1.0, "tracking.decay=1.0 is not in (0, 1)."),
         ("recovery=finetune", "steps", -1, "recovery.steps=-1 must not be negative."),
         ("recovery=finetune", "batch_size", 0, "recovery.batch_size=0 must be at least 1, or null"),
         ("recovery=distill", "temperature", 0.0, "recovery.temperature=0.0 must be positive."),

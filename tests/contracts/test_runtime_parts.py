@@ -6,7 +6,7 @@ from training.walks import after
 
 from swe_cli.config import component, compose
 from swe_cli.contracts import DataShape
-from swe_cli.data.tokens import tokenize
+from swe_cli.data.tokens import TextDataset
 from swe_cli.errors import Interrupted, StorageError
 from swe_cli.training.tracker import Tracker
 
@@ -76,7 +76,7 @@ def test_a_tokenizer_gives_back_what_it_was_given(name, text):
     ids = tokenizer.encode(ALPHABET)
     assert tokenizer.decode(ids.tolist()) == ALPHABET
     assert int(ids.max()) < tokenizer.vocabulary_size
-    dataset = tokenize(text, tokenizer)
+    dataset = TextDataset(text, tokenizer)
     batch = dataset.random_batch("train", size=2, context=8, seed=1)
     assert batch["tokens"].shape == batch["targets"].shape == (2, 8)
     assert torch.equal(batch["tokens"][:, 1:], batch["targets"][:, :-1])

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from swe_cli.config import ConfigRoot, component
 from swe_cli.contracts import Evidence
 from swe_cli.criteria.bezier import BezierActual, BezierMean
 from swe_cli.errors import UsageError
@@ -20,8 +21,8 @@ def bezier(curve=(1.0, 0.0, 0.0, 0.0), u=0.0, by="add", kind=BezierActual):
     return kind(**dict(zip("abcd", curve, strict=True)), u=u, by=by)
 
 
-def drawn(values, criterion, seed=1, turn=1):
-    return criterion.draw(Evidence({"w": values}, seed=seed), turn)["w"]
+def drawn(values, criterion, seed=1, round=1):
+    return criterion.draw(Evidence({"w": values}, seed=seed), round)["w"]
 
 
 def test_proportions_are_the_curve_out_and_back():
@@ -96,5 +97,5 @@ def test_the_mean_is_judged_by_the_trajectory():
 def test_a_flat_curve_is_refused():
     with pytest.raises(UsageError, match="flat"):
         bezier((0.3, 0.3, 0.3, 0.3))
-    with pytest.raises(UsageError, match="must not be negative"):
-        bezier(u=-0.1)
+    with pytest.raises(UsageError, match=r"criterion\.u=-0\.1 must not be negative"):
+        _ = component("criterion", "bezier_mean", ConfigRoot(), {"u": -0.1}).instance

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from swe_cli.data import bpe as module
 from swe_cli.data import text as sources
-from swe_cli.data.bpe import BpeTokenizer, bpe
-from swe_cli.data.tokens import tokenize
+from swe_cli.data import tokenizers as module
+from swe_cli.data.tokenizers import BpeTokenizer, bpe
+from swe_cli.data.tokens import TextDataset
 from swe_cli.errors import DataError, StorageError, UsageError
 
 from .toys import text_of
@@ -69,7 +69,8 @@ def test_chunks_change_neither_merges_nor_tokens(
     again = bpe(TEXT, vocabulary_size=300)
     assert again.sha256 == tokenizer.sha256
     assert (
-        tokenize(TEXT, again).tokens["train"].tolist() == tokenizer.encode(SENTENCE * 40).tolist()
+        TextDataset(TEXT, again).tokens["train"].tolist()
+        == tokenizer.encode(SENTENCE * 40).tolist()
     )
 
 
@@ -105,14 +106,12 @@ def test_a_damaged_cached_file_is_trained_again(cache: Path, damage: str) -> Non
 
 
 def test_characters_leave_out_the_first_token(tokenizer: BpeTokenizer) -> None:
-    dataset = tokenize(TEXT, tokenizer)
+    dataset = TextDataset(TEXT, tokenizer)
     assert dataset.decode(dataset.encode("In")[:1]) == "In"
     assert dataset.characters("validation") == len(SENTENCE) - len("In")
 
 
-def test_a_size_below_the_byte_values_is_refused() -> None:
-    with pytest.raises(UsageError, match="vocabulary_size=255"):
-        bpe(TEXT, vocabulary_size=255)
+def test_the_byte_values_are_enough() -> None:
     assert bpe(TEXT, vocabulary_size=256).vocabulary_size == 256
 
 

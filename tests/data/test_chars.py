@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swe_cli.data import text as sources
-from swe_cli.data.chars import CharTokenizer, chars
-from swe_cli.data.tokens import tokenize
+from swe_cli.data.tokenizers import CharTokenizer, chars
+from swe_cli.data.tokens import TextDataset
 from swe_cli.errors import DataError
 
 from .toys import text_of
@@ -51,9 +51,9 @@ def test_identity_is_the_vocabulary() -> None:
 @pytest.mark.parametrize("chunk", [1, 3, 1000])
 def test_tokens_do_not_depend_on_chunks(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
     text = text_of("a bc\r\n d " * 20, "ab cd", "abcd")
-    whole = tokenize(text, chars(text))
+    whole = TextDataset(text, chars(text))
     monkeypatch.setattr(sources, "CHUNK", chunk)
-    cut = tokenize(text, chars(text))
+    cut = TextDataset(text, chars(text))
     for split in text.splits:
         np.testing.assert_array_equal(cut.tokens[split], whole.tokens[split])
     assert cut.tokenizer.sha256 == whole.tokenizer.sha256

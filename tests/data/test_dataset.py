@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from swe_cli.contracts import Dataset, DataShape, Questions, conform
-from swe_cli.data.chars import chars
-from swe_cli.data.dataset import dataset_of
+from swe_cli.data.questions import dataset_of
+from swe_cli.data.tokenizers import chars
 from swe_cli.errors import UsageError
 
 from .toys import text_of

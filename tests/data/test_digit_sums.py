@@ -6,8 +6,7 @@ import pytest
 from swe_cli.contracts import Split
 from swe_cli.data.digit_sums import QUESTION, digit_sums
 from swe_cli.data.questions import QuestionDataset, QuestionSet
-from swe_cli.data.words import words
-from swe_cli.errors import UsageError
+from swe_cli.data.tokenizers import words
 
 datasets = pytest.importorskip("sklearn.datasets", reason="the package scikit-learn is missing")
 
@@ -99,19 +98,4 @@ def test_answers_are_numbers_that_words_can_spell(built: QuestionSet) -> None:
     dataset = QuestionDataset(built, words(built.text()))
     assert dataset.numeric
     assert dataset.answer_tokens == 3
-    assert built.where["test"][7] == "digit_sums, test example 7"
-
-
-@pytest.mark.parametrize(
-    ("asked", "said"),
-    [
-        ({"train": 0}, "data.train_examples=0"),
-        ({"validation": -1}, "data.validation_examples=-1"),
-        ({"test": 0}, "data.test_examples=0"),
-        ({"scale": 0}, "data.scale=0 is not in 1 to 32"),
-        ({"scale": 33}, "data.scale=33"),
-    ],
-)
-def test_sizes_that_cannot_be_are_refused(asked: dict[str, int], said: str) -> None:
-    with pytest.raises(UsageError, match=said):
-        make(**asked)
+    assert built.place("test", 7) == "Question 8 of test"

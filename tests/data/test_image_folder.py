@@ -265,7 +265,8 @@ def test_what_a_row_lacks_is_named(
     write(folder, without)
     with pytest.raises(DataError, match=f"{name} row 1: there is no column {column}") as caught:
         load(folder)
-    assert "split" in str(caught.value.hint)
+    assert "split" in caught.value.message
+    assert '"one, or two?"' in str(caught.value.hint)
     if write is write_jsonl:
         write(folder, [*rows[:10], without[10], *rows[11:]])
         with pytest.raises(DataError, match=f"{name} row 11: there is no column {column}"):
@@ -277,7 +278,7 @@ def test_what_a_row_lacks_is_named(
     ("place", "split", "said"),
     [
         (4, "dev", "row {}: there is no split 'dev'"),
-        (4, "", "row {}: the split is empty, but other rows name one"),
+        (4, "", "row {}: there is no split ''"),
         (30, "train", "row {}: the image 0.png is of the split train here and of test in {} row "),
     ],
 )
@@ -295,31 +296,39 @@ def test_a_wrong_split_is_named(
 def test_a_split_without_images_is_named(folder: Path, split: Split) -> None:
     rows = with_splits(rows_of())
     write_jsonl(folder, [row for row in rows if row["split"] != split])
-    with pytest.raises(DataError, match=f"No row of questions.jsonl is of the split {split}"):
+    with pytest.raises(
+        DataError, match=f"None of the .* images of questions.jsonl is of the split {split}"
+    ):
         load(folder)
 
 
 def test_too_few_images_for_a_hash_are_told_what_to_do(folder: Path) -> None:
     write_jsonl(folder, rows_of(2))
-    with pytest.raises(DataError, match=r"None of the 2 images of .* falls to the") as caught:
+    with pytest.raises(DataError, match=r"None of the 2 images of .* is of the split") as caught:
         load(folder)
-    assert "column split" in str(caught.value.hint)
+    assert "Name a split in every row" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ('{"image": "0.png", ', "row 5 is not JSON: Expecting"),
-        ("[1, 2]", "row 5 is no JSON object"),
-        ('{"image": ' + "9" * 5000 + "}", "row 5 is not JSON: Exceeds"),
-        ("[" * 100_000, "row 5 is not JSON: "),
+        ('{"image": "0.png", ', "row 5: Expecting"),
+        ("[1, 2]", "row 5: it is no JSON object"),
+        ('{"image": ' + "9" * 5000 + "}", "row 5: Exceeds"),
+        ("[" * 100_000, "row 5: maximum recursion"),
         ('{"image": "0.png", "question": "?", "answer": [1]}', r"row 5: the answer \[1\]"),
         ('{"image": "0.png", "question": "?", "answer": true}', "row 5: the answer true is nei"),
         ('{"image": "0.png", "question": "?", "answer": NaN}', "row 5: the answer NaN is neither"),
         ('{"image": "0.png", "question": "?", "answer": 1e999}', "row 5: the answer Infinity"),
         ('{"image": "0.png", "question": {}, "answer": "a"}', "row 5: the question {}"),
-        ('{"image": "0.png", "question": "\\ud800", "answer": "a"}', "row 5: .* half a char"),
-        ('{"image": "0\\u0000", "question": "?", "answer": "a"}', "row 5: there is no image"),
+        (
+            '{"image": "0.png", "question": "\\ud800", "answer": "a"}',
+            "row 5: .*surrogates not allowed",
+        ),
+        (
+            '{"image": "0\\u0000", "question": "?", "answer": "a"}',
+            "row 5: .* cannot be read: .*null",
+        ),
         ('{"image": "0.png", "answer": "?", "Answer": "a"}', "row 5: there is no column question"),
         ('{"image": "0", "question": "?", "answer": "", "Answer": ""}', "row 5: .*two columns ans"),
     ],
@@ -338,8 +347,8 @@ def test_a_row_that_is_not_a_question_is_named(folder: Path, line: str, said: st
     [
         ("0.png,one, two,a", "row 5: it has 4 columns, but 3 have a name"),
         ("0.png,what?", "row 5: it has 2 columns, but 3 have a name"),
-        ('0.png,"open,a\n1.png,"no",a', "row 5 cannot be read: ',' expected"),
-        (f"0.png,{'x' * 200_000},a", "row 5 cannot be read: field larger"),
+        ('0.png,"open,a\n1.png,"no",a', "row 5: ',' expected"),
+        (f"0.png,{'x' * 200_000},a", "row 5: field larger"),
     ],
 )
 def test_a_csv_row_that_cannot_be_read_is_named(folder: Path, line: str, said: str) -> None:
@@ -356,7 +365,7 @@ def test_a_quote_that_is_never_closed_is_named_where_it_opens(folder: Path) -> N
     (folder / "questions.csv").write_text(
         f'image,question,answer\n5.png,it?,"a b"\n6.png,"it\n{rows}'
     )
-    with pytest.raises(DataError, match=r"questions\.csv row 3 cannot be read: unexpected end"):
+    with pytest.raises(DataError, match=r"questions\.csv row 3: unexpected end"):
         load(folder)
 
 
@@ -364,8 +373,8 @@ def test_columns_that_are_not_separated_by_commas_are_shown(folder: Path) -> Non
     (folder / "questions.csv").write_text("image;question;answer\n0.png;what?;a\n")
     with pytest.raises(DataError, match="row 1: there is no column image") as caught:
         load(folder)
-    assert "image;question;answer" in str(caught.value.hint)
-    assert "commas" in str(caught.value.hint)
+    assert "image;question;answer" in caught.value.message
+    assert '0.png,"one, or two?",two' in str(caught.value.hint)
 
 
 def test_two_columns_of_one_name_are_refused(folder: Path) -> None:
@@ -393,12 +402,16 @@ def test_an_unreadable_image_is_named_with_the_first_row_about_it(
     with pytest.raises(DataError, match=rf"{name} row {first + 4}: .*4\.png cannot be read: it is"):
         load(folder)
     (folder / "4.png").unlink()
-    with pytest.raises(DataError, match=rf"{name} row {first + 4}: there is no image .*4\.png"):
+    with pytest.raises(
+        DataError, match=rf"{name} row {first + 4}: .*4\.png cannot be read: No such"
+    ):
         load(folder)
 
 
 def test_a_folder_holds_one_file_of_questions(folder: Path) -> None:
-    with pytest.raises(DataError, match=r"holds no questions\.jsonl or questions\.csv") as caught:
+    with pytest.raises(
+        DataError, match=r"holds neither questions\.jsonl nor questions\.csv"
+    ) as caught:
         load(folder)
     assert "image, question, answer" in str(caught.value.hint)
     write_csv(folder, rows_of())
@@ -439,24 +452,7 @@ def test_paths_are_relative_to_the_current_folder_and_know_home(
         np.testing.assert_array_equal(again.pixels, whole.pixels)
 
 
-@pytest.mark.parametrize(
-    ("validation", "test", "said"),
-    [
-        (0.0, 0.1, "validation_fraction=0"),
-        (1.5, 0.1, "validation_fraction=1.5"),
-        (0.1, -0.1, "test_fraction=-0.1"),
-        (0.5, 0.5, "nothing to train on"),
-        (float("nan"), 0.1, "validation_fraction=nan"),
-    ],
-)
-def test_fractions_that_cannot_be_are_refused(
-    folder: Path, validation: float, test: float, said: str
-) -> None:
+def test_fractions_that_leave_nothing_to_train_on_are_refused(folder: Path) -> None:
     write_jsonl(folder, rows_of())
-    with pytest.raises(UsageError, match=said):
-        load(folder, validation=validation, test=test)
-
-
-def test_a_size_of_few_pixels_is_refused(folder: Path) -> None:
-    with pytest.raises(UsageError, match="image_size=4 is too small"):
-        image_folder(path=str(folder), image_size=4, validation_fraction=0.1, test_fraction=0.1)
+    with pytest.raises(UsageError, match="nothing to train on"):
+        load(folder, validation=0.5, test=0.5)

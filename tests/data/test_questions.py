@@ -5,10 +5,8 @@ import pytest
 import torch
 
 from swe_cli.contracts import IGNORED, Example, Questions, Split
-from swe_cli.data.chars import chars
-from swe_cli.data.dataset import dataset_of
-from swe_cli.data.questions import QuestionDataset, QuestionSet, digest_of
-from swe_cli.data.words import words
+from swe_cli.data.questions import QuestionDataset, QuestionSet, dataset_of, digest_of
+from swe_cli.data.tokenizers import chars, words
 from swe_cli.errors import DataError
 from swe_cli.records import Batch
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from swe_cli.data import text as sources
-from swe_cli.data.text import StringSource, open_file
+from swe_cli.data.text import FileSource, StringSource
 from swe_cli.errors import DataError
 
 
@@ -16,7 +16,7 @@ def test_a_string_and_a_file_of_it_are_the_same_source(tmp_path: Path) -> None:
     text = "héllo wörld — 𝄞\r\nline\rend\n\n" * 5
     path = tmp_path / "text.txt"
     path.write_bytes(text.encode())
-    string, file = StringSource(text), open_file(path)
+    string, file = StringSource(text), FileSource(path)
     assert string.sha256 == file.sha256 == hashlib.sha256(text.encode()).hexdigest()
     assert string.characters == file.characters == len(text)
     for bounds in [(0, len(text)), (3, 40), (7, 7)]:
@@ -32,7 +32,7 @@ def test_pieces_do_not_depend_on_where_bytes_are_cut(
     text = "a𝄞é—\r\nz" * 4
     path = tmp_path / "text.txt"
     path.write_bytes(text.encode())
-    pieces = list(open_file(path).pieces(2, 20))
+    pieces = list(FileSource(path).pieces(2, 20))
     assert "".join(pieces) == text[2:20]
     assert max(map(len, pieces)) <= chunk
 
@@ -40,7 +40,7 @@ def test_pieces_do_not_depend_on_where_bytes_are_cut(
 def test_line_ends_and_byte_order_mark_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "text.txt"
     path.write_bytes(b"\xef\xbb\xbfone\r\ntwo\rthree\n")
-    assert "".join(open_file(path).pieces(0, 100)) == "\ufeffone\r\ntwo\rthree\n"
+    assert "".join(FileSource(path).pieces(0, 100)) == "\ufeffone\r\ntwo\rthree\n"
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 4, 1 << 20])
@@ -55,7 +55,7 @@ def test_the_first_byte_that_is_not_utf8_is_named(
     path = tmp_path / "latin1.txt"
     path.write_bytes(data)
     with pytest.raises(DataError, match=rf"latin1\.txt is not UTF-8: byte {offset} ") as caught:
-        open_file(path)
+        FileSource(path)
     assert caught.value.hint
 
 
@@ -72,7 +72,7 @@ def test_a_missing_file_a_directory_and_an_empty_file_are_named(tmp_path: Path) 
         ("pipe", "is a pipe, not a text file"),  # reading it would wait for ever
     ]:
         with pytest.raises(DataError, match=said) as caught:
-            open_file(tmp_path / name)
+            FileSource(tmp_path / name)
         assert str(tmp_path / name) in caught.value.message
 
 
@@ -86,14 +86,14 @@ def test_a_file_that_may_not_be_read_is_named(
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(DataError, match=r"secret\.txt may not be read"):
-        open_file(path)
+    with pytest.raises(DataError, match=r"secret\.txt cannot be read: Permission denied"):
+        FileSource(path)
 
 
 def test_a_file_that_changed_after_it_was_hashed_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "text.txt"
     path.write_text("one two")
-    source = open_file(path)
+    source = FileSource(path)
     path.write_text("one two three")
     with pytest.raises(DataError, match="changed"):
         list(source.pieces(0, 3))
@@ -103,12 +103,12 @@ def test_what_is_no_plain_file_is_named(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     for path, said in [
-        (tmp_path / "pipe", "is a pipe, not a text file. Write it to a file first"),
+        (tmp_path / "pipe", "is a pipe, not a text file. Name a file"),
         (Path("/dev/zero"), "is a device, not a text file"),
-        (tmp_path / "loop", "is a loop of links"),
+        (tmp_path / "loop", "cannot be read: Too many levels of symbolic links"),
     ]:
         with pytest.raises(DataError, match=said) as caught:
-            open_file(path)
+            FileSource(path)
         assert str(path) in caught.value.message
 
 
@@ -134,7 +134,7 @@ def test_a_file_that_only_needs_a_command_first_says_which(
     path = tmp_path / "text"
     path.write_bytes(data)
     with pytest.raises(DataError, match=said) as caught:
-        open_file(path)
+        FileSource(path)
     assert caught.value.hint == f"Type first: {command} {path}"
 
 
@@ -142,4 +142,4 @@ def test_a_text_may_begin_like_an_archive(tmp_path: Path) -> None:
     path = tmp_path / "text"
     for text in ("BZh9 is a name", "PK"):
         path.write_text(text)
-        assert open_file(path).characters == len(text)
+        assert FileSource(path).characters == len(text)

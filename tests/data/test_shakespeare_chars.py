@@ -91,7 +91,7 @@ def test_a_download_is_kept_in_the_cache(play: bytes, responses: Responses, cach
         ((200, PLAY[:5000], len(PLAY)), "not tinyshakespeare"),
         ((200, PLAY[:-1] + b"x", len(PLAY)), "not tinyshakespeare"),
         ((200, PLAY * 2, 2 * len(PLAY)), "not tinyshakespeare"),
-        ((404, b"", 0), "answers 404 Not Found"),
+        ((404, b"", 0), "Cannot download .*: Not Found"),
     ],
 )
 def test_a_bad_download_is_refused_and_leaves_nothing(
@@ -154,7 +154,7 @@ def test_a_damaged_file_in_the_cache_is_downloaded_again(
     assert (cache / module.NAME).read_bytes() == play
 
 
-@pytest.mark.parametrize("content", [PLAY[:-1], PLAY[:-1] + b"x", b""])
+@pytest.mark.parametrize("content", [PLAY[:-1], PLAY[:-1] + b"x"])
 def test_a_wrong_file_of_the_users_is_named(
     play: bytes,
     responses: Responses,

@@ -2,8 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from swe_cli.data.text import Text
-from swe_cli.data.text_file import text_file
+from swe_cli.data.text import Text, text_file
 from swe_cli.errors import DataError, UsageError
 
 
@@ -44,20 +43,9 @@ def test_train_characters_leaves_the_other_splits_where_they_are(ten: Path) -> N
             read(ten, train_characters=wrong)
 
 
-@pytest.mark.parametrize(
-    ("validation", "test", "said"),
-    [
-        (0.0, 0.1, "validation_fraction=0"),
-        (1.5, 0.1, "validation_fraction=1.5"),
-        (0.1, -0.1, "test_fraction=-0.1"),
-        (0.5, 0.5, "nothing to train on"),
-    ],
-)
-def test_fractions_that_cannot_be_are_refused(
-    ten: Path, validation: float, test: float, said: str
-) -> None:
-    with pytest.raises(UsageError, match=said):
-        read(ten, validation, test)
+def test_fractions_that_leave_nothing_to_train_on_are_refused(ten: Path) -> None:
+    with pytest.raises(UsageError, match="nothing to train on"):
+        read(ten, validation=0.5, test=0.5)
 
 
 def test_paths_are_relative_to_the_current_folder_and_know_home(

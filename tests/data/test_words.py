@@ -2,7 +2,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swe_cli.data.text import StringSource, Text
-from swe_cli.data.words import WordTokenizer, words
+from swe_cli.data.tokenizers import WordTokenizer, words
 
 from .toys import text_of
 

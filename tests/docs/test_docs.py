@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,3 +81,11 @@ def test_the_readme_shows_the_same_criterion_and_it_has_ten_lines():
     assert shown == tested
     code = [line for line in shown.splitlines() if line.strip() and '"""' not in line]
     assert len(code) <= 10
+
+
+@pytest.mark.parametrize("name", ["compare_criteria", "reproduce_paper"])
+def test_scripts_can_be_asked_for_help(name):
+    script = ROOT / "scripts" / name
+    done = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True)
+    assert f"scripts/{name}" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr

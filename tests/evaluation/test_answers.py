@@ -10,8 +10,8 @@ from training.toys import setup_of
 
 from swe_cli.config import ConfigRoot, component
 from swe_cli.contracts import Example
-from swe_cli.data.chars import chars
 from swe_cli.data.questions import QuestionDataset, QuestionSet, digest_of
+from swe_cli.data.tokenizers import chars
 from swe_cli.evaluation.answers import (
     answer_all,
     answers_of,

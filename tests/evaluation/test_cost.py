@@ -8,7 +8,7 @@ from training.toys import gpt, setup_of
 
 from swe_cli.config import ConfigRoot, component
 from swe_cli.contracts import DataShape
-from swe_cli.evaluation.cost import cost
+from swe_cli.evaluation.measure import cost
 from swe_cli.pruning.shrink import load, shrink
 
 SHAPE = DataShape(5)

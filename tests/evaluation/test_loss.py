@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,11 +10,10 @@ from training.toys import MACHINE, dataset, gpt, setup_of
 from swe_cli.contracts import IGNORED, WindowLosses
 from swe_cli.evaluation.loss import (
     Evaluation,
-    bits_per_character,
-    perplexity,
     random_batches_loss,
     window_losses,
 )
+from swe_cli.evaluation.measure import Measured, metrics
 from swe_cli.seeds import derive
 
 DATA = dataset()
@@ -120,7 +120,14 @@ def test_random_batches_are_the_seeds_and_no_others():
 
 
 def test_bits_per_character_and_perplexity():
-    losses = WindowLosses(np.array([2 * math.log(2), 6 * math.log(2)]), np.array([1, 3]))
-    assert bits_per_character(losses, 16) == pytest.approx(0.5)
-    assert perplexity(math.log(7)) == pytest.approx(7)
-    assert perplexity(10_000.0) is None
+    text = SimpleNamespace(dataset=SimpleNamespace(characters=lambda split: 16))
+    protocol = Evaluation(split="test", batch_size=2, random_batches=0)
+
+    def found(*nats):
+        losses = WindowLosses(np.array(nats), np.array([1, 3]))
+        return {name: of.mean for name, of in metrics(text, protocol, Measured(losses))}
+
+    assert found(2 * math.log(2), 6 * math.log(2)) == pytest.approx(
+        {"loss": 2 * math.log(2), "bits_per_character": 0.5, "perplexity": 4}
+    )
+    assert "perplexity" not in found(10_000.0, 30_000.0)

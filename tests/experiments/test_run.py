@@ -16,6 +16,8 @@ from swe_cli.experiments.run import timings
 from swe_cli.files import read_tensors
 from swe_cli.pruning.masks import sparsity
 from swe_cli.pruning.shrink import load
+from swe_cli.report.summary import summarise
+from swe_cli.report.tables import frame
 from swe_cli.store import Run
 
 RECOVERY = ("recovery.steps=2", "training.steps=6")
@@ -131,6 +133,8 @@ def test_a_failed_cell_is_a_visible_row_and_is_tried_again(text, tmp_path, monke
     failed = outcome.failed[0]
     assert failed.error == "ZeroDivisionError: by zero"
     assert (failed.settings["ratio"], failed.metrics, failed.model) == (0.0, {}, "gpt_nano")
+    lines = summarise(frame(outcome.rows)).lines
+    assert sorted(line.criterion for line in lines) == ["magnitude", "swe"]
     done = next(row for row in outcome.rows if row.kind == "pruned" and row.status == "done")
     same = {**done.settings, "criterion": "swe"}
     assert failed.settings == same  # or the failure would be a line of its own

@@ -5,6 +5,8 @@ from training import toys
 from training.toys import Silent, sweep_of, write_text
 
 from swe_cli.errors import RunError, UsageError
+from swe_cli.report.summary import summarise
+from swe_cli.report.tables import frame
 
 EARLY = ("schedule=early", "schedule.at_step=3", "ratio=0.5")
 
@@ -46,7 +48,7 @@ def test_a_snapshot_is_made_anew_for_a_statistic_that_the_run_itself_has(swept):
 
 
 def test_an_early_cut_that_fails_is_a_row_of_its_own_beside_a_one_shot_cut_that_does_not(swept):
-    rows, _, _ = swept(
+    rows, outcome, _ = swept(
         "criteria=swe,magnitude", "schedules=one_shot,early", "schedule.at_step=1", "ratio=0.5",
         "fuse=0.9", "tracking.start=2",
     )  # fmt: skip
@@ -59,6 +61,10 @@ def test_an_early_cut_that_fails_is_a_row_of_its_own_beside_a_one_shot_cut_that_
         ("magnitude", "early"): "done",
     }
     assert {row.settings["fuse"] for row in rows} == {0.9}
+    lines = summarise(frame(outcome.rows)).lines
+    failed = {(line.criterion, bool(point["failed"])) for line in lines for point in line.points}
+    assert failed == {("swe", False), ("swe", True), ("magnitude", False)}
+    assert len(lines) == 4
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def one_thread() -> Iterator[None]:
 def no_figures() -> Iterator[None]:
     """Tables are what is compared here; drawing takes longer than all the rest."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("swe_cli.commands.present.write_figure", lambda *_: [], raising=False)
+        patch.setattr("swe_cli.commands.report.write_figure", lambda *_: [], raising=False)
         yield
 
 

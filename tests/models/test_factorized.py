@@ -9,7 +9,7 @@ from training.toys import batch_of, gpt
 from swe_cli.config import ConfigRoot, component
 from swe_cli.contracts import DataShape
 from swe_cli.files import read_tensors, write_tensors
-from swe_cli.models.factorized import FactorizedMLP, Factors
+from swe_cli.models.factorized import FactorizedMLP
 from swe_cli.models.transformer import MLP
 from swe_cli.pruning.shrink import fit, load
 
@@ -68,8 +68,8 @@ def test_the_matrices_are_those_of_the_formula(kind):
     generator = torch.Generator().manual_seed(0)
     left, right = torch.randn(4, 3, generator=generator), torch.randn(16, 3, generator=generator)
     core = core_of(kind, generator, rank=3)
-    factors = Factors(*map(torch.nn.Parameter, (left, right, core)))
-    layer = FactorizedMLP(factors, None, None, dropout=0.0, activation="relu")
+    factors = map(torch.nn.Parameter, (left, right, core))
+    layer = FactorizedMLP(*factors, dropout=0.0, activation="relu", bias=False)
     expand, contract = layer.matrices()
     k = [torch.diag(c) if kind == "cp" else c for c in core]
     torch.testing.assert_close(expand, right @ k[0].T @ left.T)

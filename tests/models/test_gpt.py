@@ -7,7 +7,8 @@ from training.toys import batch_of, gpt
 from swe_cli.config import ConfigRoot, component
 from swe_cli.contracts import IGNORED, DataShape
 from swe_cli.errors import UsageError
-from swe_cli.models.gpt import GPT, Attention, generate
+from swe_cli.models.gpt import GPT, generate
+from swe_cli.models.transformer import Attention
 
 VOCABULARY = 11
 

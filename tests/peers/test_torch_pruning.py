@@ -31,7 +31,7 @@ class Net(Model):
     def units(self, kind):
         if kind == "head":
             return []
-        return [self.first.neurons("first"), self.second.neurons("second")]
+        return [self.first.units("first"), self.second.units("second")]
 
 
 def test_the_same_neurons_out_the_same_network_remains():

@@ -9,7 +9,7 @@ from training.toys import dataset, gpt, setup_of
 
 from swe_cli.contracts import IGNORED, Example, Model, Prediction
 from swe_cli.data.questions import QuestionDataset, QuestionSet
-from swe_cli.data.words import words
+from swe_cli.data.tokenizers import words
 from swe_cli.pruning.calibration import CalibratedModel, Calibration
 from swe_cli.seeds import derive
 

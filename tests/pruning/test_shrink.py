@@ -51,8 +51,8 @@ def test_the_smaller_model_computes_the_masked_ones_function(pattern, name, whic
     load(model, small)
     torch.testing.assert_close(model(batch).logits, expected, rtol=1e-5, atol=1e-5)
     attention, mlp = model.layers[0].attention, model.layers[0].mlp
-    assert attention.qkv.out_features == (24 if pattern == Head() else 48)
-    assert mlp.expand.out_features == (32 if pattern == Neuron() else 64)
+    assert attention.qkv.out_features == (24 if pattern.unit == "head" else 48)
+    assert mlp.expand.out_features == (32 if pattern.unit == "neuron" else 64)
     load(model, masked)  # and large again
     torch.testing.assert_close(model(batch).logits, expected)
 

@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from swe_cli.report.break_points import BreakPoint, break_point, sentence
 from swe_cli.report.quantities import BEFORE_RECOVERY, LOSS, TO_RECOVERED
+from swe_cli.report.summary import BreakPoint, break_point, sentence
 
 from .toys import curve, pruned, upper_bounds
 from .toys import only as line

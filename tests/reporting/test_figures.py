@@ -6,7 +6,7 @@ import pytest
 
 from swe_cli.errors import SweError
 from swe_cli.records import Row
-from swe_cli.report.curve import curve as figure_of
+from swe_cli.report.figures import curve as figure_of
 from swe_cli.report.figures import weight_evolution, write_figure
 from swe_cli.report.quantities import LOSS
 
@@ -76,6 +76,12 @@ def test_rates_are_drawn_at_the_sparsity_they_achieved() -> None:
     figure = drawn([*controls(), pruned(None, 1.9, rate=1.575, sparsity=0.6012)])
     assert channel(figure, "line", "x")["title"] == "sparsity achieved (% of prunable weights)"
     assert {cut["x"] for cut in data_of(figure, "line")} == {60.12}
+
+
+def test_cuts_without_controls_are_drawn(tmp_path: Path) -> None:
+    write_figure(figure_of(summed(curve()), LOSS), tmp_path, "loss")
+    assert "Infinity" not in (svg := (tmp_path / "loss.svg").read_text())
+    assert "e+308" not in svg
 
 
 def test_an_infinite_loss_leaves_the_rest_drawn(tmp_path: Path) -> None:

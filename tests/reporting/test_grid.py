@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 
 from swe_cli.records import Row
-from swe_cli.report.curve import curve as figure_of
-from swe_cli.report.figures import write_figure
+from swe_cli.report.figures import curve as figure_of
+from swe_cli.report.figures import selected, write_figure
 from swe_cli.report.grid import colour_limit, columns_of, grid
 from swe_cli.report.quantities import ACCURACY, LOSS
-from swe_cli.report.selection import selected
 from swe_cli.report.text import short
 
 from .toys import (

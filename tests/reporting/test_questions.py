@@ -12,15 +12,12 @@ from rich.console import Console
 
 from swe_cli.errors import SweError
 from swe_cli.records import Row
-from swe_cli.report.break_points import BreakPoint, break_point, sentence
-from swe_cli.report.curve import band
-from swe_cli.report.curve import curve as figure_of
-from swe_cli.report.figures import write_figure
+from swe_cli.report.figures import band, write_figure
+from swe_cli.report.figures import curve as figure_of
 from swe_cli.report.quantities import ACCURACY, LOSS, MAE, Quantity, bounds
-from swe_cli.report.row import print_row
-from swe_cli.report.summary import Line, Point
+from swe_cli.report.summary import BreakPoint, Line, Point, break_point, sentence
 from swe_cli.report.tables import frame
-from swe_cli.report.terminal import print_summary
+from swe_cli.report.terminal import print_row, print_summary
 from swe_cli.report.write import write
 
 from .toys import (

@@ -6,9 +6,8 @@ from rich.console import Console
 
 from swe_cli.errors import SweError
 from swe_cli.records import Row
-from swe_cli.report.curve import band
-from swe_cli.report.curve import curve as figure_of
-from swe_cli.report.figures import write_figure
+from swe_cli.report.figures import band, write_figure
+from swe_cli.report.figures import curve as figure_of
 from swe_cli.report.quantities import LOSS
 from swe_cli.report.summary import Point, summarise, t_interval
 from swe_cli.report.tables import caveats, frame, split_by_protocol

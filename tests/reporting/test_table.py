@@ -9,11 +9,10 @@ import pytest
 from swe_cli import report
 from swe_cli.errors import StorageError
 from swe_cli.records import COLUMNS
-from swe_cli.report.markdown import markdown
 from swe_cli.report.summary import summarise
 from swe_cli.report.tables import axes_of, csv_bytes, frame
 from swe_cli.report.text import ASCII
-from swe_cli.report.write import parquet_bytes, write
+from swe_cli.report.write import markdown, parquet_bytes, write
 
 from .toys import asked, asked_controls, controls, curve, pruned
 

@@ -5,8 +5,7 @@ import pytest
 from rich.console import Console
 
 from swe_cli.records import Row
-from swe_cli.report.row import print_row
-from swe_cli.report.terminal import print_summary
+from swe_cli.report.terminal import print_row, print_summary
 
 from .toys import changed, controls, curve, pruned, summed
 

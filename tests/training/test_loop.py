@@ -2,13 +2,14 @@
 
 import json
 import math
+from dataclasses import replace
 from itertools import count
 
 import pytest
 import torch
 
 from swe_cli.config import ConfigRoot, component
-from swe_cli.contracts import Prediction
+from swe_cli.contracts import Prediction, Statistic, conform
 from swe_cli.errors import Interrupted, TrainingError
 from swe_cli.evaluation.loss import validation_loss, window_losses
 from swe_cli.files import read_tensors
@@ -302,6 +303,38 @@ def test_before_a_step_weights_are_as_the_last_one_left_them():
     assert same(seen[2], after[1])
     assert same(seen[3], after[2])
     assert not same(after[2], after[3])
+
+
+def test_a_plain_class_that_looks_before_the_step_is_shown_the_whole_gradient():
+    """A user's statistic, of no base class; gradients are those that callbacks see."""
+
+    class Gradient:
+        def __init__(self, weights):
+            self.sum = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+
+        def before_step(self, weights, gradients):
+            for name, total in self.sum.items():
+                total.add_(gradients[name])
+
+        def update(self, weights, index, share):
+            pass
+
+        def state(self):
+            return self.sum
+
+        def load(self, state):
+            self.sum = state
+
+    state, looked = begun(), Gradients()
+    weights = state.setup.model.weights()
+    statistic = conform(Gradient(weights), Statistic, "statistic=gradient")
+    every_second = replace(TRACKING, every=2)
+    tracker = Tracker(
+        weights, {"gradient": statistic}, {}, every_second, steps=3, steps_per_epoch=1, seed=0
+    )
+    fit(state, 2, [tracker, looked])
+    assert same(statistic.state(), looked.seen)  # of the second step: the first was not observed
+    assert any(of.any() for of in looked.seen.values())
 
 
 @pytest.mark.parametrize("first", ["mask", "tracker"])

@@ -6,6 +6,7 @@ import pytest
 import torch
 from training.toys import gpt
 
+from swe_cli.config import ConfigRoot, component
 from swe_cli.errors import PruningError, UsageError
 from swe_cli.transforms.trawl import TRAWL
 
@@ -171,13 +172,17 @@ def test_cp_saves_memory_below_the_rank_of_the_docstring():
         ({"ranks": []}, "must not be empty"),
         ({"layers": []}, "must not be empty"),
         ({"ranks": [4, 0]}, "at least 1"),
-        ({"iterations": 0}, "at least 1"),
         ({"stack": "all", "layers": [-1]}, "transform.layers=all"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(options, says):
     with pytest.raises(UsageError, match=says):
         trawl(**options)
+
+
+def test_iterations_are_counted_from_one():
+    with pytest.raises(UsageError, match=r"transform\.iterations=0 must be at least 1"):
+        _ = component("transform", "trawl_cp", ConfigRoot(), {"iterations": 0}).instance
 
 
 @pytest.mark.parametrize(
