@@ -1,7 +1,6 @@
 """What the extension groups promise. Between stages: plain data keyed by parameter name.
 
-A component may be a plain class that has what its contract asks for; ``conform`` gives it the
-defaults declared here, so that every attribute can be read without asking what something is.
+A component may be a plain class with what its contract asks for; ``conform`` adds the defaults.
 """
 
 import inspect
@@ -52,27 +51,20 @@ def conform(component: Any, contract: type[T], name: str, expected: str | None =
     words, if not a ``contract`` alone.
     """
     own, home = type(component), f"{contract.__module__}.{contract.__name__}"
+
+    def refused(why: str, hint: str = f"See docs/extend.md, and {home}.") -> UsageError:
+        return UsageError(f"{name} gives a {own.__name__}, which {why}.", hint)
+
     if issubclass(contract, nn.Module) and not isinstance(component, nn.Module):
-        raise UsageError(
-            f"{name} gives a {own.__name__}, which is no torch.nn.Module.",
-            f"See docs/extend.md, and {home}.",
-        )
-    missing = [member for member in _required(contract) if _lacks(component, member)]
-    if missing:
-        raise UsageError(
-            f"{name} gives a {own.__name__}, which is {expected or f'no {contract.__name__}'}: "
-            f"it lacks {', '.join(missing)}.",
-            f"See docs/extend.md, and {home}.",
-        )
+        raise refused("is no torch.nn.Module")
+    if missing := ", ".join(_missing(component, contract)):
+        raise refused(f"is {expected or f'no {contract.__name__}'}: it lacks {missing}")
     if not isinstance(component, contract):
         try:
             object.__setattr__(component, "__class__", _with_defaults(own, contract))  # type: ignore[arg-type]
         except TypeError:
-            raise UsageError(
-                f"{name} gives a {own.__name__}, which cannot take the defaults of "
-                f"{contract.__name__}.",
-                f"Let it inherit from {home}.",
-            ) from None
+            why = f"cannot take the defaults of {contract.__name__}"
+            raise refused(why, f"Let it inherit from {home}.") from None
     conforming: T = component
     return conforming
 
@@ -82,23 +74,21 @@ def _with_defaults(own: Any, contract: Any) -> Any:
     return type(own.__name__, (own, contract), {"__module__": own.__module__})
 
 
-def _required(contract: type) -> list[str]:
-    """What a contract only promises: abstract methods, and attributes annotated without a value."""
-    names: dict[str, None] = {}
-    for base in reversed(contract.__mro__):
-        if base not in (object, nn.Module):
-            names |= dict.fromkeys([*inspect.get_annotations(base), *vars(base)])
-    return [n for n in names if not hasattr(contract, n) or _is_abstract(getattr(contract, n))]
+def _missing(component: Any, contract: type) -> list[str]:
+    """What a contract only promises (abstract methods, annotations without a value), not given."""
+    bases = [base for base in reversed(contract.__mro__) if base not in (object, nn.Module)]
+    members = dict.fromkeys(m for b in bases for m in (*inspect.get_annotations(b), *vars(b)))
 
+    def given(of: type, member: str) -> bool:
+        value = getattr(of, member, nn.Module.forward)  # which only raises
+        return value is not nn.Module.forward and not getattr(value, "__isabstractmethod__", False)
 
-def _lacks(component: Any, member: str) -> bool:
-    if hasattr(type(component), member):  # properties are not computed
-        return _is_abstract(getattr(type(component), member)) and member not in vars(component)
-    return not hasattr(component, member)
+    def has(member: str) -> bool:
+        if hasattr(type(component), member):  # properties are not computed
+            return given(type(component), member) or member in vars(component)
+        return hasattr(component, member)
 
-
-def _is_abstract(member: Any) -> bool:
-    return getattr(member, "__isabstractmethod__", False) or member is nn.Module.forward
+    return [member for member in members if not given(contract, member) and not has(member)]
 
 
 # Models
@@ -140,8 +130,7 @@ class Model(nn.Module):
     """A module that the whole pipeline can hold without knowing which one it is.
 
     ``context``: text positions it can take. ``roles``: the names of its modules that can be
-    trained, frozen and pruned apart. Any transformer has blocks and prunable matrices by default;
-    units and several roles are declared.
+    trained, frozen and pruned apart.
     """
 
     context: int
@@ -149,14 +138,13 @@ class Model(nn.Module):
 
     @abstractmethod
     def forward(self, batch: Batch) -> Prediction:
-        """Losses and logits of windows (B, T), and of whatever else the data bring."""
+        """Losses and logits of windows (B, T)."""
 
     def prunable(self, tensors: Mapping[str, Tensor], which: PrunableSet) -> Tensors:
         """Pick the prunable part of anything keyed by parameter name, as views.
 
-        The same lens serves parameters, statistics, scores and gradients; names that ``tensors``
-        lacks are left out. A fused matrix may be split into views with names of their own, which
-        begin with the parameter's; tied weights appear once. By default the matrices of linear
+        Names that ``tensors`` lacks are left out; tied weights appear once. A fused matrix may be
+        split into views, whose names begin with the parameter's. By default the matrices of linear
         layers inside blocks.
         """
         inside = {id(module) for block in self.blocks() for module in block.modules()}
@@ -214,7 +202,7 @@ class Dataset:
 
     @abstractmethod
     def fingerprint(self, split: Split, *, context: int) -> str:
-        """Hash of data, split, window, stride, tokenizer: rows that differ are not compared."""
+        """Hash of all that a loss depends on: rows that differ are not compared."""
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
@@ -261,8 +249,7 @@ class Questions(Dataset):
     """Questions about images; only answers are predicted. A window is an image.
 
     ``separator``: the token between question and answer; ``end`` ends an answer;
-    ``answer_tokens``: of the longest answer, its end included; ``numeric``: whether every answer
-    is a number.
+    ``answer_tokens``: of the longest, its end included; ``numeric``: whether all are numbers.
     """
 
     questions = True
@@ -313,21 +300,18 @@ class Setup:
 class Statistic:
     """A tensor per parameter, accumulated over training in O(1) memory, in place, float32.
 
-    Made from the live weights before the first step. What it keeps it may put into ``states``:
-    suffix of a stored name → tensors by parameter name.
+    Made from the live weights. ``states``: suffix of a stored name → tensors by parameter name.
     """
 
     states: Mapping[str, Tensors] = {}
 
     @property
     def sees_gradients(self) -> bool:
-        """Whether ``before_step`` is to be called: it is, where one has it."""
+        """Whether it defines ``before_step``, for which gradients are gathered."""
         return type(self).before_step is not Statistic.before_step
 
     def before_step(self, weights: Tensors, gradients: Tensors) -> None:
-        """See an optimizer step that is about to be taken, and will be observed: the gradients
-        belong to the weights they are taken at. Gathered only for those who define this.
-        """
+        """See a step that is about to be taken and observed, and the gradients at ``weights``."""
 
     @abstractmethod
     def update(self, weights: Tensors, index: int, share: float) -> None:
@@ -351,8 +335,7 @@ class Evidence:
     """All that a criterion may look at, already reduced to the prunable tensors.
 
     ``weights``: those the mask will be put on (``base``). ``trajectory``: statistic → tensors.
-    ``calibration``: what of ``GRADIENTS`` was asked for → tensors. ``seed``: for criteria that
-    draw.
+    ``calibration``: those of ``GRADIENTS`` asked for → tensors. ``seed``: for those that draw.
     """
 
     weights: Tensors
@@ -364,8 +347,7 @@ class Evidence:
 class Criterion:
     """An equation: scores of all weights, free of the ratio, so that one scoring serves all.
 
-    ``needs`` names the statistics that training must have recorded, and what a calibration set
-    must tell (``GRADIENTS``). ``published``: the allocation it was published with.
+    ``needs``: statistics of the training, and of ``GRADIENTS``. ``published``: its allocation.
     """
 
     granularity: ClassVar[Granularity] = "weight"
@@ -395,19 +377,14 @@ class LayerInputs:
 
 
 class Choose(Protocol):
-    """Says which weights of consecutive columns stay, by pattern, allocation and exact count.
-
-    ``group``: how many consecutive columns must be asked about together; None: any number.
-    """
+    """Says which weights of consecutive columns stay, by pattern, allocation and exact count."""
 
     @property
-    def group(self) -> int | None: ...
+    def group(self) -> int | None:
+        """How many consecutive columns must be asked about together; None: any number."""
 
     def __call__(self, scores: Tensor, first: int) -> Tensor:
-        """Scores (out, k) of the columns from ``first`` on → bool (out, k), True = kept.
-
-        Every column is asked about once, left to right.
-        """
+        """Scores (out, k) of columns from ``first`` on → bool, True = kept; once, left to right."""
 
 
 class LayerCriterion(Criterion):
@@ -432,8 +409,9 @@ class LayerCriterion(Criterion):
 
 
 class DrawnCriterion(Criterion):
-    """A criterion that draws its masks and finds its own sparsity: it is given no ratio, and asks
-    no allocation or pattern. More rounds of a schedule cut more.
+    """A criterion that draws its masks and finds its own sparsity: no ratio, allocation, pattern.
+
+    More rounds of a schedule cut more.
     """
 
     granularity = "mask"
@@ -448,12 +426,9 @@ class DrawnCriterion(Criterion):
 
 def criterion_of(component: Any, name: str) -> Criterion:
     """A criterion by what it can do: draw masks, prune layers, or score weights."""
-    contract: type[Any] = Criterion
-    if hasattr(component, "draw"):
-        contract = DrawnCriterion
-    elif hasattr(component, "prune_layer"):
-        contract = LayerCriterion
-    criterion: Criterion = conform(component, contract, name)
+    by_method: dict[str, type[Any]] = {"draw": DrawnCriterion, "prune_layer": LayerCriterion}
+    contracts = (contract for method, contract in by_method.items() if hasattr(component, method))
+    criterion: Criterion = conform(component, next(contracts, Criterion), name)
     return criterion
 
 
@@ -461,10 +436,9 @@ def criterion_of(component: Any, name: str) -> Criterion:
 class AllocationContext:
     """What an allocation may ask, beside the scores that it divides a ratio up between.
 
-    ``rank_by(criterion)``: the same weights by a criterion named in ``consults``; where a pattern
-    takes whole units, the same units. ``scores_by``: its scores, weight by weight whatever the
-    pattern. ``blocks``: names of the model's blocks. ``sensitivities()``: how steep the loss is in
-    each tensor, Σ |∂L along a random direction|, zeroth order.
+    ``rank_by(criterion)``: the same weights (or whole units, where a pattern takes those) by one
+    named in ``consults``; ``scores_by``: its scores, always by weight. ``blocks``: their names in
+    the model. ``sensitivities()``: Σ |∂L along a random direction| of each tensor, zeroth order.
     """
 
     rank_by: Callable[[str], Ranking]
@@ -481,9 +455,8 @@ class AllocationContext:
 class Allocation:
     """How many weights each tensor loses, and ``within`` what its lowest scores are looked for.
 
-    ``consults``: other criteria it asks for their ranks. ``probes``: whether it asks for
-    sensitivities, which take a calibration set. ``stands_for(criterion)`` names the choice meant by
-    a word for another allocation.
+    ``consults``: criteria whose ranks it asks. ``probes``: whether it asks for sensitivities,
+    which take a calibration set.
     """
 
     consults: Sequence[str] = ()
@@ -504,16 +477,15 @@ class Allocation:
         raise NotImplementedError
 
     def stands_for(self, criterion: Criterion) -> str | None:
-        """The choice of the group that is meant; None where this one is."""
+        """The choice of the group that is meant by a word for another; None where this one is."""
         return None
 
 
 class Pattern:
     """Which masks are legal, weight by weight.
 
-    ``ratio``: the only fraction it can cut, or None where any will do; the allocation is then not
-    asked. ``group``: consecutive inputs that are judged together, or None. ``unit``: what is taken
-    out whole, if it is: ratios and counts are then of units, layer by layer.
+    ``ratio``: the only fraction it can cut, no allocation asked; None: any. ``group``: consecutive
+    inputs that are judged together. ``unit``: what is taken out whole; counts are then of units.
     """
 
     ratio: float | None = None
@@ -530,11 +502,7 @@ class Pattern:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way in which a transform can rewrite a model.
-
-    ``layers``: the names of the modules rewritten together. ``saves``: how many parameters fewer
-    are then stored; not positive where memory is not saved.
-    """
+    """A rewrite of the modules ``layers`` together, which stores ``saves`` parameters fewer."""
 
     layers: tuple[str, ...]
     rank: int
@@ -546,16 +514,14 @@ class Transform:
 
     @abstractmethod
     def candidates(self, prunable: Mapping[str, Tensor]) -> Sequence[Candidate]:
-        """The grid among what may be cut, in the order of the model.
-
-        Raises UsageError for options that do not fit, PruningError where nothing can be rewritten.
+        """The grid, in the model's order. Raises UsageError for unfit options, PruningError where
+        nothing can be rewritten.
         """
 
     @abstractmethod
     def apply(self, weights: Tensors, candidate: Candidate, seed: int) -> Tensors:
-        """All of ``weights`` as named tensors that ``pruning.shrink.fit`` makes a model take.
-
-        What is not rewritten is handed on, not copied. The same seed gives the same bits.
+        """All of ``weights``, some rewritten, as tensors that ``pruning.shrink.fit`` makes a model
+        take. What is not rewritten is not copied. The same seed gives the same bits.
         """
 
 
@@ -564,10 +530,7 @@ R = TypeVar("R")
 
 
 class Launcher:
-    """Any flat map: runs jobs, which can be pickled, and hands back each result or its error.
-
-    ``in_process``: whether jobs run where they were given, so that a progress bar can look on.
-    """
+    """A flat map of jobs that can be pickled. ``in_process``: a progress bar can look on."""
 
     in_process: bool = False
 
@@ -575,7 +538,7 @@ class Launcher:
     def map(
         self, function: Callable[[J], R], jobs: Sequence[J]
     ) -> Iterator[tuple[J, R | BaseException]]:
-        """Results in the order they come."""
+        """Each job with its result or its error, in the order they come."""
 
 
 # Evaluation

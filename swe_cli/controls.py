@@ -8,9 +8,8 @@ from dataclasses import dataclass
 class Control:
     """``base``: whose weights. ``recovered``: trained on as long as a cut is, on the same batches.
 
-    ``blind``: every image is replaced by another, so that what is left is what questions alone
-    give away; only of questions, and far from all others. In figures: ``colour``, and ``dash``,
-    strokes and gaps in pixels; solid where empty.
+    ``blind``: every image is replaced by another: what is left is what questions alone give away.
+    In figures: ``colour``, and ``dash``, strokes and gaps in pixels; solid where empty.
     """
 
     kind: str
@@ -47,5 +46,4 @@ KIND_NAMES = {kind: control.words for kind, control in BY_KIND.items()} | {PRUNE
 
 def controls_of(bases: Collection[str], *, questions: bool) -> list[Control]:
     """The controls that there can be of a model with weights of these ``bases``."""
-    there = [control for control in CONTROLS if control.base in bases]
-    return [control for control in there if questions or not control.blind]
+    return [c for c in CONTROLS if c.base in bases and (questions or not c.blind)]

@@ -45,23 +45,14 @@ def resolve(device: str, dtype: str, threads: int | None) -> Machine:
         raise UsageError(f"dtype={dtype!r} is not known.", f"Use one of {', '.join(PRECISIONS)}.")
     if threads is not None and threads < 1:
         raise UsageError(f"threads={threads} must be at least 1.")
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    try:
+        chosen = torch.device(device if device != "auto" else "cuda" if gpus else "cpu")
+    except RuntimeError:
+        raise UsageError(f"device={device!r} is not a device.", "Try cpu, cuda or auto.") from None
+    mps = chosen.type == "mps" and torch.backends.mps.is_available()
+    if not (chosen.type == "cpu" or mps or (chosen.type == "cuda" and (chosen.index or 0) < gpus)):
+        raise UsageError(f"device={device} is not present on this machine.", "Try device=cpu.")
     count = threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(count)
-    return Machine(_device(device), dtype, count)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"device={name!r} is not a device.", "Try cpu, cuda or auto.") from None
-    present = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if not present.get(device.type, False):
-        raise UsageError(f"device={name} is not present on this machine.", "Try device=cpu.")
-    return device
+    return Machine(chosen, dtype, count)

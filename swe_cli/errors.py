@@ -1,37 +1,18 @@
-"""Every error a user can meet, and the exit code that tells scripts about it.
-
-::
-
-    SweError                 exit 1   something the user can see and mend
-    ├── UsageError           exit 2   the words of the command are off
-    ├── DataError            exit 1   text or images that cannot be used
-    ├── RunError             exit 1   a run that is missing, ambiguous, unfinished or busy
-    ├── CorruptFileError     exit 1   a stored file that does not match its hash
-    ├── StorageError         exit 1   a results root that is read-only or full
-    ├── TrainingError        exit 1   a loss that is no longer a number
-    ├── PruningError         exit 1   a cut that is impossible as asked
-    └── Interrupted          exit 130 or 143   stopped from outside; the same command resumes
-"""
+"""Every error a user can meet, all of them ``SweError``; exit codes tell scripts about it."""
 
 
 class SweError(Exception):
-    """A failure with one sentence for the user and the next thing to type.
-
-    ``message`` says what is wrong; ``hint`` (optional) is what to type or change next.
-    """
+    """A sentence for the user, ``message``, and what to type or change next, ``hint``."""
 
     exit_code = 1
 
     def __init__(self, message: str, hint: str | None = None) -> None:
-        super().__init__(message)
+        super().__init__(message, hint)
         self.message = message
         self.hint = hint
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}" if self.hint else self.message
-
-    def __reduce__(self) -> tuple[type["SweError"], tuple[str, str | None]]:
-        return type(self), (self.message, self.hint)
 
 
 class UsageError(SweError):

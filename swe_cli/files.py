@@ -9,8 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from functools import cache
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +40,6 @@ def storage(path: Path) -> Iterator[None]:
         ) from error
 
 
-def commit(temporary: Path, final: Path) -> None:
-    """Make a finished file or directory appear under its final name, durably."""
-    _sync(temporary)
-    os.replace(temporary, final)
-    _sync(final.parent)
-
-
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file atomically."""
     with _replacing(path) as temporary:
@@ -64,30 +56,26 @@ def write_tensors(path: Path, tensors: Tensors, metadata: Mapping[str, Any] | No
     """Write safetensors atomically. ``metadata`` is stored as JSON under the single key ``swe``."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with _replacing(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         try:
             save_file(plain, temporary, {"swe": canonical(metadata or {})})
         except SafetensorError as error:  # it wraps the system's error in its own
             raise OSError(str(error)) from error
+        temporary.chmod(mode)  # safetensors makes files that only we can read
 
 
 def write_directory(path: Path, files: Mapping[str, Tensors], state: Mapping[str, Any]) -> None:
     """Write a directory of tensor files and ``state.json`` that appears whole or not at all."""
-    temporary = _temporary(path)
-    try:
-        with storage(path):
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
+    with _replacing(path) as temporary:
+        _remove(temporary)
+        hashes = {}
         for name, tensors in files.items():
-            write_tensors(temporary / f"{name}.safetensors", tensors)
-        names = [f"{name}.safetensors" for name in files]
-        hashes = {name: sha256(temporary / name) for name in names}
+            file = temporary / f"{name}.safetensors"
+            write_tensors(file, tensors)
+            hashes[file.name] = sha256(file)
         write_json(temporary / "state.json", {**state, "files": hashes})
         remove_directory(path)
-        with storage(path):
-            commit(temporary, path)
-    except StorageError:  # on a full disk, room is what is wanted
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
 
 
 def remove_directory(path: Path) -> None:
@@ -104,36 +92,31 @@ def remove_directory(path: Path) -> None:
 def remove_litter(folder: Path) -> None:
     """Remove what a killed process left half-written; only the holder of the folder may ask."""
     for left in list(folder.rglob(".*.tmp")):
-        if left.is_dir():
-            shutil.rmtree(left, ignore_errors=True)
-        else:
-            left.unlink(missing_ok=True)
+        _remove(left)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
     """A temporary name to write to, which then becomes ``path``; it goes where that fails."""
-    temporary = _temporary(path)
-    with storage(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with storage(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
-            temporary.chmod(0o666 & ~_umask())  # safetensors makes files that only we can read
-            commit(temporary, path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-
-
-@cache
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+            _sync(temporary)
+            os.replace(temporary, path)
+            _sync(path.parent)
+    except StorageError:  # on a full disk, room is what is wanted
+        with suppress(OSError):
+            _remove(temporary)
+        raise
 
 
 def _sync(path: Path) -> None:
@@ -158,44 +141,36 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CorruptFileError(
-            f"{path} is missing.", "Run the command that made it again."
-        ) from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CorruptFileError(
-            f"{path} is damaged: {error}.", "Delete it and run the command that made it again."
-        ) from None
+        raise _corrupt(path, "is missing", "Run") from None
+    except ValueError as error:
+        raise _corrupt(path, f"is damaged: {error}") from None
 
 
 def read_object(path: Path, *needed: str) -> dict[str, Any]:
     """A JSON object that holds the keys it must have, or CorruptFileError naming the file."""
-    value = read_json(path)
-    missing = [key for key in needed if not isinstance(value, dict) or key not in value]
-    if missing:
-        raise CorruptFileError(
-            f"{path} is damaged: it holds no {missing[0]}.",
-            "Delete it and run the command that made it again.",
-        )
-    found: dict[str, Any] = value
-    return found
+    value: dict[str, Any] = read_json(path)
+    for key in needed:
+        if not isinstance(value, dict) or key not in value:
+            raise _corrupt(path, f"is damaged: it holds no {key}")
+    return value
 
 
 def read_tensors(path: Path, expected_sha256: str | None = None) -> Tensors:
     """Read safetensors; a file that does not match its hash is refused by name."""
     if not path.is_file():
-        raise CorruptFileError(f"{path} is missing.", "Run the command that made it again.")
+        raise _corrupt(path, "is missing", "Run")
     if expected_sha256 is not None and sha256(path) != expected_sha256:
-        raise CorruptFileError(
-            f"{path} does not match its recorded hash: it is truncated or was changed.",
-            "Delete its folder and run the command that made it again.",
-        )
+        what = "does not match its recorded hash: it is truncated or was changed"
+        raise _corrupt(path, what, "Delete its folder and run")
     try:
         tensors: Tensors = load_file(path)
     except SafetensorError as error:
-        raise CorruptFileError(
-            f"{path} is damaged: {error}.", "Delete it and run the command that made it again."
-        ) from None
+        raise _corrupt(path, f"is damaged: {error}") from None
     return tensors
+
+
+def _corrupt(path: Path, what: str, remedy: str = "Delete it and run") -> CorruptFileError:
+    return CorruptFileError(f"{path} {what}.", f"{remedy} the command that made it again.")
 
 
 def read_directory(path: Path) -> tuple[dict[str, Tensors], dict[str, Any]]:

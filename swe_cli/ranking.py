@@ -108,11 +108,17 @@ class Ranking:
         The lowest of the whole tensor, or with ``row`` of each row, all rows losing the same (the
         first ones one more, where it does not come out even). What has one dimension is one row.
         """
-        _ = self._sorted if within == "tensor" else None  # made once, before threads ask for it
+        whole = self._sorted if within == "tensor" else {}  # made before threads ask for it
 
         def mask(name: str) -> Tensor:
-            kept = self._mask(name, counts[name], within)
-            return torch.from_numpy(kept).view(self.scores[name].shape)
+            count, size, shape = counts[name], self.sizes[name], self.scores[name].shape
+            if not 0 <= count <= size:
+                raise PruningError(f"Cannot cut {count} of the {size} weights of {name}.")
+            rows = shape[0] if within == "row" and len(shape) > 1 else 1
+            scores = self._flat[name].reshape(rows, -1)
+            ordered = whole[name][None] if whole else np.sort(scores, axis=1)
+            each = (count + rows - 1 - np.arange(rows)) // rows
+            return torch.from_numpy(self._keep(name, scores, ordered, each)).view(shape)
 
         return dict(zip(self.scores, _in_threads(mask, self.scores), strict=True))
 
@@ -129,43 +135,26 @@ class Ranking:
                     "Choose another N:M, or leave it out (prunable=linear, roles=…).",
                 )
             scores = self._flat[name].reshape(-1, of)
-            threshold = np.sort(scores, axis=1)[:, of - keep - 1 : of - keep]
-            kept = self._rows(name, scores, np.full(len(scores), of - keep), threshold)
+            counts = np.full(len(scores), of - keep)
+            kept = self._keep(name, scores, np.sort(scores, axis=1), counts)
             masks[name] = torch.from_numpy(kept).view(score.shape)
         return masks
 
-    def _mask(self, name: str, count: int, within: Within) -> Array:
-        scores, size = self._flat[name], self.sizes[name]
-        if not 0 <= count <= size:
-            raise PruningError(f"Cannot cut {count} of the {size} weights of {name}.")
-        rows = self.scores[name].shape[0] if self.scores[name].dim() > 1 else 1
-        if count == 0:
-            return np.ones(size, dtype=bool)
-        if within == "tensor" or rows == 1:
-            threshold = self._sorted[name][count - 1]
-            return self._rows(name, scores[None], np.array([count]), threshold[None, None])
-        lengths = (count + rows - 1 - np.arange(rows)) // rows
-        scores = scores.reshape(rows, -1)
-        threshold = np.take_along_axis(
-            np.sort(scores, axis=1), np.maximum(lengths - 1, 0)[:, None], axis=1
-        )
-        threshold[lengths == 0] = -np.inf
-        return self._rows(name, scores, lengths, threshold)
-
-    def _rows(self, name: str, scores: Array, counts: Array, threshold: Array) -> Array:
-        """Keep (rows, n) what lies above each row's threshold, its ``counts``-th lowest score; of
-        what ties with it as many as are too few.
-        """
-        kept: Array = scores > threshold
-        surplus = scores.shape[1] - counts - np.count_nonzero(kept, axis=1)
-        for row in np.flatnonzero(surplus):  # ties at the threshold: some of them stay
+    def _keep(self, name: str, scores: Array, ordered: Array, counts: Array) -> Array:
+        """Bool (rows, n): all but the ``counts`` lowest of each row; ``ordered``: rows sorted."""
+        rows, length = np.arange(len(scores)), scores.shape[1]
+        if not length:
+            return np.ones(scores.shape, dtype=bool)
+        threshold = np.where(counts > 0, ordered[rows, np.maximum(counts, 1) - 1], -np.inf)
+        threshold = threshold.astype(scores.dtype)
+        kept: Array = scores > threshold[:, None]
+        follows = ordered[rows, np.minimum(counts, length - 1)]
+        for row in np.flatnonzero((follows == threshold) & (counts < length)):  # some ties stay
             tied = np.flatnonzero(scores[row] == threshold[row])
-            order = self._in_tie_order(name, tied + row * scores.shape[1])
-            kept.reshape(-1)[order[len(tied) - surplus[row] :]] = True
+            stay = ordered[row].searchsorted(threshold[row], "right") - counts[row]
+            order = np.argsort(self._tie_keys(name, tied + row * length), kind="stable")
+            kept[row, tied[order[len(tied) - stay :]]] = True
         return kept
-
-    def _in_tie_order(self, name: str, indices: Array) -> Array:
-        return np.asarray(indices[np.argsort(self._tie_keys(name, indices), kind="stable")])
 
     def _tie_keys(self, name: str, indices: Array) -> Array:
         if name not in self._magnitudes:
@@ -185,20 +174,28 @@ class Ranking:
     def _value_at(self, position: int) -> Any:
         """The score at a position of the order over all tensors, without merging them.
 
-        Bisection over the values themselves: float order is the order of their bit patterns, so
-        at most 64 rounds of binary searches find the exact value.
+        Bisection over the values themselves: float order is the order of their bit patterns (with
+        the bits of negative ones flipped), so at most 64 rounds of binary searches find it.
         """
         arrays = [array for array in self._sorted.values() if array.size]
-        low = min(_key(array[0]) for array in arrays)
-        high = max(_key(array[-1]) for array in arrays)
+        integer = np.dtype(f"i{arrays[0].itemsize}")
+
+        def flipped(bits: int) -> int:
+            return bits ^ int(np.iinfo(integer).max) if bits < 0 else bits
+
+        def value(key: int) -> Any:
+            return integer.type(flipped(key)).view(arrays[0].dtype)
+
+        low = min(flipped(int(array[0].view(integer))) for array in arrays)
+        high = max(flipped(int(array[-1].view(integer))) for array in arrays)
         while low < high:
             middle = (low + high) // 2
-            value = _value(middle, arrays[0].dtype)
-            if sum(int(np.searchsorted(a, value, "right")) for a in arrays) > position:
+            upto = value(middle)
+            if sum(int(array.searchsorted(upto, "right")) for array in arrays) > position:
                 high = middle
             else:
                 low = middle + 1
-        return _value(low, arrays[0].dtype)
+        return value(low)
 
 
 def _in_threads(function: Callable[[Any], Any], jobs: Iterable[Any]) -> list[Any]:
@@ -221,16 +218,3 @@ def _divided(values: Array, divisor: float) -> Array:
     if not divisor > 0:
         return np.full_like(values, np.inf)
     return np.asarray(values / values.dtype.type(divisor))
-
-
-def _key(value: Any) -> int:
-    """Integer whose order is the order of the float."""
-    wide = value.dtype == np.float64
-    bits = int((value + value.dtype.type(0)).view(np.int64 if wide else np.int32))  # -0.0 is 0.0
-    return bits if bits >= 0 else -(bits & (2**63 - 1 if wide else 2**31 - 1))
-
-
-def _value(key: int, dtype: Any) -> Any:
-    wide = dtype == np.float64
-    integer = np.int64 if wide else np.int32
-    return integer(key).view(dtype) if key >= 0 else -(integer(-key).view(dtype))

@@ -1,6 +1,6 @@
 """Plain values that stages hand to each other: tensors by parameter name, and rows of the table."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -89,54 +89,43 @@ class Row:
 
     def columns(self) -> dict[str, Scalar]:
         """All of ``COLUMNS``, None where nothing is known; and what else was measured."""
-        values = {name: getattr(self, name) for name in OF_ROW}
-        older = self.settings.keys() - self.varied.keys()
-        values |= {name: self.settings[name] for name in older}
-        for name, interval in self.metrics.items():
-            values |= dict(_metric_columns(name, interval))
-        return dict.fromkeys(COLUMNS) | values
+        values = dict.fromkeys(COLUMNS) | {name: getattr(self, name) for name in OF_ROW}
+        values |= {name: self.settings[name] for name in self.settings.keys() - self.varied.keys()}
+        for name, (mean, low, high) in self.metrics.items():
+            values[f"{name}_nats" if name in IN_NATS else name] = mean
+            bounds = {f"{name}_low": low, f"{name}_high": high}
+            values |= {column: bound for column, bound in bounds.items() if bound is not None}
+        return values
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for ``row.json``: columns flat, metrics without one as ``measures``."""
-        values = self.columns()
+        values: dict[str, Any] = self.columns()
         beside = [name for name in values if name not in (*COLUMNS, *OPTIONAL_SETTINGS)]
         measures = {name: values.pop(name) for name in beside}
         values = dict.fromkeys(OPTIONAL_SETTINGS) | values
-        younger = self.varied.keys() - self.axes.keys()
-        settings = {name: self.settings[name] for name in sorted(younger)}
-        return {
-            **values,
-            **({"settings": settings} if settings else {}),
-            "measures": measures,
-            "axes": dict(self.axes),
-        }
+        younger = sorted(self.varied.keys() - self.axes.keys())
+        values |= {"settings": {name: self.settings[name] for name in younger}} if younger else {}
+        return {**values, "measures": measures, "axes": dict(self.axes)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Row":
         """Read a row back; columns this version does not know are dropped."""
         settings = {name: values.get(name) for name in (*SETTINGS, *OPTIONAL_SETTINGS)}
         settings |= values.get("settings", {})
-        measured = {
-            name: values[name] for name in COLUMNS if name in values.keys() - settings.keys()
+        columns = {
+            name: values[name] for name in COLUMNS if name in values and name not in settings
         }
+        of_row = {name: columns.pop(name) for name in OF_ROW if name in columns}
+        columns |= values.get("measures", {})
+        metrics = {}
+        for column, mean in columns.items():  # loss_nats, loss_low, loss_high are one metric
+            name = column.removesuffix("_nats")
+            if mean is not None and not column.endswith(("_low", "_high")):
+                bounds = columns.get(f"{name}_low"), columns.get(f"{name}_high")
+                metrics[name] = Interval(mean, *bounds)
         return cls(
-            **{name: measured.pop(name) for name in OF_ROW if name in measured},
+            **of_row,
             settings={name: value for name, value in settings.items() if value is not None},
-            metrics=dict(_metrics({**measured, **values.get("measures", {})})),
+            metrics=metrics,
             axes=values.get("axes", {}),
         )
-
-
-def _metric_columns(name: str, interval: Interval) -> Iterator[tuple[str, float]]:
-    yield (f"{name}_nats" if name in IN_NATS else name), interval.mean
-    for end, bound in (("low", interval.low), ("high", interval.high)):
-        if bound is not None:
-            yield f"{name}_{end}", bound
-
-
-def _metrics(columns: Mapping[str, Any]) -> Iterator[tuple[str, Interval]]:
-    """Metrics out of their columns: ``loss_nats, loss_low, loss_high`` are one."""
-    for column, mean in columns.items():
-        name = column.removesuffix("_nats")
-        if mean is not None and not column.endswith(("_low", "_high")):
-            yield name, Interval(mean, columns.get(f"{name}_low"), columns.get(f"{name}_high"))

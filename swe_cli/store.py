@@ -8,12 +8,13 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from subprocess import DEVNULL
 from typing import Any
 
 import filelock
@@ -104,9 +105,7 @@ class Run:
     @property
     def status(self) -> str:
         """``done``, ``running`` (a process holds it) or ``stopped`` (the same command resumes)."""
-        if self.finished:
-            return "done"
-        return "running" if self.holder() else "stopped"
+        return "done" if self.finished else "running" if self.holder() else "stopped"
 
     def tensors(self, name: str) -> Tensors:
         """A tensor file of a finished run, checked against the manifest."""
@@ -161,10 +160,9 @@ class Run:
     @contextmanager
     def hold(self, wait: bool = False) -> Iterator[None]:
         """Keep other processes out. They are told who holds the run, and wait only if asked."""
-        with storage(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(self.path / ".lock", timeout=-1 if wait else 0)
         with storage(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
             try:
                 lock.acquire()
             except filelock.Timeout:  # an OSError, too
@@ -183,10 +181,8 @@ class Run:
 
 def list_runs(root: Path, kinds: tuple[str, ...] = KINDS) -> list[Run]:
     """Runs under a results root, newest first."""
-    if not (root / "runs").is_dir():
-        return []
-    runs = [Run(path) for path in (root / "runs").iterdir() if path.is_dir()]
-    runs = [run for run in runs if run.kind in kinds and run.exists]
+    runs = [Run(path.parent) for path in (root / "runs").glob("*/manifest.json")]
+    runs = [run for run in runs if run.kind in kinds]
     return sorted(runs, key=lambda run: (-run.written, run.name))
 
 
@@ -205,48 +201,39 @@ def find_run(token: str, root: Path, kinds: tuple[str, ...] = KINDS) -> Run:
     if (path / "manifest.json").is_file():
         return Run(path.resolve())
     runs = list_runs(root, kinds)
-    exact = [run for run in runs if run.name == token]
-    matches = exact or [run for run in runs if run.name.startswith(token)]
+    matches = [run for run in runs if run.name == token]
+    matches = matches or [run for run in runs if run.name.startswith(token)]
     # People also type what follows the kind: gpt_nano-3f9a.
     matches = matches or [r for r in runs if r.name.partition("-")[2].startswith(token)]
-    if len(matches) == 1:
-        return matches[0]
     if not matches:
         raise RunError(f"No run in {root / 'runs'} is called {token!r}.", "List them: swe runs")
-    names = ", ".join(run.name for run in matches[:4])
-    raise RunError(
-        f"{token!r} could be {names}{', …' if len(matches) > 4 else ''}.",
-        f"Type more of it; the newest is {matches[0].name}",
-    )
+    if len(matches) > 1:
+        names = ", ".join([run.name for run in matches[:4]] + ["…"] * (len(matches) > 4))
+        newest = f"Type more of it; the newest is {matches[0].name}"
+        raise RunError(f"{token!r} could be {names}.", newest)
+    return matches[0]
 
 
 def provenance() -> dict[str, Any]:
     """Where a number comes from: code, packages, host, time."""
-    packages = ("swe-cli", "torch", "numpy", "safetensors")
+    versions: dict[str, str | None] = {"python": platform.python_version(), "swe-cli": None}
+    for package in ("swe-cli", "torch", "numpy", "safetensors"):
+        with suppress(PackageNotFoundError):
+            versions[package] = version(package)
     return {
-        "versions": {"python": platform.python_version(), **{p: _version(p) for p in packages}},
+        "versions": versions,
         "commit": _commit(),
         "host": platform.node(),
         "written": datetime.now().astimezone().isoformat(),
     }
 
 
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
 @cache
 def _commit() -> str | None:
     """The commit of the checkout this code runs from; None for an installed package."""
     here = Path(__file__).resolve().parent.parent
-    if not (here / ".git").exists():
-        return None
     command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return answer.stdout.strip() or None
+    with suppress(OSError, subprocess.SubprocessError):
+        if (here / ".git").exists():
+            return subprocess.check_output(command, text=True, timeout=5, stderr=DEVNULL).strip()
+    return None

@@ -199,3 +199,13 @@ def test_nan_in_scores_made_late_is_refused_by_name():
     ranking = Ranking(Lazy({"w": torch.tensor([float("nan"), 1.0])}), {"w": torch.ones(2)})
     with pytest.raises(PruningError, match=r"w.*NaN"):
         ranking.lowest(1)
+
+
+@pytest.mark.parametrize("count", range(9))
+def test_ties_in_rows_go_by_magnitude_then_index_whatever_their_value(count):
+    scores = torch.tensor([[-torch.inf, 0.0, -0.0, -torch.inf], [1.0, 1.0, torch.inf, 1.0]])
+    magnitudes = torch.tensor([[2.0, 1.0, 1.0, 1.0], [3.0, 1.0, 0.0, 2.0]])
+    kept = Ranking({"w": scores}, {"w": magnitudes}).masks({"w": count}, "row")["w"]
+    order = [[3, 0, 1, 2], [1, 3, 0, 2]]
+    for row, lost in enumerate([(count + 1) // 2, count // 2]):
+        assert sorted(order[row][lost:]) == kept[row].nonzero().flatten().tolist()

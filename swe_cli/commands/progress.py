@@ -89,7 +89,7 @@ class Watcher(Observer):
 
     def training(self, name: str, steps: int) -> Callback:
         self.say(f"Training {name}: {steps} steps")
-        return _Work(self, "training", "step", steps)
+        return _Training(self, "training", "step", steps)
 
     def recovery(self, steps: int) -> Callback:
         return _Work(self, "recovery", "step", max(1, steps))
@@ -121,7 +121,7 @@ class _Work(Callback):
     def __init__(self, watcher: Watcher, title: str, unit: str, total: int) -> None:
         self._watcher, self._title, self._unit, self._total = watcher, title, unit, total
         self._started = self._spoken = time.monotonic()
-        self._done = 0
+        self._done = self._before = 0
         self._bar = watcher.bar
         if self._bar:
             self._task = self._bar.add_task(title, total=total, rate="", note="")
@@ -133,12 +133,23 @@ class _Work(Callback):
         """One more is done; a few words about it."""
         self._done += 1
         now = time.monotonic()
-        speed = self._done / max(1e-9, now - self._started)
+        speed = (self._done - self._before) / max(1e-9, now - self._started)
         rate = f"{speed:.1f} {self._unit}s/s"
         if self._bar:
-            self._bar.update(self._task, advance=1, rate=rate, note=note)
+            self._bar.update(self._task, completed=self._done, rate=rate, note=note)
         elif now - self._spoken >= PLAIN_SECONDS or self._done >= self._total:
             self._spoken = now
             left = f"{(self._total - self._done) / speed:.0f} s left"
             done = f"{self._unit} {self._done}/{self._total}"
             self._watcher.say(f"{self._title}: {done}, {rate}, {left}, {note}")
+
+
+class _Training(_Work):
+    """Counts the steps before the checkpoint that it goes on from, too."""
+
+    def after_step(self, state: TrainState, metrics: dict[str, Any]) -> None:
+        if not self._done:
+            self._done = self._before = state.step - 1
+            if self._before:
+                self._watcher.say(f"Going on from step {self._before} of {self._total}")
+        super().after_step(state, metrics)

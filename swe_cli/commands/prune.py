@@ -43,7 +43,7 @@ def prune(
     run.check_finished()
     trained, values = run.config["identity"], this.composed.values
     model = component("model", trained["model"]["name"], this.root)
-    check_roles_of(model, [] if values["roles"] == "all" else [values["roles"]], "roles")
+    check_roles_of(model, values["roles"], "roles")
     spec = cut_spec(this.composed, this.root, roles_of(model))
     check_recorded(spec, run.manifest["tracker"]["statistics"], run.name)
     steps, at_step = trained["training"]["steps"], spec.plan.at_step

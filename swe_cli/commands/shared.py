@@ -1,5 +1,6 @@
 """What the pages of several commands share: reading words, finding runs."""
 
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from rich.console import Console
 from swe_cli.commands.progress import Watcher
 from swe_cli.config import Composed, ConfigRoot, Tokens, compose, read_tokens
 from swe_cli.errors import RunError, UsageError
-from swe_cli.experiments.plan import shared_overrides
+from swe_cli.experiments.plan import compose_point
 from swe_cli.experiments.training import results_root
 from swe_cli.records import Row
 from swe_cli.store import Run, find_run, list_runs
@@ -21,9 +22,16 @@ WEIGHTS = (".pt", ".pth", ".bin", ".safetensors", ".ckpt")
 TRAIN = "Train one: swe train model=gpt_nano"
 
 
+class _Console(Console):
+    """Goes on, unheard, when the reader of a pipe leaves: swe sweep | head."""
+
+    def on_broken_pipe(self) -> None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def output() -> Console:
     """Where results go. A pipe has no width of its own: 80 columns."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 80)
+    return _Console(highlight=False, width=None if sys.stdout.isatty() else 80)
 
 
 @dataclass(frozen=True)
@@ -93,7 +101,9 @@ def page(
     if len(tokens.runs) > runs:
         left = f"takes {'one' if runs else 'no'} run; {tokens.runs[runs]!r} is left over"
         raise UsageError(f"swe {command} {left}.", "Overrides: key=value.")
-    return Page(root, tokens, compose(command, shared_overrides(tokens, root), root), output())
+    if command == "sweep":
+        return Page(root, tokens, compose_point(tokens, root), output())
+    return Page(root, tokens, compose(command, tokens.overrides, root), output())
 
 
 def config_root(config_dir: Path | None) -> ConfigRoot:

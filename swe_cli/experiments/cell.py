@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -12,12 +11,13 @@ from typing import Any
 import filelock
 import torch
 
-from swe_cli.contracts import Evidence, Model, Transform
+from swe_cli.contracts import Evidence, Transform
 from swe_cli.controls import DENSE
 from swe_cli.evaluation.loss import Evaluation
 from swe_cli.evaluation.measure import Measured, cost, measure, metrics
 from swe_cli.experiments.model import TrainedModel, TrainedRun
-from swe_cli.experiments.spec import ControlSpec, CutSpec, Spec, built, judge_of
+from swe_cli.experiments.spec import ControlSpec, CutSpec, Spec, built, check_recorded
+from swe_cli.experiments.training import never
 from swe_cli.files import (
     canonical,
     read_json,
@@ -29,25 +29,18 @@ from swe_cli.files import (
 from swe_cli.pruning.calibration import CalibratedModel
 from swe_cli.pruning.masks import apply_masks, fuse, sparsity, zeros
 from swe_cli.pruning.prune import (
-    Method,
     Scorer,
     check_evidence,
-    check_needs,
     overlap_with_magnitude,
     prune,
 )
 from swe_cli.pruning.recover import EnforceMasks, Recovery
-from swe_cli.pruning.shrink import load, shrink
+from swe_cli.pruning.shrink import shrink
 from swe_cli.pruning.transform import Transformed, transform
 from swe_cli.records import COSTS, Interval, Masks, Row, Tensors
 from swe_cli.store import identity, provenance
 from swe_cli.training.checkpoint import load_optimizer
 from swe_cli.training.state import Callback, StopWhen, TrainState, fit
-
-
-def never() -> bool:
-    """Nobody asks to stop."""
-    return False
 
 
 @dataclass(frozen=True)
@@ -123,60 +116,40 @@ def run_cell(cell: Cell, watch: Watch | None = None) -> Row:
     for reference in cell.reads.values():
         run_cell(reference, Watch(stop=watch.stop))
     with cell.hold():
-        if cell.done():  # another process finished it while we waited
-            return cell.row()
-        references = {kind: reference.windows() for kind, reference in cell.reads.items()}
-        trained = cell.source.open()
-        result = execute(cell.spec, trained, watch, references)
-        row = row_of(cell, trained, result)
-        started = time.perf_counter()
-        if cell.model_to is not None:
-            write_tensors(cell.model_to, result.weights, {"cell": cell.hash})
-        _write(cell, row, result)
-        result.seconds["write"] = time.perf_counter() - started
-        timing = {**provenance(), "seconds": result.seconds}
-        write_json(cell.folder / "timing.json", timing)
-    return row
-
-
-@dataclass
-class CellResult:
-    """What became of a model. ``before`` recovery is None where it was cut in rounds during it.
-
-    ``weights`` are without the units that were cut whole; ``metrics`` all that was measured;
-    ``seconds``: wall time by stage.
-    """
-
-    weights: Tensors
-    masks: Masks
-    before: Measured | None
-    after: Measured
-    metrics: dict[str, Interval]
-    seconds: dict[str, float]
-    transformed: Transformed | None = None
+        if not cell.done():  # or another process finished it while we waited
+            references = {kind: reference.windows() for kind, reference in cell.reads.items()}
+            trained = cell.source.open()
+            _write(cell, trained, execute(cell.spec, trained, watch, references))
+    return cell.row()
 
 
 def execute(
     spec: Spec, trained: TrainedModel, watch: Watch, references: Mapping[str, Measured]
-) -> CellResult:
+) -> "CellRun":
     """Do to the one live model of ``trained`` what a cell stands for, and measure it."""
-    work = _Work(spec, trained, watch)
+    run = CellRun(spec, trained, watch)
     if isinstance(spec, CutSpec) and spec.transform is not None:
-        work.transform(built(spec.transform))
+        run.transform(built(spec.transform))
     elif isinstance(spec, CutSpec):
-        work.prune(spec)
-    if work.after is None:  # in rounds, the recovery lay between the cuts
-        work.before = work.after = work.measure()
-        work.recover(spec.recovery_steps)
+        run.prune(spec)
+    if run.after is None:  # in rounds, the recovery lay between the cuts
+        run.before = run.after = run.measure()
+        run.recover(spec.recovery_steps)
     if spec.fuse is not None:
         # The paper recovers from it for half as long; so does a control that nothing is cut of.
-        work.fuse(spec.fuse)
-        work.recover(spec.recovery_steps // 2, step=spec.recovery_steps)
-    return work.result(references)
+        run.fuse(spec.fuse)
+        run.recover(spec.recovery_steps // 2, step=spec.recovery_steps)
+    run.finish(run.after, references)
+    return run
 
 
-class _Work:
-    """A cell on its way: the live model of ``trained``, the masks on it, what was measured."""
+class CellRun:
+    """A cell on its way: the live model of ``trained``, the masks on it, what was measured.
+
+    ``before`` recovery is None where it was cut in rounds during it; ``seconds``: wall time by
+    stage. In the end ``weights`` are without the units that were cut whole, and ``metrics`` all
+    that was measured.
+    """
 
     def __init__(self, spec: Spec, trained: TrainedModel, watch: Watch) -> None:
         self.spec, self.trained, self.watch = spec, trained, watch
@@ -187,6 +160,8 @@ class _Work:
         self.before: Measured | None = None
         self.after: Measured | None = None
         self.transformed: Transformed | None = None
+        self.weights: Tensors = {}
+        self.metrics: dict[str, Interval] = {}
         self.seconds: dict[str, float] = {}
         self._last = time.perf_counter()
         self.at_step = cut.plan.at_step if cut else None
@@ -224,17 +199,9 @@ class _Work:
 
     def cut(self, spec: CutSpec, at_round: int) -> None:
         """One round of cuts. Criteria that update weights do so in the live model."""
-        ratio = None if spec.ratio is None else spec.ratio * spec.plan.fraction(at_round)
-        method = Method(spec.judge, ratio, spec.rate)
-        if spec.pattern is not None:
-            method = replace(method, pattern=built(spec.pattern))
-        if spec.allocation is not None:
-            consulted = {name: judge_of(chosen) for name, chosen in spec.consulted.items()}
-            method = replace(method, allocation=built(spec.allocation), consulted=consulted)
-        scorer = self._scorer(spec)
+        method, scorer, run = spec.method(at_round), self._scorer(spec), self.trained.name
+        check_recorded(spec, self.trained.trajectory, run)
         for judge in (method.judge, *method.consulted.values()):
-            recorded, run = self.trained.trajectory, self.trained.name
-            check_needs(f"criterion={judge.name}", judge.criterion, recorded, run)
             check_evidence(judge, scorer.evidence, run, self.at_step)
         self.masks = prune(method, scorer, at_round)
         self.overlap = overlap_with_magnitude(method, scorer, self.masks)
@@ -292,12 +259,12 @@ class _Work:
     def _recovery(self, step: int = 0) -> TrainState:
         assert self.spec.recovery is not None
         recovery: Recovery = self.spec.recovery.instance
-        teacher = partial(_teacher, self.trained, self.spec.base)
+        teacher = partial(self.trained.teacher, self.spec.base)
         return recovery.begin(self.trained, self.trained.batch_size, teacher, step)
 
     def _fit(self, state: TrainState, steps: int, stage: str) -> None:
         where = "in the rest of training" if stage == "training" else "during recovery"
-        mask = EnforceMasks.on(self.trained.model, self.lens, self.masks)
+        mask = EnforceMasks(self._live(), self.masks)
         stop = StopWhen(self.watch.stop, f"Stopped {where}; finished cells are safe.")
         fit(state, steps, [mask, self.watch.progress, stop])
         self.lap(stage)
@@ -315,118 +282,90 @@ class _Work:
     def _blind(self) -> bool:
         return isinstance(self.spec, ControlSpec) and self.spec.control.blind
 
-    def result(self, references: Mapping[str, Measured]) -> CellResult:
+    def finish(self, after: Measured, references: Mapping[str, Measured]) -> None:
         """All that came of it. The live model then has the size that is stored."""
-        spec, trained, after = self.spec, self.trained, self.after
-        assert after is not None
+        spec, trained = self.spec, self.trained
         protocol: Evaluation = spec.evaluation.instance
         if self._blind:
             protocol = replace(protocol, random_batches=0)
         before = self.before if spec.recovery is not None else None
-        measured = dict(
-            metrics(trained, protocol, after, before, {DENSE.kind: after, **references})
-        )
+        references = {DENSE.kind: after, **references}
+        self.metrics = dict(metrics(trained, protocol, after, before, references))
         self.lap("evaluation")
-        weights, masks = trained.model.weights(), {n: m.cpu() for n, m in self.masks.items()}
+        self.weights = trained.model.weights()
+        self.masks = masks = {name: mask.cpu() for name, mask in self.masks.items()}
         shrinks = isinstance(spec, CutSpec) and (spec.unit or spec.fuse is not None)
         if shrinks:
-            weights = shrink(trained.model, weights)
-            trained.load(weights)
-        dense, stored = _size(self.start), _size(weights)
+            self.weights = shrink(trained.model, self.weights)
+            trained.load(self.weights)
+        dense = _size(self.start)
         found = {
             "sparsity": sparsity(masks),
-            "compression": 1 - (stored - zeros(weights)) / dense,
-            **_sparsity_by_role(spec, trained.model, masks),
+            "compression": _compression(self.weights, dense),
         }
+        if isinstance(spec, CutSpec) and spec.roles is not None:
+            role_of = trained.model.role_of
+            for role in dict.fromkeys(role_of(name) for name in masks):
+                of_role = {name: mask for name, mask in masks.items() if role_of(name) == role}
+                found[f"sparsity.{role}"] = sparsity(of_role)
         if self.overlap is not None:
             found["jaccard_magnitude"] = self.overlap
         if self.transformed is not None:
-            found["sparsity"] = (dense - stored) / _size(self.lens(self.start))
+            found["sparsity"] = (dense - _size(self.weights)) / _size(self.lens(self.start))
             found["rank"] = float(self.transformed.chosen.rank)
         if shrinks or self.transformed is not None:  # a masked model costs what a dense one does
             found |= dict(cost(trained))
-        measured |= {name: Interval(value) for name, value in found.items()}
-        return CellResult(
-            weights, masks, self.before, after, measured, self.seconds, self.transformed
-        )
+        self.metrics |= {name: Interval(value) for name, value in found.items()}
 
 
 def _size(weights: Tensors) -> int:
     return sum(weight.numel() for weight in weights.values())
 
 
-def _sparsity_by_role(spec: Spec, model: Model, masks: Masks) -> dict[str, float]:
-    """How much each module was cut, where the model has several."""
-    if not isinstance(spec, CutSpec) or spec.roles is None:
-        return {}
-    roles = dict.fromkeys(model.role_of(name) for name in masks)
-    return {
-        f"sparsity.{role}": sparsity({n: m for n, m in masks.items() if model.role_of(n) == role})
-        for role in roles
-    }
+def _compression(weights: Tensors, dense: int) -> float:
+    """Of the ``dense`` parameters, the fraction that is not stored, or is zero."""
+    return 1 - (_size(weights) - zeros(weights)) / dense
 
 
-def _teacher(trained: TrainedModel, base: str) -> Model:
-    """The dense model, apart from the live one. Of an early cut it is the one training ended with:
-    what it was cut from had learned little.
-    """
-    teacher = deepcopy(trained.model)
-    load(teacher, trained.weights(base), trained.name)
-    return teacher.eval().requires_grad_(False)
-
-
-# The row
-
-
-def row_of(cell: Cell, trained: TrainedModel, result: CellResult) -> Row:
-    """The line of the table that a cell leaves."""
-    settings = cell.spec.settings()
-    if not result.masks:
-        settings.pop("roles", None)
-    return Row(
+def _write(cell: Cell, trained: TrainedModel, run: CellRun) -> None:
+    """Leave the row of the table, the windows it was measured over, and what was asked for."""
+    assert run.after is not None
+    started = time.perf_counter()
+    row = Row(
         kind=cell.kind,
         model=trained.model_name,
         data=trained.data_name,
         seed=trained.seed,
         config_hash=cell.hash,
-        fingerprint=_fingerprint(trained, cell.spec.evaluation.instance),
+        fingerprint=trained.fingerprint(cell.spec.evaluation.instance.split),
         training=trained.name,
-        settings=settings,
-        metrics=result.metrics,
+        settings=cell.spec.settings(),
+        metrics=run.metrics,
     )
-
-
-def _write(cell: Cell, row: Row, result: CellResult) -> None:
-    stored = result.after.tensors()
-    if result.before is not None and result.before is not result.after:
-        stored["nats_before_recovery"] = torch.from_numpy(result.before.losses.nats)
+    if cell.model_to is not None:
+        write_tensors(cell.model_to, run.weights, {"cell": cell.hash})
+    stored = run.after.tensors()
+    if run.before is not None and run.before is not run.after:
+        stored["nats_before_recovery"] = torch.from_numpy(run.before.losses.nats)
     write_tensors(cell.folder / "windows.safetensors", stored, {"fingerprint": row.fingerprint})
     write_json(cell.folder / "cell.json", cell.config)
-    if result.transformed is not None:
-        grid = [asdict(candidate) for candidate in result.transformed.tried]
+    if run.transformed is not None:
+        grid = [asdict(candidate) for candidate in run.transformed.tried]
         write_json(cell.folder / "grid.json", grid)
     write_json(cell.folder / "row.json", row.to_json())  # last: its presence means done
-
-
-def _fingerprint(trained: TrainedModel, protocol: Evaluation) -> str:
-    return trained.dataset.fingerprint(protocol.split, context=trained.model.context)
+    run.seconds["write"] = time.perf_counter() - started
+    write_json(cell.folder / "timing.json", {**provenance(), "seconds": run.seconds})
 
 
 def evaluate_pruned(
     stored: Row, trained: TrainedModel, weights: Tensors, protocol: Evaluation
 ) -> Row:
     """Measure a stored pruned model anew; what was cut, and how, is as ``stored`` says."""
-    dense = sum(p.numel() for p in trained.model.parameters())
+    dense = _size(trained.weights("final"))
     trained.load(weights)
     kept = ("jaccard_magnitude", *COSTS)
     cut = {n: v for n, v in stored.metrics.items() if n.startswith("sparsity") or n in kept}
-    compression = 1 - (_size(weights) - zeros(weights)) / dense
-    return replace(
-        stored,
-        metrics={
-            **cut,
-            "compression": Interval(compression),
-            **dict(metrics(trained, protocol, measure(trained, protocol))),
-        },
-        fingerprint=_fingerprint(trained, protocol),
-    )
+    cut["compression"] = Interval(_compression(weights, dense))
+    measured = dict(metrics(trained, protocol, measure(trained, protocol)))
+    fingerprint = trained.fingerprint(protocol.split)
+    return replace(stored, metrics={**cut, **measured}, fingerprint=fingerprint)

@@ -1,6 +1,7 @@
 """A trained model, opened: what cells cut, and what they start from."""
 
 from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from swe_cli.config import ConfigRoot
-from swe_cli.contracts import Lens, PrunableSet, Setup
+from swe_cli.contracts import Lens, Model, PrunableSet, Setup, Split
 from swe_cli.device import resolve
 from swe_cli.errors import DataError, PruningError, RunError
 from swe_cli.experiments.training import (
@@ -101,6 +102,18 @@ class TrainedModel(Setup):
     def load(self, weights: Tensors) -> None:
         """Give the live model a copy of ``weights``."""
         load(self.model, weights, self.name)
+
+    def teacher(self, base: str) -> Model:
+        """The dense model, apart from the live one. Of an early cut it is the one training ended
+        with: what it was cut from had learned little.
+        """
+        teacher = deepcopy(self.model)
+        load(teacher, self.weights(base), self.name)
+        return teacher.eval().requires_grad_(False)
+
+    def fingerprint(self, split: Split) -> str:
+        """Of what it is measured on: rows that differ are not compared."""
+        return self.dataset.fingerprint(split, context=self.model.context)
 
 
 def check_kept(run: Run, steps: Iterable[int]) -> None:

@@ -1,7 +1,8 @@
 """A sweep on paper: which trainings, which cells, before anything runs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,12 @@ from swe_cli.experiments.training import (
     roles_of,
     training_spec,
 )
+from swe_cli.files import canonical
 from swe_cli.records import Scalar
 from swe_cli.store import identity
 
-TRAINING_KEYS = (*TRAINING_GROUPS, "seed", "device", "dtype", "threads")
+MACHINE_KEYS = ("seed", "device", "dtype", "threads")
+TRAINING_KEYS = (*TRAINING_GROUPS, *MACHINE_KEYS)
 # Keys whose axis has a column of its own in every table.
 AXIS_COLUMNS = {"model", "data", "seed", "transform", *SETTING_KEYS}
 
@@ -62,10 +65,10 @@ class SweepPlan:
     """
 
     name: str
-    trainings: tuple[TrainingSpec, ...]
-    cells: tuple[PlannedCell, ...]
+    trainings: Sequence[TrainingSpec]
+    cells: Sequence[PlannedCell]
     launcher: Launcher
-    notes: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
 
     @property
     def hash(self) -> str:
@@ -74,38 +77,41 @@ class SweepPlan:
 
 def plan_sweep(tokens: Tokens, root: ConfigRoot, results: Path) -> SweepPlan:
     """Expand the axes and compose every cell from scalars. Raises UsageError before any work."""
-    common = shared_overrides(tokens, root)
-    composed = compose("sweep", common, root)
+    composed = compose_point(tokens, root)
     axes = axes_of(composed, tokens)
     typed = {word.partition("=")[0] for word in tokens.overrides} | tokens.axes.keys()
     points = []
     for words in product(*axes.values()):
-        point = compose("sweep", (*common, *words, *_options_of(words, tokens, root)), root)
+        point = compose_point(tokens, root, *words)
         spec = cut_spec(point, root, roles_of(point["model"]))
         check_spec(spec, point, typed, axes)
         check_early(spec, point["training"].instance.steps)
         points.append((_values(words), point, spec))
     statistics = sorted({need for _, _, spec in points for need in spec.recorded_needs})
+    specified: dict[str, TrainingSpec] = {}  # which takes a look at the data: once for each
     trainings: dict[str, TrainingSpec] = {}
     cells: dict[str, PlannedCell] = {}
     for values, point, spec in points:
-        roles = point.values["roles"]
-        check_roles_of(point["model"], [] if roles == "all" else [roles], "roles")
-        at_step = spec.plan.at_step
-        snapshots = () if at_step is None else (at_step,)
-        training = training_spec(point, root, results, statistics, snapshots)
+        check_roles_of(point["model"], point.values["roles"], "roles")
+        described = [point[group].describe() for group in TRAINING_GROUPS]
+        key = canonical([*described, *(point.values[key] for key in MACHINE_KEYS)])
+        if key not in specified:
+            specified[key] = training_spec(point, root, results, statistics)
+        training = specified[key]
         same = trainings.setdefault(training.hash, training)
-        kept = tuple(sorted({*same.snapshots, *training.snapshots}))
-        trainings[training.hash] = replace(same, snapshots=kept)
-        for kind, cell in cells_of(
+        early = [step for step in (spec.plan.at_step,) if step is not None]
+        kept = {*same.snapshots, *training.snapshots, *early}
+        recorded = dict(sorted({**same.statistics, **training.statistics}.items()))
+        trainings[training.hash] = replace(same, snapshots=tuple(sorted(kept)), statistics=recorded)
+        for cell in cells_of(
             spec,
             TrainedRun(training.run.path, root, point.values["device"], point.values["threads"]),
             training.config["identity"],
             questions=training.questions,
-        ).items():
+        ).values():
             if point.values["keep"] == "models":
                 cell = replace(cell, model_to=cell.folder / "model.safetensors")
-            cells.setdefault(cell.hash, PlannedCell(cell, _shown_axes(kind, values)))
+            cells.setdefault(cell.hash, PlannedCell(cell, _shown_axes(cell, values)))
     # Controls first: pruned cells read them. Then training by training, so that each is loaded,
     # and each of its criteria scored, once.
     places = {training.run.path: place for place, training in enumerate(trainings.values())}
@@ -114,13 +120,8 @@ def plan_sweep(tokens: Tokens, root: ConfigRoot, results: Path) -> SweepPlan:
     notes += [note for _, _, spec in points if (note := note_on(spec, typed))]
     return SweepPlan(
         experiment.partition("=")[2] if experiment else composed["model"].name,
-        tuple(trainings.values()),
-        tuple(
-            sorted(
-                cells.values(),
-                key=lambda p: (p.cell.kind == PRUNED, places[p.cell.source.path]),
-            )
-        ),
+        [*trainings.values()],
+        sorted(cells.values(), key=lambda p: (p.cell.kind == PRUNED, places[p.cell.source.path])),
         built(composed["launcher"]),
         tuple(dict.fromkeys(notes)),
     )
@@ -130,19 +131,14 @@ def preview(tokens: Tokens, root: ConfigRoot) -> Composed:
     """The first cell of a sweep with, as ``axes``, the values of all. Raises UsageError for a value
     that cannot be, as planning would, but reads no data.
     """
-    common = shared_overrides(tokens, root)
-    axes = axes_of(compose("sweep", common, root), tokens)
-    first = tuple(words[0] for words in axes.values())
-
-    def cell(*varied: str) -> Composed:
-        keys = {word.partition("=")[0] for word in varied}
-        point = (*(word for word in first if word.partition("=")[0] not in keys), *varied)
-        return compose("sweep", (*common, *point, *_options_of(point, tokens, root)), root)
-
-    for word in (word for words in axes.values() for word in words):
-        cell(word)
+    axes = axes_of(compose_point(tokens, root), tokens)
+    first = {key: words[0] for key, words in axes.items()}
+    for key, words in axes.items():
+        for word in words:
+            compose_point(tokens, root, *{**first, key: word}.values())
+    composed = compose_point(tokens, root, *first.values())
     spanned = {key: [_values((word,))[key] for word in words] for key, words in axes.items()}
-    return replace(composed := cell(), values={**composed.values, "axes": spanned})
+    return replace(composed, values={**composed.values, "axes": spanned})
 
 
 def cells_of(
@@ -156,63 +152,52 @@ def cells_of(
     trained_on = trained["machine"]
     threads = source.threads or trained_on["threads"]
     used = resolve(source.device, trained_on["dtype"], threads).identity()
-    shared: dict[str, Any] = {
-        "source": source,
-        "training": identity(trained),
-        "machine": used if used != trained_on else None,
-    }
+    machine = used if used != trained_on else None
+    cell = partial(Cell, source=source, training=identity(trained), machine=machine)
     cells: dict[str, Cell] = {}
     controls = controls_of(BASES, questions=questions)
     for control in sorted(controls, key=lambda control: control.recovered):
         reads = {} if control is DENSE else {DENSE.kind: cells[DENSE.kind]}
-        cells[control.kind] = Cell(control_spec(control, spec), reads=reads, **shared)
+        cells[control.kind] = cell(control_spec(control, spec), reads=reads)
     reads = {kind: cells[kind] for kind in (DENSE.kind, RECOVERED.kind)}
-    return {**cells, spec.kind: Cell(spec, reads=reads, **shared)}
+    return {**cells, spec.kind: cell(spec, reads=reads)}
 
 
-def shared_overrides(tokens: Tokens, root: ConfigRoot) -> tuple[str, ...]:
-    """Overrides that every cell takes: all but options of what only some points of an axis choose.
+def compose_point(tokens: Tokens, root: ConfigRoot, *point: str) -> Composed:
+    """The configuration at one point of the axes; without one, what all of them have in common.
 
-    ``criteria=swe,sparsegpt criterion.damping=0.1`` sets the damping where there is one. Raises
-    UsageError for an option that none of an axis's choices has.
+    An option that only some choices of an axis have goes to those: ``criteria=swe,sparsegpt
+    criterion.damping=0.1`` sets the damping where there is one. Raises UsageError for an option
+    that none of them has.
     """
-    takers = {word: _takers(word, tokens, root) for word in tokens.overrides}
-    for word, choices in takers.items():
-        if choices is not None and not choices:
-            key = word.partition("=")[0]
-            group = key.partition(".")[0]
-            names = ", ".join(value.partition("=")[2] for value in tokens.axes[group])
-            raise UsageError(f"{key} is not a key of {names}.", f"Choose another {group}.")
-    return tuple(word for word, choices in takers.items() if choices is None)
-
-
-def _takers(word: str, tokens: Tokens, root: ConfigRoot) -> list[str] | None:
-    """The choices of an axis that have the option that ``word`` sets; None where it is no such."""
-    group, _, option = word.partition("=")[0].partition(".")
-    if not option or group not in tokens.axes or not root.options(group):
-        return None
-    chosen = [value.partition("=")[2] for value in tokens.axes[group]]
-    return [
-        name
-        for name in chosen
-        if name in root.options(group)
-        and option.partition(".")[0] in choice_options(group, name, root)
-    ]
-
-
-def _options_of(point: tuple[str, ...], tokens: Tokens, root: ConfigRoot) -> Iterator[str]:
+    words = []
     for word in tokens.overrides:
-        takers = _takers(word, tokens, root)
-        group = word.partition(".")[0]
-        if takers and any(f"{group}={name}" in point for name in takers):
-            yield word
+        key = word.partition("=")[0]
+        group, _, option = key.partition(".")
+        if option and group in tokens.axes and root.options(group):
+            chosen = [choice.partition("=")[2] for choice in tokens.axes[group]]
+            takers = {
+                f"{group}={name}"
+                for name in chosen
+                if name in root.options(group)
+                and option.partition(".")[0] in choice_options(group, name, root)
+            }
+            if not takers:
+                names = ", ".join(chosen)
+                raise UsageError(f"{key} is not a key of {names}.", f"Choose another {group}.")
+            if takers.isdisjoint(point):
+                continue
+        words.append(word)
+    return compose("sweep", (*words, *point), root)
 
 
-def _shown_axes(kind: str, values: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """Axis values without a column of their own that make a difference to this kind of row."""
+def _shown_axes(cell: Cell, values: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Axis values without a column of their own that make a difference to this cell."""
     own = {key: value for key, value in values.items() if key not in AXIS_COLUMNS}
-    if kind != PRUNED:
-        matter = {*TRAINING_KEYS, "evaluation", *(["recovery"] * (kind == RECOVERED.kind))}
+    unused = {name for name, part in vars(cell.spec).items() if part is None}
+    own = {key: value for key, value in own.items() if key.partition(".")[0] not in unused}
+    if cell.kind != PRUNED:
+        matter = {*TRAINING_KEYS, "evaluation", *(["recovery"] * (cell.kind == RECOVERED.kind))}
         own = {key: value for key, value in own.items() if key.partition(".")[0] in matter}
     # The table's column of that name is the run.
     return {"training recipe" if key == "training" else key: value for key, value in own.items()}

@@ -8,9 +8,9 @@ from typing import Any
 
 from swe_cli.controls import PRUNED
 from swe_cli.errors import Interrupted, SweError, TrainingError
-from swe_cli.experiments.cell import Cell, Watch, never, run_cell
+from swe_cli.experiments.cell import Cell, Watch, run_cell
 from swe_cli.experiments.plan import PlannedCell, SweepPlan
-from swe_cli.experiments.training import Observer, TrainingSpec, ensure_trained
+from swe_cli.experiments.training import Observer, TrainingSpec, ensure_trained, never
 from swe_cli.files import read_json
 from swe_cli.records import Row
 
@@ -32,18 +32,6 @@ class Outcome:
     @property
     def failed(self) -> list[Row]:
         return [row for row in self.rows if row.status == "failed"]
-
-
-def train_job(
-    spec: TrainingSpec,
-    observer: Observer | None = None,
-    stop: Callable[[], bool] = never,
-    *,
-    resume: str,
-    wait: bool = True,
-) -> bool:
-    """Train unless that is done; whether training ran. A worker waits for who trains the same."""
-    return ensure_trained(spec, observer or Observer(), stop, resume=resume, wait=wait)
 
 
 def cell_job(planned: PlannedCell, stop: Callable[[], bool] = never, *, resume: str) -> Row:
@@ -69,16 +57,16 @@ def run_sweep(
     """
     outcome, started = Outcome(), time.perf_counter()
     rows: dict[str, Row] = {}
-    train: Callable[[TrainingSpec], bool] = partial(train_job, resume=resume)
+    train: Callable[[TrainingSpec], bool] = partial(ensure_trained, resume=resume)
     run: Callable[[PlannedCell], Row] = partial(cell_job, resume=resume)
     if plan.launcher.in_process:  # elsewhere nobody can look on
-        train = partial(train_job, observer=observer, stop=stop, resume=resume, wait=wait)
+        train = partial(ensure_trained, observer=observer, stop=stop, resume=resume, wait=wait)
         run = partial(cell_job, stop=stop, resume=resume)
     for training, trained in plan.launcher.map(train, plan.trainings):
         if isinstance(trained, TrainingError):
             observer.say(f"{training.name}: {trained.message}")
-            lost = [p for p in plan.cells if p.cell.source.path == training.run.path]
-            rows |= {p.cell.hash: _failed(p, training, trained) for p in lost}
+            of_it = [p for p in plan.cells if p.cell.source.path == training.run.path]
+            rows |= {p.cell.hash: _failed(p, training, trained) for p in of_it}
         elif isinstance(trained, BaseException):
             raise trained
         else:
@@ -87,21 +75,26 @@ def run_sweep(
     if outcome.trained:
         outcome.stages["training"] = time.perf_counter() - started
     trainings = {training.run.path: training for training in plan.trainings}
-    missing = []
-    for planned in (planned for planned in plan.cells if planned.cell.hash not in rows):
-        if planned.cell.done():
-            rows[planned.cell.hash] = replace(planned.cell.row(), axes=planned.axes)
-            outcome.reused += 1
-        else:
-            missing.append(planned)
-    observer.cells(outcome.reused + len(missing), outcome.reused)
+    cells = [planned for planned in plan.cells if planned.cell.hash not in rows]
+    done = {p.cell.hash: replace(p.cell.row(), axes=p.axes) for p in cells if p.cell.done()}
+    outcome.reused, rows = len(done), rows | done
+    observer.cells(len(cells), outcome.reused)
+    lost: dict[str, BaseException] = {}
     for controls in (True, False):  # controls first: pruned cells read their windows
+        missing = [p for p in cells if p.cell.hash not in done]
         jobs = [p for p in missing if (p.cell.kind != PRUNED) is controls]
+        for planned in [p for p in jobs if lost.keys() & {c.hash for c in p.cell.reads.values()}]:
+            jobs.remove(planned)  # what it is compared with failed, and would again
+            control = next(lost[c.hash] for c in planned.cell.reads.values() if c.hash in lost)
+            training = trainings[planned.cell.source.path]
+            rows[planned.cell.hash] = _failed(planned, training, control)
+            observer.cell_done(rows[planned.cell.hash])
         for planned, result in plan.launcher.map(run, jobs):
             if isinstance(result, Row):
                 row = replace(result, axes=planned.axes)
             else:
                 row = _failed(planned, trainings[planned.cell.source.path], result)
+                lost[planned.cell.hash] = result
             rows[planned.cell.hash] = row
             outcome.ran += 1
             for stage, seconds in _timing(planned.cell).get("seconds", {}).items():

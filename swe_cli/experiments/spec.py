@@ -19,7 +19,7 @@ from swe_cli.contracts import (
 from swe_cli.controls import PRUNED, Control
 from swe_cli.errors import UsageError
 from swe_cli.files import canonical
-from swe_cli.pruning.prune import Judge, check_needs, recorded_needs
+from swe_cli.pruning.prune import Judge, Method, check_needs, recorded_needs
 from swe_cli.pruning.recover import Recovery
 from swe_cli.pruning.schedule import Schedule
 from swe_cli.records import Scalar
@@ -162,6 +162,14 @@ class CutSpec(Spec):
         assert self.criterion is not None
         return judge_of(self.criterion)
 
+    def method(self, at_round: int) -> Method:
+        """What a round of the schedule cuts, and how."""
+        ratio = None if self.ratio is None else self.ratio * self.plan.fraction(at_round)
+        chosen = {"allocation": self.allocation, "pattern": self.pattern}
+        parts = {group: built(part) for group, part in chosen.items() if part is not None}
+        consulted = {name: judge_of(criterion) for name, criterion in self.consulted.items()}
+        return Method(self.judge, ratio, self.rate, consulted=consulted, **parts)
+
     @property
     def plan(self) -> Schedule:
         """When the cut is made: at once, unless a schedule says otherwise."""
@@ -214,11 +222,10 @@ def cut_spec(composed: Composed, root: ConfigRoot, roles: Sequence[str] | None) 
         spec |= {"pattern": chosen["pattern"], "allocation": allocation, "consulted": consulted}
     needs = _needs(chosen["criterion"], consulted)
     recorded = recorded_needs(needs)
-    sources = {
-        name: source_of(component("statistic", name, root))
-        for name in sorted({*recorded} & {*root.options("statistic")})
-    }
-    spec["statistics"] = {name: source for name, source in sources.items() if source}
+    if root.extra is not None:  # else all statistics are ours
+        names = sorted({*recorded} & {*root.options("statistic")})
+        sources = {name: source_of(component("statistic", name, root)) for name in names}
+        spec["statistics"] = {name: source for name, source in sources.items() if source}
     if probes or len(recorded) < len(needs):
         spec["calibration"] = chosen["calibration"]
     return CutSpec(**spec)
@@ -261,86 +268,60 @@ def check_spec(
     default, that are axes, with their values: a criterion that takes no ratio has one cell on an
     axis of ratios.
     """
-    swept = swept or {}
+    values, swept = composed.values, swept or {}
     for group in CUT_GROUPS:  # options that cannot be are refused, used or not
         built(composed[group])
+    given = [key for key in ("ratio", "rate") if values[key] is not None and key not in swept]
     if spec.transform is not None:
-        _check_transform(spec.transform, typed, swept)
-    elif spec.judge.criterion.granularity == "mask":
-        _check_drawn(spec, composed, typed, swept)
-    else:
-        _check_how_much(spec, composed, swept)
-        for name, chosen in spec.consulted.items():
-            if built(chosen).granularity == "mask":
-                raise UsageError(
-                    f"allocation={_name(spec.allocation)} asks for a ranking, and criterion="
-                    f"{name} draws its masks.",
-                    "Name one that scores: allocation.criterion=swe",
-                )
-    _check_schedule(spec, composed)
-
-
-def _name(chosen: Component | None) -> str:
-    return chosen.name if chosen else "none"
-
-
-def _check_how_much(spec: CutSpec, composed: Composed, swept: Mapping[str, Sequence[str]]) -> None:
-    ratio, rate = composed.values["ratio"], composed.values["rate"]
-    if spec.allocation is None:
-        given = {"ratio": ratio if ratio != spec.ratio else None, "rate": rate}
-        if any(value is not None and key not in swept for key, value in given.items()):
+        of_masks = [key for key in typed if key.partition(".")[0] in OF_MASKS]
+        # Beside cells with masks, their settings are typed for them.
+        if of_masks and "transform=none" not in swept.get("transform", ()):
             raise UsageError(
-                f"pattern={_name(spec.pattern)} cuts {spec.ratio:g} of every row, no other amount.",
+                f"transform={spec.method_name} rewrites matrices and cuts nothing, so "
+                f"{of_masks[0]} has no meaning beside it.",
+                f"Leave {of_masks[0]} out, or write transform=none",
+            )
+    elif spec.judge.criterion.granularity == "mask":
+        shapes = [key for key in ("allocation", "pattern") if key in typed and key not in swept]
+        if "criterion" in swept:
+            pass  # what is typed is for the others of the axis
+        elif given:
+            raise UsageError(
+                f"criterion={spec.method_name} finds its own sparsity; it takes no {given[0]}.",
+                f"Leave {given[0]} out, or choose another criterion. More rounds cut more: "
+                "schedule=iterative",
+            )
+        elif shapes:
+            raise UsageError(
+                f"criterion={spec.method_name} draws its own masks; it takes no {shapes[0]}.",
+                f"Leave {shapes[0]} out.",
+            )
+    elif spec.allocation is None:
+        if any((key, values[key]) != ("ratio", spec.ratio) for key in given):
+            pattern = composed["pattern"].name
+            raise UsageError(
+                f"pattern={pattern} cuts {spec.ratio:g} of every row, no other amount.",
                 f"Write ratio={spec.ratio:g}, or choose another pattern.",
             )
-        return
-    if (ratio is None) == (rate is None):
+    elif (values["ratio"] is None) == (values["rate"] is None):
         raise UsageError(
             "Say how much to cut: a ratio or a rate, not both.", "For example: ratio=0.5"
         )
-    if rate is not None and not built(spec.allocation).takes_rate:
+    elif values["rate"] is not None and not built(spec.allocation).takes_rate:
         raise UsageError(
             "A rate is a multiple of a standard deviation, which "
             f"allocation={spec.allocation.name} does not know.",
             "Add allocation=sigma, or give a ratio.",
         )
-
-
-def _check_drawn(
-    spec: CutSpec,
-    composed: Composed,
-    typed: Collection[str],
-    swept: Mapping[str, Sequence[str]],
-) -> None:
-    if "criterion" in swept:
-        return  # what is typed is for the others of the axis
-    for key in ("ratio", "rate"):
-        if composed.values[key] is not None and key not in swept:
+    for name, chosen in spec.consulted.items():
+        if built(chosen).granularity == "mask":
+            assert spec.allocation is not None
             raise UsageError(
-                f"criterion={spec.method_name} finds its own sparsity; it takes no {key}.",
-                f"Leave {key} out, or choose another criterion. More rounds cut more: "
-                "schedule=iterative",
+                f"allocation={spec.allocation.name} asks for a ranking, and criterion={name} draws "
+                "its masks.",
+                "Name one that scores: allocation.criterion=swe",
             )
-    for key in ("allocation", "pattern"):
-        if key in typed and key not in swept:
-            raise UsageError(
-                f"criterion={spec.method_name} draws its own masks; it takes no {key}.",
-                f"Leave {key} out.",
-            )
-
-
-def _check_transform(
-    chosen: Component, typed: Collection[str], swept: Mapping[str, Sequence[str]]
-) -> None:
-    if "transform=none" in swept.get("transform", ()):
-        return  # beside cells with masks, whose settings are typed for them
-    for key in typed:
-        if key.partition(".")[0] in OF_MASKS:
-            raise UsageError(
-                f"transform={chosen.name} rewrites matrices and cuts nothing, so "
-                f"{key} has no meaning beside it.",
-                f"Leave {key} out, or write transform=none",
-            )
+    _check_schedule(spec, composed)
 
 
 def _check_schedule(spec: CutSpec, composed: Composed) -> None:
@@ -393,7 +374,8 @@ def check_recorded(spec: CutSpec, recorded: Collection[str], run: str) -> None:
     if spec.criterion is not None:
         check_needs(f"criterion={spec.criterion.name}", spec.judge.criterion, recorded, run)
     for name, chosen in spec.consulted.items():
-        asks = f"allocation={_name(spec.allocation)} ranks by {name}, which"
+        assert spec.allocation is not None
+        asks = f"allocation={spec.allocation.name} ranks by {name}, which"
         check_needs(asks, built(chosen), recorded, run)
 
 

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from swe_cli.pruning.shrink import load
 from swe_cli.records import Row
 from swe_cli.seeds import global_randomness
 from swe_cli.store import Run, find_run, identity
+from swe_cli.training.checkpoint import CHECKPOINTS
 from swe_cli.training.recipe import Recipe, check_roles
 from swe_cli.training.run import Training, lacks, train_run
 from swe_cli.training.state import Callback
@@ -60,6 +61,14 @@ class Observer:
         """One more is there."""
 
 
+NOBODY = Observer()
+
+
+def never() -> bool:
+    """Nobody asks to stop."""
+    return False
+
+
 def results_root(setting: str | None) -> Path:
     """``results_dir=…``, else ``$SWE_RESULTS_DIR``, else ``results/`` in the current folder."""
     return Path(setting or os.environ.get("SWE_RESULTS_DIR") or "results").expanduser()
@@ -85,7 +94,7 @@ class TrainingSpec:
     notes: tuple[str, ...] = ()
     snapshots: tuple[int, ...] = ()
 
-    @property
+    @cached_property
     def hash(self) -> str:
         return identity(self.config["identity"])
 
@@ -98,14 +107,19 @@ class TrainingSpec:
         return Run(self.results / "runs" / self.name)
 
     @property
+    def sources(self) -> dict[str, str | None]:
+        """Of every statistic, the hash of its code where a user wrote it."""
+        return {name: source_of(chosen) for name, chosen in self.statistics.items()}
+
+    @property
     def lacking(self) -> list[str]:
         """In words: what of this its finished run did not record."""
-        statistics = {name: source_of(chosen) for name, chosen in self.statistics.items()}
-        return lacks(self.run, statistics, self.snapshots)
+        return lacks(self.run, self.sources, self.snapshots)
 
     def done(self) -> bool:
         """Whether a finished run serves."""
-        return self.run.finished and not self.lacking
+        whole = not (self.run.path / CHECKPOINTS).exists()  # else it was being trained again
+        return self.run.finished and whole and not self.lacking
 
     def build(self) -> Training:
         """Load the data, make the model and what trains and tracks it."""
@@ -119,14 +133,13 @@ class TrainingSpec:
             self._start_from_runs(model, dataset)
         for split in SPLITS:  # a split that is too short is refused before anything is written
             dataset.windows(split, context=model.context, size=1)
-        sources = {name: source_of(chosen) for name, chosen in self.statistics.items()}
         return Training(
             Setup(model, dataset, machine, values["seed"]),
             recipe=composed["training"].instance,
             tracking=composed["tracking"].instance,
             statistics={name: partial(built, c) for name, c in self.statistics.items()},
             config=self.config,
-            sources={name: source for name, source in sources.items() if source},
+            sources={name: source for name, source in self.sources.items() if source},
             snapshots=self.snapshots,
         )
 
@@ -162,9 +175,7 @@ def training_spec(
     machine = resolve(values["device"], values["dtype"], values["threads"])
     recipe: Recipe = composed["training"].instance  # options that cannot be are refused
     tracking: Tracking = composed["tracking"].instance
-    check_roles_of(
-        composed["model"], [] if recipe.trains == "all" else recipe.trains, "training.trains"
-    )
+    check_roles_of(composed["model"], recipe.trains, "training.trains")
     dataset = load_dataset(composed["data"], composed["tokenizer"])
     described = {group: _without_paths(composed[group]) for group in TRAINING_GROUPS}
     described["data"]["sha256"] = dataset.sha256
@@ -186,38 +197,40 @@ def training_spec(
             f"Write tracking.snapshots=[{recipe.steps // 2}]",
         )
     recorded = sorted({ALWAYS_RECORDED, *statistics, *tracking.statistics})
+    first, pretraining = None, composed["pretraining"]
+    if pretraining.instance is not None:  # the same by another recipe, with none before it
+        none = component("pretraining", "none", root)
+        asked = composed["tracking"]  # what is kept besides is asked of the stage that is cut
+        plain = replace(asked, options={**asked.options, "statistics": [], "snapshots": []})
+        stage = composed.components | {
+            "training": pretraining,
+            "pretraining": none,
+            "tracking": plain,
+        }
+        first = training_spec(replace(composed, components=stage), root, results)
     return TrainingSpec(
         {"identity": described, "paths": paths},
         composed,
         root,
         results,
         {name: component("statistic", name, root) for name in recorded},
-        _first_stage(composed, root, results),
+        first,
         dataset.questions,
         tuple(dataset.notes),
         kept,
     )
 
 
-def _first_stage(composed: Composed, root: ConfigRoot, results: Path) -> TrainingSpec | None:
-    """The same training by the recipe of ``pretraining``, with none before it."""
-    chosen = composed["pretraining"]
-    if chosen.instance is None:
-        return None
-    none = component("pretraining", "none", root)
-    components = {**composed.components, "training": chosen, "pretraining": none}
-    return training_spec(replace(composed, components=components), root, results)
-
-
 def ensure_trained(
     spec: TrainingSpec,
-    observer: Observer,
-    stop: Callable[[], bool],
+    observer: Observer = NOBODY,
+    stop: Callable[[], bool] = never,
     *,
     resume: str,
-    wait: bool = False,
+    wait: bool = True,
 ) -> bool:
-    """Train unless a finished run already serves; whether training ran.
+    """Train unless a finished run already serves; whether training ran. With ``wait`` whoever
+    trains the same is waited for.
 
     A finished run that lacks a statistic or a snapshot is trained again, and that is said.
     """
@@ -233,9 +246,13 @@ def ensure_trained(
         if spec.first is not None:
             ensure_trained(spec.first, observer, stop, resume=resume, wait=wait)
         if run.finished:
-            observer.say(f"{run.name} did not record {', '.join(spec.lacking)}: training it again.")
-            recorded = run.manifest["tracker"]["statistics"]
-            again = {name: component("statistic", name, spec.root) for name in recorded}
+            if spec.lacking:
+                lacking = ", ".join(spec.lacking)
+                observer.say(f"{run.name} did not record {lacking}: training it again.")
+            recorded, known = run.manifest["tracker"]["statistics"], spec.root.options("statistic")
+            if strange := sorted({*recorded} - {*known}):  # of a --config-dir that was not given
+                observer.say(f"It will no longer hold {', '.join(strange)}, not known here.")
+            again = {n: component("statistic", n, spec.root) for n in recorded if n in known}
             spec = replace(spec, statistics=dict(sorted((again | dict(spec.statistics)).items())))
         training = spec.build()
         if training.setup.dataset.shape.image and not getattr(
@@ -253,10 +270,11 @@ def roles_of(model: Component) -> Sequence[str] | None:
     return roles if isinstance(roles, tuple | list) else None
 
 
-def check_roles_of(model: Component, asked: Sequence[str], key: str) -> None:
-    """Raise UsageError for a role that a model, not built yet, does not have."""
-    roles = roles_of(model)
-    check_roles(asked if roles is None else roles, asked, key)
+def check_roles_of(model: Component, chosen: str | Sequence[str], key: str) -> None:
+    """Raise UsageError for a role that a model, not built yet, does not have: one, some or all."""
+    roles, names = roles_of(model), [chosen] if isinstance(chosen, str) else chosen
+    if roles is not None and chosen != "all":
+        check_roles(roles, names, key)
 
 
 def _without_paths(chosen: Component) -> dict[str, Any]:

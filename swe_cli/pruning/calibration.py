@@ -2,10 +2,10 @@
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
@@ -17,11 +17,9 @@ from swe_cli.contracts import (
     GRADIENTS,
     IGNORED,
     Count,
-    Dataset,
     LayerCriterion,
     LayerInputs,
     Lens,
-    Model,
     Pattern,
     Setup,
 )
@@ -45,30 +43,28 @@ class Calibration:
     batch_size: Count
     inputs: Literal["pruned", "dense"]
 
-    def batches(
-        self, dataset: Dataset, context: int, seed: int, size: int, most: int | None = None
-    ) -> list[Batch]:
-        """At most ``size`` rows each, all of one length: nothing that only fills up enters.
+    def batches(self, setup: Setup, size: int, most: int | None = None) -> list[Batch]:
+        """At most ``size`` rows each, all of one length: nothing that only fills up enters. They
+        lie on the device.
 
         With ``most`` only the first so many samples, as they were drawn: of all lengths.
         """
-        drawn = dataset.random_batch(
-            "train", size=self.samples, context=context, seed=derive(seed, "calibration")
+        drawn = setup.dataset.random_batch(
+            "train",
+            size=self.samples,
+            context=setup.model.context,
+            seed=derive(setup.seed, "calibration"),
         )
         places = torch.arange(1, drawn["targets"].shape[1] + 1)
         lengths = ((drawn["targets"] != IGNORED) * places).amax(1)[:most]
         return [
-            _rows_of(drawn, rows, int(length))
+            setup.machine.move(_rows_of(drawn, rows, int(length)))
             for length in torch.unique(lengths)
             for rows in (lengths == length).nonzero()[:, 0].split(size)
         ]
 
 
 Call = inspect.BoundArguments  # of a block in one forward pass; the first is what flows through
-
-
-def _call(block: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Call:
-    return inspect.signature(block.forward).bind(*arguments, **keywords)
 
 
 @dataclass
@@ -89,7 +85,7 @@ class CalibratedModel:
         model = self.setup.model
         parameters = dict(model.named_parameters())
         sums = {of: {n: torch.zeros_like(p) for n, p in parameters.items()} for of in GRADIENTS}
-        single = self._batches(1)
+        single = self.calibration.batches(self.setup, 1)
         with evaluating(model), _all_trainable(model):
             for batch in single:
                 self.setup.mean_loss(batch).backward()  # type: ignore[no-untyped-call]
@@ -108,17 +104,13 @@ class CalibratedModel:
                 for of, tensors in sums.items()
             }
 
-    @torch.no_grad()
     def dense_scores(self, key: str, criterion: LayerCriterion) -> Scores:
         """What the criterion gives every prunable weight on what dense layers are fed."""
         if key not in self._scores:
             views, scores = self._views(), Scores()
-
-            def visit(names: list[str], inputs: LayerInputs) -> None:
-                for name in names:
+            with torch.no_grad():
+                for name, inputs in self._walk(criterion, pruned=False):
                     scores[name] = criterion.score_layer(views[name], inputs)
-
-            self._walk(visit, gram="input_gram" in criterion.needs, pruned=False)
             self._scores[key] = {name: scores[name] for name in views}
         return self._scores[key]
 
@@ -136,21 +128,12 @@ class CalibratedModel:
         What the masks of ``earlier`` rounds have cut goes first, and is among the counts.
         """
         views, masks = self._views(), Masks()
-
-        def visit(names: list[str], inputs: LayerInputs) -> None:
-            for name in names:
-                before = earlier[name].to(views[name].device) if earlier else None
-                choose = ChooseOfLayer(views[name], counts[name], pattern, within, before)
-                masks[name] = criterion.prune_layer(views[name], inputs, choose).cpu()
-
-        gram = "input_gram" in criterion.needs
-        if self.calibration.inputs == "pruned":
-            self._walk(visit, gram=gram, pruned=True)
-        else:
-            dense: list[tuple[list[str], LayerInputs]] = []
-            self._walk(lambda names, inputs: dense.append((names, inputs)), gram=gram, pruned=False)
-            for names, inputs in dense:
-                visit(names, inputs)
+        pruned = self.calibration.inputs == "pruned"
+        walk: Iterable[tuple[str, LayerInputs]] = self._walk(criterion, pruned=pruned)
+        for name, inputs in walk if pruned else list(walk):  # all seen before anything is cut
+            before = earlier[name].to(views[name].device) if earlier else None
+            choose = ChooseOfLayer(views[name], counts[name], pattern, within, before)
+            masks[name] = criterion.prune_layer(views[name], inputs, choose).cpu()
         return {name: masks[name] for name in views}
 
     @cached_property
@@ -160,7 +143,9 @@ class CalibratedModel:
         Zeroth order, as ECoFLaP measures them (arXiv 2310.02998); θ is restored from a copy.
         """
         sensitivities: dict[str, float] = {}
-        batches = self._batches(self.calibration.batch_size, most=PROBE_SAMPLES)
+        batches = self.calibration.batches(
+            self.setup, self.calibration.batch_size, most=PROBE_SAMPLES
+        )
         with torch.no_grad(), evaluating(self.setup.model):
             for name, weight in self._views().items():
                 saved, total = weight.clone(), 0.0
@@ -180,45 +165,42 @@ class CalibratedModel:
     def _views(self) -> Tensors:
         return self.lens(self.setup.model.weights())
 
-    def _batches(self, size: int, most: int | None = None) -> list[Batch]:
-        setup = self.setup
-        batches = self.calibration.batches(
-            setup.dataset, setup.model.context, setup.seed, size, most
-        )
-        return [setup.machine.move(batch) for batch in batches]
-
     def _walk(
-        self, visit: Callable[[list[str], LayerInputs], None], *, gram: bool, pruned: bool
-    ) -> None:
-        """Visit the linear layers of every block, first to last, with what they are fed.
+        self, criterion: LayerCriterion, *, pruned: bool
+    ) -> Iterator[tuple[str, LayerInputs]]:
+        """The prunable names in the linear layers of every block, first to last, each with what its
+        layer is fed.
 
-        ``visit`` is handed the prunable names that lie in a layer's matrix. With ``pruned`` a block
-        is run again after its visits, so that the next one sees what the pruned one gives. Only
-        the inputs of one block are held at a time.
+        With ``pruned`` a block is run again once its names were visited, so that the next one sees
+        what the pruned one gives. Only the inputs of one block are held at a time.
         """
         inside: dict[str, list[str]] = {}
         for name in self._views():
             inside.setdefault(name.partition("[")[0], []).append(name)
-        layers = linear_layers(self.setup.model)
-        lost = inside.keys() - {f"{name}.weight" for block in layers for name, _ in block}
-        if lost:
+        model, names = self.setup.model, {m: name for name, m in self.setup.model.named_modules()}
+        blocks = list(model.blocks())
+        layers = [
+            {f"{names[m]}.weight": m for m in block.modules() if isinstance(m, nn.Linear)}
+            for block in blocks
+        ]
+        if lost := inside.keys() - {name for block in layers for name in block}:
             raise PruningError(
-                f"Wanda and SparseGPT judge layers by their inputs; they cannot score {min(lost)}.",
-                "They, and allocation=owl, know the matrices of blocks: prunable=linear",
+                f"What judges layers by their inputs, as Wanda does, cannot score {min(lost)}.",
+                "It, and allocation=owl, know the matrices of blocks: prunable=linear",
             )
-        batches = self._batches(self.calibration.batch_size)
-        blocks = list(self.setup.model.blocks())
-        with evaluating(self.setup.model):
+        batches = self.calibration.batches(self.setup, self.calibration.batch_size)
+        calls: list[Call] = []
+        with evaluating(model):
             follows = self._follows(blocks, batches[0])
-            calls: list[Call] = []
             for place, block in enumerate(blocks):
-                visited = [(n, m) for n, m in layers[place] if f"{n}.weight" in inside]
+                visited = {name: m for name, m in layers[place].items() if name in inside}
                 if not follows[place]:
-                    calls = [self._call_of(block, batch) for batch in batches]
-                with watching(visited, gram) as fed:
+                    calls = [self._calls([block], batch)[block][0] for batch in batches]
+                with watching(visited, "input_gram" in criterion.needs) as fed:
                     outputs = self._run(block, calls)
-                for name, _ in visited:
-                    visit(inside[f"{name}.weight"], fed[name])
+                for layer, inputs in fed.items():
+                    for name in inside[layer]:
+                        yield name, inputs
                 if pruned and visited:
                     outputs = self._run(block, calls)
                 for call, output in zip(calls, outputs, strict=True):
@@ -226,33 +208,32 @@ class CalibratedModel:
 
     def _follows(self, blocks: Sequence[nn.Module], batch: Batch) -> list[bool]:
         """Whether a block is fed just what the one before it gave: then no pass starts anew."""
-        flow: dict[nn.Module, tuple[Any, Any]] = {}
+        flow = self._calls(blocks, batch)
+        fed = {block: next(iter(call.arguments.values())) for block, (call, _) in flow.items()}
+        return [False, *(fed[b] is flow[a][1] for a, b in pairwise(blocks))]
+
+    def _calls(
+        self, blocks: Sequence[nn.Module], batch: Batch
+    ) -> dict[nn.Module, tuple[Call, Any]]:
+        """How blocks are called in the pass over ``batch``, and what each gives.
+
+        For one block only, the pass ends there.
+        """
+        calls: dict[nn.Module, tuple[Call, Any]] = {}
 
         def note(
             block: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any
         ) -> None:
-            call = _call(block, arguments, keywords)
-            flow[block] = next(iter(call.arguments.values())), _hidden(output)
+            call = inspect.signature(block.forward).bind(*arguments, **keywords)
+            calls[block] = call, _hidden(output)
+            if len(blocks) == 1:
+                raise _Reached
 
-        with ExitStack() as hooks:
+        with ExitStack() as hooks, suppress(_Reached):
             for block in blocks:
                 hooks.callback(block.register_forward_hook(note, with_kwargs=True).remove)
             self.setup.mean_loss(batch)
-        return [False, *(flow[b][0] is flow[a][1] for a, b in pairwise(blocks))]
-
-    def _call_of(self, block: nn.Module, batch: Batch) -> Call:
-        """How a block is called in the pass over ``batch``, which ends there."""
-
-        calls: list[Call] = []
-
-        def stop(_: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-            calls.append(_call(block, arguments, keywords))
-            raise _Reached
-
-        with ExitStack() as hooks, suppress(_Reached):
-            hooks.callback(block.register_forward_pre_hook(stop, with_kwargs=True).remove)
-            self.setup.mean_loss(batch)
-        return calls[0]
+        return calls
 
     def _run(self, block: nn.Module, calls: list[Call]) -> list[Any]:
         with self.setup.machine.precision():
@@ -311,22 +292,13 @@ class ChooseOfLayer:
         return gone + unit * ((2 * (rest // unit) * column + columns) // (2 * columns))
 
 
-def linear_layers(model: Model) -> list[list[tuple[str, nn.Linear]]]:
-    """Of every block its linear layers, by their names in the model."""
-    names = {module: name for name, module in model.named_modules()}
-    return [
-        [(names[m], m) for m in block.modules() if isinstance(m, nn.Linear)]
-        for block in model.blocks()
-    ]
-
-
 @contextmanager
-def watching(layers: list[tuple[str, nn.Linear]], gram: bool) -> Iterator[dict[str, LayerInputs]]:
-    """Sum up what linear layers are fed meanwhile, in float32."""
-    fed: dict[nn.Module, LayerInputs] = {}
+def watching(layers: Mapping[str, nn.Linear], gram: bool) -> Iterator[dict[str, LayerInputs]]:
+    """Sum up what linear layers, by any name, are fed meanwhile, in float32."""
+    fed: dict[str, LayerInputs] = {}
 
-    def add(layer: nn.Module, arguments: tuple[Tensor]) -> None:
-        x, sums = arguments[0].flatten(0, -2).float(), fed[layer]
+    def add(sums: LayerInputs, layer: nn.Module, arguments: tuple[Tensor]) -> None:
+        x = arguments[0].flatten(0, -2).float()
         if sums.gram is None:
             sums.square_sum += x.square().sum(0)
         else:
@@ -334,12 +306,12 @@ def watching(layers: list[tuple[str, nn.Linear]], gram: bool) -> Iterator[dict[s
             sums.square_sum.copy_(sums.gram.diagonal())
 
     with ExitStack() as hooks:
-        for _, layer in layers:
+        for name, layer in layers.items():
             zeros = layer.weight.new_zeros(layer.in_features, dtype=torch.float32)
             square = zeros.new_zeros(len(zeros), len(zeros)) if gram else None
-            fed[layer] = LayerInputs(zeros, square)
-            hooks.callback(layer.register_forward_pre_hook(add).remove)
-        yield {name: fed[layer] for name, layer in layers}
+            fed[name] = LayerInputs(zeros, square)
+            hooks.callback(layer.register_forward_pre_hook(partial(add, fed[name])).remove)
+        yield fed
 
 
 @contextmanager

@@ -23,8 +23,7 @@ from swe_cli.criteria.magnitude import Magnitude
 from swe_cli.errors import PruningError
 from swe_cli.patterns.unstructured import Unstructured
 from swe_cli.pruning.calibration import CalibratedModel
-from swe_cli.pruning.masks import cut_counts, jaccard_of_cuts
-from swe_cli.pruning.units import UnitCut
+from swe_cli.pruning.masks import UnitCut, cut_counts, jaccard_of_cuts
 from swe_cli.ranking import Ranking
 from swe_cli.records import Counts, Masks, Scores
 
@@ -149,9 +148,11 @@ def prune(method: Method, scorer: Scorer, at_round: int = 1) -> Masks:
 def overlap_with_magnitude(method: Method, scorer: Scorer, masks: Masks) -> float | None:
     """Jaccard overlap of what ``masks`` cut with what magnitude would cut the same way.
 
-    None of drawn masks, and of a later round: what is left of one criterion's cut says little of
-    another's.
+    None where nothing was cut, of drawn masks, and of a later round of another criterion: what is
+    left of one's cut says little of another's.
     """
+    if all(mask.all() for mask in masks.values()):
+        return None
     if method.judge.name == MAGNITUDE.name:
         return 1.0
     if scorer.earlier or method.judge.criterion.granularity == "mask":

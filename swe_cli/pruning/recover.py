@@ -8,7 +8,7 @@ import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch.nn import functional as F
 
-from swe_cli.contracts import IGNORED, Count, Lens, Model, Prediction, Setup
+from swe_cli.contracts import IGNORED, Count, Model, Prediction, Setup
 from swe_cli.pruning.masks import apply_masks
 from swe_cli.records import Batch, Masks, Tensors
 from swe_cli.training.recipe import build_optimizer
@@ -18,18 +18,15 @@ SHARE = "Write recovery.teacher_share=0.5"
 Teacher = Callable[[], Model]  # makes the dense model, where one is asked
 
 
-@dataclass(frozen=True)
+@dataclass
 class EnforceMasks(Callback):
     """What was cut stays cut, whatever an optimizer did."""
 
     weights: Tensors
     masks: Masks
 
-    @classmethod
-    def on(cls, model: Model, lens: Lens, masks: Masks) -> "EnforceMasks":
-        """``masks`` in the dtype and on the device of the weights: once, not at every step."""
-        weights = lens(model.weights())
-        return cls(weights, {name: mask.to(weights[name]) for name, mask in masks.items()})
+    def __post_init__(self) -> None:  # in the dtype and on the device of the weights: once
+        self.masks = {name: mask.to(self.weights[name]) for name, mask in self.masks.items()}
 
     def after_step(self, state: TrainState, metrics: dict[str, Any]) -> None:
         if self.masks:

@@ -28,12 +28,17 @@ class Tried:
     relative_error: float
     saves_memory: bool
 
+    @property
+    def order(self) -> tuple[float, int]:
+        """The best first: of no finite loss last."""
+        loss = self.validation_loss_nats
+        return (loss if math.isfinite(loss) else math.inf), self.parameters
+
 
 @dataclass(frozen=True)
 class Transformed:
-    """``weights``: named tensors, some of them factors. ``tried``: the whole grid, in order."""
+    """Which candidate the live model was left with, and the whole grid, in order."""
 
-    weights: Tensors
     chosen: Tried
     tried: tuple[Tried, ...]
 
@@ -61,7 +66,7 @@ def transform(
             f"Choose lower ones: transform.ranks=[{max(1, min(c.rank for c in candidates) // 2)}]",
         )
     tried: list[Tried] = []
-    best: tuple[Tried, Tensors] | None = None
+    chosen, best = None, weights
     for candidate in candidates:
         rewritten = how.apply(weights, candidate, setup.seed)
         load(setup.model, rewritten)
@@ -74,24 +79,18 @@ def transform(
             candidate.saves > 0,
         )
         tried.append(this)
-        if this.saves_memory and (best is None or _order(this) < _order(best[0])):
-            best = this, rewritten
+        if this.saves_memory and (chosen is None or this.order < chosen.order):
+            chosen, best = this, rewritten
         if stop():
             raise Interrupted("Stopped during a transform; finished cells are safe.")
-    assert best is not None
-    chosen, rewritten = best
+    assert chosen is not None
     if not math.isfinite(chosen.validation_loss_nats):
         raise PruningError(
             "No transform of the grid has a validation loss that is a number.",
             "Transform a model whose loss is: base=best, or train anew.",
         )
-    load(setup.model, rewritten)
-    return Transformed(rewritten, chosen, tuple(tried))
-
-
-def _order(tried: Tried) -> tuple[float, int]:
-    loss = tried.validation_loss_nats
-    return (loss if math.isfinite(loss) else math.inf), tried.parameters
+    load(setup.model, best)
+    return Transformed(chosen, tuple(tried))
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """Checkpoints and snapshots: all that a training needs to go on bit for bit, in one directory."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from swe_cli.errors import Interrupted
 from swe_cli.files import read_directory, read_json, remove_directory, write_directory
 from swe_cli.records import Tensors
 from swe_cli.store import Run
+from swe_cli.training.recipe import Recipe
 from swe_cli.training.state import Callback, TrainState
 from swe_cli.training.tracker import Tracker, statistic_of, unrecorded
 
@@ -19,86 +21,75 @@ KEPT = 2  # the newest and, should a disk damage it, the one before
 PROGRESS = ("step", "best_step", "best_loss_nats", "final_loss_nats", "recent_losses")
 
 
-def save(run: Run, state: TrainState, tracker: Tracker) -> None:
-    """Write ``checkpoints/step-…`` whole, then drop those that are no longer needed.
-
-    Randomness has no state to save: it is a function of (seed, name, step); see ``seeds``.
-    """
-    folder = run.path / CHECKPOINTS
-    write_directory(
-        folder / f"step-{state.step:08d}",
-        {
-            "model": state.setup.model.weights(),
-            "optimizer": optimizer_state(state.setup.model, state.optimizer),
-            "tracker": tracker.tensors(),
-            "best": state.best,
-        },
-        {"progress": {key: getattr(state, key) for key in PROGRESS}, "tracker": tracker.info()},
-    )
-    for old in sorted(folder.glob("step-*"))[:-KEPT]:
-        remove_directory(old)
-
-
-@torch.no_grad()
-def restore(run: Run, state: TrainState, tracker: Tracker, snapshots: Sequence[int] = ()) -> None:
-    """Load the newest whole checkpoint in place; where there is none to use, change nothing.
-
-    A checkpoint that lacks a statistic that is now wanted cannot serve, and is dropped: otherwise
-    it would pass for the newest one of the training that starts afresh. So does one that lies
-    behind a snapshot that is wanted and was not kept.
-    Raises CorruptFileError, naming the file, for a damaged one.
-    """
-    statistics = sources_of(tracker)
-    for path in sorted((run.path / CHECKPOINTS).glob("step-*"), reverse=True):
-        files, saved = read_directory(path)
-        absent = missing_snapshots(run, snapshots, statistics)
-        behind = any(step <= saved["progress"]["step"] for step in absent)
-        if behind or unrecorded(saved["tracker"], statistics):
-            remove_directory(path)
-            continue
-        for name, parameter in state.setup.model.named_parameters():
-            parameter.copy_(files["model"][name])
-        load_optimizer(state.setup.model, state.optimizer, files["optimizer"])
-        tracker.load(files["tracker"], saved["tracker"])
-        state.best = files["best"]
-        for key in PROGRESS:
-            setattr(state, key, saved["progress"][key])
-        return
-
-
-def sources_of(tracker: Tracker) -> dict[str, str | None]:
-    """Statistic → hash of its code, where a user wrote it."""
-    return {name: tracker.sources.get(name) for name in tracker.statistics}
-
-
 @dataclass(frozen=True)
-class Snapshots(Callback):
-    """Keeps a training as it was after some of its steps, for good.
+class Checkpoints(Callback):
+    """Saves all of a training now and then, to go on from; after the steps ``snapshots``, for good.
 
-    What is cut in the middle of training starts from one. 0 is before the first step.
+    What is cut in the middle of training starts from a snapshot; 0 is before the first step. Raises
+    Interrupted, which says to type ``resume``, once ``stop`` is true and a checkpoint is safe.
+    Randomness has no state to save: it is a function of (seed, name, step); see ``seeds``.
     """
 
     run: Run
     tracker: Tracker
-    steps: Sequence[int]
+    recipe: Recipe
+    snapshots: Sequence[int]
+    stop: Callable[[], bool]
+    resume: str
 
     def after_step(self, state: TrainState, metrics: dict[str, Any]) -> None:
         self.keep(state)
+        if state.step == self.recipe.steps:
+            return
+        stopping = self.stop()
+        if stopping or state.step % self.recipe.checkpoint_every == 0:
+            folder = self.run.path / CHECKPOINTS
+            progress = {key: getattr(state, key) for key in PROGRESS}
+            files = {"tracker": self.tracker.tensors(), "best": state.best}
+            self._write(folder / f"step-{state.step:08d}", state, files, {"progress": progress})
+            for old in sorted(folder.glob("step-*"))[:-KEPT]:
+                remove_directory(old)
+        if stopping:
+            raise Interrupted(f"Stopped at step {state.step}; a checkpoint is safe.", self.resume)
 
     def keep(self, state: TrainState) -> None:
-        """Keep the state, if its step is one of those, and was not kept."""
-        if state.step not in self.steps:
+        """Write a snapshot, if one is wanted of this step and there is none."""
+        wanted = [step for step in self.snapshots if step == state.step]
+        if missing_snapshots(self.run, wanted, self.tracker.sources):
+            files = {"trajectory": self.tracker.tensors()}
+            self._write(snapshot_path(self.run, state.step), state, files, {"step": state.step})
+
+    def _write(
+        self, path: Path, state: TrainState, files: Mapping[str, Tensors], values: dict[str, Any]
+    ) -> None:
+        model = state.setup.model
+        whole = {"model": model.weights(), "optimizer": optimizer_state(model, state.optimizer)}
+        write_directory(path, {**whole, **files}, {**values, "tracker": self.tracker.info()})
+
+    @torch.no_grad()
+    def restore(self, state: TrainState) -> None:
+        """Load the newest whole checkpoint in place; where there is none to use, change nothing.
+
+        One that lacks a statistic now wanted cannot serve, nor can one that lies behind a snapshot
+        still to be taken. Those are dropped: they would pass for the newest of a fresh start.
+        Raises CorruptFileError, naming the file, for a damaged one.
+        """
+        model, sources = state.setup.model, self.tracker.sources
+        absent = missing_snapshots(self.run, self.snapshots, sources)
+        for path in sorted((self.run.path / CHECKPOINTS).glob("step-*"), reverse=True):
+            files, saved = read_directory(path)
+            behind = any(step <= saved["progress"]["step"] for step in absent)
+            if behind or unrecorded(saved["tracker"], sources):
+                remove_directory(path)
+                continue
+            for name, parameter in model.named_parameters():
+                parameter.copy_(files["model"][name])
+            load_optimizer(model, state.optimizer, files["optimizer"])
+            self.tracker.load(files["tracker"], saved["tracker"])
+            state.best = files["best"]
+            for key in PROGRESS:
+                setattr(state, key, saved["progress"][key])
             return
-        if missing_snapshots(self.run, [state.step], sources_of(self.tracker)):
-            write_directory(
-                snapshot_path(self.run, state.step),
-                {
-                    "model": state.setup.model.weights(),
-                    "optimizer": optimizer_state(state.setup.model, state.optimizer),
-                    "trajectory": self.tracker.tensors(),
-                },
-                {"step": state.step, "tracker": self.tracker.info()},
-            )
 
 
 @dataclass(frozen=True)
@@ -121,14 +112,13 @@ def missing_snapshots(
     run: Run, steps: Sequence[int], statistics: Mapping[str, str | None] | None = None
 ) -> list[int]:
     """Those of ``steps`` that a run has not kept, or without some of these statistics."""
-
-    def kept(step: int) -> bool:
-        path = snapshot_path(run, step)
-        if not path.is_dir():
-            return False
-        return not unrecorded(read_json(path / "state.json")["tracker"], statistics or {})
-
-    return [step for step in steps if not kept(step)]
+    paths = {step: snapshot_path(run, step) for step in steps}
+    return [
+        step
+        for step, path in paths.items()
+        if not path.is_dir()
+        or unrecorded(read_json(path / "state.json")["tracker"], statistics or {})
+    ]
 
 
 def read_snapshot(run: Run, step: int) -> Snapshot:
@@ -156,15 +146,13 @@ def load_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, saved: Te
 
     Before version 0.2 state was saved by a parameter's position among those of the optimizer.
     """
-    places = {
-        parameter: place
-        for place, parameter in enumerate(p for g in optimizer.param_groups for p in g["params"])
-    }
-    by_name = {n: places[p] for n, p in model.named_parameters() if p in places}
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    place_of = {parameter: place for place, parameter in enumerate(parameters)}
+    places = {str(place): place for place in place_of.values()}
+    places |= {n: place_of[p] for n, p in model.named_parameters() if p in place_of}
     state: dict[int, Tensors] = {}
     for key, value in saved.items():
         name, _, slot = key.rpartition("/")
-        place = int(name) if name.isdigit() else by_name[name]
-        state.setdefault(place, {})[slot] = value.clone()
+        state.setdefault(places[name], {})[slot] = value.clone()
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})

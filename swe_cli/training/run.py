@@ -1,9 +1,9 @@
 """One training run on disk: resume or start, train, and leave the trajectory as an artifact."""
 
 import json
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,14 @@ from typing import Any
 import torch
 
 from swe_cli.contracts import Setup, Statistic
-from swe_cli.errors import Interrupted, RunError, TrainingError
+from swe_cli.errors import RunError
 from swe_cli.evaluation.loss import validation_loss
 from swe_cli.files import remove_directory, remove_litter, storage, write_bytes, write_tensors
 from swe_cli.records import Tensors
 from swe_cli.store import Run
-from swe_cli.training import checkpoint
+from swe_cli.training.checkpoint import CHECKPOINTS, SNAPSHOTS, Checkpoints, missing_snapshots
 from swe_cli.training.recipe import Recipe, freeze
-from swe_cli.training.state import TRAINING, Callback, TrainState, fit
+from swe_cli.training.state import Callback, TrainState, fit
 from swe_cli.training.tracker import Tracker, Tracking, unrecorded
 
 FILES = ["model.safetensors", "best.safetensors", "trajectory.safetensors", "metrics.jsonl"]
@@ -43,11 +43,9 @@ class Training:
     snapshots: Sequence[int] = ()
 
 
-def lacks(
-    run: Run, statistics: Mapping[str, str | None], snapshots: Sequence[int] = ()
-) -> list[str]:
+def lacks(run: Run, statistics: Mapping[str, str | None], snapshots: Sequence[int]) -> list[str]:
     """In words: what of this a finished run did not record."""
-    steps = checkpoint.missing_snapshots(run, snapshots, statistics)
+    steps = missing_snapshots(run, snapshots, statistics)
     missing = unrecorded(run.manifest["tracker"], statistics)
     return [*missing, *(f"a snapshot of step {step}" for step in steps)]
 
@@ -69,23 +67,13 @@ def train_run(
     state, tracker = recipe.begin(setup), _tracker(training)
     run.begin(training.config)
     remove_litter(run.path)
-    checkpoint.restore(run, state, tracker, training.snapshots)
-    snapshots = checkpoint.Snapshots(run, tracker, training.snapshots)
+    checkpoints = Checkpoints(run, tracker, recipe, training.snapshots, stop, resume)
+    checkpoints.restore(state)
     if state.step == 0:
-        snapshots.keep(state)
+        checkpoints.keep(state)
     started, resumed_at = time.perf_counter(), state.step
-    fit(
-        state,
-        recipe.steps - state.step,
-        [
-            tracker,
-            snapshots,
-            *callbacks,
-            _Validation(recipe),
-            _Metrics(run.path / "metrics.jsonl", state.step),
-            _Checkpoints(run, recipe, tracker, stop, resume),
-        ],
-    )
+    recording = [_Validation(recipe), _Metrics(run.path / "metrics.jsonl", state.step), checkpoints]
+    fit(state, recipe.steps - state.step, [tracker, *callbacks, *recording])
     seconds = time.perf_counter() - started
     _write_results(run, state, tracker)
     run.finish(
@@ -103,7 +91,7 @@ def train_run(
         seconds_per_step=seconds / max(1, state.step - resumed_at),
         parameters=sum(p.numel() for p in model.parameters()),
     )
-    remove_directory(run.path / checkpoint.CHECKPOINTS)
+    remove_directory(run.path / CHECKPOINTS)
 
 
 def _tracker(training: Training) -> Tracker:
@@ -129,8 +117,8 @@ def _write_results(run: Run, state: TrainState, tracker: Tracker) -> None:
     if run.finished:  # trained again for one more statistic: cells refer to these very weights
         before = run.tensors("model.safetensors")
         if not all(torch.equal(before[name], weight.cpu()) for name, weight in weights.items()):
-            # Among the snapshots are some of the other training.
-            remove_directory(run.path / checkpoint.SNAPSHOTS)
+            for folder in (SNAPSHOTS, CHECKPOINTS):  # some are of the other training
+                remove_directory(run.path / folder)
             raise RunError(
                 f"Training {run.name} again gave other weights than before (another torch version "
                 "or processor), so its old rows would not belong to it.",
@@ -151,9 +139,7 @@ class _Validation(Callback):
         if state.step % self.recipe.evaluate_every and state.step != self.recipe.steps:
             return
         loss = validation_loss(state.setup, self.recipe.batch_size)
-        if not math.isfinite(loss):
-            what = f"validation loss is {loss}"
-            raise TrainingError(TRAINING.failure.format(what=what, step=state.step), TRAINING.hint)
+        state.check_finite("validation loss", loss)
         metrics["validation_loss_nats"] = state.final_loss_nats = loss
         if state.best_loss_nats is None or loss < state.best_loss_nats:
             state.best_loss_nats, state.best_step = loss, state.step
@@ -165,15 +151,10 @@ class _Metrics(Callback):
 
     def __init__(self, path: Path, step: int) -> None:
         kept = []
-        if step and path.is_file():
-            for line in path.read_text().splitlines():
-                try:
-                    known = json.loads(line)["step"] <= step
-                except ValueError:  # the last line of a killed process may be torn
-                    break
-                if not known:
-                    break
-                kept.append(line + "\n")
+        for line in path.read_text().splitlines() if step and path.is_file() else ():
+            with suppress(ValueError):  # the last line of a killed process may be torn
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
         write_bytes(path, "".join(kept).encode())
         self._path = path
 
@@ -184,23 +165,3 @@ class _Metrics(Callback):
         state.recent_losses = [*recent[1 - RECENT :], loss]
         with storage(self._path), self._path.open("a") as file:
             file.write(json.dumps({"step": state.step, **metrics}, sort_keys=True) + "\n")
-
-
-@dataclass(frozen=True)
-class _Checkpoints(Callback):
-    """Saves everything now and then, and before a training is interrupted."""
-
-    run: Run
-    recipe: Recipe
-    tracker: Tracker
-    stop: Callable[[], bool]
-    resume: str
-
-    def after_step(self, state: TrainState, metrics: dict[str, Any]) -> None:
-        if state.step == self.recipe.steps:
-            return
-        stopping = self.stop()
-        if stopping or state.step % self.recipe.checkpoint_every == 0:
-            checkpoint.save(self.run, state, self.tracker)
-        if stopping:
-            raise Interrupted(f"Stopped at step {state.step}; a checkpoint is safe.", self.resume)

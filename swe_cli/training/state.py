@@ -16,10 +16,8 @@ from swe_cli.seeds import derive, global_randomness
 
 
 class Phase(NamedTuple):
-    """A part of a model's life: its streams of randomness, and its words of failure.
-
-    ``batch_seed(seed, number)``: the seed of a batch; ``dropout(seed, step, device)``: torch's
-    global generators during a step.
+    """A part of a model's life: its streams of randomness, for batches and for torch's global
+    generators during a step, and its words of failure.
     """
 
     batch_seed: Callable[[int, int], int]
@@ -65,6 +63,12 @@ class TrainState:
     recent_losses: list[float] = field(default_factory=list)
     best: Tensors = field(default_factory=dict)
 
+    def check_finite(self, what: str, value: float) -> None:
+        """Raise TrainingError, naming the step, for a value that is not finite."""
+        if not math.isfinite(value):
+            failure = self.phase.failure.format(what=f"{what} is {value}", step=self.step)
+            raise TrainingError(failure, self.phase.hint)
+
 
 class Callback:
     """Looks on while a model trains; each of its methods may be left out."""
@@ -94,19 +98,15 @@ class StopWhen(Callback):
 def fit(state: TrainState, steps: int, callbacks: Sequence[Callback] = ()) -> None:
     """Take ``steps`` more, in place.
 
-    Raises TrainingError, naming the step, for a loss or a gradient that is not finite; the weights
-    are then as the step found them.
+    Raises TrainingError for a loss or a gradient that is not finite; the weights are then as the
+    step found them.
     """
     state.setup.model.train()
     for _ in range(steps):
         state.step += 1
         seed, device = state.setup.seed, state.setup.machine.device
-        try:
-            with state.phase.dropout(seed, state.step, device):
-                loss = train_step(state, callbacks)
-        except FloatingPointError as error:
-            failure = state.phase.failure.format(what=error, step=state.step)
-            raise TrainingError(failure, state.phase.hint) from None
+        with state.phase.dropout(seed, state.step, device):
+            loss = train_step(state, callbacks)
         metrics = {"loss_nats": loss, "learning_rate": state.learning_rate_at(state.step)}
         for callback in callbacks:
             callback.after_step(state, metrics)
@@ -115,7 +115,7 @@ def fit(state: TrainState, steps: int, callbacks: Sequence[Callback] = ()) -> No
 def train_step(state: TrainState, callbacks: Sequence[Callback] = ()) -> float:
     """One update from the mean gradient of the step's batches; the mean loss in nats per token.
 
-    Raises FloatingPointError for a loss or a gradient that is not finite.
+    Raises TrainingError as ``fit`` does.
     """
     setup, optimizer, total = state.setup, state.optimizer, 0.0
     learner = state.learner or setup.model
@@ -136,15 +136,14 @@ def train_step(state: TrainState, callbacks: Sequence[Callback] = ()) -> float:
         total += loss.item()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    if math.isfinite(total) and math.isfinite(norm):
+    try:
+        state.check_finite("loss", total)
+        state.check_finite("norm of the gradient", float(norm))
         for callback in callbacks:
             callback.before_step(state)
         if state.gradient_clip > 0:
             nn.utils.clip_grads_with_norm_(parameters, state.gradient_clip, norm)
         optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    if not math.isfinite(total):
-        raise FloatingPointError(f"loss is {total}")
-    if not math.isfinite(norm):
-        raise FloatingPointError(f"norm of the gradient is {float(norm)}")
+    finally:  # a model whose training failed may be trained again
+        optimizer.zero_grad(set_to_none=True)
     return total

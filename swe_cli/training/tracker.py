@@ -44,21 +44,13 @@ class Tracking:
         if any(step < 0 for step in self.snapshots):
             raise UsageError("tracking.snapshots names a step before the first.")
 
-    def amount(self, index: int) -> float:
-        """a_i of the i-th observation, i from 1."""
-        return {"linear": float(index), "sqrt": math.sqrt(index)}.get(self.weighting, 1.0)
-
-    def interval(self, steps_per_epoch: int) -> int:
-        """Optimizer steps between two observations."""
-        return steps_per_epoch if self.every == "epoch" else self.every
-
 
 class Tracker(Callback):
     """Feeds statistics after every observed optimizer step; memory does not grow with steps.
 
     ``weights``: the live parameters by name. ``followed``: the part of them that the sample draws
-    from (the prunable matrices), by prunable name. ``sources``: of statistics that a user wrote,
-    the hash of their code: what another version accumulated is not theirs. Raises UsageError where
+    from (the prunable matrices), by prunable name. ``sources``: statistic → hash of its code, where
+    a user wrote it: what another version accumulated is not its own. Raises UsageError where
     nothing would be observed: an average of nothing is zero everywhere, and would cut anything.
     """
 
@@ -75,8 +67,8 @@ class Tracker(Callback):
         sources: Mapping[str, str] | None = None,
     ) -> None:
         self.weights, self.statistics, self.tracking = weights, statistics, tracking
-        self.sources = dict(sources or {})
-        self.every = tracking.interval(steps_per_epoch)
+        self.sources = {name: (sources or {}).get(name) for name in statistics}
+        self.every = steps_per_epoch if tracking.every == "epoch" else tracking.every
         if tracking.start + self.every > steps:
             raise UsageError(
                 f"tracking.every={tracking.every} ({self.every} steps) from tracking.start="
@@ -86,7 +78,9 @@ class Tracker(Callback):
         self.count, self.total_weight = 0, 0.0
         self._followed = followed
         self._sample_every = max(1, steps // SAMPLE_POINTS)
-        self._sample_index = _draw_sample(followed, tracking.sample, seed)
+        generator = torch.Generator().manual_seed(derive(seed, "sample"))
+        order = torch.randperm(sum(w.numel() for w in followed.values()), generator=generator)
+        self._sample_index = order[: tracking.sample].sort().values
         self._sample_steps: list[int] = []
         self._sample_values: list[Tensor] = []
 
@@ -102,22 +96,20 @@ class Tracker(Callback):
     @torch.no_grad()
     def after_step(self, state: TrainState, metrics: dict[str, Any]) -> None:
         if self._observes(state.step):
-            self._observe()
+            self.count += 1
+            growing = {"linear": float(self.count), "sqrt": math.sqrt(self.count)}
+            amount = growing.get(self.tracking.weighting, 1.0)
+            if self.tracking.weighting == "exponential":
+                self.total_weight *= self.tracking.decay
+            self.total_weight += amount
+            for statistic in self.statistics.values():
+                statistic.update(self.weights, self.count, amount / self.total_weight)
         if self.tracking.sample and (state.step == 1 or state.step % self._sample_every == 0):
             self._sample_steps.append(state.step)
             self._sample_values.append(gather(self._followed, self._sample_index))
 
     def _observes(self, step: int) -> bool:
         return step > self.tracking.start and (step - self.tracking.start) % self.every == 0
-
-    def _observe(self) -> None:
-        self.count += 1
-        amount = self.tracking.amount(self.count)
-        if self.tracking.weighting == "exponential":
-            self.total_weight *= self.tracking.decay
-        self.total_weight += amount
-        for statistic in self.statistics.values():
-            statistic.update(self.weights, self.count, amount / self.total_weight)
 
     def tensors(self) -> Tensors:
         """``<statistic>/<parameter>`` and ``sample/{index,steps,values}``: what is saved."""
@@ -134,10 +126,11 @@ class Tracker(Callback):
 
     def info(self) -> dict[str, Any]:
         """Cadence, number of observations and their total weight: the trajectory's metadata."""
+        sources = {name: source for name, source in self.sources.items() if source}
         return {
             **{key: v for key, v in asdict(self.tracking).items() if key != "snapshots"},
             "statistics": sorted(self.statistics),
-            **({"sources": self.sources} if self.sources else {}),
+            **({"sources": sources} if sources else {}),
             "every_steps": self.every,
             "count": self.count,
             "total_weight": self.total_weight,
@@ -179,10 +172,3 @@ def gather(tensors: Tensors, index: Tensor) -> Tensor:
             values.append(tensor.reshape(-1)[here.to(tensor.device)].cpu())
         offset += tensor.numel()
     return torch.cat(values).float() if values else torch.empty(0)
-
-
-def _draw_sample(followed: Tensors, size: int, seed: int) -> Tensor:
-    total = sum(tensor.numel() for tensor in followed.values())
-    generator = torch.Generator().manual_seed(derive(seed, "sample"))
-    drawn = torch.randperm(total, generator=generator)[: min(size, total)]
-    return torch.sort(drawn).values

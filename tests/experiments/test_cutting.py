@@ -5,7 +5,7 @@ import torch
 from training.toys import sweep_of, trained
 
 from swe_cli.config import ConfigRoot
-from swe_cli.experiments.cell import Watch, _Work, run_cell
+from swe_cli.experiments.cell import CellRun, Watch, run_cell
 from swe_cli.experiments.model import open_run
 from swe_cli.files import read_tensors
 
@@ -36,7 +36,7 @@ def rounds(cells):
             "recovery.steps=2",
         )
         (cell,), model = cells(*two, *words)
-        work = _Work(cell.spec, model, Watch())
+        work = CellRun(cell.spec, model, Watch())
 
         def masks(at_round, earlier):
             work.masks = earlier

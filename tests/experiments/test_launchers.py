@@ -13,7 +13,8 @@ from training.toys import Silent, sweep_of, swept
 
 from swe_cli.config import ConfigRoot
 from swe_cli.experiments import cell as cells
-from swe_cli.experiments.run import cell_job, run_sweep, train_job
+from swe_cli.experiments.run import cell_job, run_sweep
+from swe_cli.experiments.training import ensure_trained
 from swe_cli.files import read_tensors
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -83,7 +84,7 @@ def test_every_job_survives_pickling(kind, text, tmp_path, request):
     root = request.getfixturevalue("lab") if kind == "of a user" else ConfigRoot()
     plan = sweep_of(text, tmp_path, *COMMON, *KINDS[kind].split(), root=root)
     for spec in plan.trainings:
-        job, again = pickle.loads(pickle.dumps((partial(train_job, resume="again"), spec)))
+        job, again = pickle.loads(pickle.dumps((partial(ensure_trained, resume="again"), spec)))
         assert job.keywords == {"resume": "again"}
         assert (again.hash, again.config, again.run) == (spec.hash, spec.config, spec.run)
         assert again.statistics == dict(spec.statistics)

@@ -197,3 +197,24 @@ def test_a_preview_is_the_first_cell_with_the_options_that_are_its_own():
 def test_a_preview_refuses_what_planning_would(word):
     with pytest.raises(UsageError):
         previewed(word)
+
+
+def test_what_points_of_one_training_keep_and_record_is_joined(plan):
+    made = plan(
+        "tracking.statistics=[mean],[path_length]", "criteria=magnitude", "ratios=0.5",
+        "schedule=early", "schedule.at_step=1,2", "recovery=none",
+    )  # fmt: skip
+    (training,) = made.trainings
+    assert [*training.statistics] == ["mean", "path_length", "weighted_average"]
+    assert training.snapshots == (1, 2)
+
+
+def test_an_axis_is_shown_of_the_cells_that_it_makes_a_difference_to(plan):
+    made = plan("calibration.samples=2,4", "criteria=magnitude,wanda", "ratios=0.5")
+    shown = {
+        cell.spec.settings()["criterion"]: planned.axes
+        for planned in made.cells
+        if (cell := planned.cell).kind == "pruned"
+    }
+    assert shown["magnitude"] == {}
+    assert shown["wanda"].keys() == {"calibration.samples"}

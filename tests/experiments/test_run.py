@@ -13,7 +13,7 @@ from swe_cli.experiments.cell import run_cell
 from swe_cli.experiments.model import open_run
 from swe_cli.experiments.plan import cells_of
 from swe_cli.experiments.run import timings
-from swe_cli.files import read_tensors
+from swe_cli.files import read_tensors, write_json
 from swe_cli.pruning.masks import sparsity
 from swe_cli.pruning.shrink import load
 from swe_cli.report.summary import summarise
@@ -142,6 +142,53 @@ def test_a_failed_cell_is_a_visible_row_and_is_tried_again(text, tmp_path, monke
     again = swept(plan)
     assert again.failed == []
     assert (again.trained, again.ran, again.reused) == (0, 2, 6)
+
+
+def test_what_is_compared_with_a_failed_control_fails_with_it_and_is_not_begun(
+    text, tmp_path, monkeypatch
+):
+    plan, begun = planned(text, tmp_path, *TWICE), []
+
+    def fail(cell, watch):
+        begun.append(cell.kind)
+        if cell.kind == "dense_recovered":
+            raise ZeroDivisionError("by zero")
+        return run_cell(cell, watch)
+
+    monkeypatch.setattr("swe_cli.experiments.run.run_cell", fail)
+    outcome = swept(plan)
+    assert sorted(begun) == ["dense", "dense_averaged", "dense_best", "dense_recovered"]
+    assert {row.kind for row in outcome.failed} == {"dense_recovered", "pruned"}
+    assert {row.error for row in outcome.failed} == {"ZeroDivisionError: by zero"}
+    monkeypatch.undo()
+    assert swept(plan).failed == []
+
+
+def test_a_training_that_was_interrupted_while_it_was_repeated_does_not_serve(text, tmp_path):
+    spec = spec_of(text, results=tmp_path)
+    training.ensure_trained(spec, resume="again")
+    assert spec.done()
+    (spec.run.path / "checkpoints").mkdir()
+    assert not spec.done()
+    assert training.ensure_trained(spec, resume="again")
+    assert spec.done()
+
+
+def test_a_statistic_of_a_package_that_is_not_here_does_not_stop_another_training(text, tmp_path):
+    spec, said = spec_of(text, statistics=(), results=tmp_path), []
+    training.ensure_trained(spec, resume="again")
+    manifest = spec.run.manifest
+    manifest["tracker"]["statistics"].append("travelled")
+    write_json(spec.run.path / "manifest.json", manifest)
+
+    class Listening(training.Observer):
+        def say(self, text):
+            said.append(text)
+
+    more = spec_of(text, results=tmp_path)
+    assert training.ensure_trained(more, Listening(), resume="again")
+    assert said[-1] == "It will no longer hold travelled, not known here."
+    assert spec.run.manifest["tracker"]["statistics"] == ["mean", "weighted_average"]
 
 
 def test_of_a_model_of_one_role_all_is_that_role(text, tmp_path):

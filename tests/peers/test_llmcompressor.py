@@ -131,7 +131,7 @@ def test_a_whole_small_model_has_the_same_loss(package, name):
     within = "row" if package is wanda else "tensor"
     calibrated = CalibratedModel(setup_of(model, DATA), calibration, lens)
     calibrated.prune(criterion, counts, pattern, within, {})
-    (batch,) = calibration.batches(DATA, 16, 1, 64)
+    (batch,) = calibration.batches(setup_of(model, DATA), 64)
     options = (
         {}
         if package is wanda

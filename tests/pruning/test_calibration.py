@@ -1,6 +1,7 @@
 """What a calibration set tells, against the slow way; what pruned blocks hand to the next."""
 
 import gc
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ def model_of(**options):
 
 def samples(model):
     batches = Calibration(samples=6, batch_size=4, inputs="pruned").batches(
-        DATA, model.context, 3, 1
+        setup_of(model, DATA, seed=3), 1
     )
     assert [len(batch["tokens"]) for batch in batches] == [1] * 6
     return batches
@@ -71,7 +72,9 @@ def test_frozen_weights_have_gradients_too_and_stay_frozen():
 
 def test_it_comes_from_the_training_split_and_the_seed():
     one, two, other = (
-        Calibration(samples=4, batch_size=4, inputs="pruned").batches(DATA, 8, seed, 4)[0]["tokens"]
+        Calibration(samples=4, batch_size=4, inputs="pruned").batches(
+            setup_of(SimpleNamespace(context=8), DATA, seed=seed), 4
+        )[0]["tokens"]
         for seed in (1, 1, 2)
     )
     assert torch.equal(one, two)
@@ -189,7 +192,9 @@ def test_rows_of_different_lengths_are_cut_to_their_own():
                 "image": torch.tensor([2, 0, 2, 1]),
             }
 
-    batches = Calibration(samples=4, batch_size=4, inputs="pruned").batches(Ragged(), 6, 0, 4)
+    batches = Calibration(samples=4, batch_size=4, inputs="pruned").batches(
+        setup_of(SimpleNamespace(context=6), Ragged(), seed=0), 4
+    )
     assert [batch["tokens"].tolist() for batch in batches] == [
         [[6, 7], [18, 19]],
         [[12, 13, 14, 15]],
@@ -204,13 +209,14 @@ def test_activations_of_one_block_are_held_whatever_the_depth():
         model, most = model_of(layers=layers), []
         live = calibrated(model)
 
-        def visit(names, inputs):
+        def count():
             shape = (4, model.context, model.width)  # of one batch between two blocks
             alive = [o for o in gc.get_objects() if type(o) is torch.Tensor]
-            most.append(len({o.data_ptr() for o in alive if tuple(o.shape) == shape}))
+            return len({o.data_ptr() for o in alive if tuple(o.shape) == shape})
 
         with torch.no_grad():
-            live._walk(visit, gram=True, pruned=True)
+            for _ in live._walk(SparseGPT(damping=0.01, block=8), pruned=True):
+                most.append(count())
         assert len(most) == 4 * layers
         return max(most)
 

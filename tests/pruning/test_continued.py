@@ -30,7 +30,7 @@ def begun():
 
 def enforcing(masks, state):
     model = state.setup.model
-    return EnforceMasks.on(model, partial(model.prunable, which="linear"), masks)
+    return EnforceMasks(model.prunable(model.weights(), "linear"), masks)
 
 
 def test_what_was_cut_stays_cut_after_every_step_and_the_rest_moves(begun):

@@ -17,13 +17,12 @@ from training.toys import batch_of, gpt
 from swe_cli.config import ConfigRoot, component
 from swe_cli.contracts import DrawnCriterion, Evidence, Setup
 from swe_cli.device import Machine
-from swe_cli.experiments.cell import Watch, _Work
+from swe_cli.experiments.cell import CellRun, Watch
 from swe_cli.experiments.model import TrainedModel
 from swe_cli.experiments.spec import CutSpec
 from swe_cli.pruning.calibration import CalibratedModel
-from swe_cli.pruning.masks import fuse
+from swe_cli.pruning.masks import UnitCut, fuse
 from swe_cli.pruning.prune import Judge, Method, prune
-from swe_cli.pruning.units import UnitCut
 
 CPU, DEVICE = torch.device("cpu"), torch.device("meta")
 
@@ -63,7 +62,7 @@ def test_mixing_devices_raises_here_as_on_an_accelerator(far):
 @pytest.mark.parametrize("name", ["snip", "fisher", "taylor"])
 def test_gradients_meet_the_evidence_on_the_cpu(far, name):
     model, lens, near = far
-    samples = SimpleNamespace(batches=lambda *_: [batch_of(11, size=1)] * 2)
+    samples = SimpleNamespace(batches=lambda *_: [MACHINE.move(batch_of(11, size=1))] * 2)
     found = CalibratedModel(Setup(model, None, MACHINE, 1), samples, lens).gradients
     criterion = component("criterion", name, ConfigRoot()).build()
     scores = criterion.score(Evidence(lens(near), calibration=found))
@@ -85,7 +84,7 @@ def test_live_weights_of_a_later_round_meet_their_first_ones_on_the_cpu(far):
     bases = {"final": lambda: near}
     trained = TrainedModel(model, None, MACHINE, 1, name="x", bases=bases, trajectory=trajectory)
     spec = CutSpec(evaluation=None)
-    work = _Work(spec, trained, Watch())
+    work = CellRun(spec, trained, Watch())
     work.masks = whole  # of the round before
     scorer = work._scorer(spec)
     evidence = scorer.evidence

@@ -136,7 +136,7 @@ def test_wanda_cuts_what_it_does_by_hand(llama):
     masks = execute(spec, llama, Watch(), {}).masks
     llama.load(llama.weights("final"))
     model, expected = deepcopy(llama.model), {}
-    batches = spec.calibration.instance.batches(DATA, model.context, llama.seed, 4)
+    batches = spec.calibration.instance.batches(llama, 4)
     for place in (0, 1):
         for name, squares in square_sums(model, batches).items():
             if f".layers.{place}." in name:

@@ -30,7 +30,7 @@ class Look(Callback):
 
 def recover(made, model, masks, which="linear", callbacks=(), *, data=DATA, seed=1):
     state = made.begin(setup_of(model, data, seed), 3, teacher=None)
-    enforce = EnforceMasks.on(model, lambda tensors: model.prunable(tensors, which), masks)
+    enforce = EnforceMasks(model.prunable(model.weights(), which), masks)
     fit(state, made.steps, [enforce, *callbacks])
 
 

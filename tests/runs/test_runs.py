@@ -70,6 +70,13 @@ def test_parameters_are_written_without_their_gradient_history(tmp_path):
     assert torch.equal(read_tensors(tmp_path / "x.safetensors")["w"], torch.ones(2, 4))
 
 
+def test_a_tensor_file_is_as_readable_as_any_other(tmp_path):
+    write_json(tmp_path / "x.json", 1)
+    write_tensors(tmp_path / "x.safetensors", TENSORS)
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(modes) == 1
+
+
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     path = tmp_path / "x.json"
     write_json(path, {"old": 1})

@@ -348,7 +348,7 @@ def test_a_mask_and_a_tracker_look_on_one_after_the_other(first):
     tracker = Tracker(
         model.weights(), {"mean": statistic}, {}, TRACKING, steps=1, steps_per_epoch=1, seed=0
     )
-    both = {"mask": EnforceMasks.on(model, lens, masks), "tracker": tracker}
+    both = {"mask": EnforceMasks(lens(model.weights()), masks), "tracker": tracker}
     fit(state, 1, [both.pop(first), *both.values()])
     observed = lens(statistic.state())
     for name, mask in masks.items():
