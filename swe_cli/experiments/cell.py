@@ -324,7 +324,7 @@ def _size(weights: Tensors) -> int:
 
 def _compression(weights: Tensors, dense: int) -> float:
     """Of the ``dense`` parameters, the fraction that is not stored, or is zero."""
-    return 1 - (_size(weights) - zeros(weights)) / dense
+    return (dense - _size(weights) + zeros(weights)) / dense
 
 
 def _write(cell: Cell, trained: TrainedModel, run: CellRun) -> None:
