@@ -1,13 +1,12 @@
 """What the extension groups promise. Between stages: plain data keyed by parameter name.
 
-A component may be a plain class with what its contract asks for; ``conform`` adds the defaults.
+A component may be a plain class with what its contract asks for; ``conform.conform`` adds the
+defaults.
 """
 
-import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar
 
@@ -15,8 +14,8 @@ import numpy as np
 from pydantic import Field
 from torch import Tensor, nn
 
+from swe_cli.conform import conform
 from swe_cli.device import Machine
-from swe_cli.errors import UsageError
 from swe_cli.ranking import Ranking, Within
 from swe_cli.records import Batch, Masks
 from swe_cli.records import Counts as Counts
@@ -36,59 +35,10 @@ GRADIENTS = ("mean_gradient", "mean_saliency", "mean_square_gradient")
 INPUTS = ("input_norm", "input_gram")
 
 IGNORED = -100  # a target nobody has to predict
-T = TypeVar("T")
 
 # Bounds of options, which configuration checks and says.
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-
-
-def conform(component: Any, contract: type[T], name: str, expected: str | None = None) -> T:
-    """What a component gave as the ``contract`` it is for, with the defaults of what it lacks.
-
-    A user's class need not inherit from it. Raises UsageError, naming the component (``name``, as
-    one types it) and what is missing, for one that lacks what has no default. ``expected``: in
-    words, if not a ``contract`` alone.
-    """
-    own, home = type(component), f"{contract.__module__}.{contract.__name__}"
-
-    def refused(why: str, hint: str = f"See docs/extend.md, and {home}.") -> UsageError:
-        return UsageError(f"{name} gives a {own.__name__}, which {why}.", hint)
-
-    if issubclass(contract, nn.Module) and not isinstance(component, nn.Module):
-        raise refused("is no torch.nn.Module")
-    if missing := ", ".join(_missing(component, contract)):
-        raise refused(f"is {expected or f'no {contract.__name__}'}: it lacks {missing}")
-    if not isinstance(component, contract):
-        try:
-            object.__setattr__(component, "__class__", _with_defaults(own, contract))  # type: ignore[arg-type]
-        except TypeError:
-            why = f"cannot take the defaults of {contract.__name__}"
-            raise refused(why, f"Let it inherit from {home}.") from None
-    conforming: T = component
-    return conforming
-
-
-@cache
-def _with_defaults(own: Any, contract: Any) -> Any:
-    return type(own.__name__, (own, contract), {"__module__": own.__module__})
-
-
-def _missing(component: Any, contract: type) -> list[str]:
-    """What a contract only promises (abstract methods, annotations without a value), not given."""
-    bases = [base for base in reversed(contract.__mro__) if base not in (object, nn.Module)]
-    members = dict.fromkeys(m for b in bases for m in (*inspect.get_annotations(b), *vars(b)))
-
-    def given(of: type, member: str) -> bool:
-        value = getattr(of, member, nn.Module.forward)  # which only raises
-        return value is not nn.Module.forward and not getattr(value, "__isabstractmethod__", False)
-
-    def has(member: str) -> bool:
-        if hasattr(type(component), member):  # properties are not computed
-            return given(type(component), member) or member in vars(component)
-        return hasattr(component, member)
-
-    return [member for member in members if not given(contract, member) and not has(member)]
 
 
 # Models
@@ -345,15 +295,22 @@ class Evidence:
 
 
 class Criterion:
-    """An equation: scores of all weights, free of the ratio, so that one scoring serves all.
+    """What says which weights go; what it judges, ``granularity``, is one of three.
 
-    ``needs``: statistics of the training, and of ``GRADIENTS``. ``published``: its allocation.
+    ``needs``: statistics of the training, of ``GRADIENTS`` or ``INPUTS``. ``published``: its
+    allocation.
     """
 
-    granularity: ClassVar[Granularity] = "weight"
+    granularity: ClassVar[Granularity]
     needs: Sequence[str] = ()
     published: str = "global"
     updates_weights: bool = False
+
+
+class WeightCriterion(Criterion):
+    """An equation: scores of all weights, free of the ratio, so that one scoring serves all."""
+
+    granularity = "weight"
 
     @abstractmethod
     def score(self, evidence: Evidence) -> Scores:
@@ -396,9 +353,6 @@ class LayerCriterion(Criterion):
     granularity = "layer"
     published = "uniform"
 
-    def score(self, evidence: Evidence) -> Scores:
-        raise NotImplementedError("a layer is scored by its inputs")
-
     @abstractmethod
     def score_layer(self, weight: Tensor, inputs: LayerInputs) -> Tensor:
         """Scores (out, in), by which an allocation divides a ratio up between layers."""
@@ -416,9 +370,6 @@ class DrawnCriterion(Criterion):
 
     granularity = "mask"
 
-    def score(self, evidence: Evidence) -> Scores:
-        raise NotImplementedError("its masks are drawn")
-
     @abstractmethod
     def draw(self, evidence: Evidence, round: int) -> Masks:
         """Masks of the weights as they are, of round 1, 2, … of a schedule, from the run's seed."""
@@ -428,7 +379,7 @@ def criterion_of(component: Any, name: str) -> Criterion:
     """A criterion by what it can do: draw masks, prune layers, or score weights."""
     by_method: dict[str, type[Any]] = {"draw": DrawnCriterion, "prune_layer": LayerCriterion}
     contracts = (contract for method, contract in by_method.items() if hasattr(component, method))
-    criterion: Criterion = conform(component, next(contracts, Criterion), name)
+    criterion: Criterion = conform(component, next(contracts, WeightCriterion), name)
     return criterion
 
 
@@ -539,22 +490,3 @@ class Launcher:
         self, function: Callable[[J], R], jobs: Sequence[J]
     ) -> Iterator[tuple[J, R | BaseException]]:
         """Each job with its result or its error, in the order they come."""
-
-
-# Evaluation
-
-
-@dataclass(frozen=True)
-class WindowLosses:
-    """The loss of every evaluation window, kept so that two models are compared paired.
-
-    ``nats`` float64 (N,): summed loss of a window. ``tokens`` int64 (N,): tokens predicted in it.
-    """
-
-    nats: np.ndarray[Any, np.dtype[np.float64]]
-    tokens: np.ndarray[Any, np.dtype[np.int64]]
-
-    @property
-    def mean_nats(self) -> float:
-        """Token-weighted mean loss, nats per token."""
-        return float(self.nats.sum() / self.tokens.sum())

@@ -36,7 +36,7 @@ def storage(path: Path) -> Iterator[None]:
     except OSError as error:
         raise StorageError(
             f"Cannot write {path}: {error.strerror or error}. What was written before stays valid.",
-            "Choose another place with results_dir=PATH, or make room.",
+            "Choose another place with results_dir=PATH (a report's: --output PATH), or make room.",
         ) from error
 
 

@@ -10,8 +10,9 @@ import pandas as pd
 
 from swe_cli.commands.shared import Page, page, training_of
 from swe_cli.config import ConfigRoot, component, did_you_mean
-from swe_cli.contracts import Evidence, WindowLosses
+from swe_cli.contracts import Evidence
 from swe_cli.errors import RunError, SweError, UsageError
+from swe_cli.evaluation.loss import WindowLosses
 from swe_cli.evaluation.measure import Measured
 from swe_cli.experiments.model import open_run
 from swe_cli.experiments.spec import built

@@ -143,8 +143,11 @@ def _named_run(token: str, results: Path, kinds: tuple[str, ...]) -> Run:
         raise RunError(reason, f"List them: swe runs. {TRAIN}")
     try:
         run = find_run(token, results, kinds)
-    except RunError:
-        run = find_run(token, results)  # of another kind, then; else the better complaint
+    except RunError as refused:
+        try:
+            run = find_run(token, results)  # of another kind, then
+        except RunError:
+            raise refused from None
         if run.kind in kinds:
             raise
     if run.kind not in kinds:

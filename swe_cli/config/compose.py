@@ -202,6 +202,11 @@ def _there_already(word: str) -> UsageError:
 def _unknown_key(key: str, command: str, nodes: Nodes, root: ConfigRoot) -> UsageError:
     """A key that ``command`` does not have: perhaps another command's, perhaps a slip."""
     sentence = f"{key} is not a key of swe {command}."
+    group = key.partition(".")[0]
+    if key != group and group in nodes and group not in SETTINGS:
+        trees = {name: _load(None, (f"+{group}={name}",), root) for name in root.options(group)}
+        if choices := [f"{group}={name}" for name, tree in trees.items() if _has(tree.nodes, key)]:
+            return UsageError(sentence, f"It belongs to {' or '.join(choices)}.")
     others = (other for other in TRAINING_COMMANDS if other != command)
     owners = [f"swe {other}" for other in others if _has(_load(other, (), root).nodes, key)]
     if owners:

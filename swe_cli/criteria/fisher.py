@@ -1,9 +1,9 @@
 """Diagonal Fisher information."""
 
-from swe_cli.contracts import Criterion, Evidence, Scores
+from swe_cli.contracts import Evidence, Scores, WeightCriterion
 
 
-class Fisher(Criterion):
+class Fisher(WeightCriterion):
     """``W² · E[g²]``, g the gradient of one calibration sample (Theis et al. 2018).
 
     Of one sample it would be SNIP squared; a calibration set of one is refused.

@@ -1,9 +1,9 @@
 """Magnitude, the baseline."""
 
-from swe_cli.contracts import Criterion, Evidence, Scores
+from swe_cli.contracts import Evidence, Scores, WeightCriterion
 
 
-class Magnitude(Criterion):
+class Magnitude(WeightCriterion):
     """``|W|`` of the weights that are cut (Han et al. 2015).
 
     With ``base=averaged`` those weights are W̄, so it then ranks exactly as SWE does.

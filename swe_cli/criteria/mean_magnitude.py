@@ -1,9 +1,9 @@
 """The mean of the magnitudes over training."""
 
-from swe_cli.contracts import Criterion, Evidence, Scores
+from swe_cli.contracts import Evidence, Scores, WeightCriterion
 
 
-class MeanMagnitude(Criterion):
+class MeanMagnitude(WeightCriterion):
     """``mean_t |W_t|``: unlike by ``|mean_t W_t|``, one that swings around zero is not small. An
     ablation of SWE, ours.
     """

@@ -1,9 +1,9 @@
 """Movement away from zero."""
 
-from swe_cli.contracts import Criterion, Evidence, Scores
+from swe_cli.contracts import Evidence, Scores, WeightCriterion
 
 
-class Movement(Criterion):
+class Movement(WeightCriterion):
     """``−Σ_t W_{t−1} · g_t`` (Sanh et al. 2020). Signed: low is moving to zero, and goes first."""
 
     needs = ("movement",)

@@ -1,9 +1,9 @@
 """The distance between a weight's end and its start."""
 
-from swe_cli.contracts import Criterion, Evidence, Scores
+from swe_cli.contracts import Evidence, Scores, WeightCriterion
 
 
-class NetMovement(Criterion):
+class NetMovement(WeightCriterion):
     """``|W − W_0|``: a weight that training did not need to move goes first (Zhou et al. 2019)."""
 
     needs = ("initial_weights",)

@@ -1,9 +1,9 @@
 """The length of a weight's way."""
 
-from swe_cli.contracts import Criterion, Evidence, Scores
+from swe_cli.contracts import Evidence, Scores, WeightCriterion
 
 
-class PathLength(Criterion):
+class PathLength(WeightCriterion):
     """``Σ_t |W_t − W_{t−1}|``: a weight that training left alone goes first. Ours."""
 
     needs = ("path_length",)

@@ -2,11 +2,11 @@
 
 import torch
 
-from swe_cli.contracts import Criterion, Evidence, Scores
+from swe_cli.contracts import Evidence, Scores, WeightCriterion
 from swe_cli.seeds import derive
 
 
-class Random(Criterion):
+class Random(WeightCriterion):
     """Uniform scores, drawn per tensor from the run's seed: another seed, another mask."""
 
     def score(self, evidence: Evidence) -> Scores:

@@ -1,9 +1,9 @@
 """SNIP: connection sensitivity."""
 
-from swe_cli.contracts import Criterion, Evidence, Scores
+from swe_cli.contracts import Evidence, Scores, WeightCriterion
 
 
-class SNIP(Criterion):
+class SNIP(WeightCriterion):
     """``|W · ḡ|``, ḡ the mean gradient over the calibration set (Lee et al. 2019).
 
     The absolute value is taken after averaging. Published at initialisation; here of any weights.

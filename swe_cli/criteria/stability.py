@@ -5,13 +5,13 @@ from typing import Annotated
 
 from pydantic import Field
 
-from swe_cli.contracts import Criterion, Evidence, Scores
+from swe_cli.contracts import Evidence, Scores, WeightCriterion
 
 SMALLEST = 1e-12  # where nothing in a tensor ever moved
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stability(Criterion):
+class Stability(WeightCriterion):
     """``|W̄| / (√V + ε)``: kept is what settled far from zero, in units of its wandering. Ours.
 
     W̄ and V are the weighted average and variance over training; ``epsilon`` is relative to the

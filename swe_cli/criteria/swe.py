@@ -1,9 +1,9 @@
 """Systematic Weight Evaluation."""
 
-from swe_cli.contracts import Criterion, Evidence, Scores
+from swe_cli.contracts import Evidence, Scores, WeightCriterion
 
 
-class SWE(Criterion):
+class SWE(WeightCriterion):
     """``|W̄|``, the magnitude of the weighted running average (arXiv 2502.17071, section 3)."""
 
     published = "sigma"

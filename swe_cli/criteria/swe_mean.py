@@ -1,9 +1,9 @@
 """SWE without its weighting."""
 
-from swe_cli.contracts import Criterion, Evidence, Scores
+from swe_cli.contracts import Evidence, Scores, WeightCriterion
 
 
-class SWEMean(Criterion):
+class SWEMean(WeightCriterion):
     """``|mean_t W_t|``: SWE (arXiv 2502.17071) with all steps counting the same. An ablation."""
 
     needs = ("mean",)

@@ -4,10 +4,10 @@ from math import inf
 
 import torch
 
-from swe_cli.contracts import Criterion, Evidence, Scores
+from swe_cli.contracts import Evidence, Scores, WeightCriterion
 
 
-class SWESqrt(Criterion):
+class SWESqrt(WeightCriterion):
     """``|W| / std(W̄)``, W̄ the √-weighted average of training (Smart Pruning, LOD 2022).
 
     Inside a tensor it ranks as magnitude does; between tensors it is an allocation: cut at one

@@ -1,9 +1,9 @@
 """First-order Taylor expansion of the loss."""
 
-from swe_cli.contracts import Criterion, Evidence, Scores
+from swe_cli.contracts import Evidence, Scores, WeightCriterion
 
 
-class Taylor(Criterion):
+class Taylor(WeightCriterion):
     """``E[|W · g|]`` over calibration samples, g the gradient of one (Molchanov et al. 2017).
 
     Unlike in SNIP the absolute value is taken before averaging: samples do not cancel out.

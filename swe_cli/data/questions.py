@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from swe_cli.conform import conform
 from swe_cli.contracts import (
     IGNORED,
     Dataset,
@@ -22,7 +23,6 @@ from swe_cli.contracts import (
     Questions,
     Split,
     Tokenizer,
-    conform,
 )
 from swe_cli.data.cache import digest
 from swe_cli.data.images import Pixels, read_image

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from swe_cli.contracts import Example, Questions, Setup, Split, WindowLosses
+from swe_cli.contracts import Example, Questions, Setup, Split
 from swe_cli.data.questions import NUMBER
 from swe_cli.errors import DataError
 from swe_cli.evaluation.compare import mean_interval, share_interval
-from swe_cli.evaluation.loss import by_window, evaluating, losses_of, row_pass
+from swe_cli.evaluation.loss import WindowLosses, by_window, evaluating, losses_of, row_pass
 from swe_cli.models.gpt import greedy
 from swe_cli.records import Batch, Interval
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from swe_cli.contracts import WindowLosses
 from swe_cli.errors import SweError
+from swe_cli.evaluation.loss import WindowLosses
 from swe_cli.records import Interval
 
 RESAMPLES = 9_999

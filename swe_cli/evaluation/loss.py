@@ -11,7 +11,7 @@ import torch
 from pydantic import NonNegativeInt
 from torch import Tensor
 
-from swe_cli.contracts import IGNORED, Count, Model, Setup, WindowLosses
+from swe_cli.contracts import IGNORED, Count, Model, Setup
 from swe_cli.records import Batch
 from swe_cli.seeds import derive
 
@@ -23,6 +23,22 @@ class Evaluation:
     split: Literal["validation", "test"]
     batch_size: Count
     random_batches: NonNegativeInt
+
+
+@dataclass(frozen=True)
+class WindowLosses:
+    """The loss of every evaluation window, kept so that two models are compared paired.
+
+    ``nats`` float64 (N,): summed loss of a window. ``tokens`` int64 (N,): tokens predicted in it.
+    """
+
+    nats: np.ndarray[Any, np.dtype[np.float64]]
+    tokens: np.ndarray[Any, np.dtype[np.int64]]
+
+    @property
+    def mean_nats(self) -> float:
+        """Token-weighted mean loss, nats per token."""
+        return float(self.nats.sum() / self.tokens.sum())
 
 
 @torch.inference_mode()

@@ -14,11 +14,17 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from swe_cli.contracts import Questions, Setup, WindowLosses
+from swe_cli.contracts import Questions, Setup
 from swe_cli.errors import PruningError, SweWarning
 from swe_cli.evaluation import answers as answering
 from swe_cli.evaluation.compare import loss_interval, paired_difference
-from swe_cli.evaluation.loss import Evaluation, evaluating, random_batches_loss, window_losses
+from swe_cli.evaluation.loss import (
+    Evaluation,
+    WindowLosses,
+    evaluating,
+    random_batches_loss,
+    window_losses,
+)
 from swe_cli.records import Interval, Tensors
 
 FEW_WINDOWS = 10

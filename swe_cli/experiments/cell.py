@@ -16,7 +16,7 @@ from swe_cli.controls import DENSE
 from swe_cli.evaluation.loss import Evaluation
 from swe_cli.evaluation.measure import Measured, cost, measure, metrics
 from swe_cli.experiments.model import TrainedModel, TrainedRun
-from swe_cli.experiments.spec import ControlSpec, CutSpec, Spec, built, check_recorded
+from swe_cli.experiments.spec import CutSpec, Spec, built, check_recorded
 from swe_cli.experiments.training import never
 from swe_cli.files import (
     canonical,
@@ -128,10 +128,8 @@ def execute(
 ) -> "CellRun":
     """Do to the one live model of ``trained`` what a cell stands for, and measure it."""
     run = CellRun(spec, trained, watch)
-    if isinstance(spec, CutSpec) and spec.transform is not None:
-        run.transform(built(spec.transform))
-    elif isinstance(spec, CutSpec):
-        run.prune(spec)
+    if run.cut_spec is not None:
+        run.cut_or_transform(run.cut_spec)
     if run.after is None:  # in rounds, the recovery lay between the cuts
         run.before = run.after = run.measure()
         run.recover(spec.recovery_steps)
@@ -139,21 +137,21 @@ def execute(
         # The paper recovers from it for half as long; so does a control that nothing is cut of.
         run.fuse(spec.fuse)
         run.recover(spec.recovery_steps // 2, step=spec.recovery_steps)
-    run.finish(run.after, references)
+    run.finish(references)
     return run
 
 
 class CellRun:
     """A cell on its way: the live model of ``trained``, the masks on it, what was measured.
 
-    ``before`` recovery is None where it was cut in rounds during it; ``seconds``: wall time by
-    stage. In the end ``weights`` are without the units that were cut whole, and ``metrics`` all
-    that was measured.
+    ``before`` recovery is None where it was cut in rounds during it; ``after``, where the model
+    changed since it was measured. ``seconds``: wall time by stage. In the end ``weights`` are
+    without the units that were cut whole, and ``metrics`` all that was measured.
     """
 
     def __init__(self, spec: Spec, trained: TrainedModel, watch: Watch) -> None:
         self.spec, self.trained, self.watch = spec, trained, watch
-        cut = spec if isinstance(spec, CutSpec) else None
+        self.cut_spec = cut = spec if isinstance(spec, CutSpec) else None
         self.lens = trained.lens(cut.prunable if cut else "linear", (cut and cut.roles) or "all")
         self.masks: Masks = {}
         self.overlap: float | None = None
@@ -176,6 +174,13 @@ class CellRun:
         self._last = now
 
     # Prune
+
+    def cut_or_transform(self, spec: CutSpec) -> None:
+        """What is done to the weights, before they recover."""
+        if spec.transform is not None:
+            self.transform(built(spec.transform))
+        else:
+            self.prune(spec)
 
     def prune(self, spec: CutSpec) -> None:
         """Cut in the rounds of the schedule, and train between them."""
@@ -212,7 +217,7 @@ class CellRun:
         if self.masks:
             self.masks, self.overlap = fuse(self._live(), self.masks, most_zeros), None
             self._apply_masks()
-            self.after = self.measure()
+            self.after = None
 
     def _apply_masks(self) -> None:
         apply_masks(self.masks, self._live())
@@ -251,10 +256,10 @@ class CellRun:
     # Recover
 
     def recover(self, steps: int, step: int = 0) -> None:
-        """Train on with a fresh optimizer, on the batches after ``step``; then measure again."""
+        """Train on with a fresh optimizer, on the batches after ``step``."""
         if steps:
             self._fit(self._recovery(step), steps, "recovery")
-            self.after = self.measure()
+            self.after = None
 
     def _recovery(self, step: int = 0) -> TrainState:
         assert self.spec.recovery is not None
@@ -273,20 +278,17 @@ class CellRun:
 
     def measure(self) -> Measured:
         """The live model, window by window."""
-        shuffled = self.trained.seed if self._blind else None
+        shuffled = self.trained.seed if self.spec.blind else None
         measured = measure(self.trained, self.spec.evaluation.instance, shuffled)
         self.lap("evaluation")
         return measured
 
-    @property
-    def _blind(self) -> bool:
-        return isinstance(self.spec, ControlSpec) and self.spec.control.blind
-
-    def finish(self, after: Measured, references: Mapping[str, Measured]) -> None:
+    def finish(self, references: Mapping[str, Measured]) -> None:
         """All that came of it. The live model then has the size that is stored."""
         spec, trained = self.spec, self.trained
+        self.after = after = self.measure() if self.after is None else self.after
         protocol: Evaluation = spec.evaluation.instance
-        if self._blind:
+        if self.spec.blind:
             protocol = replace(protocol, random_batches=0)
         before = self.before if spec.recovery is not None else None
         references = {DENSE.kind: after, **references}
@@ -294,7 +296,8 @@ class CellRun:
         self.lap("evaluation")
         self.weights = trained.model.weights()
         self.masks = masks = {name: mask.cpu() for name, mask in self.masks.items()}
-        shrinks = isinstance(spec, CutSpec) and (spec.unit or spec.fuse is not None)
+        cut = self.cut_spec
+        shrinks = cut is not None and (cut.unit or cut.fuse is not None)
         if shrinks:
             self.weights = shrink(trained.model, self.weights)
             trained.load(self.weights)
@@ -303,7 +306,7 @@ class CellRun:
             "sparsity": sparsity(masks),
             "compression": _compression(self.weights, dense),
         }
-        if isinstance(spec, CutSpec) and spec.roles is not None:
+        if cut is not None and cut.roles is not None:
             role_of = trained.model.role_of
             for role in dict.fromkeys(role_of(name) for name in masks):
                 of_role = {name: mask for name, mask in masks.items() if role_of(name) == role}

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
 from swe_cli.config import Component, Composed, ConfigRoot, component, source_of
+from swe_cli.conform import conform
 from swe_cli.contracts import (
     Allocation,
     Launcher,
@@ -13,7 +14,6 @@ from swe_cli.contracts import (
     PrunableSet,
     Statistic,
     Transform,
-    conform,
     criterion_of,
 )
 from swe_cli.controls import PRUNED, Control
@@ -42,7 +42,7 @@ CONTRACTS: Mapping[str, type] = {
 
 
 def built(chosen: Component, *runtime: Any) -> Any:
-    """What a component builds, with the defaults of its contract; see ``contracts.conform``."""
+    """What a component builds, with the defaults of its contract; see ``conform``."""
     name = f"{chosen.group}={chosen.name}"
     made = chosen.build(*runtime) if runtime else chosen.instance
     if chosen.group == "criterion":
@@ -71,6 +71,11 @@ class Spec:
     def kind(self) -> str:
         """The kind of its row."""
         return PRUNED
+
+    @property
+    def blind(self) -> bool:
+        """Whether it is measured with the images shuffled."""
+        return False
 
     def identity(self) -> dict[str, Any]:
         """What is stored and what a cell's name is made of: plain values, what is not left out."""
@@ -117,6 +122,10 @@ class ControlSpec(Spec):
     @property
     def kind(self) -> str:
         return self.control.kind
+
+    @property
+    def blind(self) -> bool:
+        return self.control.blind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -342,7 +351,8 @@ def _check_schedule(spec: CutSpec, composed: Composed) -> None:
             raise UsageError(
                 f"{named} trains between its {schedule.rounds} cuts by the recovery's steps, of "
                 f"which recovery={composed['recovery'].name} has {recovery.steps}.",
-                "Write recovery=finetune, or raise recovery.steps, or write schedule=one_shot",
+                ("Raise recovery.steps" if recovery.steps else "Write recovery=finetune")
+                + ", or write schedule=one_shot",
             )
     if schedule.at_step is not None and composed.values["base"] == "best":
         raise UsageError(

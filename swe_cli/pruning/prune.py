@@ -18,6 +18,7 @@ from swe_cli.contracts import (
     Lens,
     Pattern,
     Setup,
+    WeightCriterion,
 )
 from swe_cli.criteria.magnitude import Magnitude
 from swe_cli.errors import PruningError
@@ -95,10 +96,13 @@ class Scorer:
         return replace(self.evidence, calibration={need: gradients[need] for need in asked})
 
     def _scores(self, judge: Judge) -> Scores:
-        if isinstance(judge.criterion, LayerCriterion):
-            scores = self.calibration.dense_scores(judge.key, judge.criterion)
+        criterion = judge.criterion
+        if isinstance(criterion, LayerCriterion):
+            scores = self.calibration.dense_scores(judge.key, criterion)
+        elif isinstance(criterion, WeightCriterion):
+            scores = criterion.score(self.evidence_for(criterion))
         else:
-            scores = judge.criterion.score(self.evidence_for(judge.criterion))
+            raise PruningError(f"criterion={judge.name} draws its masks: it ranks nothing.")
         shapes = {name: weight.shape for name, weight in self.evidence.weights.items()}
         if {name: score.shape for name, score in scores.items()} != shapes:
             raise PruningError(

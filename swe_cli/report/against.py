@@ -11,9 +11,9 @@ import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
-from swe_cli.contracts import WindowLosses
 from swe_cli.controls import PRUNED
 from swe_cli.evaluation.compare import paired_difference
+from swe_cli.evaluation.loss import WindowLosses
 from swe_cli.files import write_bytes
 from swe_cli.report import tables, text
 from swe_cli.report.console import GAP, WIDTH, chunks, print_table, say, title

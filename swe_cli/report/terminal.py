@@ -172,7 +172,8 @@ def _print_quantity(
         print_table(console, [head, "before", quantity.short, "", "delta", "", "  "], rows)
     better, worse = MARKS[quantity.better], MARKS[-quantity.better]
     signs = f"{better} better, {worse} worse than dense (paired 95% interval excludes 0)"
-    say(console, f"{signs}; * {'highest' if quantity.better > 0 else 'lowest'}", "dim")
+    best_of = "highest" if quantity.better > 0 else "lowest"
+    say(console, f"{signs}; * column's {best_of}", "dim")
 
 
 def _chunks(lines: Sequence[Line], narrowest: int, beside: str) -> list[Sequence[Line]]:

@@ -26,6 +26,16 @@ def refused(result, code, *said):
 @pytest.mark.parametrize(
     ("line", "code", "said"),
     [
+        (
+            "train data.path=x",
+            USAGE,
+            "It belongs to data=image_folder or data=shakespeare_chars or",
+        ),
+        (
+            "train data=text_file data.path=x data.validation_characters=4",
+            USAGE,
+            "is not a key of swe train. It belongs to data=kjv_chars.",
+        ),
         ("train modle=gpt_nano", USAGE, "Did you mean model? Write model=…"),
         ("train model=gpt_nanno", USAGE, "Did you mean gpt_nano? Choose one of: gpt_nano"),
         ("train model.layers=abc", USAGE, "should be an integer. Write model.layers=10"),

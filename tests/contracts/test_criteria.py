@@ -8,16 +8,16 @@ import torch
 from swe_cli.contracts import (
     GRADIENTS,
     INPUTS,
-    Criterion,
     DrawnCriterion,
     Evidence,
     LayerCriterion,
+    WeightCriterion,
 )
 
 from .conftest import built, fed, names
 
 ALL = names("criterion")
-KINDS = {"layer": LayerCriterion, "weight": Criterion, "mask": DrawnCriterion}
+KINDS = {"layer": LayerCriterion, "weight": WeightCriterion, "mask": DrawnCriterion}
 LAYERWISE, SCORING, DRAWN = (
     [name for name in ALL if built("criterion", name).granularity == kind] for kind in KINDS
 )

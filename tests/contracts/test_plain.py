@@ -7,10 +7,10 @@ from torch.nn import functional as F
 from training.toys import MACHINE, dataset
 
 from swe_cli.config import Component, ConfigRoot, component
+from swe_cli.conform import conform
 from swe_cli.contracts import (
     Allocation,
     Candidate,
-    Criterion,
     DrawnCriterion,
     Launcher,
     LayerCriterion,
@@ -18,7 +18,7 @@ from swe_cli.contracts import (
     Pattern,
     Prediction,
     Statistic,
-    conform,
+    WeightCriterion,
 )
 from swe_cli.errors import UsageError
 from swe_cli.experiments.cell import Watch, execute
@@ -221,7 +221,7 @@ def test_plain_criteria_of_every_kind():
     assert all(torch.equal(mask, wanda.masks[name]) for name, mask in judged.masks.items())
     drawn, _ = cell_of(criterion=plain("criterion", EveryOther), ratio=None)
     assert not drawn.masks[UP].flatten()[1::2].any()
-    kinds = {Steady: Criterion, ByNorm: LayerCriterion, EveryOther: DrawnCriterion}
+    kinds = {Steady: WeightCriterion, ByNorm: LayerCriterion, EveryOther: DrawnCriterion}
     for own, contract in kinds.items():
         options = {"power": 0.5} if own is Steady else {}
         criterion = built(plain("criterion", own, **options))
@@ -309,7 +309,7 @@ def without(cls, *members):
 @pytest.mark.parametrize(
     ("group", "contract", "own", "options", "missing"),
     [
-        ("criterion", "Criterion", Steady, {"power": 0.5}, ["score"]),
+        ("criterion", "WeightCriterion", Steady, {"power": 0.5}, ["score"]),
         ("criterion", "LayerCriterion", ByNorm, {}, ["score_layer"]),
         ("statistic", "Statistic", Travelled, {}, ["update"]),
         ("allocation", "Allocation", FirstFirst, {}, ["counts"]),

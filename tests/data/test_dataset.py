@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from swe_cli.contracts import Dataset, DataShape, Questions, conform
+from swe_cli.conform import conform
+from swe_cli.contracts import Dataset, DataShape, Questions
 from swe_cli.data.questions import dataset_of
 from swe_cli.data.tokenizers import chars
 from swe_cli.errors import UsageError

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, bootstrap
 
-from swe_cli.contracts import WindowLosses
 from swe_cli.errors import SweError
 from swe_cli.evaluation import compare
 from swe_cli.evaluation.compare import loss_interval, paired_difference, share_interval
+from swe_cli.evaluation.loss import WindowLosses
 
 COUNT = 60
 

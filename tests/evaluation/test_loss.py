@@ -7,9 +7,10 @@ import pytest
 import torch
 from training.toys import MACHINE, dataset, gpt, setup_of
 
-from swe_cli.contracts import IGNORED, WindowLosses
+from swe_cli.contracts import IGNORED
 from swe_cli.evaluation.loss import (
     Evaluation,
+    WindowLosses,
     random_batches_loss,
     window_losses,
 )

@@ -6,7 +6,7 @@ from swe_cli.allocation.global_ import Global
 from swe_cli.allocation.like import Like
 from swe_cli.allocation.sigma import Sigma
 from swe_cli.allocation.uniform import Uniform
-from swe_cli.contracts import Allocation, Criterion, Evidence, Model
+from swe_cli.contracts import Allocation, Evidence, Model, WeightCriterion
 from swe_cli.criteria.magnitude import Magnitude
 from swe_cli.criteria.random import Random
 from swe_cli.criteria.swe import SWE
@@ -225,7 +225,7 @@ def test_a_criterion_is_asked_once_whatever_the_ratios():
     assert Counting.asked == 2
 
 
-class Wrong(Criterion):
+class Wrong(WeightCriterion):
     def __init__(self, scores):
         self.scores = scores
 

@@ -8,13 +8,13 @@ from training.toys import gpt, setup_of
 
 from swe_cli.allocation.owl import OWL
 from swe_cli.allocation.uniform import Uniform
-from swe_cli.contracts import Allocation, Criterion, Evidence
+from swe_cli.contracts import Allocation, Evidence, WeightCriterion
 from swe_cli.patterns.head import Head
 from swe_cli.patterns.neuron import Neuron
 from swe_cli.pruning.prune import MAGNITUDE, Judge, Method, Scorer, prune
 
 
-class Given(Criterion):
+class Given(WeightCriterion):
     def __init__(self, scores):
         self.scores = scores
 

@@ -12,7 +12,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from swe_cli.contracts import WindowLosses
+from swe_cli.evaluation.loss import WindowLosses
 from swe_cli.records import Row
 from swe_cli.report.against import compare_with, print_comparisons, verdict, write_comparisons
 from swe_cli.report.tables import frame, records

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from swe_cli.config import ConfigRoot, component
-from swe_cli.contracts import Prediction, Statistic, conform
+from swe_cli.conform import conform
+from swe_cli.contracts import Prediction, Statistic
 from swe_cli.errors import Interrupted, TrainingError
 from swe_cli.evaluation.loss import validation_loss, window_losses
 from swe_cli.files import read_tensors

@@ -1,0 +1,59 @@
+"""A component held against its contract. A user's class need not inherit from it."""
+
+import inspect
+from functools import cache
+from typing import Any, TypeVar
+
+from torch import nn
+
+from swe_cli.errors import UsageError
+
+T = TypeVar("T")
+
+
+def conform(component: Any, contract: type[T], name: str, expected: str | None = None) -> T:
+    """What a component gave as the ``contract`` it is for, with the defaults of what it lacks.
+
+    Raises UsageError, naming the component (``name``, as
+    one types it) and what is missing, for one that lacks what has no default. ``expected``: in
+    words, if not a ``contract`` alone.
+    """
+    own, home = type(component), f"{contract.__module__}.{contract.__name__}"
+
+    def refused(why: str, hint: str = f"See docs/extend.md, and {home}.") -> UsageError:
+        return UsageError(f"{name} gives a {own.__name__}, which {why}.", hint)
+
+    if issubclass(contract, nn.Module) and not isinstance(component, nn.Module):
+        raise refused("is no torch.nn.Module")
+    if missing := ", ".join(_missing(component, contract)):
+        raise refused(f"is {expected or f'no {contract.__name__}'}: it lacks {missing}")
+    if not isinstance(component, contract):
+        try:
+            object.__setattr__(component, "__class__", _with_defaults(own, contract))  # type: ignore[arg-type]
+        except TypeError:
+            why = f"cannot take the defaults of {contract.__name__}"
+            raise refused(why, f"Let it inherit from {home}.") from None
+    conforming: T = component
+    return conforming
+
+
+@cache
+def _with_defaults(own: Any, contract: Any) -> Any:
+    return type(own.__name__, (own, contract), {"__module__": own.__module__})
+
+
+def _missing(component: Any, contract: type) -> list[str]:
+    """What a contract only promises (abstract methods, annotations without a value), not given."""
+    bases = [base for base in reversed(contract.__mro__) if base not in (object, nn.Module)]
+    members = dict.fromkeys(m for b in bases for m in (*inspect.get_annotations(b), *vars(b)))
+
+    def given(of: type, member: str) -> bool:
+        value = getattr(of, member, nn.Module.forward)  # which only raises
+        return value is not nn.Module.forward and not getattr(value, "__isabstractmethod__", False)
+
+    def has(member: str) -> bool:
+        if hasattr(type(component), member):  # properties are not computed
+            return given(type(component), member) or member in vars(component)
+        return hasattr(component, member)
+
+    return [member for member in members if not given(contract, member) and not has(member)]
