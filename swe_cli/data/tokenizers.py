@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,68 +16,62 @@ from swe_cli.data.cache import cache_folder, write_cached
 from swe_cli.data.text import Text, word_end
 from swe_cli.errors import DataError, UsageError
 
-CODE_POINTS = 0x110000
-UNKNOWN = np.iinfo(np.uint32).max
-
 # A space belongs to what follows it; digits stand alone, so that numbers can be spelt.
 WORD = re.compile(r" ?[^\W\d_]+| ?\d| ?[^\w\s]| ?_|\s")
 
 BPE_FORMAT = 1
-BpeSize = Annotated[int, Field(ge=256, title="byte values come first")]
 PIECE = 1 << 13  # characters; the library is several times faster on short pieces, in parallel
 
 
 class CharTokenizer(Tokenizer):
-    """Ids count through ``vocabulary``: distinct characters in code point order."""
+    """Ids count through ``vocabulary``: the characters that the splits in use hold, in code point
+    order.
+    """
 
-    def __init__(self, vocabulary: str) -> None:
-        self.vocabulary, self.vocabulary_size = vocabulary, len(vocabulary)
-        self.sha256 = _sha256(f"chars\n{vocabulary}".encode())
-        self._ids = np.full(CODE_POINTS, UNKNOWN, np.uint32)
-        self._ids[_code_points(vocabulary)] = np.arange(len(vocabulary), dtype=np.uint32)
+    def __init__(self, text: Text) -> None:
+        used: set[str] = set()
+        for split in text.splits:
+            for chunk in text.chunks(split):
+                used.update(chunk)
+        self.vocabulary, self.vocabulary_size = "".join(sorted(used)), len(used)
+        self.sha256 = _sha256(f"chars\n{self.vocabulary}".encode())
+        points = _code_points(self.vocabulary)
+        self._ids = np.zeros(points.max(initial=0) + 1, np.uint32)
+        self._ids[points] = np.arange(len(points), dtype=np.uint32)
 
     def encode(self, text: str) -> NDArray[np.uint32]:
         """Ids (N,), one a character. Raises DataError naming unknown characters."""
-        ids = self._ids[_code_points(text)]
-        if (ids == UNKNOWN).any():
-            unknown = sorted(set(text) - set(self.vocabulary))
+        if unknown := sorted(set(text) - set(self.vocabulary)):
             others = " and others" if len(unknown) > 10 else ""
             raise DataError(
                 f"The vocabulary of this text does not hold "
                 f"{', '.join(map(repr, unknown[:10]))}{others}.",
                 "Leave them out, or train with tokenizer=bpe, which can write anything.",
             )
-        return ids
+        return self._ids[_code_points(text)]
 
     def decode(self, ids: Sequence[int]) -> str:
         return "".join(self.vocabulary[index] for index in ids)
 
 
-def chars(text: Text) -> CharTokenizer:
-    """A vocabulary of the characters that the splits in use hold."""
-    used = np.zeros(CODE_POINTS, bool)
-    for split in text.splits:
-        for chunk in text.chunks(split):
-            used[_code_points(chunk)] = True
-    return CharTokenizer("".join(map(chr, np.flatnonzero(used))))
-
-
 def _code_points(text: str) -> NDArray[np.uint32]:
-    # A prompt from the command line may hold lone surrogates: let them be unknown, not crash.
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+    return np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
 
 
 class WordTokenizer(Tokenizer):
     """One token a word, digit or sign: for questions and answers, not for running text.
 
-    Ids count through the sorted ``vocabulary``; the last, ``unknown``, is any other word.
+    Ids count through ``vocabulary``, the sorted words of the training split; the last,
+    ``unknown``, is any other word.
     """
 
-    def __init__(self, vocabulary: Sequence[str]) -> None:
-        self.vocabulary, self.unknown = list(vocabulary), len(vocabulary)
+    def __init__(self, text: Text) -> None:
+        lines = (line for chunk in text.chunks("train") for line in chunk.split("\n"))
+        self.vocabulary = sorted({word for line in lines for word in WORD.findall(line)})
+        self.unknown = len(self.vocabulary)
         self.vocabulary_size = self.unknown + 1
-        self.sha256 = _sha256("\x00".join(["words", *vocabulary]).encode())
-        self._ids = {word: index for index, word in enumerate(vocabulary)}
+        self.sha256 = _sha256("\x00".join(["words", *self.vocabulary]).encode())
+        self._ids = {word: index for index, word in enumerate(self.vocabulary)}
 
     def encode(self, text: str) -> NDArray[np.uint32]:
         """Ids (N,)."""
@@ -85,25 +79,42 @@ class WordTokenizer(Tokenizer):
         return np.array(ids, np.uint32)
 
     def decode(self, ids: Sequence[int]) -> str:
-        return "".join([*self.vocabulary, "�"][index] for index in ids)
-
-
-def words(text: Text) -> WordTokenizer:
-    """A vocabulary of the training split's words."""
-    lines = (line for chunk in text.chunks("train") for line in chunk.split("\n"))
-    return WordTokenizer(sorted({word for line in lines for word in WORD.findall(line)}))
+        spelt = [*self.vocabulary, "�"]
+        return "".join(spelt[index] for index in ids)
 
 
 class BpeTokenizer(Tokenizer):
     """Byte-level byte-pair encoding (Sennrich et al. 2016; GPT-2).
 
-    Any text can be encoded: a character without a merge is written as its UTF-8 bytes.
+    At most ``vocabulary_size`` tokens, trained on the training split: cached, or trained now. Any
+    text can be encoded: a character without a merge is written as its UTF-8 bytes. Raises
+    UsageError where the package is missing, StorageError where the cache cannot be written.
     """
 
-    def __init__(self, backend: Any) -> None:
-        self._backend = backend
-        self.vocabulary_size = int(backend.get_vocab_size())
-        model = json.loads(backend.to_str())["model"]
+    def __init__(
+        self,
+        text: Text,
+        *,
+        vocabulary_size: Annotated[int, Field(ge=256, title="byte values come first")],
+    ) -> None:
+        try:
+            import tokenizers
+        except ImportError:
+            raise UsageError(
+                "tokenizer=bpe needs the package tokenizers.", "Type: pip install 'swe-cli[bpe]'"
+            ) from None
+        trained_on = [text.sha256, text.splits["train"], vocabulary_size]
+        key = json.dumps([*trained_on, BPE_FORMAT, tokenizers.__version__])
+        path = cache_folder() / f"bpe-{_sha256(key.encode())[:16]}"
+        sha256 = serialized = b""
+        with suppress(OSError):  # absent; where the folder is out of reach, writing says so
+            sha256, _, serialized = path.read_bytes().partition(b"\n")
+        if _sha256(serialized).encode() != sha256:
+            serialized = _train(text, vocabulary_size)
+            write_cached(path, _sha256(serialized).encode() + b"\n" + serialized)
+        self._backend = tokenizers.Tokenizer.from_str(serialized.decode())
+        self.vocabulary_size = int(self._backend.get_vocab_size())
+        model = json.loads(self._backend.to_str())["model"]
         identity = json.dumps([model["vocab"], model["merges"]], sort_keys=True)
         self.sha256 = _sha256(f"bpe\n{identity}".encode())
 
@@ -120,50 +131,20 @@ class BpeTokenizer(Tokenizer):
             pieces.append(text[:end])
             text = text[end:]
         encoded = self._backend.encode_batch_fast(pieces, add_special_tokens=False)
-        ids = [np.asarray(encoding.ids, dtype=np.uint32) for encoding in encoded]
-        return np.concatenate([np.zeros(0, np.uint32), *ids])
+        return np.array([index for encoding in encoded for index in encoding.ids], np.uint32)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Characters; an unfinished one at either end shows as U+FFFD."""
         return str(self._backend.decode(list(ids), skip_special_tokens=False))
 
 
-def bpe(text: Text, *, vocabulary_size: BpeSize) -> BpeTokenizer:
-    """At most ``vocabulary_size`` tokens, trained on the training split: cached, or trained now.
-
-    Raises UsageError where the package is missing, StorageError where the cache cannot be written.
-    """
-    try:
-        import tokenizers
-    except ImportError:
-        raise UsageError(
-            "tokenizer=bpe needs the package tokenizers.", "Type: pip install 'swe-cli[bpe]'"
-        ) from None
-    trained_on = [text.sha256, text.splits["train"], vocabulary_size]
-    key = json.dumps([*trained_on, BPE_FORMAT, tokenizers.__version__])
-    path = cache_folder() / f"bpe-{_sha256(key.encode())[:16]}"
-    sha256 = serialized = b""
-    with suppress(OSError):  # absent; where the folder is out of reach, writing says so
-        sha256, _, serialized = path.read_bytes().partition(b"\n")
-    if _sha256(serialized).encode() != sha256:
-        serialized = _train(text, vocabulary_size)
-        write_cached(path, _sha256(serialized).encode() + b"\n" + serialized)
-    return BpeTokenizer(tokenizers.Tokenizer.from_str(serialized.decode()))
-
-
 def _train(text: Text, vocabulary_size: int) -> bytes:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import ByteLevelBPETokenizer
 
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary_size,
-        min_frequency=2,
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
+    backend = ByteLevelBPETokenizer()
+    backend.train_from_iterator(
+        text.chunks("train"), vocabulary_size, min_frequency=2, show_progress=False
     )
-    backend.train_from_iterator(text.chunks("train"), trainer=trainer)
     return str(backend.to_str()).encode()
 
 

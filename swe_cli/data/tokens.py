@@ -1,18 +1,54 @@
-"""Characters to token ids, and token windows: of a text, every token of which is predicted."""
+"""Texts and questions as data sets of token ids, by a tokenizer.
 
-from collections.abc import Iterator, Sequence
+Shapes: n examples, B rows, T positions, M images, K channels.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from swe_cli.contracts import IGNORED, Dataset, DataShape, Split, Tokenizer
+from swe_cli.conform import conform
+from swe_cli.contracts import IGNORED, Dataset, DataShape, Example, Questions, Split, Tokenizer
 from swe_cli.data.cache import digest
+from swe_cli.data.images import read_image
+from swe_cli.data.questions import QuestionSet
 from swe_cli.data.text import Text
 from swe_cli.errors import DataError
 from swe_cli.records import Batch
+from swe_cli.seeds import derive
 
 Tokens = NDArray[np.unsignedinteger]
+NUMBER = re.compile(r"\s*[+-]?\d+(\.\d+)?\s*")
+
+
+def dataset_of(
+    built: Any,
+    tokenizer: Callable[[Text], Any],
+    data_name: str = "data",
+    tokenizer_name: str = "tokenizer",
+) -> Dataset:
+    """What a ``data`` choice builds as the ``Dataset`` that models see: a ``Text`` and a
+    ``QuestionSet`` are tokenized, anything else must be one already.
+
+    The names are those that one types, ``data=mine``, for errors: a UsageError says what a
+    component lacks.
+    """
+    if isinstance(built, Text):
+        return TextDataset(built, conform(tokenizer(built), Tokenizer, tokenizer_name))
+    if isinstance(built, QuestionSet):
+        made = conform(tokenizer(built.text()), Tokenizer, tokenizer_name)
+        return QuestionDataset(built, made)
+    asks = getattr(built, "questions", hasattr(built, "answer_tokens"))
+    expected = "no Text, QuestionSet or Dataset"
+    return conform(built, Questions if asks else Dataset, data_name, expected)
 
 
 class TokenizedDataset(Dataset):
@@ -35,7 +71,7 @@ class TokenizedDataset(Dataset):
 
 
 class TextDataset(TokenizedDataset):
-    """A text, encoded chunk by chunk; two names of one split share their tokens.
+    """A text, encoded chunk by chunk; every token but the first is predicted.
 
     Raises DataError where a tokenizer of words does not know a word.
     """
@@ -46,28 +82,23 @@ class TextDataset(TokenizedDataset):
         self.text = text
         self.tokens: dict[Split, Tokens] = {}
         dtype = np.uint16 if tokenizer.vocabulary_size <= 1 << 16 else np.uint32
-        encoded: dict[tuple[int, int], Tokens] = {}
-        for split, bounds in text.splits.items():
-            if bounds not in encoded:
-                chunks = (
-                    np.asarray(tokenizer.encode(chunk), dtype) for chunk in text.chunks(split)
-                )
-                encoded[bounds] = np.concatenate([np.zeros(0, dtype), *chunks])
-            self.tokens[split] = encoded[bounds]
-            if tokenizer.unknown is not None and (encoded[bounds] == tokenizer.unknown).any():
+        for split in text.splits:
+            chunks = (np.asarray(tokenizer.encode(chunk), dtype) for chunk in text.chunks(split))
+            tokens = np.concatenate([np.zeros(0, dtype), *chunks])
+            if tokenizer.unknown is not None and (tokens == tokenizer.unknown).any():
                 raise DataError(
                     f"The {split} split holds words that the tokenizer does not know; their loss "
                     "would mean nothing.",
                     "For running text choose tokenizer=chars or tokenizer=bpe.",
                 )
+            self.tokens[split] = tokens
 
     def random_batch(self, split: Split, *, size: int, context: int, seed: int) -> Batch:
         """(B, T) int64. Raises DataError for a split shorter than one window."""
         tokens = self._tokens(split, context)
         generator = torch.Generator().manual_seed(seed)
         starts = torch.randint(len(tokens) - context, (size, 1), generator=generator).numpy()
-        windows = torch.from_numpy(tokens[starts + np.arange(context + 1)].astype(np.int64))
-        return {"tokens": windows[:, :-1].contiguous(), "targets": windows[:, 1:].contiguous()}
+        return _windows(tokens, starts, context)
 
     def windows(self, split: Split, *, context: int, size: int) -> Iterator[Batch]:
         """(b, T) int64, stride T: every token but the first is predicted once.
@@ -76,8 +107,9 @@ class TextDataset(TokenizedDataset):
         the first batch is asked for, when the split is shorter than one window.
         """
         tokens = self._tokens(split, context)
-        starts = range(0, len(tokens) - 1, context * size)
-        return (_windows(tokens[first : first + context * size + 1], context) for first in starts)
+        starts = np.arange(0, len(tokens) - 1, context)[:, None]
+        batches = range(0, len(starts), size)
+        return (_windows(tokens, starts[first : first + size], context) for first in batches)
 
     def steps_per_epoch(self, *, size: int, context: int) -> int:
         return -(-len(self.tokens["train"]) // (size * context))
@@ -104,9 +136,166 @@ class TextDataset(TokenizedDataset):
         return tokens
 
 
-def _windows(tokens: Tokens, context: int) -> Batch:
-    predicted = len(tokens) - 1
-    shape = (-(-predicted // context), context)
-    inputs, targets = np.zeros(shape, np.int64), np.full(shape, IGNORED, np.int64)
-    inputs.flat[:predicted], targets.flat[:predicted] = tokens[:-1], tokens[1:]
+def _windows(tokens: Tokens, starts: NDArray[np.int64], context: int) -> Batch:
+    """Windows that begin at ``starts`` (B, 1); what is beyond the last token is filled up."""
+    places = starts + np.arange(context)
+    predicted = places < len(tokens) - 1
+    inputs = tokens.take(places, mode="clip").astype(np.int64)
+    targets = tokens.take(places + 1, mode="clip").astype(np.int64)
+    inputs[~predicted], targets[~predicted] = 0, IGNORED
     return {"tokens": torch.from_numpy(inputs), "targets": torch.from_numpy(targets)}
+
+
+class QuestionDataset(TokenizedDataset, Questions):
+    """The ``Questions`` of a tokenized ``QuestionSet``.
+
+    A sequence is question, separator, answer, end; what is predicted is answer and end. Raises
+    DataError for an empty split, and for an answer that the tokenizer cannot write.
+    """
+
+    def __init__(self, source: QuestionSet, tokenizer: Tokenizer) -> None:
+        self.separator = tokenizer.vocabulary_size
+        self.end = self.separator + 1
+        shape = DataShape(self.end + 1, source.pixels.shape[1:])
+        super().__init__(tokenizer, source.sha256, shape)
+        self.source, self.notes = source, source.notes
+        ids = cache(self.encode)  # questions repeat
+        self._encoded = {split: self._encode(split, ids) for split in source.examples}
+        self.answer_tokens = max(
+            int((of["needed"] - of["separator"]).max()) for of in self._encoded.values()
+        )
+        answers = [
+            (example.answer, source.place(split, row))
+            for split, examples in source.examples.items()
+            for row, example in enumerate(examples)
+        ]
+        others = [(answer, place) for answer, place in answers if not NUMBER.fullmatch(answer)]
+        self.numeric = not others
+        if 0 < len(others) < len(answers) / 2:  # meant as numbers
+            answer, place = others[0]
+            self.notes += (
+                f"MAE and RMSE are not measured: {len(others)} of {len(answers)} answers are no "
+                f"plain numbers, the first of them {answer!r} in {place}.",
+            )
+
+    def examples(self, split: Split, *, shuffle_images: int | None = None) -> Sequence[Example]:
+        """In the order of ``windows``. With a seed, each image is replaced by another of the split;
+        questions about one keep sharing one.
+        """
+        examples = self.source.examples[split]
+        if shuffle_images is None:
+            return examples
+        images = sorted({example.image for example in examples})
+        if len(images) < 2:
+            message = "The split holds a single image: no other can take its place."
+            raise DataError(message, "Give it more images.")
+        generator = torch.Generator().manual_seed(derive(shuffle_images, "shuffle_images"))
+        order = [images[i] for i in torch.randperm(len(images), generator=generator).tolist()]
+        other = dict(zip(order, [order[-1], *order[:-1]], strict=True))
+        return [example._replace(image=other[example.image]) for example in examples]
+
+    def random_batch(self, split: Split, *, size: int, context: int, seed: int) -> Batch:
+        encoded = self._checked(split, context)
+        generator = torch.Generator().manual_seed(seed)
+        rows = torch.randint(len(encoded["images"]), (size,), generator=generator)
+        return self._batch(encoded, rows)
+
+    def windows(
+        self, split: Split, *, context: int, size: int, shuffle_images: int | None = None
+    ) -> Iterator[Batch]:
+        """Every question once, in order, in batches of ``size`` questions.
+
+        Raises DataError, before the first batch is asked for, for a question that does not fit.
+        """
+        examples = self.examples(split, shuffle_images=shuffle_images)
+        images = torch.tensor([example.image for example in examples])
+        encoded = self._checked(split, context) | {"images": images}
+        return (self._batch(encoded, rows) for rows in torch.split(torch.arange(len(images)), size))
+
+    def prompts(self, examples: Sequence[Example]) -> Batch:
+        questions = self._questions([example.question for example in examples])
+        return questions | self._pixels(torch.tensor([example.image for example in examples]))
+
+    def about(self, image: Path, question: str) -> Batch:
+        pixels = torch.from_numpy(read_image(image, self.source.pixels.shape[1:]))
+        return self._questions([question]) | {"images": pixels[None], "image": torch.tensor([0])}
+
+    def steps_per_epoch(self, *, size: int, context: int) -> int:
+        return -(-len(self.source.examples["train"]) // size)
+
+    def fingerprint(self, split: Split, *, context: int) -> str:
+        return self.fingerprint_of(split, questions=self.sha256, window="image")
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Up to the end token; separators are left out."""
+        ids = [*ids, self.end]
+        answer = ids[: ids.index(self.end)]
+        return self.tokenizer.decode([token for token in answer if token != self.separator])
+
+    def _encode(self, split: Split, ids: Callable[[str], list[int]]) -> Batch:
+        """``tokens`` int32 (n, longest) and, int64 (n,): where the ``separator`` stands, positions
+        ``needed`` (the end is only predicted), ``images``, and the ``window``.
+        """
+        examples = self.source.examples[split]
+        if not examples:
+            raise DataError(f"The {split} split holds no question.", "Give it more of the data.")
+        images = [example.image for example in examples]
+        windows = {image: number for number, image in enumerate(dict.fromkeys(images))}
+        tokens = []
+        for row, example in enumerate(examples):
+            answer = ids(example.answer)
+            if self.tokenizer.unknown in answer or not answer:
+                raise DataError(
+                    f"{self.source.place(split, row)}: the answer {example.answer!r} holds a "
+                    "word that nothing in the training split holds.",
+                    "Leave the row out, or spell answers letter by letter: tokenizer=chars",
+                )
+            tokens.append([*ids(example.question), self.separator, *answer, self.end])
+        return {
+            "tokens": _filled(tokens).int(),
+            "separator": torch.tensor([row.index(self.separator) for row in tokens]),
+            "needed": torch.tensor([len(row) - 1 for row in tokens]),
+            "images": torch.tensor(images),
+            "window": torch.tensor([windows[image] for image in images]),
+        }
+
+    def _checked(self, split: Split, context: int) -> Batch:
+        encoded = self._encoded[split]
+        row = int(encoded["needed"].argmax())
+        needed = int(encoded["needed"][row])
+        if needed > context:
+            raise DataError(
+                f"{self.source.place(split, row)}: question and answer have {needed} tokens, "
+                f"but the model has room for {context}.",
+                "Shorten the question, or raise the model's context (model.language.context) by "
+                f"{needed - context}.",
+            )
+        return encoded
+
+    def _batch(self, encoded: Batch, rows: Tensor) -> Batch:
+        separator, needed = encoded["separator"][rows, None], encoded["needed"][rows, None]
+        longest = int(needed.max())
+        tokens = encoded["tokens"][rows, : longest + 1].long()
+        position = torch.arange(longest)
+        predicted = (separator <= position) & (position < needed)
+        return {
+            "tokens": tokens[:, :-1].contiguous(),
+            "targets": tokens[:, 1:].where(predicted, IGNORED),
+            "window": encoded["window"][rows],
+            **self._pixels(encoded["images"][rows]),
+        }
+
+    def _questions(self, questions: Sequence[str]) -> Batch:
+        ids = [[*self.encode(question), self.separator] for question in questions]
+        return {"tokens": _filled(ids), "lengths": torch.tensor([len(row) for row in ids])}
+
+    def _pixels(self, images: Tensor) -> Batch:
+        """Each image once, and which of them a row is about."""
+        unique, place = torch.unique(images, return_inverse=True)
+        pixels = torch.from_numpy(self.source.pixels[unique.numpy()])
+        return {"images": pixels.contiguous(), "image": place}
+
+
+def _filled(rows: Sequence[Sequence[int]]) -> Tensor:
+    """Rows filled up with token 0 on the right, int64 (n, longest)."""
+    return pad_sequence([torch.tensor(row) for row in rows], batch_first=True)

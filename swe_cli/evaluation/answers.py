@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from swe_cli.contracts import Example, Questions, Setup, Split
-from swe_cli.data.questions import NUMBER
+from swe_cli.data.tokens import NUMBER
 from swe_cli.errors import DataError
 from swe_cli.evaluation.compare import mean_interval, share_interval
 from swe_cli.evaluation.loss import WindowLosses, by_window, evaluating, losses_of, row_pass

@@ -16,7 +16,7 @@ from swe_cli.config import (
     source_of,
 )
 from swe_cli.contracts import Dataset, Model, Setup, Split
-from swe_cli.data.questions import dataset_of
+from swe_cli.data.tokens import dataset_of
 from swe_cli.device import resolve
 from swe_cli.errors import DataError, UsageError
 from swe_cli.experiments.init_from_run import init_from_run

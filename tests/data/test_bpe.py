@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from swe_cli.data import text as sources
 from swe_cli.data import tokenizers as module
-from swe_cli.data.tokenizers import BpeTokenizer, bpe
+from swe_cli.data.tokenizers import BpeTokenizer
 from swe_cli.data.tokens import TextDataset
 from swe_cli.errors import DataError, StorageError, UsageError
 
@@ -25,7 +25,7 @@ TEXT = text_of(SENTENCE * 40, SENTENCE, "æ" + SENTENCE)
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> BpeTokenizer:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SWE_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-        return bpe(TEXT, vocabulary_size=300)
+        return BpeTokenizer(TEXT, vocabulary_size=300)
 
 
 def test_training_merges_the_words_of_the_text(tokenizer: BpeTokenizer) -> None:
@@ -66,7 +66,7 @@ def test_chunks_change_neither_merges_nor_tokens(
     tokenizer: BpeTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sources, "CHUNK", 50)
-    again = bpe(TEXT, vocabulary_size=300)
+    again = BpeTokenizer(TEXT, vocabulary_size=300)
     assert again.sha256 == tokenizer.sha256
     assert (
         TextDataset(TEXT, again).tokens["train"].tolist()
@@ -75,23 +75,23 @@ def test_chunks_change_neither_merges_nor_tokens(
 
 
 def test_a_second_time_the_cache_answers(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = bpe(TEXT, vocabulary_size=280)
+    first = BpeTokenizer(TEXT, vocabulary_size=280)
     monkeypatch.setattr(module, "_train", lambda *_: pytest.fail("trained again"))
-    assert bpe(TEXT, vocabulary_size=280).sha256 == first.sha256
+    assert BpeTokenizer(TEXT, vocabulary_size=280).sha256 == first.sha256
     assert len(list(cache.iterdir())) == 1
 
 
 def test_another_text_or_size_is_another_tokenizer(cache: Path) -> None:
     other = text_of(SENTENCE[::-1] * 40)
-    made = [bpe(TEXT, vocabulary_size=280), bpe(TEXT, vocabulary_size=290)]
-    made.append(bpe(other, vocabulary_size=280))
+    made = [BpeTokenizer(TEXT, vocabulary_size=280), BpeTokenizer(TEXT, vocabulary_size=290)]
+    made.append(BpeTokenizer(other, vocabulary_size=280))
     assert len({tokenizer.sha256 for tokenizer in made}) == 3
     assert len(list(cache.iterdir())) == 3
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "emptied"])
 def test_a_damaged_cached_file_is_trained_again(cache: Path, damage: str) -> None:
-    first = bpe(TEXT, vocabulary_size=280)
+    first = BpeTokenizer(TEXT, vocabulary_size=280)
     (cached,) = cache.iterdir()
     good = cached.read_bytes()
     bad = {
@@ -101,7 +101,7 @@ def test_a_damaged_cached_file_is_trained_again(cache: Path, damage: str) -> Non
     }[damage]
     assert bad != good
     cached.write_bytes(bad)
-    assert bpe(TEXT, vocabulary_size=280).sha256 == first.sha256
+    assert BpeTokenizer(TEXT, vocabulary_size=280).sha256 == first.sha256
     assert cached.read_bytes() == good
 
 
@@ -112,7 +112,7 @@ def test_characters_leave_out_the_first_token(tokenizer: BpeTokenizer) -> None:
 
 
 def test_the_byte_values_are_enough() -> None:
-    assert bpe(TEXT, vocabulary_size=256).vocabulary_size == 256
+    assert BpeTokenizer(TEXT, vocabulary_size=256).vocabulary_size == 256
 
 
 def test_a_prompt_that_is_not_utf8_is_refused(tokenizer: BpeTokenizer) -> None:
@@ -130,10 +130,10 @@ def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(builtins, "__import__", without_tokenizers)
     with pytest.raises(UsageError, match=r"pip install 'swe-cli\[bpe\]'"):
-        bpe(TEXT, vocabulary_size=300)
+        BpeTokenizer(TEXT, vocabulary_size=300)
 
 
 def test_a_cache_that_cannot_be_written_is_named(cache: Path) -> None:
     cache.write_text("a file where the folder should be")
     with pytest.raises(StorageError, match="SWE_CACHE_DIR"):
-        bpe(TEXT, vocabulary_size=260)
+        BpeTokenizer(TEXT, vocabulary_size=260)

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swe_cli.data import text as sources
-from swe_cli.data.tokenizers import CharTokenizer, chars
+from swe_cli.data.tokenizers import CharTokenizer
 from swe_cli.data.tokens import TextDataset
 from swe_cli.errors import DataError
 
@@ -12,7 +12,7 @@ from .toys import text_of
 
 
 def test_ids_count_the_sorted_characters_of_all_splits() -> None:
-    tokenizer = chars(text_of("ba\n", "cé", "𝄞"))
+    tokenizer = CharTokenizer(text_of("ba\n", "cé", "𝄞"))
     assert tokenizer.vocabulary == "\nabcé𝄞"
     assert tokenizer.vocabulary_size == 6
     assert tokenizer.encode("𝄞é\nab").tolist() == [5, 4, 0, 1, 2]
@@ -22,18 +22,18 @@ def test_ids_count_the_sorted_characters_of_all_splits() -> None:
 def test_characters_of_no_split_are_not_in_the_vocabulary() -> None:
     text = text_of("abc", "ab", "ab")
     text.splits["train"] = (0, 2)
-    assert chars(text).vocabulary == "ab"
+    assert CharTokenizer(text).vocabulary == "ab"
 
 
 @settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
 def test_decode_undoes_encode(text: str) -> None:
-    tokenizer = chars(text_of(text))
+    tokenizer = CharTokenizer(text_of(text))
     assert tokenizer.decode(tokenizer.encode(text).tolist()) == text
 
 
 def test_unknown_characters_are_named() -> None:
-    tokenizer = CharTokenizer("abc")
+    tokenizer = CharTokenizer(text_of("abc"))
     with pytest.raises(DataError, match="hold 'x', 'é'") as caught:
         tokenizer.encode("axéa")
     assert "others" not in caught.value.message
@@ -44,16 +44,16 @@ def test_unknown_characters_are_named() -> None:
 
 
 def test_identity_is_the_vocabulary() -> None:
-    assert CharTokenizer("abc").sha256 == CharTokenizer("abc").sha256
-    assert CharTokenizer("abc").sha256 != CharTokenizer("abd").sha256
+    assert CharTokenizer(text_of("abc")).sha256 == CharTokenizer(text_of("abc")).sha256
+    assert CharTokenizer(text_of("abc")).sha256 != CharTokenizer(text_of("abd")).sha256
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 1000])
 def test_tokens_do_not_depend_on_chunks(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
     text = text_of("a bc\r\n d " * 20, "ab cd", "abcd")
-    whole = TextDataset(text, chars(text))
+    whole = TextDataset(text, CharTokenizer(text))
     monkeypatch.setattr(sources, "CHUNK", chunk)
-    cut = TextDataset(text, chars(text))
+    cut = TextDataset(text, CharTokenizer(text))
     for split in text.splits:
         np.testing.assert_array_equal(cut.tokens[split], whole.tokens[split])
     assert cut.tokenizer.sha256 == whole.tokenizer.sha256

@@ -12,8 +12,8 @@ import torch
 
 from swe_cli.conform import conform
 from swe_cli.contracts import Dataset, DataShape, Questions
-from swe_cli.data.questions import dataset_of
-from swe_cli.data.tokenizers import chars
+from swe_cli.data.tokenizers import CharTokenizer
+from swe_cli.data.tokens import dataset_of
 from swe_cli.errors import UsageError
 
 from .toys import text_of
@@ -170,12 +170,12 @@ def without(cls: type, member: str) -> Any:
 
 
 def test_data_of_a_plain_class_are_a_dataset() -> None:
-    built = dataset_of(OwnData(), chars)
+    built = dataset_of(OwnData(), CharTokenizer)
     assert isinstance(built, Dataset)
     assert not built.questions
     assert built.characters("test") is None
     assert built.notes == ()
-    asked = dataset_of(OwnQuestions(), chars)
+    asked = dataset_of(OwnQuestions(), CharTokenizer)
     assert isinstance(asked, Questions)
     assert asked.questions
 
@@ -187,7 +187,7 @@ def test_a_running_text_of_a_plain_class_counts_its_characters() -> None:
         def characters(self, split: str) -> int:
             return 7
 
-    built = dataset_of(Running(), chars)
+    built = dataset_of(Running(), CharTokenizer)
     assert built.characters("test") == 7
     assert built.notes == ("A note.",)
 
@@ -197,7 +197,7 @@ def test_data_that_are_nothing_of_the_kind_are_named(given: object) -> None:
     with pytest.raises(
         UsageError, match=r"data=mine gives a .* no Text, QuestionSet or Dataset"
     ) as e:
-        dataset_of(given, chars, "data=mine")
+        dataset_of(given, CharTokenizer, "data=mine")
     assert f"gives a {type(given).__name__}," in e.value.message
     assert "docs/extend.md" in str(e.value.hint)
 
@@ -205,7 +205,7 @@ def test_data_that_are_nothing_of_the_kind_are_named(given: object) -> None:
 def test_a_data_set_that_lacks_a_method_is_told_which() -> None:
     lacking = without(OwnData, "encode")
     with pytest.raises(UsageError, match=r"data=mine gives a Own.*: it lacks encode"):
-        dataset_of(lacking, chars, "data=mine")
+        dataset_of(lacking, CharTokenizer, "data=mine")
 
 
 class OwnTokenizer:

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from swe_cli.contracts import Split
-from swe_cli.data.digit_sums import QUESTION, digit_sums
-from swe_cli.data.questions import QuestionDataset, QuestionSet
-from swe_cli.data.tokenizers import words
+from swe_cli.data.questions import QUESTION, QuestionSet, digit_sums
+from swe_cli.data.tokenizers import WordTokenizer
+from swe_cli.data.tokens import QuestionDataset
 
 datasets = pytest.importorskip("sklearn.datasets", reason="the package scikit-learn is missing")
 
@@ -95,7 +95,7 @@ def test_a_scale_makes_every_pixel_wider(built: QuestionSet) -> None:
 
 
 def test_answers_are_numbers_that_words_can_spell(built: QuestionSet) -> None:
-    dataset = QuestionDataset(built, words(built.text()))
+    dataset = QuestionDataset(built, WordTokenizer(built.text()))
     assert dataset.numeric
     assert dataset.answer_tokens == 3
     assert built.place("test", 7) == "Question 8 of test"

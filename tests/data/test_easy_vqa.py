@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from swe_cli.contracts import Split
-from swe_cli.data import easy_vqa as module
-from swe_cli.data.easy_vqa import easy_vqa
-from swe_cli.data.questions import QuestionSet
+from swe_cli.data import questions as module
+from swe_cli.data.questions import QuestionSet, easy_vqa
 from swe_cli.errors import DataError, UsageError
 
 package = pytest.importorskip("easy_vqa", reason="the optional package easy-vqa is missing")

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from swe_cli.contracts import Split
-from swe_cli.data.image_folder import image_folder
-from swe_cli.data.questions import QuestionSet
+from swe_cli.data.questions import QuestionSet, image_folder
 from swe_cli.errors import DataError, UsageError
 
 Image = pytest.importorskip("PIL.Image", reason="the optional package Pillow is missing")

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from swe_cli.contracts import IGNORED, Example, Questions, Split
-from swe_cli.data.questions import QuestionDataset, QuestionSet, dataset_of, digest_of
-from swe_cli.data.tokenizers import chars, words
+from swe_cli.data.questions import QuestionSet, digest_of
+from swe_cli.data.tokenizers import CharTokenizer, WordTokenizer
+from swe_cli.data.tokens import QuestionDataset, dataset_of
 from swe_cli.errors import DataError
 from swe_cli.records import Batch
 
@@ -35,7 +36,7 @@ def source_of(examples: dict[Split, list[Example]] = ASKED, pixels: str = "pixel
 
 def dataset(examples: dict[Split, list[Example]] = ASKED) -> QuestionDataset:
     source = source_of(examples)
-    return QuestionDataset(source, words(source.text()))
+    return QuestionDataset(source, WordTokenizer(source.text()))
 
 
 def changed(split: Split, *, place: int = 0, **fields: object) -> dict[Split, list[Example]]:
@@ -51,13 +52,13 @@ def shown(batch: Batch) -> list[int]:
 
 def test_a_set_of_questions_becomes_a_dataset_of_questions() -> None:
     source = source_of()
-    built = dataset_of(source, words)
+    built = dataset_of(source, WordTokenizer)
     assert isinstance(built, Questions)
     assert built.questions
     assert built.characters("test") is None
     assert built.shape == (built.end + 1, (1, 2, 2))
-    assert dataset_of(built, words) is built
-    text = dataset_of(text_of("abab"), chars)
+    assert dataset_of(built, WordTokenizer) is built
+    text = dataset_of(text_of("abab"), CharTokenizer)
     assert not text.questions
     assert text.characters("train") == 3
 
@@ -201,7 +202,7 @@ def test_fingerprints_tell_content_split_and_tokenizer() -> None:
     source = source_of()
     others = [
         fingerprint(own, "validation"),
-        fingerprint(QuestionDataset(source, chars(source.text()))),
+        fingerprint(QuestionDataset(source, CharTokenizer(source.text()))),
         fingerprint(QuestionDataset(source_of(pixels="others"), own.tokenizer)),
         *(
             fingerprint(QuestionDataset(source_of(examples), own.tokenizer))
@@ -253,7 +254,7 @@ def test_an_epoch_counts_questions() -> None:
 
 def test_notes_are_passed_on() -> None:
     source = replace(source_of(), notes=("Two images are small.",))
-    assert QuestionDataset(source, words(source.text())).notes == ("Two images are small.",)
+    assert QuestionDataset(source, WordTokenizer(source.text())).notes == ("Two images are small.",)
 
 
 @pytest.mark.parametrize("odd", ["1,000", "1e3", "50%"])

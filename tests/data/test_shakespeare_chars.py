@@ -7,9 +7,8 @@ from threading import Thread
 
 import pytest
 
-from swe_cli.data import shakespeare_chars as module
-from swe_cli.data.shakespeare_chars import shakespeare_chars
-from swe_cli.data.text import Text
+from swe_cli.data import text as module
+from swe_cli.data.text import Text, shakespeare_chars
 from swe_cli.errors import DataError, UsageError
 
 PLAY = b"First Citizen:\nBefore we proceed any further, hear me speak.\n" * 3000
@@ -43,7 +42,9 @@ def responses(monkeypatch: pytest.MonkeyPatch) -> Iterator[Responses]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
-        monkeypatch.setattr(module, "URL", f"http://127.0.0.1:{server.server_port}/input.txt")
+        monkeypatch.setattr(
+            module, "SHAKESPEARE_URL", f"http://127.0.0.1:{server.server_port}/input.txt"
+        )
         yield given
         server.shutdown()
         thread.join()
@@ -52,18 +53,18 @@ def responses(monkeypatch: pytest.MonkeyPatch) -> Iterator[Responses]:
 @pytest.fixture
 def play(monkeypatch: pytest.MonkeyPatch) -> bytes:
     """A stand-in for the real file, so that these tests need none."""
-    monkeypatch.setattr(module, "BYTES", len(PLAY))
-    monkeypatch.setattr(module, "SHA256", hashlib.sha256(PLAY).hexdigest())
+    monkeypatch.setattr(module, "SHAKESPEARE_BYTES", len(PLAY))
+    monkeypatch.setattr(module, "SHAKESPEARE_SHA256", hashlib.sha256(PLAY).hexdigest())
     return PLAY
 
 
 def test_the_real_file_and_its_splits(monkeypatch: pytest.MonkeyPatch) -> None:
     beside = Path(__file__).parents[3] / "shared" / "data"
     folder = Path(os.environ.get("SWE_DATA_DIR", beside))
-    if not (folder / module.NAME).is_file():
-        pytest.skip(f"no {module.NAME} in $SWE_DATA_DIR or {beside}")
+    if not (folder / module.SHAKESPEARE).is_file():
+        pytest.skip(f"no {module.SHAKESPEARE} in $SWE_DATA_DIR or {beside}")
     monkeypatch.setenv("SWE_DATA_DIR", str(folder))
-    monkeypatch.setattr(module, "URL", "http://127.0.0.1:1/never-asked")
+    monkeypatch.setattr(module, "SHAKESPEARE_URL", "http://127.0.0.1:1/never-asked")
     text = shakespeare_chars(path=None, holdout="halves", train_characters=None)
     assert text.sha256 == "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
     assert text.splits == {
@@ -79,8 +80,8 @@ def test_the_real_file_and_its_splits(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_download_is_kept_in_the_cache(play: bytes, responses: Responses, cache: Path) -> None:
     responses.append((200, play, len(play)))
     assert "".join(load().chunks("train")).encode() == play[: int(0.9 * len(play))]
-    assert [path.name for path in cache.iterdir()] == [module.NAME]
-    assert (cache / module.NAME).read_bytes() == play
+    assert [path.name for path in cache.iterdir()] == [module.SHAKESPEARE]
+    assert (cache / module.SHAKESPEARE).read_bytes() == play
     responses.append((500, b"", 0))
     load()
 
@@ -122,7 +123,7 @@ def test_the_holdout_is_shared_or_halved(
 ) -> None:
     monkeypatch.delenv("SWE_DATA_DIR", raising=False)
     cache.mkdir()
-    (cache / module.NAME).write_bytes(play)
+    (cache / module.SHAKESPEARE).write_bytes(play)
     train, end = int(0.9 * len(play)), len(play)
     halves = shakespeare_chars(path=None, holdout="halves", train_characters=None).splits
     middle = (train + end) // 2
@@ -137,7 +138,7 @@ def test_the_holdout_is_shared_or_halved(
 def test_without_a_network_the_hint_says_what_to_do(
     play: bytes, responses: Responses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "URL", "http://127.0.0.1:1/input.txt")
+    monkeypatch.setattr(module, "SHAKESPEARE_URL", "http://127.0.0.1:1/input.txt")
     with pytest.raises(DataError, match="Cannot download") as caught:
         load()
     assert caught.value.message.endswith("refused.")
@@ -149,9 +150,9 @@ def test_a_damaged_file_in_the_cache_is_downloaded_again(
 ) -> None:
     responses.append((200, play, len(play)))
     cache.mkdir()
-    (cache / module.NAME).write_bytes(play[:-1])
+    (cache / module.SHAKESPEARE).write_bytes(play[:-1])
     load()
-    assert (cache / module.NAME).read_bytes() == play
+    assert (cache / module.SHAKESPEARE).read_bytes() == play
 
 
 @pytest.mark.parametrize("content", [PLAY[:-1], PLAY[:-1] + b"x"])
@@ -163,7 +164,7 @@ def test_a_wrong_file_of_the_users_is_named(
     content: bytes,
 ) -> None:
     responses.append((200, play, len(play)))
-    wrong = tmp_path / module.NAME
+    wrong = tmp_path / module.SHAKESPEARE
     wrong.write_bytes(content)
     with pytest.raises(DataError, match=f"{len(play):,} bytes and") as caught:
         load(wrong)
@@ -179,9 +180,9 @@ def test_the_path_comes_first_then_the_folder_then_the_cache(
     monkeypatch.setattr(module, "_download", lambda: pytest.fail("downloaded"))
     monkeypatch.setenv("SWE_DATA_DIR", str(tmp_path))
     cache.mkdir()
-    (cache / module.NAME).write_bytes(play)
+    (cache / module.SHAKESPEARE).write_bytes(play)
     load()
-    (tmp_path / module.NAME).write_bytes(b"wrong")
+    (tmp_path / module.SHAKESPEARE).write_bytes(b"wrong")
     elsewhere = tmp_path / "elsewhere.txt"
     elsewhere.write_bytes(play)
     load(elsewhere)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from swe_cli.contracts import IGNORED
 from swe_cli.data.text import text_file
-from swe_cli.data.tokenizers import chars
+from swe_cli.data.tokenizers import CharTokenizer
 from swe_cli.data.tokens import TextDataset
 from swe_cli.errors import DataError
 
@@ -108,7 +108,7 @@ def test_the_hash_is_of_content_and_bounds(tmp_path: Path) -> None:
             test_fraction=0.1,
             train_characters=train_characters,
         )
-        return TextDataset(text, chars(text)).sha256
+        return TextDataset(text, CharTokenizer(text)).sha256
 
     assert sha256("one.txt", 50) == sha256("two.txt", 50)
     assert len({sha256("one.txt", 50), sha256("one.txt", 51), sha256("other.txt", 50)}) == 3
@@ -116,7 +116,7 @@ def test_the_hash_is_of_content_and_bounds(tmp_path: Path) -> None:
 
 def test_the_fingerprint_tells_what_must_not_be_compared() -> None:
     text = text_of("abc", "abc", "abc")
-    dataset = TextDataset(text, chars(text))
+    dataset = TextDataset(text, CharTokenizer(text))
     base = dataset.fingerprint("test", context=2)
     assert len(base) == 16
     assert base == dataset_of("abc", "abc", "abc").fingerprint("test", context=2)
@@ -125,7 +125,7 @@ def test_the_fingerprint_tells_what_must_not_be_compared() -> None:
         dataset.fingerprint("test", context=1),
         dataset_of("abd", "abc", "abc").fingerprint("test", context=2),
         dataset_of("ab", "cabc", "abc").fingerprint("validation", context=2),
-        TextDataset(text, chars(text_of("abcz"))).fingerprint("test", context=2),
+        TextDataset(text, CharTokenizer(text_of("abcz"))).fingerprint("test", context=2),
     ]
     assert len({base, *others}) == 6
 
@@ -146,7 +146,7 @@ def test_a_large_file_is_streamed(tmp_path: Path) -> None:
         text = text_file(
             path=str(path), validation_fraction=0.01, test_fraction=0.01, train_characters=None
         )
-        tokenizer = chars(text)
+        tokenizer = CharTokenizer(text)
         streamed = tracemalloc.get_traced_memory()[1]
         dataset = TextDataset(text, tokenizer)
         peak = tracemalloc.get_traced_memory()[1]

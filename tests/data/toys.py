@@ -1,7 +1,7 @@
 """Small texts and a tokenizer whose answers are known by hand."""
 
 from swe_cli.data.text import StringSource, Text
-from swe_cli.data.tokenizers import chars
+from swe_cli.data.tokenizers import CharTokenizer
 from swe_cli.data.tokens import TextDataset
 
 
@@ -20,4 +20,4 @@ def text_of(train: str, validation: str = "ab", test: str = "ab") -> Text:
 
 def dataset_of(train: str, validation: str = "ab", test: str = "ab") -> TextDataset:
     text = text_of(train, validation, test)
-    return TextDataset(text, chars(text))
+    return TextDataset(text, CharTokenizer(text))

@@ -10,8 +10,9 @@ from training.toys import setup_of
 
 from swe_cli.config import ConfigRoot, component
 from swe_cli.contracts import Example
-from swe_cli.data.questions import QuestionDataset, QuestionSet, digest_of
-from swe_cli.data.tokenizers import chars
+from swe_cli.data.questions import QuestionSet, digest_of
+from swe_cli.data.tokenizers import CharTokenizer
+from swe_cli.data.tokens import QuestionDataset
 from swe_cli.evaluation.answers import (
     answer_all,
     answers_of,
@@ -54,7 +55,7 @@ EXAMPLES = {
 def data():
     where = {split: [""] * len(of) for split, of in EXAMPLES.items()}
     source = QuestionSet(PIXELS, EXAMPLES, digest_of(EXAMPLES, "pixels"), where)
-    return QuestionDataset(source, chars(source.text()))
+    return QuestionDataset(source, CharTokenizer(source.text()))
 
 
 @pytest.fixture(scope="module")

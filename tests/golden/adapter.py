@@ -13,7 +13,7 @@ from torch import Tensor
 
 from swe_cli.config import ConfigRoot, component, read_tokens
 from swe_cli.contracts import Evidence
-from swe_cli.data import shakespeare_chars
+from swe_cli.data import text as texts
 from swe_cli.experiments import training
 from swe_cli.experiments.cell import Watch, execute
 from swe_cli.experiments.model import open_run
@@ -78,10 +78,10 @@ def evidence(
 
 def pretend_shakespeare(patch: pytest.MonkeyPatch, folder: Path, text: bytes) -> None:
     """Let another text pass for tinyshakespeare, which is not at hand everywhere."""
-    (folder / shakespeare_chars.NAME).write_bytes(text)
+    (folder / texts.SHAKESPEARE).write_bytes(text)
     patch.setenv("SWE_DATA_DIR", str(folder))
-    patch.setattr(shakespeare_chars, "BYTES", len(text))
-    patch.setattr(shakespeare_chars, "SHA256", hashlib.sha256(text).hexdigest())
+    patch.setattr(texts, "SHAKESPEARE_BYTES", len(text))
+    patch.setattr(texts, "SHAKESPEARE_SHA256", hashlib.sha256(text).hexdigest())
 
 
 def begin_anew() -> None:

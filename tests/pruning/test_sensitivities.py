@@ -8,8 +8,9 @@ import torch
 from training.toys import dataset, gpt, setup_of
 
 from swe_cli.contracts import IGNORED, Example, Model, Prediction
-from swe_cli.data.questions import QuestionDataset, QuestionSet
-from swe_cli.data.tokenizers import words
+from swe_cli.data.questions import QuestionSet
+from swe_cli.data.tokenizers import WordTokenizer
+from swe_cli.data.tokens import QuestionDataset
 from swe_cli.pruning.calibration import CalibratedModel, Calibration
 from swe_cli.seeds import derive
 
@@ -79,7 +80,7 @@ def questions():
     examples = {"train": asked, "validation": asked[:2], "test": asked[:2]}
     where = {split: [f"row {row}" for row in range(len(of))] for split, of in examples.items()}
     source = QuestionSet(np.zeros((1, 1, 2, 2), np.uint8), examples, "", where)
-    return QuestionDataset(source, words(source.text()))
+    return QuestionDataset(source, WordTokenizer(source.text()))
 
 
 def test_the_probe_is_the_first_32_samples_that_were_drawn_whatever_their_lengths():

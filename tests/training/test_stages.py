@@ -5,7 +5,7 @@ import torch
 
 from swe_cli.config import ConfigRoot, compose
 from swe_cli.data.text import StringSource, Text
-from swe_cli.data.tokenizers import bpe
+from swe_cli.data.tokenizers import BpeTokenizer
 from swe_cli.data.tokens import TextDataset
 from swe_cli.errors import PruningError, RunError, UsageError
 from swe_cli.experiments.init_from_run import shared_tokens
@@ -215,7 +215,7 @@ def test_byte_tokens_are_shared_by_two_sets_of_the_same_tokenizer():
     pytest.importorskip("tokenizers", reason="the optional package tokenizers is missing")
     splits = {"train": (0, 2400), "validation": (2400, 2450), "test": (2450, 2500)}
     data = Text(StringSource(GERMAN), splits)
-    tokenized = TextDataset(data, bpe(data, vocabulary_size=300))
+    tokenized = TextDataset(data, BpeTokenizer(data, vocabulary_size=300))
     size = tokenized.shape.vocabulary_size
     assert shared_tokens(tokenized, tokenized) == {i: i for i in range(size)}
 

@@ -11,7 +11,7 @@ import torch
 from swe_cli.config import ConfigRoot, component, compose, read_tokens
 from swe_cli.contracts import Dataset, DataShape, Model, Setup
 from swe_cli.data.text import StringSource, Text
-from swe_cli.data.tokenizers import chars
+from swe_cli.data.tokenizers import CharTokenizer
 from swe_cli.data.tokens import TextDataset
 from swe_cli.device import Machine
 from swe_cli.experiments.plan import SweepPlan, plan_sweep
@@ -71,7 +71,7 @@ def dataset_of(train: str, validation: str, test: str) -> TextDataset:
     whole = train + validation + test
     splits = {"train": (0, len(train)), "validation": (len(train), middle)}
     text = Text(StringSource(whole), {**splits, "test": (middle, len(whole))})
-    return TextDataset(text, chars(text))
+    return TextDataset(text, CharTokenizer(text))
 
 
 def dataset(words: int = 400) -> TextDataset:
