@@ -7,6 +7,7 @@ import signal
 import sys
 import traceback
 import warnings
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -35,8 +36,10 @@ app = typer.Typer(
 
 INTERRUPTED = "Interrupted. What was finished is safe; the same command resumes.\n"
 ASCII_SIGNS = "swe.ascii_signs"  # an error handler of encodings
-SIGNS = {"▼": "v", "▲": "^", "−": "-", "–": "-", "—": "-", "…": "...", "×": "x", "σ": "sigma"}
-SIGNS |= {"≥": ">=", "≤": "<=", "·": "*", "→": "->", "√": "sqrt", "Σ": "sum", "\u0304": "_"}
+# Every sign beyond ASCII that is printed, and what stands for it where it cannot be.
+SIGNS = {"▼": "v", "▲": "^", "−": "-", "–": "-", "—": "-", "─": "-", "…": "...", "×": "x"}
+SIGNS |= {"≥": ">=", "≤": "<=", "±": "+-", "·": "*", "→": "->", "√": "sqrt", "σ": "sigma"}
+SIGNS |= {"Σ": "sum", "\u0304": "_"}
 
 
 # What commands share
@@ -60,32 +63,28 @@ def _complete_with_runs(context: typer.Context, incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)] + _complete(context, incomplete)
 
 
-def _words(metavar: str, help: str, complete: Any) -> Any:
-    how = {"show_default": False, "default_factory": list, "autocompletion": complete}
-    return typer.Argument(metavar=metavar, help=help, **how)
-
-
-def _flag(*names: str, help: str, **more: Any) -> Any:
-    return typer.Option(*names, help=help, show_default=False, default_factory=bool, **more)
-
-
-def _option(*names: str, help: str, **more: Any) -> Any:
-    """None where it is not given."""
-    return typer.Option(*names, help=help, show_default=False, default_factory=lambda: None, **more)
-
-
 def _print_version(asked: bool) -> None:
     if asked:
         typer.echo(f"swe {version('swe-cli')}")
         raise typer.Exit
 
 
+# Each has its default here, so that no signature repeats it.
+_words = partial(typer.Argument, show_default=False, default_factory=list)
+_flag = partial(typer.Option, show_default=False, default_factory=bool)
+_option = partial(typer.Option, show_default=False, default_factory=lambda: None)
+
 RUN = "A run (name, unique prefix or path) and overrides."
 OWN = "A folder of your own YAMLs, beside your own package; it adds to conf/."
 COMPOSED = "Print the composed configuration, with every key, and stop."
 
-Words = Annotated[list[str], _words("KEY=VALUE", "Overrides, as in Hydra.", _complete)]
-RunWords = Annotated[list[str], _words("RUN|KEY=VALUE", RUN, _complete_with_runs)]
+Words = Annotated[
+    list[str],
+    _words(metavar="KEY=VALUE", help="Overrides, as in Hydra.", autocompletion=_complete),
+]
+RunWords = Annotated[
+    list[str], _words(metavar="RUN|KEY=VALUE", help=RUN, autocompletion=_complete_with_runs)
+]
 Name = Annotated[
     str | None,
     typer.Argument(metavar="NAME", show_default=False, help="One of them, to be shown whole."),
@@ -112,7 +111,7 @@ def train(
     words: Words, config_dir: ConfigDir, wait: Wait, show: Show, quiet: Quiet, debug: Debug
 ) -> None:
     """Train a model and track the weights of every step."""
-    _run("train", debug, words, config_dir, wait=wait, show=show, quiet=quiet)
+    _run("model.train", debug, words, config_dir, quiet, wait, show=show)
 
 
 RATIO = "Fraction of the prunable weights (by pattern: of neurons, heads) to cut."
@@ -136,8 +135,9 @@ def prune(
     debug: Debug,
 ) -> None:
     """Cut a trained run (the newest, unless named), recover, evaluate; keep the pruned model."""
-    how = {"ratio": ratio, "rate": rate, "fuse": fuse, "wait": wait, "show": show, "quiet": quiet}
-    _run("prune", debug, words, config_dir, **how)
+    amounts = {"ratio": ratio, "rate": rate, "fuse": fuse}
+    words += [f"{key}={value}" for key, value in amounts.items() if value is not None]
+    _run("model.prune", debug, words, config_dir, quiet, wait, show=show)
 
 
 @app.command(epilog="Example: swe evaluate train-gpt_nano")
@@ -145,7 +145,7 @@ def evaluate(
     words: RunWords, config_dir: ConfigDir, show: Show, quiet: Quiet, debug: Debug
 ) -> None:
     """The full deterministic pass over a trained or pruned run."""
-    _run("evaluate", debug, words, config_dir, show=show, quiet=quiet)
+    _run("model.evaluate", debug, words, config_dir, quiet, show=show)
 
 
 @app.command(epilog="Example: swe sweep ratios=0.1..0.9 criteria=swe,magnitude,random seeds=0,1,2")
@@ -153,7 +153,7 @@ def sweep(
     words: Words, config_dir: ConfigDir, wait: Wait, show: Show, quiet: Quiet, debug: Debug
 ) -> None:
     """Train once per training, score once per criterion, cut many; then report."""
-    _run("sweep", debug, words, config_dir, wait=wait, show=show, quiet=quiet)
+    _run("sweep.sweep", debug, words, config_dir, quiet, wait, show=show)
 
 
 OUTPUT = "Write here instead of beside the run."
@@ -170,7 +170,7 @@ def report(
     debug: Debug,
 ) -> None:
     """Tables and figures of a sweep (the newest, unless named), or of all cuts of a training."""
-    _run("report", debug, words, config_dir, folder=folder, against=against, quiet=quiet)
+    _run("report.report", debug, words, config_dir, quiet, folder=folder, against=against)
 
 
 @app.command(epilog='Example: swe generate --prompt "And God said"')
@@ -186,55 +186,61 @@ def generate(
     debug: Debug,
 ) -> None:
     """Continue a text, or answer a question about an image: dense and pruned side by side."""
-    how = {"prompt": prompt, "image": image, "length": length, "temperature": temperature}
-    _run("generate", debug, words, config_dir, seed=seed, **how)
+    how: dict[str, Any] = {"length": length, "temperature": temperature, "seed": seed}
+    _run("model.generate", debug, words, config_dir, prompt=prompt, image=image, **how)
 
 
 @app.command(epilog="Example: swe runs results_dir=/data/results")
 def runs(words: Words, debug: Debug) -> None:
     """All runs, newest first: kind, status, size."""
-    _run("runs", debug, words)
+    _run("inventory.runs", debug, words)
 
 
 @app.command(epilog="Example: swe criteria stability")
 def criteria(name: Name = None, *, config_dir: ConfigDir, debug: Debug) -> None:
     """Every criterion: its equation and source, what it needs; or one of them whole."""
-    _run("catalogue", debug, [name] if name else [], config_dir, group="criterion")
+    _run("catalogue.criteria", debug, [name] if name else [], config_dir)
 
 
 @app.command(epilog="Example: swe allocations owl")
 def allocations(name: Name = None, *, config_dir: ConfigDir, debug: Debug) -> None:
     """Every allocation: how many weights each tensor loses; or one of them whole."""
-    _run("catalogue", debug, [name] if name else [], config_dir, group="allocation")
+    _run("catalogue.allocations", debug, [name] if name else [], config_dir)
 
 
 @app.command(epilog="Example: swe patterns 2of4")
 def patterns(name: Name = None, *, config_dir: ConfigDir, debug: Debug) -> None:
     """Every pattern: which masks are legal, what really shrinks; or one of them whole."""
-    _run("catalogue", debug, [name] if name else [], config_dir, group="pattern")
+    _run("catalogue.patterns", debug, [name] if name else [], config_dir)
 
 
 @app.command(epilog="Example: swe doctor")
 def doctor(words: Words, debug: Debug) -> None:
     """Versions, device, threads, where data and results live, what is optional and missing."""
-    _run("doctor", debug, words)
+    _run("inventory.doctor", debug, words)
 
 
 # Running one, and what can go wrong
 
 
-def _run(
-    command: str, debug: bool, words: list[str], config_dir: Path | None = None, **options: Any
-) -> None:
-    """Run the page of a command, and end with its exit code."""
+def _run(page: str, debug: bool, *typed: Any, show: bool = False, **options: Any) -> None:
+    """Run a page, ``module.command``, or show its configuration; end with its exit code.
+
+    ``typed``: words, folder of YAMLs, quiet, wait, as far as the command has them.
+    """
+    module, command = page.split(".")
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _print_warning
             warnings.simplefilter("default", SweWarning)  # each once
-            page = import_module(f"swe_cli.commands.{command}")
-            getattr(page, command)(words, config_dir, **options)
-    except (typer.Exit, typer.Abort):
-        raise
+            from swe_cli.commands.shared import Page
+
+            run = getattr(import_module(f"swe_cli.commands.{module}"), command)
+            this = Page(command, *typed)
+            if show:
+                this.print_config()
+            else:
+                run(this, **options)
     except KeyboardInterrupt:
         sys.stderr.write(INTERRUPTED)
         raise typer.Exit(130) from None
@@ -291,8 +297,7 @@ def _print_error(text: str, style: str = "") -> None:
 
 def _in_ascii(error: UnicodeError) -> tuple[str, int]:
     """What stands for signs that an output's encoding does not have."""
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
+    assert isinstance(error, UnicodeEncodeError)  # it is given to outputs only
     lost = error.object[error.start : error.end]
     return "".join(SIGNS.get(sign, "?") for sign in lost), error.end
 

@@ -14,9 +14,8 @@ T = TypeVar("T")
 def conform(component: Any, contract: type[T], name: str, expected: str | None = None) -> T:
     """What a component gave as the ``contract`` it is for, with the defaults of what it lacks.
 
-    Raises UsageError, naming the component (``name``, as
-    one types it) and what is missing, for one that lacks what has no default. ``expected``: in
-    words, if not a ``contract`` alone.
+    Raises UsageError, naming the component (``name``, as one types it) and what is missing, for one
+    that lacks what has no default. ``expected``: in words, if not a ``contract`` alone.
     """
     own, home = type(component), f"{contract.__module__}.{contract.__name__}"
 
@@ -25,7 +24,8 @@ def conform(component: Any, contract: type[T], name: str, expected: str | None =
 
     if issubclass(contract, nn.Module) and not isinstance(component, nn.Module):
         raise refused("is no torch.nn.Module")
-    if missing := ", ".join(_missing(component, contract)):
+    asked: list[str] = _promised(contract)  # type: ignore[arg-type]
+    if missing := ", ".join(member for member in asked if not _has(component, member)):
         raise refused(f"is {expected or f'no {contract.__name__}'}: it lacks {missing}")
     if not isinstance(component, contract):
         try:
@@ -42,18 +42,20 @@ def _with_defaults(own: Any, contract: Any) -> Any:
     return type(own.__name__, (own, contract), {"__module__": own.__module__})
 
 
-def _missing(component: Any, contract: type) -> list[str]:
-    """What a contract only promises (abstract methods, annotations without a value), not given."""
+@cache
+def _promised(contract: type) -> list[str]:
+    """What a contract asks for and does not give: abstract methods, annotations without a value."""
     bases = [base for base in reversed(contract.__mro__) if base not in (object, nn.Module)]
     members = dict.fromkeys(m for b in bases for m in (*inspect.get_annotations(b), *vars(b)))
+    return [member for member in members if not _gives(contract, member)]
 
-    def given(of: type, member: str) -> bool:
-        value = getattr(of, member, nn.Module.forward)  # which only raises
-        return value is not nn.Module.forward and not getattr(value, "__isabstractmethod__", False)
 
-    def has(member: str) -> bool:
-        if hasattr(type(component), member):  # properties are not computed
-            return given(type(component), member) or member in vars(component)
-        return hasattr(component, member)
+def _gives(cls: type, member: str) -> bool:
+    value = getattr(cls, member, nn.Module.forward)  # which only raises
+    return value is not nn.Module.forward and not getattr(value, "__isabstractmethod__", False)
 
-    return [member for member in members if not given(contract, member) and not has(member)]
+
+def _has(component: Any, member: str) -> bool:
+    if hasattr(type(component), member):  # properties are not computed
+        return _gives(type(component), member) or member in vars(component)
+    return hasattr(component, member)

@@ -43,8 +43,11 @@ OF_ROW = (
     *("kind", "status", "error", "model", "data", "seed"),
     *("config_hash", "fingerprint", "training"),
 )
-SETTINGS = ("criterion", "allocation", "pattern", "base", "prunable", "recovery", "ratio", "rate")
 OPTIONAL_SETTINGS = ("roles", "schedule", "fuse")  # there where a row has them
+SETTINGS = (
+    *("criterion", "allocation", "pattern", "base", "prunable", "recovery"),
+    *(*OPTIONAL_SETTINGS, "ratio", "rate"),
+)
 # What a model that is smaller than the dense one costs, among the metrics.
 COSTS = ("parameters", "bytes", "flops_per_token", "rank")
 IN_NATS = (
@@ -84,8 +87,7 @@ class Row:
     @property
     def varied(self) -> dict[str, Scalar]:
         """Axes, and settings that are younger than the columns of the table, which stand there."""
-        older = (*SETTINGS, *OPTIONAL_SETTINGS)
-        return {**self.axes, **{n: v for n, v in self.settings.items() if n not in older}}
+        return {**self.axes, **{n: v for n, v in self.settings.items() if n not in SETTINGS}}
 
     def columns(self) -> dict[str, Scalar]:
         """All of ``COLUMNS``, None where nothing is known; and what else was measured."""
@@ -110,7 +112,7 @@ class Row:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Row":
         """Read a row back; columns this version does not know are dropped."""
-        settings = {name: values.get(name) for name in (*SETTINGS, *OPTIONAL_SETTINGS)}
+        settings = {name: values.get(name) for name in SETTINGS}
         settings |= values.get("settings", {})
         columns = {
             name: values[name] for name in COLUMNS if name in values and name not in settings

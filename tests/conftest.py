@@ -82,13 +82,13 @@ def own_run(tiny_run: TinyRun, tmp_path: Path) -> TinyRun:
 def swe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Run a command in the test's own folder; an exception that is no exit fails the test."""
     from swe_cli.app import app
-    from swe_cli.experiments import model, training
+    from swe_cli.experiments import training
 
     monkeypatch.chdir(tmp_path)
 
     def run(*words: object) -> Result:
-        training._datasets.clear()  # both are kept for one process
-        model._opened.cache_clear()
+        training._dataset.cache_clear()  # both are kept for one process
+        training._opened.cache_clear()
         return CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
 
     return run

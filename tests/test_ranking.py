@@ -7,14 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from training.toys import dataset, gpt, setup_of
 
-from swe_cli.allocation.global_ import Global
-from swe_cli.allocation.row import Row
-from swe_cli.allocation.uniform import Uniform
+from swe_cli.allocation.counts import Global, Row, Uniform
 from swe_cli.contracts import Evidence
-from swe_cli.criteria.sparsegpt import SparseGPT
-from swe_cli.criteria.wanda import Wanda
+from swe_cli.criteria.layers import SparseGPT, Wanda
 from swe_cli.errors import PruningError
-from swe_cli.patterns.n_of_m import NOfM
+from swe_cli.patterns.shapes import NOfM
 from swe_cli.pruning.calibration import CalibratedModel, Calibration
 from swe_cli.pruning.masks import cut_counts
 from swe_cli.pruning.prune import Judge, Method, Scorer, prune

@@ -24,10 +24,15 @@ import time
 from pathlib import Path
 try:
     from swe_cli.config import ConfigRoot, read_tokens
-    from swe_cli.experiments.plan import plan_sweep
 except ImportError:
     from swe_cli.compose import ConfigRoot, read_tokens
-    from swe_cli.sweeps.plan import plan_sweep
+try:
+    from swe_cli.experiments.sweep import plan_sweep
+except ImportError:
+    try:
+        from swe_cli.experiments.plan import plan_sweep
+    except ImportError:
+        from swe_cli.sweeps.plan import plan_sweep
 started = time.perf_counter()
 plan_sweep(read_tokens(["experiment=criteria_gpt"]), ConfigRoot(), Path("nowhere"))
 print(time.perf_counter() - started)

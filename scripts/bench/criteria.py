@@ -12,7 +12,7 @@ import torch
 from common import seconds
 from masks import SHAPES
 
-from swe_cli.allocation.global_ import Global
+from swe_cli.allocation.counts import Global
 from swe_cli.config import ConfigRoot, component
 from swe_cli.contracts import GRADIENTS, Criterion, Evidence
 from swe_cli.experiments.spec import built

@@ -19,13 +19,14 @@ try:
     from swe_cli.report.figures import curve, write_figure
     from swe_cli.report.grid import grid
     from swe_cli.report.quantities import LOSS
-    from swe_cli.report.summary import summarise
+    from swe_cli.report.summary import summarise, write_means
+    from swe_cli.report.tables import write
     from swe_cli.report.terminal import print_summary
-    from swe_cli.report.write import write
 
     def report(folder: Path) -> None:
         write(table, folder)
         summary = summarise(table)
+        write_means([summary], folder)
         print_summary(console, summary)
         write_figure(curve(summary, LOSS, elsewhere="grid.png"), folder, "loss")
         write_figure(grid(summary), folder, "grid")

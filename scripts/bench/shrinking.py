@@ -14,13 +14,12 @@ from pathlib import Path
 import torch
 from common import alternate
 
-from swe_cli.allocation.uniform import Uniform
+from swe_cli.allocation.counts import Uniform
 from swe_cli.config import ConfigRoot, component
 from swe_cli.contracts import DataShape, Evidence, Model, Pattern, Setup
 from swe_cli.device import resolve
 from swe_cli.files import write_tensors
-from swe_cli.patterns.head import Head
-from swe_cli.patterns.neuron import Neuron
+from swe_cli.patterns.shapes import Head, Neuron
 from swe_cli.pruning.masks import apply_masks
 from swe_cli.pruning.prune import MAGNITUDE, Method, Scorer, prune
 from swe_cli.pruning.shrink import load, shrink

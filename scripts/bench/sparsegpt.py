@@ -12,9 +12,8 @@ from llmcompressor.modifiers.pruning.sparsegpt.sgpt_sparsify import sparsify_wei
 from torch import nn
 
 from swe_cli.contracts import LayerInputs
-from swe_cli.criteria.sparsegpt import SparseGPT
-from swe_cli.patterns.n_of_m import NOfM
-from swe_cli.patterns.unstructured import Unstructured
+from swe_cli.criteria.layers import SparseGPT
+from swe_cli.patterns.shapes import NOfM, Unstructured
 from swe_cli.pruning.calibration import ChooseOfLayer
 
 SHAPES = {

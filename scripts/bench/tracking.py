@@ -23,6 +23,7 @@ import torch
 from common import alternate, seconds
 
 from swe_cli.config import ConfigRoot, compose
+from swe_cli.experiments.ensure import build
 from swe_cli.experiments.training import training_spec
 from swe_cli.training.state import Callback, TrainState, fit
 from swe_cli.training.tracker import Tracker
@@ -59,7 +60,7 @@ def main() -> None:
     root = ConfigRoot()
     recorded = root.options("statistic") if everything else []
     overrides = (f"model={name}", f"training.batch_size={size}", "training.gradient_clip=0")
-    training = training_spec(compose("train", overrides), root, Path("results"), recorded).build()
+    training = build(training_spec(compose("train", overrides), root, Path("results"), recorded))
     model, machine = training.setup.model, training.setup.machine
     weights = model.weights()
     tracker = Tracker(

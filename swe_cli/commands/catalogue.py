@@ -4,30 +4,31 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import yaml
-from rich import box
-from rich.console import Console, Group
+from rich.cells import cell_len
+from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from swe_cli.commands.shared import config_root, output
+from swe_cli.commands.shared import Page
 from swe_cli.config import ConfigRoot, as_typed, component
+from swe_cli.config.words import PLURALS
 from swe_cli.contracts import GRADIENTS, INPUTS, Allocation, Criterion, Pattern
-from swe_cli.criteria.magnitude import Magnitude
+from swe_cli.criteria.weights import Magnitude
 from swe_cli.errors import SweError
+from swe_cli.experiments.model import ALWAYS_RECORDED
 from swe_cli.experiments.spec import built
-from swe_cli.experiments.training import ALWAYS_RECORDED
 from swe_cli.pruning.prune import recorded_needs
-from swe_cli.report.console import GAP, WIDTH, print_pairs, say
+from swe_cli.report.console import GAP, print_pairs, say, title
 from swe_cli.report.text import NOTHING
 
 STATISTICS, OF_GRADIENTS, OF_INPUTS = "statistics of training", "gradients", "layer inputs"
 UNUSABLE = "Cannot be used as it is"
-COMMANDS = {"criterion": "criteria", "allocation": "allocations", "pattern": "patterns"}
 _OPTION = re.compile(r"^(\w+):[^#\n]*#\s*(.+)$", re.M)
 _QUOTED = re.compile(r"``(.+?)``", re.S)
 _NAME = re.compile(r"^[a-zA-Z_][\w.=]*$")
@@ -42,23 +43,23 @@ _LEGENDS = {
 
 @dataclass
 class Entry:
-    """One choice: the section it stands in, what it is in columns, what it says of itself (first
-    equation and source), and what is shown of one choice alone.
+    """One choice: the section it stands in, what it is in columns, what is shown of one choice
+    alone, and what it says of itself (first equation and source).
     """
 
     name: str
     section: str = ""
     columns: dict[str, str] = field(default_factory=dict)
-    paragraphs: list[str] = field(default_factory=list)
     more: dict[str, str] = field(default_factory=dict)
+    paragraphs: list[str] = field(default_factory=list)
 
 
-def catalogue(words: Sequence[str], config_dir: Path | None, *, group: str) -> None:
-    """Every choice of a group, by what it needs; or the one that ``words`` names, whole."""
-    root, console = config_root(config_dir), output()
+def catalogue(this: Page) -> None:
+    """Every choice of a group, by what it needs; or the one that is named, whole."""
+    group, console, root = PLURALS[this.command], this.console, this.root
     root.install()
-    if words:
-        entry = _entry(group, words[0].removeprefix(f"{group}="), root)
+    if this.words:
+        entry = _entry(group, this.words[0].removeprefix(f"{group}="), root)
         say(console, entry.name, "bold")
         for paragraph in entry.paragraphs:
             say(console, f"{paragraph}\n")
@@ -71,7 +72,10 @@ def catalogue(words: Sequence[str], config_dir: Path | None, *, group: str) -> N
         except SweError as error:  # a line that says so: the others are still worth seeing
             entries.append(Entry(name, UNUSABLE, paragraphs=[str(error)]))
     _print_all(console, group, sorted(entries, key=_place))
-    say(console, f"\n{_LEGENDS[group]} One of them whole: swe {COMMANDS[group]} NAME", "dim")
+    say(console, f"\n{_LEGENDS[group]} One of them whole: swe {this.command} NAME", "dim")
+
+
+criteria = allocations = patterns = catalogue
 
 
 def _place(entry: Entry) -> tuple[bool, ...]:
@@ -80,37 +84,33 @@ def _place(entry: Entry) -> tuple[bool, ...]:
     return entry.section == UNUSABLE, *(kind not in entry.section for kind in kinds)
 
 
-def _print_all(console: Console, title: str, entries: Sequence[Entry]) -> None:
-    """Columns and, under them, equation and source; section by section.
-
-    Columns are as wide as their longest line; the name gives way where 80 are not enough.
-    """
-    heads = [title, *next((entry.columns for entry in entries if entry.columns), {})]
+def _print_all(console: Console, group: str, entries: Sequence[Entry]) -> None:
+    """Columns and, under them, equation and source; section by section."""
+    heads = [group, *next((entry.columns for entry in entries if entry.columns), {})]
     rows = [[entry.name, *entry.columns.values()] for entry in entries]
-    lines = [[row[i].split("\n") for row in [heads, *rows] if row[i:]] for i in range(len(heads))]
-    widths = [max(len(line) for cell in column for line in cell) for column in lines]
-    # The table puts one space after its only column.
-    room = WIDTH - 1 - sum(width + GAP for width in widths[1:])
-    widths[0] = max(1, min(widths[0], room))
+    columns = zip_longest(heads, *rows, fillvalue="")
+    widths = [max(cell_len(line) for cell in c for line in cell.split("\n")) for c in columns]
 
-    def in_columns(cells: Sequence[str], style: str = "") -> Table:
+    def print_columns(cells: Sequence[str], style: str = "") -> None:
         grid = Table.grid(padding=(0, GAP, 0, 0))
-        for width in widths:
-            grid.add_column(width=width, overflow="fold")
+        # The name gives way where the terminal is too narrow for all.
+        grid.add_column(min_width=widths[0], overflow="fold")
+        for width in widths[1:]:
+            grid.add_column(width=width)
         grid.add_row(Text(cells[0], style), *map(Text, cells[1:]))
-        return grid
+        console.print(grid)
 
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.add_column(in_columns(heads))
+    print_columns(heads)
+    console.rule(style="")
     section = ""
     for entry, row in zip(entries, rows, strict=True):
         if entry.section != section:
             section = entry.section
-            table.add_row(Text(f"\n{section}" if table.rows else section, "bold"))
+            title(console, section)
+        print_columns(row, "cyan")
         words = next(iter(entry.paragraphs), "(its class has no docstring)")
         below = Text(words, "red" if section == UNUSABLE else "")
-        table.add_row(Group(in_columns(row, "cyan"), Padding(below, (0, 0, 0, 2))))
-    console.print(table)
+        console.print(Padding(below, (0, 0, 0, 2)))
 
 
 def _entry(group: str, name: str, root: ConfigRoot) -> Entry:
@@ -156,7 +156,7 @@ def _criterion(name: str, criterion: Criterion) -> Entry:
     if not drawn and criterion.published != "global":
         more["as published"] = f"{more['to prune']} allocation=published"
     section = f"Needs {' and '.join(judged) or 'nothing but the weights'}"
-    return Entry(name, section, columns, more=more)
+    return Entry(name, section, columns, more)
 
 
 def _allocation(name: str, allocation: Allocation) -> Entry:
@@ -169,7 +169,7 @@ def _allocation(name: str, allocation: Allocation) -> Entry:
     }
     if allocation.stands_for(Magnitude()) is not None:
         columns = dict.fromkeys(columns, "the criterion")
-    return Entry(name, "", columns, more={"to prune": f"swe prune --ratio 0.5 allocation={name}"})
+    return Entry(name, "", columns, {"to prune": f"swe prune --ratio 0.5 allocation={name}"})
 
 
 def _pattern(name: str, pattern: Pattern) -> Entry:
@@ -180,7 +180,7 @@ def _pattern(name: str, pattern: Pattern) -> Entry:
         "stored model": "smaller" if pattern.unit else "same size",
     }
     amount = "--ratio 0.5 " if pattern.ratio is None else ""
-    return Entry(name, "", columns, more={"to prune": f"swe prune {amount}pattern={name}"})
+    return Entry(name, "", columns, {"to prune": f"swe prune {amount}pattern={name}"})
 
 
 _DESCRIBE: Mapping[str, Callable[..., Entry]] = {

@@ -2,8 +2,8 @@
 
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
 from typing import Any
 
@@ -12,65 +12,51 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 
 from swe_cli.errors import Interrupted
-from swe_cli.experiments.training import Observer
+from swe_cli.experiments.ensure import Observer
 from swe_cli.records import Row
 from swe_cli.training.state import Callback, TrainState
 
 PLAIN_SECONDS = 10.0  # without a terminal, one line of progress about this often
 
 
-class Stop:
+@contextmanager
+def listening(resume: str | None = None) -> Iterator[Callable[[], bool]]:
     """Ctrl-C and SIGTERM as a question that loops ask; a second signal ends at once.
 
-    An ``Interrupted`` that passes through ``listening`` leaves with the exit code of its signal.
+    An ``Interrupted`` that passes through leaves with the exit code of its signal, and ``resume``
+    for a hint where it has none.
     """
+    taken: list[int] = []
 
-    def __init__(self, resume: str | None = None) -> None:
-        self.signal_number: int | None = None
-        self._resume = resume
-
-    def __call__(self) -> bool:
-        return self.signal_number is not None
-
-    def _signalled(self, number: int, frame: FrameType | None) -> None:
-        if self.signal_number is not None:
+    def take(number: int, frame: FrameType | None) -> None:
+        if taken:
             raise KeyboardInterrupt
-        self.signal_number = number
+        taken.append(number)
 
-    @contextmanager
-    def listening(self) -> Iterator["Stop"]:
-        """Take the signals, and give them back."""
-        signals = (signal.SIGINT, signal.SIGTERM)
-        before = [signal.signal(number, self._signalled) for number in signals]
-        try:
-            yield self
-        except Interrupted as interruption:
-            interruption.hint = interruption.hint or self._resume
-            interruption.exit_code = 128 + (self.signal_number or signal.SIGINT)
-            raise
-        finally:
-            for number, handler in zip(signals, before, strict=True):
-                signal.signal(number, handler)
+    def asked() -> bool:
+        return bool(taken)
+
+    before = {number: signal.signal(number, take) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    except Interrupted as interruption:
+        interruption.hint = interruption.hint or resume
+        interruption.exit_code = 128 + next(iter(taken), signal.SIGINT)
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Watcher(Observer):
     """Shows long work: a bar with rate and time left, or plain lines when not on a terminal."""
 
     def __init__(self, quiet: bool) -> None:
-        self.console = Console(stderr=True, highlight=False)
         self.quiet = quiet
-        self.bar: Progress | None = None
-        self._cells = _Work(self, "cells", "cell", 0)
-
-    @contextmanager
-    def showing(self) -> Iterator["Watcher"]:
-        """Show what is told meanwhile."""
-        if self.quiet or not self.console.is_terminal:
-            yield self
-            return
+        self.console = Console(stderr=True, highlight=False)
         # At 80 columns a bar must not wrap: the note gives way first, and the name is said above.
         whole, short = Column(no_wrap=True), Column(no_wrap=True, overflow="ellipsis", ratio=1)
-        with Progress(
+        self.bars = Progress(
             TextColumn("  {task.description}", table_column=whole),
             BarColumn(bar_width=10, table_column=whole),
             MofNCompleteColumn(table_column=whole),
@@ -79,12 +65,15 @@ class Watcher(Observer):
             TextColumn("{task.fields[note]}", table_column=short),
             console=self.console,
             expand=True,
-        ) as self.bar:
-            yield self
+        )
 
-    def say(self, text: str, *, always: bool = False) -> None:
-        """A line; one that says what was chosen is shown ``always``."""
-        if always or not self.quiet:
+    def showing(self) -> AbstractContextManager[object]:
+        """Show the bars meanwhile, where they can be seen."""
+        seen = self.console.is_terminal and not self.quiet
+        return self.bars if seen else nullcontext()
+
+    def say(self, text: str) -> None:
+        if not self.quiet:
             self.console.print(text, markup=False, soft_wrap=True)
 
     def training(self, name: str, steps: int) -> Callback:
@@ -101,10 +90,10 @@ class Watcher(Observer):
             self._cells = _Work(self, "cells", "cell", total - reused)
 
     def cell_done(self, row: Row) -> None:
-        self._cells.advance(describe(row))
+        self._cells.advance(_in_words(row))
 
 
-def describe(row: Row) -> str:
+def _in_words(row: Row) -> str:
     """A cell in a few words, for progress."""
     settings = row.settings
     base = settings.get("base", "final")
@@ -116,15 +105,13 @@ def describe(row: Row) -> str:
 
 
 class _Work(Callback):
-    """So many units of work: what moves the bar or, without one, says a line now and then."""
+    """So many units of work: what moves a bar or, without one, says a line now and then."""
 
     def __init__(self, watcher: Watcher, title: str, unit: str, total: int) -> None:
         self._watcher, self._title, self._unit, self._total = watcher, title, unit, total
         self._started = self._spoken = time.monotonic()
         self._done = self._before = 0
-        self._bar = watcher.bar
-        if self._bar:
-            self._task = self._bar.add_task(title, total=total, rate="", note="")
+        self._bar = watcher.bars.add_task(title, total=total, rate="", note="")
 
     def after_step(self, state: TrainState, metrics: dict[str, Any]) -> None:
         self.advance(f"loss {metrics['loss_nats']:.3f}")
@@ -135,9 +122,10 @@ class _Work(Callback):
         now = time.monotonic()
         speed = (self._done - self._before) / max(1e-9, now - self._started)
         rate = f"{speed:.1f} {self._unit}s/s"
-        if self._bar:
-            self._bar.update(self._task, completed=self._done, rate=rate, note=note)
-        elif now - self._spoken >= PLAIN_SECONDS or self._done >= self._total:
+        bars = self._watcher.bars
+        bars.update(self._bar, completed=self._done, rate=rate, note=note)
+        due = now - self._spoken >= PLAIN_SECONDS or self._done >= self._total
+        if due and not bars.live.is_started:
             self._spoken = now
             left = f"{(self._total - self._done) / speed:.0f} s left"
             done = f"{self._unit} {self._done}/{self._total}"

@@ -1,6 +1,6 @@
 """swe report: rows that are there already → table, figures, terminal; the end of swe sweep, too."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -8,51 +8,41 @@ from typing import Any
 
 import pandas as pd
 
-from swe_cli.commands.shared import Page, page, training_of
+from swe_cli.commands.shared import Page, training_of
 from swe_cli.config import ConfigRoot, component, did_you_mean
 from swe_cli.contracts import Evidence
 from swe_cli.errors import RunError, SweError, UsageError
-from swe_cli.evaluation.loss import WindowLosses
-from swe_cli.evaluation.measure import Measured
-from swe_cli.experiments.model import open_run
+from swe_cli.evaluation.loss import Measured
+from swe_cli.experiments.model import ALWAYS_RECORDED
 from swe_cli.experiments.spec import built
-from swe_cli.experiments.training import ALWAYS_RECORDED
+from swe_cli.experiments.training import stored_training
 from swe_cli.files import read_json, read_tensors
 from swe_cli.ranking import Ranking, exact_count
 from swe_cli.records import Row, Scalar
-from swe_cli.report.against import compare_with, print_comparisons, write_comparisons
+from swe_cli.report.against import compare_with, print_comparison, write_comparisons
 from swe_cli.report.figures import MANY, curve, weight_evolution, write_figure
 from swe_cli.report.grid import grid
 from swe_cli.report.quantities import LOSS, QUANTITIES
-from swe_cli.report.summary import summarise
-from swe_cli.report.tables import frame, split_by_protocol
+from swe_cli.report.summary import summarise, write_means
+from swe_cli.report.tables import frame, split_by_protocol, write
 from swe_cli.report.terminal import print_summary
-from swe_cli.report.write import write
 from swe_cli.store import Run, list_runs
 from swe_cli.training.tracker import gather
 
 JUDGE, SHARE = "swe", 0.5  # of the figure of weights
 
 
-def report(
-    words: Sequence[str],
-    config_dir: Path | None,
-    *,
-    folder: Path | None,
-    against: str | None,
-    quiet: bool,
-) -> None:
+def report(this: Page, *, folder: Path | None, against: str | None) -> None:
     """Report a sweep, or every cut of a training; the newest sweep, unless named.
 
     ``against``: a criterion that every line is then also compared with.
     """
-    this = page("report", words, config_dir, runs=1)
     kinds: tuple[str, ...] = ("sweep", "train", "prune")
     if not this.tokens.runs:  # sweeps where there is one, else whatever has been cut
         swept = any(run.finished for run in list_runs(this.results, ("sweep",)))
         kinds = ("sweep",) if swept else ("prune", "train")
     otherwise = "Make some rows: swe sweep experiment=demo"
-    run = training_of(this.chosen_run(kinds, otherwise, "Reporting", quiet=True))
+    run = training_of(this.chosen_run(kinds, "Reporting", otherwise=otherwise))
     table = _table(run, this.root)
     criteria = sorted(table["criterion"].dropna().unique())
     if against is not None and against not in criteria:
@@ -62,10 +52,8 @@ def report(
     own = run.path if run.kind == "sweep" else run.path / "report"
     place = folder.expanduser() if folder else own
     # A run named by its path has its trainings beside it, wherever that is.
-    written = present(this, place, table, run.path.parent)
-    if against is not None:
-        written += _compare(this, place, table, against, run.path.parent / "cells")
-    if not quiet:
+    written = present(this, place, table, run.path.parent, against)
+    if not this.quiet:
         this.print("\n".join(["", *map(str, written)]))
 
 
@@ -128,19 +116,27 @@ def _options(config: Mapping[str, Any], root: ConfigRoot) -> dict[str, Scalar]:
 # Tables and figures
 
 
-def present(this: Page, folder: Path, table: pd.DataFrame, runs: Path) -> list[Path]:
+def present(
+    this: Page, folder: Path, table: pd.DataFrame, runs: Path, against: str | None = None
+) -> list[Path]:
     """Write the table and the figures of all rows into ``folder`` and print their summary.
 
     One set of figures per protocol: rows that were measured differently never share one. ``runs``
-    is where their trainings lie.
+    is where their trainings and cells lie; ``against``, what every line is then compared with.
     """
-    published, layerwise = published_allocations(table["criterion"].dropna().unique(), this.root)
-    written = write(table, folder, published=published, layerwise=layerwise)
+    judges = {
+        name: built(component("criterion", name, this.root))
+        for name in table["criterion"].dropna().unique()
+        if name in this.root.options("criterion")  # or it is not at hand
+    }
+    published = {name: judge.published for name, judge in judges.items()}
+    layerwise = {n: judge.published for n, judge in judges.items() if judge.granularity == "layer"}
     groups = split_by_protocol(table)
-    for place, group in enumerate(groups):
-        summary = summarise(group, published)
+    summaries = [summarise(group, published) for group in groups]
+    written = [*write(table, folder, layerwise), *write_means(summaries, folder)]
+    for place, (group, summary) in enumerate(zip(groups, summaries, strict=True)):
         print_summary(this.console, summary)
-        suffix = f"-{place + 1}" if len(groups) > 1 else ""
+        suffix = f"-{place + 1}" if len(summaries) > 1 else ""
         if not LOSS.drawable(summary.cuts):
             continue  # every cell failed, or none was pruned: their own errors say more
         figures = {
@@ -156,27 +152,21 @@ def present(this: Page, folder: Path, table: pd.DataFrame, runs: Path) -> list[P
             this.print(f"No weight figure: {error.message}")
         for name, figure in figures.items():
             written += write_figure(figure, folder / "figures", f"{name}{suffix}")
+    if against is not None:
+        windows = partial(_windows, runs / "cells")
+        comparisons = [compare_with(summary, against, windows) for summary in summaries]
+        for comparison in comparisons:
+            print_comparison(this.console, comparison)
+        written += write_comparisons(comparisons, folder)
     return written
-
-
-def published_allocations(
-    criteria: Iterable[str], root: ConfigRoot
-) -> tuple[dict[str, str], set[str]]:
-    """Criterion → the allocation it was published with; and which judge layer by layer.
-
-    Nothing of a criterion that is not at hand.
-    """
-    at_hand = [name for name in criteria if name in root.options("criterion")]
-    judges = {name: built(component("criterion", name, root)) for name in at_hand}
-    layerwise = {name for name, judge in judges.items() if judge.granularity == "layer"}
-    return {name: judge.published for name, judge in judges.items()}, layerwise
 
 
 def _weights(run: Run, root: ConfigRoot) -> dict[str, Any]:
     """The figure of a training's weights, judged by SWE at one half, where a sample was kept."""
     if not run.finished:
         raise SweError(f"{run.name} is gone; its weights cannot be drawn.")
-    trained, saved = open_run(run, root, device="cpu"), run.tensors("trajectory.safetensors")
+    trained = stored_training(run, root, device="cpu").open()
+    saved = run.tensors("trajectory.safetensors")
     if "sample/values" not in saved:
         return {}
     average, final = trained.trajectory[ALWAYS_RECORDED], trained.weights("final")
@@ -193,24 +183,8 @@ def _weights(run: Run, root: ConfigRoot) -> dict[str, Any]:
     return {"weights": figure}
 
 
-# Compared with one criterion
-
-
-def _compare(
-    this: Page, folder: Path, table: pd.DataFrame, criterion: str, cells: Path
-) -> list[Path]:
-    """Paired differences to ``criterion``, protocol by protocol."""
-    published, _ = published_allocations(table["criterion"].dropna().unique(), this.root)
-    windows = partial(_windows, cells)
-    groups = [compare_with(group, criterion, windows) for group in split_by_protocol(table)]
-    for compared in groups:
-        if compared["compared_with"].notna().any():
-            print_comparisons(this.console, compared, criterion, published)
-    return write_comparisons(groups, folder, criterion, published)
-
-
 @lru_cache(maxsize=256)
-def _windows(cells: Path, config_hash: str) -> tuple[WindowLosses, WindowLosses]:
+def _windows(cells: Path, config_hash: str) -> tuple[Measured, Measured]:
     """The losses of a cell's windows, after and before recovery."""
     path = cells / config_hash / "windows.safetensors"
     if not path.is_file():
@@ -218,8 +192,6 @@ def _windows(cells: Path, config_hash: str) -> tuple[WindowLosses, WindowLosses]
             f"{path} is gone: without the windows of its cells nothing is compared.",
             "Put it back, or take out the cell's folder and type the same swe sweep again.",
         )
-    stored = read_tensors(path)
-    after = Measured.from_tensors(stored).losses
+    after = {name: tensor.numpy() for name, tensor in read_tensors(path).items()}
     # Stored only where recovery changed something.
-    before = stored.get("nats_before_recovery", stored["nats"])
-    return after, WindowLosses(before.numpy(), after.tokens)
+    return after, after | {"nats": after.get("nats_before_recovery", after["nats"])}

@@ -1,10 +1,11 @@
-"""What the pages of several commands share: reading words, finding runs."""
+"""A command as it was typed, which every page is given: its words read, its run found."""
 
 import os
 import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import yaml
@@ -13,11 +14,13 @@ from rich.console import Console
 from swe_cli.commands.progress import Watcher
 from swe_cli.config import Composed, ConfigRoot, Tokens, compose, read_tokens
 from swe_cli.errors import RunError, UsageError
-from swe_cli.experiments.plan import compose_point
+from swe_cli.experiments.sweep import compose_point, preview
 from swe_cli.experiments.training import results_root
 from swe_cli.records import Row
 from swe_cli.store import Run, find_run, list_runs
 
+TAKE_A_RUN = ("prune", "evaluate", "report", "generate")
+AMOUNTS = ("ratio", "rate", "fuse")  # of swe prune, which has options of these names, too
 WEIGHTS = (".pt", ".pth", ".bin", ".safetensors", ".ckpt")
 TRAIN = "Train one: swe train model=gpt_nano"
 
@@ -29,46 +32,53 @@ class _Console(Console):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def output() -> Console:
-    """Where results go. A pipe has no width of its own: 80 columns."""
-    return _Console(highlight=False, width=None if sys.stdout.isatty() else 80)
-
-
 @dataclass(frozen=True)
 class Page:
-    """A command's words, read and composed."""
+    """A command with the options that several have; read and composed when that is looked at.
 
-    root: ConfigRoot
-    tokens: Tokens
-    composed: Composed
-    console: Console
+    Raises UsageError then, for words that it does not take.
+    """
+
+    command: str
+    words: Sequence[str]
+    config_dir: Path | None = None
+    quiet: bool = False
+    wait: bool = False
+
+    @cached_property
+    def root(self) -> ConfigRoot:
+        """Where YAMLs are found, with the user's own folder."""
+        return ConfigRoot(self.config_dir.expanduser().resolve() if self.config_dir else None)
+
+    @cached_property
+    def tokens(self) -> Tokens:
+        return _read(self.command, self.words)
+
+    @cached_property
+    def composed(self) -> Composed:
+        if self.command == "sweep":
+            return compose_point(self.tokens, self.root)
+        return compose(self.command, self.tokens.overrides, self.root)
 
     @property
     def results(self) -> Path:
         return results_root(self.composed.values["results_dir"])
 
-    def chosen_run(
-        self, kinds: tuple[str, ...], otherwise: str, doing: str, *, quiet: bool = False
-    ) -> Run:
-        """The run a user named, else the newest finished one of ``kinds``; which, is said.
+    @property
+    def resume(self) -> str:
+        """The command as one would type it again."""
+        options = ["--config-dir", str(self.config_dir)] if self.config_dir else []
+        again = shlex.join(["swe", self.command, *self.words, *options])
+        return f"Type the same again to resume: {again}"
 
-        ``doing``: what is done to it, in a word. ``otherwise``: what to type where there is none.
-        """
-        watcher = Watcher(quiet)
-        if self.tokens.runs:
-            run = _named_run(self.tokens.runs[0], self.results, kinds)
-            watcher.say(f"{doing} {run.name}")
-            return run
-        runs = list_runs(self.results, kinds)
-        for run in (run for run in runs if run.finished):
-            passed = f" that is finished: {runs[0].name} is {runs[0].status}"
-            newest = run is runs[0]
-            watcher.say(
-                f"{doing} {run.name} (the newest{'' if newest else passed})", always=not newest
-            )
-            return run
-        where = self.results / "runs"
-        raise RunError(f"No finished {' or '.join(kinds)} run in {where}.", otherwise)
+    @cached_property
+    def console(self) -> Console:
+        """Where results go. A pipe has no width of its own: 80 columns."""
+        return _Console(highlight=False, width=None if sys.stdout.isatty() else 80)
+
+    @cached_property
+    def watcher(self) -> Watcher:
+        return Watcher(self.quiet)
 
     def print(self, text: str) -> None:
         """A line of words in which brackets are brackets; it may be wider than the terminal."""
@@ -76,20 +86,49 @@ class Page:
 
     def print_config(self) -> None:
         """Every key of the configuration with its value, as YAML one could save."""
-        tree = {group: chosen.describe() for group, chosen in self.composed.components.items()}
+        swept = self.command == "sweep"
+        composed = preview(self.tokens, self.root) if swept else self.composed
+        tree = {group: chosen.describe() for group, chosen in composed.components.items()}
         names = [f"{group}={options.pop('name')}" for group, options in tree.items()]
         self.print(f"# {' '.join(names)}")
-        if self.composed.values.get("axes"):
+        if composed.values.get("axes"):
             self.print("# This is the first cell; every combination of the axes is one.")
-        text = yaml.safe_dump({**tree, **self.composed.values}, sort_keys=False)
-        self.print(text.rstrip())
+        self.print(yaml.safe_dump({**tree, **composed.values}, sort_keys=False).rstrip())
+
+    def chosen_run(
+        self, kinds: tuple[str, ...], doing: str, *, otherwise: str = TRAIN, quiet: bool = True
+    ) -> Run:
+        """The run a user named, else the newest finished one of ``kinds``; which, is said.
+
+        ``doing``: what is done to it, in a word. ``otherwise``: what to type where there is none.
+        ``quiet``: say it only where an unfinished one is newer.
+        """
+        if self.tokens.runs:
+            run, why = _named_run(self.tokens.runs[0], self.results, kinds), ""
+        else:
+            runs = list_runs(self.results, kinds)
+            finished = next((run for run in runs if run.finished), None)
+            if finished is None:
+                where = self.results / "runs"
+                raise RunError(f"No finished {' or '.join(kinds)} run in {where}.", otherwise)
+            run, why = finished, " (the newest)"
+            if run is not runs[0]:
+                quiet = False
+                why = f" (the newest that is finished: {runs[0].name} is {runs[0].status})"
+        Watcher(quiet).say(f"{doing} {run.name}{why}")
+        return run
 
 
-def page(
-    command: str, words: Sequence[str], config_dir: Path | None = None, *, runs: int = 0
-) -> Page:
-    """The words of a command, composed: at most ``runs`` run names, axes for a sweep only."""
-    root, tokens = config_root(config_dir), read_tokens(words)
+def _read(command: str, words: Sequence[str]) -> Tokens:
+    """The words told apart. Raises UsageError for what the command does not take."""
+    keys = [word.partition("=")[0] for word in words]
+    if command == "prune":
+        for key in AMOUNTS:
+            if keys.count(key) > 1:
+                raise UsageError(f"The {key} is given twice.", f"Keep one: --{key} or {key}=…")
+        if "rate" in keys and "allocation" not in keys:
+            words = [*words, "allocation=sigma"]  # the only one that knows what a rate is
+    tokens = read_tokens(words)
     for key, values in tokens.axes.items() if command != "sweep" else ():
         if len(values) == 1:
             raise UsageError(f"An axis of {key} belongs to swe sweep.", f"Write {values[0]}")
@@ -98,23 +137,28 @@ def page(
             f"{key} is given several values; axes belong to swe sweep.",
             swept if command == "train" else f"Give {key} one value.",
         )
-    if len(tokens.runs) > runs:
-        left = f"takes {'one' if runs else 'no'} run; {tokens.runs[runs]!r} is left over"
+    allowed = 1 if command in TAKE_A_RUN else 0
+    if len(tokens.runs) > allowed:
+        left = f"takes {'one' if allowed else 'no'} run; {tokens.runs[allowed]!r} is left over"
         raise UsageError(f"swe {command} {left}.", "Overrides: key=value.")
-    if command == "sweep":
-        return Page(root, tokens, compose_point(tokens, root), output())
-    return Page(root, tokens, compose(command, tokens.overrides, root), output())
+    return tokens
 
 
-def config_root(config_dir: Path | None) -> ConfigRoot:
-    """Where YAMLs are found, with the user's own folder."""
-    return ConfigRoot(config_dir.expanduser().resolve() if config_dir else None)
-
-
-def typed(command: str, words: Sequence[str], config_dir: Path | None = None) -> str:
-    """The command as one would type it again."""
-    options = ["--config-dir", str(config_dir)] if config_dir else []
-    return f"Type the same again to resume: {shlex.join(['swe', command, *words, *options])}"
+def _named_run(token: str, results: Path, kinds: tuple[str, ...]) -> Run:
+    if token.endswith(WEIGHTS):
+        reason = f"{token} is a file of weights; what can be cut is a training of swe train."
+        raise RunError(reason, f"List them: swe runs. {TRAIN}")
+    try:
+        run = find_run(token, results, kinds)
+    except RunError as refused:
+        try:
+            run = find_run(token, results)  # of another kind, then
+        except RunError:
+            raise refused from None
+    if run.kind not in kinds:
+        reason = f"{run.name} is no {' or '.join(kinds)} run, which is what is asked for."
+        raise RunError(reason, "See: swe runs")
+    return run
 
 
 def pruned_row(run: Run) -> Row:
@@ -135,22 +179,3 @@ def training_of(run: Run) -> Run:
             "Put that folder back, or type the swe train that makes it again.",
         )
     return training
-
-
-def _named_run(token: str, results: Path, kinds: tuple[str, ...]) -> Run:
-    if token.endswith(WEIGHTS):
-        reason = f"{token} is a file of weights; what can be cut is a training of swe train."
-        raise RunError(reason, f"List them: swe runs. {TRAIN}")
-    try:
-        run = find_run(token, results, kinds)
-    except RunError as refused:
-        try:
-            run = find_run(token, results)  # of another kind, then
-        except RunError:
-            raise refused from None
-        if run.kind in kinds:
-            raise
-    if run.kind not in kinds:
-        reason = f"{run.name} is no {' or '.join(kinds)} run, which is what is asked for."
-        raise RunError(reason, "See: swe runs")
-    return run

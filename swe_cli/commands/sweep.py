@@ -1,53 +1,37 @@
 """swe sweep: overrides → cells → trainings, cuts, rows → report."""
 
-from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
-
 import pandas as pd
 
-from swe_cli.commands.progress import Stop, Watcher
+from swe_cli.commands.progress import listening
 from swe_cli.commands.report import present
-from swe_cli.commands.shared import Page, page, typed
+from swe_cli.commands.shared import Page
 from swe_cli.errors import SweError
-from swe_cli.experiments.plan import SweepPlan, plan_sweep, preview
-from swe_cli.experiments.run import Outcome, run_sweep, timings
+from swe_cli.experiments.sweep import Outcome, plan_sweep, run_sweep, timings
 from swe_cli.files import write_bytes, write_json
 from swe_cli.report.tables import frame
 from swe_cli.report.text import count
 from swe_cli.store import Run
 
 
-def sweep(
-    words: Sequence[str], config_dir: Path | None, *, wait: bool, show: bool, quiet: bool
-) -> None:
+def sweep(this: Page) -> None:
     """Run what is missing of a sweep, then write and show its report."""
-    this = page("sweep", words, config_dir)
-    if show:
-        replace(this, composed=preview(this.tokens, this.root)).print_config()
-        return
-    watcher, resume = Watcher(quiet), typed("sweep", words, config_dir)
-    with Stop(resume).listening() as stop:
+    with listening(this.resume) as stop:
         plan = plan_sweep(this.tokens, this.root, this.results)
         run = Run(this.results / "runs" / f"sweep-{plan.name}-{plan.hash[:8]}")
-        with run.hold(wait):
-            run.begin({"identity": {"sweep": plan.hash}, "words": list(words)})
+        with run.hold(this.wait):
+            run.begin({"identity": {"sweep": plan.hash}, "words": list(this.words)})
             for note in plan.notes:
-                watcher.say(note)
-            with watcher.showing():
-                outcome = run_sweep(plan, watcher, stop, resume=resume, wait=wait)
-            _record(run, plan, outcome)
+                this.watcher.say(note)
+            with this.watcher.showing():
+                outcome = run_sweep(plan, this.watcher, stop, this.wait)
+            cells = [{"cell": cell.hash, "axes": dict(cell.axes)} for cell in plan.cells]
+            write_json(run.path / "cells.json", cells)
+            write_json(run.path / "failed.json", [row.to_json() for row in outcome.failed])
+            lines = pd.DataFrame(timings(plan)).to_csv(index=False, lineterminator="\n")
+            write_bytes(run.path / "timings.csv", lines.encode())
             present(this, run.path, frame(outcome.rows), run.path.parent)
             run.finish(["cells.json", "table.csv"], failed=len(outcome.failed))
     _print_outcome(this, run, outcome)
-
-
-def _record(run: Run, plan: SweepPlan, outcome: Outcome) -> None:
-    cells = [{"cell": p.cell.hash, "axes": dict(p.axes)} for p in plan.cells]
-    write_json(run.path / "cells.json", cells)
-    write_json(run.path / "failed.json", [row.to_json() for row in outcome.failed])
-    lines = pd.DataFrame(timings(plan)).to_csv(index=False, lineterminator="\n")
-    write_bytes(run.path / "timings.csv", lines.encode())
 
 
 def _print_outcome(this: Page, run: Run, outcome: Outcome) -> None:

@@ -1,24 +1,58 @@
-"""Components: what a node of the configuration builds, held against the signature of its target."""
+"""Components: what a node of the configuration builds, held against the signature of its target.
+
+A bound is written where the option is, ``Annotated[int, Field(ge=1)]``. In an error its ``title``
+follows the sentence as a reason, its ``description`` is what to type next.
+"""
 
 import hashlib
 import inspect
+import json
+import math
 import sys
 import sysconfig
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Annotated, Any, Literal
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import PydanticInvalidForJsonSchema as NoSchema
+from pydantic import PydanticSchemaGenerationError as NotChecked
 
-from swe_cli.config.checks import Adapter, adapters, check
 from swe_cli.config.words import did_you_mean, is_path_key
 from swe_cli.errors import UsageError
 
 _PACKAGE = __package__.partition(".")[0]
+Adapter = TypeAdapter[Any]
 _FROM_RUN: Adapter = TypeAdapter(str | None)
+MISSING = "???"  # OmegaConf's sign for a value that the user must give
+EXAMPLES = {"integer": "10", "number": "0.1", "boolean": "true", "string": "TEXT"}
+TYPES = (("a valid ", "a "), ("a integer", "an integer"), ("a boolean", "true or false"))
+RATIO = Field(ge=0, lt=1, title="it is the fraction to cut", description="For example: ratio=0.5")
+SLICES = "slices with more zeros than that are cut whole"
+FUSE = Field(ge=0, lt=1, title=SLICES, description="The paper's: fuse=0.75")
+
+
+@dataclass(kw_only=True)
+class Settings:
+    """The plain keys of the top level: every one that some command has."""
+
+    seed: int
+    device: str
+    dtype: Literal["float32", "bfloat16"]
+    threads: Annotated[int, Field(ge=1, description="All of them: threads=null")] | None
+    results_dir: str | None
+    prunable: Literal["linear", "all"]
+    roles: str
+    base: Literal["final", "averaged", "best"]
+    ratio: Annotated[float, RATIO] | None
+    rate: Annotated[float, Field(ge=0, description="For example: rate=1.575")] | None
+    fuse: Annotated[float, FUSE] | None
+    keep: Literal["rows", "models"]
+    axes: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -114,15 +148,16 @@ def checked_component(group: str, name: str, node: Any) -> Component:
     module, _, attribute = str(node["_target_"]).rpartition(".")
     try:
         target: Callable[..., Any] = getattr(import_module(module), attribute)
-        allowed = _keyword_options(target)
+        allowed = keyword_options(target)
     except Exception as error:  # a user's module may fail in any way while it is imported
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UsageError(
             f"{shown} names {node['_target_']}, which cannot be imported: {reason}.",
             "Your own package lies beside the folder that you give to --config-dir.",
         ) from error
+    known = {*allowed, "_target_", "from_run"}
     for key in node:
-        if key not in {*allowed, "_target_", "from_run"}:
+        if key not in known:
             keys = f"Keys of {shown} (keyword-only options): {', '.join(allowed) or 'none'}."
             guess = did_you_mean(key, allowed)
             raise UsageError(f"{group}.{key} is not a key of {shown}.{guess}", keys)
@@ -139,11 +174,87 @@ def checked_component(group: str, name: str, node: Any) -> Component:
     return Component(group, name, target, options, from_run)
 
 
+# Values held against annotations
+
+
 @lru_cache(maxsize=256)
-def _keyword_options(target: Callable[..., Any]) -> dict[str, Adapter]:
-    """Keyword-only parameter → what checks its value. Reading annotations is what takes time."""
-    annotated = target.__init__ if inspect.isclass(target) else target
-    hints = get_type_hints(annotated, include_extras=True)
-    parameters = inspect.signature(target).parameters.values()
-    keywords = [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
-    return adapters({name: hints.get(name, Any) for name in keywords})
+def keyword_options(target: Callable[..., Any]) -> dict[str, Adapter]:
+    """Keyword-only parameter → what checks its value; a class of the user's own is checked by
+    their own code. Reading annotations is what takes time.
+    """
+    options: dict[str, Adapter] = {}
+    for name, parameter in inspect.signature(target, eval_str=True).parameters.items():
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            hint = Any if parameter.annotation is parameter.empty else parameter.annotation
+            try:
+                options[name] = TypeAdapter(hint)
+            except NotChecked:
+                options[name] = TypeAdapter(Any)
+    return options
+
+
+def check(key: str, adapter: Adapter, value: Any) -> Any:
+    """``value`` where it is of the type and within the bounds; of conversions, int to float only.
+
+    Raises UsageError with one sentence about ``key``.
+    """
+    if value == MISSING:
+        raise UsageError(f"{key} is needed.", f"Add {key}=…")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"{key}={value} is not a finite number.", f"Write {key}=0.1")
+    try:
+        return adapter.validate_python(value, strict=True)
+    except ValidationError as error:
+        raise _refusal(key, adapter, value, error) from None
+
+
+def as_typed(value: Any) -> str:
+    """A value as one types it."""
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
+
+
+def _refusal(key: str, adapter: Adapter, value: Any, error: ValidationError) -> UsageError:
+    problems, choices = error.errors(), _alternatives(adapter)
+    types = {one["type"] for one in problems}
+    bounded = next((one for one in choices if _bound(one)), None)
+    if bounded and any(kind.startswith(("greater_", "less_")) for kind in types):
+        reason, hint = bounded.get("title"), bounded.get("description")
+        others = [as_typed(one.get("const")) for one in choices if one is not bounded]
+        tail = f": {reason}" if reason else f", or {others[0]}" if others and not hint else ""
+        return UsageError(f"{key}={as_typed(value)} {_bound(bounded)}{tail}.", hint)
+    messages = [one["msg"].removeprefix("Input should be ") for one in problems]
+    expected = " or ".join(dict.fromkeys(messages))
+    for theirs, ours in TYPES:
+        expected = expected.replace(theirs, ours)
+    if isinstance(value, str) and types & {"int_type", "float_type"}:
+        with suppress(ValueError):
+            float(value)
+            quoted = f'{key}="{value}" is quoted, so it is text: it should be {expected}.'
+            return UsageError(quoted, f"Write {key}={value}")
+    free = [choice.get("type") for choice in choices if not choice.keys() & {"enum", "const"}]
+    example = next((f"Write {key}={EXAMPLES[kind]}" for kind in free if kind in EXAMPLES), None)
+    return UsageError(f"{key}={as_typed(value)} is wrong: it should be {expected}.", example)
+
+
+def _alternatives(adapter: Adapter) -> list[dict[str, Any]]:
+    """JSON schemas of what a value may be."""
+    try:
+        schema = adapter.json_schema()
+    except NoSchema:  # something to be called, for one
+        return []
+    alternatives: list[dict[str, Any]] = schema.get("anyOf", [schema])
+    return alternatives
+
+
+def _bound(schema: Mapping[str, Any]) -> str | None:
+    """What a JSON schema bounds from below, said of a value that is beyond."""
+    low = schema.get("minimum", schema.get("exclusiveMinimum"))
+    high = schema.get("maximum", schema.get("exclusiveMaximum"))
+    if low is None:
+        return None
+    if high is not None:
+        opening, closing = "[" if "minimum" in schema else "(", "]" if "maximum" in schema else ")"
+        return f"is not in {opening}{low:g}, {high:g}{closing}"
+    if "minimum" in schema:
+        return f"must be at least {low:g}" if low else "must not be negative"
+    return f"must be greater than {low:g}" if low else "must be positive"

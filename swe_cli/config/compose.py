@@ -7,14 +7,20 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from swe_cli.config.checks import SETTINGS, check
-from swe_cli.config.components import Component, checked_component
-from swe_cli.config.root import ConfigRoot, dotted, shipped_conf
+from swe_cli.config.components import (
+    Component,
+    Settings,
+    check,
+    checked_component,
+    keyword_options,
+)
+from swe_cli.config.root import ConfigRoot, dotted, read, shipped_conf
 from swe_cli.config.words import closest, did_you_mean, value_of
 from swe_cli.errors import UsageError
 
 TRAINING_COMMANDS = ("train", "prune", "sweep", "evaluate")  # whose keys one mixes up
 SHIPPED = ConfigRoot()
+SETTINGS = keyword_options(Settings)
 
 Nodes = dict[str, Any]
 
@@ -38,11 +44,11 @@ def compose(command: str, overrides: tuple[str, ...] = (), root: ConfigRoot = SH
     for word in overrides:
         _check_word(word, command, root)
     plain = _load(command, (), root)
-    # Hydra takes choices before values, whatever the order they are typed in.
-    choices = tuple(word for word in overrides if _key(word) in plain.names)
-    nodes, names, _ = _load(command, choices, root)
+    # Choices are taken before values, whatever the order they are typed in.
+    choices = {_key(word): word for word in overrides if _key(word) in plain.names}
+    nodes, names, _ = _chosen(command, choices, root)
     for word in overrides:
-        if word not in choices:
+        if _key(word) not in choices:
             nodes = _overridden(nodes, word, command, root)
     composed = Composed({}, {})
     for key, node in _resolved(nodes).items():
@@ -73,7 +79,7 @@ def choice_options(group: str, name: str, root: ConfigRoot) -> Nodes:
             f"{group}={name} is not known here.{did_you_mean(name, choices)}",
             f"Known: {', '.join(choices)}. Where it is your own, add --config-dir.",
         )
-    node: Nodes = _resolved(_load(None, (f"+{group}={name}",), root).nodes)[group]
+    node: Nodes = _resolved({group: _choice(group, name, root)})[group]
     return node
 
 
@@ -93,6 +99,55 @@ class Tree(NamedTuple):
     nodes: Nodes
     names: dict[str, str | None]
     command: str | None
+
+
+def _chosen(command: str, choices: Mapping[str, str], root: ConfigRoot) -> Tree:
+    """The YAMLs of ``command`` with choices (group → word).
+
+    What a YAML says alone stands in its group whatever else is chosen: it is put there without
+    Hydra, which would take its time for every combination of choices.
+    """
+    reached = _of_experiments(root) if "experiment" in choices else ()
+    alone = {}
+    for group, word in choices.items():
+        node = None if group in reached else _alone(group, value_of(word), root)
+        if node is not None:
+            alone[group] = node
+    others = tuple(word for group, word in choices.items() if group not in alone)
+    names = {group: value_of(choices[group]) for group in alone}
+    tree = _load(command, others, root)
+    return tree._replace(nodes=tree.nodes | alone, names=tree.names | names)
+
+
+@lru_cache(maxsize=64)
+def _of_experiments(root: ConfigRoot) -> set[str]:
+    """Keys of the top level that some experiment sets, for whatever is chosen there."""
+    return {key for path in root.yamls("experiment") for key in read(path)}
+
+
+@lru_cache(maxsize=1024)
+def _alone(group: str, name: Any, root: ConfigRoot) -> Nodes | None:
+    """What a choice's YAML says, unresolved; None where only Hydra can tell: it builds on others,
+    stands elsewhere than in its group, or cannot be read.
+    """
+    from omegaconf import OmegaConf
+
+    root.install()
+    try:
+        path = next(path for path in root.yamls(group) if path.stem == name)
+        text = path.read_text(encoding="utf-8")
+        node: Any = OmegaConf.to_container(OmegaConf.create(text))
+    except Exception:  # Hydra is asked, and says what is wrong
+        return None
+    alone = isinstance(node, dict) and "defaults" not in node and "@package" not in text
+    return node if alone else None
+
+
+def _choice(group: str, name: str, root: ConfigRoot) -> Nodes:
+    """The YAMLs of one choice, whichever way."""
+    node = _alone(group, name, root)
+    whole: Nodes = _load(None, (f"+{group}={name}",), root).nodes[group] if node is None else node
+    return whole
 
 
 @lru_cache(maxsize=256)
@@ -125,16 +180,15 @@ def _overridden(nodes: Nodes, word: str, command: str, root: ConfigRoot) -> Node
     """``nodes``, which stay, with one value set, added (``+``) or taken out (``~``)."""
     key, adds = _key(word), word.startswith("+")
     *outer, last = key.split(".")
-    exists = _has(nodes, key)
-    if not exists and not (adds and outer and outer[0] in nodes):
-        raise _unknown_key(key.partition(".")[0] if adds else key, command, nodes, root)
-    if exists and adds and not word.startswith("++"):
-        raise _there_already(word)
     changed = inner = dict(nodes)
     for name in outer:
         node = inner.get(name)
         inner[name] = dict(node) if isinstance(node, dict) else {}
         inner = inner[name]
+    if last not in inner and not (adds and outer and outer[0] in nodes):
+        raise _unknown_key(key.partition(".")[0] if adds else key, command, nodes, root)
+    if last in inner and adds and not word.startswith("++"):
+        raise _there_already(word)
     if word.startswith("~"):
         del inner[last]
         return changed
@@ -143,12 +197,6 @@ def _overridden(nodes: Nodes, word: str, command: str, root: ConfigRoot) -> Node
         value = old | value
     inner[last] = value
     return changed
-
-
-def _has(nodes: Any, key: str) -> bool:
-    first, _, rest = key.partition(".")
-    there = isinstance(nodes, Mapping) and first in nodes
-    return there and (not rest or _has(nodes[first], rest))
 
 
 def _resolved(nodes: Nodes) -> Nodes:
@@ -179,17 +227,19 @@ def _check_word(word: str, command: str, root: ConfigRoot) -> None:
         raise UsageError(f"{key} is not for the command line.", "It belongs in a YAML.")
     if word.startswith("~") and key in plain.nodes:
         raise UsageError(f"swe {command} cannot do without {key}.", f"Leave ~{key} out.")
+    if key not in (*plain.names, "experiment"):
+        return
     choices = root.options(key)
     if key == "experiment" and command in TRAINING_COMMANDS and value in choices:
         intended = _load("sweep", (word,), root).command or command  # sweep has all groups
         if intended != command:
             hint = f"Type: swe {intended} {word}"
             raise UsageError(f"{word} is meant for swe {intended}.", hint)
-    if key in plain.names and word.startswith("+"):
-        raise _there_already(word)
-    if key not in plain.names or value in choices:
+    if key not in plain.names:
         return
-    if value_of(word) not in (*choices, plain.names[key]):
+    if word.startswith("+"):
+        raise _there_already(word)
+    if value not in choices and value_of(word) not in (*choices, plain.names[key]):
         question = did_you_mean(value, choices)
         hint = f"Choose one of: {', '.join(choices)}."
         raise UsageError(f"{key}={value} is not known.{question}", hint)
@@ -204,11 +254,12 @@ def _unknown_key(key: str, command: str, nodes: Nodes, root: ConfigRoot) -> Usag
     sentence = f"{key} is not a key of swe {command}."
     group = key.partition(".")[0]
     if key != group and group in nodes and group not in SETTINGS:
-        trees = {name: _load(None, (f"+{group}={name}",), root) for name in root.options(group)}
-        if choices := [f"{group}={name}" for name, tree in trees.items() if _has(tree.nodes, key)]:
-            return UsageError(sentence, f"It belongs to {' or '.join(choices)}.")
-    others = (other for other in TRAINING_COMMANDS if other != command)
-    owners = [f"swe {other}" for other in others if _has(_load(other, (), root).nodes, key)]
+        choices = {name: {group: _choice(group, name, root)} for name in root.options(group)}
+        having = [f"{group}={name}" for name, node in choices.items() if key in dict(dotted(node))]
+        if having:
+            return UsageError(sentence, f"It belongs to {' or '.join(having)}.")
+    trees = {other: _load(other, (), root).nodes for other in TRAINING_COMMANDS if other != command}
+    owners = [f"swe {other}" for other, tree in trees.items() if key in dict(dotted(tree))]
     if owners:
         return UsageError(sentence, f"It belongs to {' and '.join(owners)}.")
     if meant := closest(key.partition("@")[0], (name for name, _ in dotted(nodes))):

@@ -84,15 +84,15 @@ def completions(incomplete: str, root: ConfigRoot) -> list[str]:
         return [start + n for n in names if n.startswith(last) and n not in earlier]
     group, dot, _ = key.partition(".")
     if dot and group != "experiment":  # whose keys are those of the top level
-        pairs = [pair for path in root.yamls(group) for pair in dotted(_read(path), f"{group}.")]
+        pairs = [pair for path in root.yamls(group) for pair in dotted(read(path), f"{group}.")]
         keys = {name for name, node in pairs if not isinstance(node, Mapping)}
     else:
-        settings = {name for path in shipped_conf().glob("*.yaml") for name in _read(path)}
+        settings = {name for path in shipped_conf().glob("*.yaml") for name in read(path)}
         keys = {*settings, *(path.parent.name for path in root.yamls()), *PLURALS} - {"axes"}
     return sorted(f"{name}=" for name in keys if name.startswith(key))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> dict[str, Any]:
     """What a YAML holds; nothing where it cannot be read: completion is no place for an error."""
     try:
         stored = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -24,6 +24,7 @@ PLURALS = {
 }
 LARGEST_RANGE = 10_000  # values
 _NUMBER = r"([^,\[\]{}'\"]+?)"
+_DECIMAL = re.compile(r"-?(0|[1-9][0-9]*)\.[0-9]+")  # of long axes; Hydra's parser is slow
 _RANGE = re.compile(rf"^\s*{_NUMBER}\.\.{_NUMBER}(?:\.\.{_NUMBER})?\s*$")
 
 
@@ -145,7 +146,7 @@ def value_of(word: str) -> Any:
     """
     key, _, path = word.partition("=")
     if not is_path_key(key):
-        return parse_override(word).value()
+        return float(path) if _DECIMAL.fullmatch(path) else parse_override(word).value()
     if path in ("", "null"):
         return None
     if len(path) > 1 and path[0] == path[-1] and path[0] in "'\"":

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from swe_cli.errors import SweError
-from swe_cli.evaluation.loss import WindowLosses
+from swe_cli.evaluation.loss import Measured
 from swe_cli.records import Interval
 
 RESAMPLES = 9_999
@@ -17,19 +17,16 @@ NORMAL_QUANTILE = 1.959963984540054  # of 97.5 %
 CHUNK_BYTES = 64 * 2**20  # resampled window counts are drawn in pieces of at most this size
 
 
-def loss_interval(losses: WindowLosses) -> Interval:
-    """Mean loss in nats per token with a 95 % percentile bootstrap over windows."""
-    return mean_interval(losses.nats, losses.tokens)
-
-
-def paired_difference(losses: WindowLosses, reference: WindowLosses) -> Interval:
-    """Mean of ``losses − reference`` in nats per token, window by window, with its 95 % interval.
+def paired_difference(
+    measured: Measured, reference: Measured, of: str = "nats", per: str = "tokens"
+) -> Interval:
+    """``of`` less that of a reference, per token or question, paired window by window.
 
     Raises SweError where the two were not evaluated on the same windows.
     """
-    if not np.array_equal(losses.tokens, reference.tokens):
+    if not np.array_equal(measured[per], reference[per]):
         raise SweError("Two models evaluated on different windows cannot be compared.")
-    return mean_interval(losses.nats - reference.nats, losses.tokens)
+    return mean_interval(measured[of] - reference[of], measured[per])
 
 
 def mean_interval(sums: np.ndarray[Any, Any], counts: np.ndarray[Any, Any]) -> Interval:
@@ -45,9 +42,7 @@ def mean_interval(sums: np.ndarray[Any, Any], counts: np.ndarray[Any, Any]) -> I
     mean = float(sums.sum() / counts.sum())
     if count < FEWEST_WINDOWS:
         return Interval(mean)
-    means = np.concatenate(
-        [(drawn @ sums) / (drawn @ counts) for drawn in _resamples(count, RESAMPLES)]
-    )
+    means = np.concatenate([(drawn @ sums) / (drawn @ counts) for drawn in _resamples(count)])
     low, high = np.percentile(means, [2.5, 97.5])
     return Interval(mean, float(low), float(high))
 
@@ -76,11 +71,10 @@ def share_interval(hits: np.ndarray[Any, Any], counts: np.ndarray[Any, Any]) -> 
     return Interval(share, max(0.0, middle - half), min(1.0, middle + half))
 
 
-def _resamples(count: int, resamples: int) -> Iterator[np.ndarray[Any, np.dtype[np.float64]]]:
+def _resamples(count: int) -> Iterator[np.ndarray[Any, np.dtype[np.float64]]]:
     rows = max(1, CHUNK_BYTES // (8 * count))
-    pieces = range(0, resamples, rows)
-    draw = _draw if len(pieces) <= 2 else _draw.__wrapped__  # more would not be kept
-    return (draw(count, min(rows, resamples - start), start) for start in pieces)
+    for start in range(0, RESAMPLES, rows):
+        yield _draw(count, min(rows, RESAMPLES - start), start)
 
 
 @lru_cache(maxsize=4)

@@ -25,28 +25,23 @@ class Evaluation:
     random_batches: NonNegativeInt
 
 
-@dataclass(frozen=True)
-class WindowLosses:
-    """The loss of every evaluation window, kept so that two models are compared paired.
+# Sums over every evaluation window (N,), by name, so that two models are compared paired: "nats"
+# float64, its loss, and "tokens" int64, how many were predicted; of questions also "correct", and
+# what ``measure`` adds to it.
+Measured = dict[str, np.ndarray[Any, Any]]
 
-    ``nats`` float64 (N,): summed loss of a window. ``tokens`` int64 (N,): tokens predicted in it.
-    """
 
-    nats: np.ndarray[Any, np.dtype[np.float64]]
-    tokens: np.ndarray[Any, np.dtype[np.int64]]
-
-    @property
-    def mean_nats(self) -> float:
-        """Token-weighted mean loss, nats per token."""
-        return float(self.nats.sum() / self.tokens.sum())
+def mean_of(measured: Measured, name: str, per: str = "tokens") -> float:
+    """Σ ``name`` / Σ ``per`` over all windows: of "nats" the mean loss, nats per token."""
+    return float(measured[name].sum() / measured[per].sum())
 
 
 @torch.inference_mode()
-def row_pass(setup: Setup, batches: Iterable[Batch]) -> dict[str, np.ndarray[Any, Any]]:
-    """Of every row, in order: "nats" float64 (N,), its summed loss, and "tokens" int64 (N,).
+def row_pass(setup: Setup, batches: Iterable[Batch]) -> Measured:
+    """Of every row, in order, "nats", "tokens", and the number of its "window", int64 (N,).
 
-    Of questions also "window" int64 (N,), and "correct" bool (N,): a greedy answer is right exactly
-    where the likeliest token is right at every place of the right answer.
+    Of questions also "correct" bool (N,): a greedy answer is right exactly where the likeliest
+    token is right at every place of the right answer.
     """
     rows = defaultdict[str, list[Tensor]](list)
     with evaluating(setup.model):
@@ -61,25 +56,19 @@ def row_pass(setup: Setup, batches: Iterable[Batch]) -> dict[str, np.ndarray[Any
                 right = (logits.argmax(-1) == targets) | (targets == IGNORED)
                 rows["window"].append(batch["window"])
                 rows["correct"].append(right.all(dim=1).cpu())
-    return {name: torch.cat(tensors).numpy() for name, tensors in rows.items()}
+    found = {name: torch.cat(tensors).numpy() for name, tensors in rows.items()}
+    return {"window": np.arange(len(found["nats"])), **found}
 
 
-def losses_of(rows: dict[str, np.ndarray[Any, Any]]) -> WindowLosses:
-    """The losses of ``row_pass`` by window: rows of one window added up."""
-    if "window" not in rows:
-        return WindowLosses(rows["nats"], rows["tokens"])
-    nats, tokens = (by_window(rows[of], rows["window"]) for of in ("nats", "tokens"))
-    return WindowLosses(nats, tokens.astype(np.int64))
+def by_window(rows: Measured) -> Measured:
+    """Rows of one "window" added up, float64; tokens stay whole numbers."""
+    sums = {n: np.bincount(rows["window"], weights=of) for n, of in rows.items() if n != "window"}
+    return sums | {"tokens": sums["tokens"].astype(np.int64)}
 
 
-def by_window(values: Any, windows: Any) -> Any:
-    """Values of rows (N,) summed window by window, float64."""
-    return np.bincount(windows, weights=values)
-
-
-def window_losses(setup: Setup, batches: Iterable[Batch]) -> WindowLosses:
+def window_losses(setup: Setup, batches: Iterable[Batch]) -> Measured:
     """Summed loss (nats) and predicted tokens of every window, in order."""
-    return losses_of(row_pass(setup, batches))
+    return by_window(row_pass(setup, batches))
 
 
 @contextmanager
@@ -96,7 +85,7 @@ def evaluating(model: Model) -> Iterator[None]:
 def validation_loss(setup: Setup, size: int) -> float:
     """The full pass over the validation split in batches of ``size``, nats per token."""
     windows = setup.dataset.windows("validation", context=setup.model.context, size=size)
-    return window_losses(setup, windows).mean_nats
+    return mean_of(window_losses(setup, windows), "nats")
 
 
 def random_batches_loss(setup: Setup, evaluation: Evaluation) -> float:
@@ -110,4 +99,4 @@ def random_batches_loss(setup: Setup, evaluation: Evaluation) -> float:
         )
         for index in range(evaluation.random_batches)
     )
-    return window_losses(setup, batches).mean_nats
+    return mean_of(window_losses(setup, batches), "nats")

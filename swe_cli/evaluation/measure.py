@@ -1,54 +1,40 @@
-"""Everything that is measured of a model, whatever the data set is, and what it costs.
+"""Everything that is measured of a model, losses, answers and costs.
 
 What is measured are pairs of a name and an interval: a new metric is one more pair.
 """
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import median
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from swe_cli.contracts import Questions, Setup
-from swe_cli.errors import PruningError, SweWarning
-from swe_cli.evaluation import answers as answering
-from swe_cli.evaluation.compare import loss_interval, paired_difference
+from swe_cli.contracts import Example, Questions, Setup, Split
+from swe_cli.data.tokens import NUMBER
+from swe_cli.errors import DataError, PruningError, SweWarning
+from swe_cli.evaluation.compare import mean_interval, paired_difference, share_interval
 from swe_cli.evaluation.loss import (
     Evaluation,
-    WindowLosses,
+    Measured,
+    by_window,
     evaluating,
+    mean_of,
     random_batches_loss,
-    window_losses,
+    row_pass,
 )
-from swe_cli.records import Interval, Tensors
+from swe_cli.models.gpt import greedy
+from swe_cli.records import Batch, Interval
 
+Metrics = Iterator[tuple[str, Interval]]
 FEW_WINDOWS = 10
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Window by window, so that two models are compared paired."""
-
-    losses: WindowLosses
-    answers: answering.Answers | None = None
-
-    def tensors(self) -> Tensors:
-        """What is stored beside a row."""
-        arrays = {"nats": self.losses.nats, "tokens": self.losses.tokens, **(self.answers or {})}
-        return {name: torch.from_numpy(np.ascontiguousarray(of)) for name, of in arrays.items()}
-
-    @classmethod
-    def from_tensors(cls, stored: Mapping[str, Tensor]) -> "Measured":
-        """Read back what ``tensors`` gave."""
-        arrays = {name: tensor.numpy() for name, tensor in stored.items()}
-        losses = WindowLosses(arrays.pop("nats"), arrays.pop("tokens"))
-        arrays.pop("nats_before_recovery", None)
-        return cls(losses, arrays or None)
+DIFFERENCES = {"accuracy": "correct", "mae": "absolute_error"}
 
 
 def measure(setup: Setup, evaluation: Evaluation, shuffle_images: int | None = None) -> Measured:
@@ -57,19 +43,18 @@ def measure(setup: Setup, evaluation: Evaluation, shuffle_images: int | None = N
 
     Raises PruningError where the loss is not a number.
     """
-    split, size = evaluation.split, evaluation.batch_size
-    if setup.dataset.questions:
-        answered = answering.answer_all(setup, split, size=size, shuffle_images=shuffle_images)
-        measured = Measured(*answered)
-    else:
-        windows = setup.dataset.windows(split, context=setup.model.context, size=size)
-        measured = Measured(window_losses(setup, windows))
-    if not np.isfinite(measured.losses.nats).all():
+    dataset, split, size = setup.dataset, evaluation.split, evaluation.batch_size
+    what, advice = "window", "Raise data.test_characters, or lower model.context."
+    shown = {"shuffle_images": shuffle_images} if isinstance(dataset, Questions) else {}
+    windows = dataset.windows(split, context=setup.model.context, size=size, **shown)
+    rows = row_pass(setup, windows)
+    if isinstance(dataset, Questions):
+        what, advice = "image", "Ask about more of them."
+        rows |= _answers(setup, dataset, dataset.examples(split, **shown), rows["correct"], size)
+    measured = by_window(rows)
+    if not np.isfinite(measured["nats"]).all():
         raise PruningError("The loss of the cut model is not a finite number.")
-    if (count := len(measured.losses.nats)) < FEW_WINDOWS:
-        what, advice = "window", "Raise data.test_characters, or lower model.context."
-        if measured.answers is not None:
-            what, advice = "image", "Ask about more of them."
+    if (count := len(measured["nats"])) < FEW_WINDOWS:
         warnings.warn(
             f"The {split} split has {count} {what}{'s' * (count > 1)}: an interval over so few "
             f"says little. {advice}",
@@ -85,37 +70,129 @@ def metrics(
     after: Measured,
     before: Measured | None = None,
     references: Mapping[str, Measured] | None = None,
-) -> Iterator[tuple[str, Interval]]:
+) -> Metrics:
     """Every metric of a model and its paired differences. Losses are nats per token.
 
     ``before``: measured before recovery, where there was one moment before. ``references``: what
     it is compared with, by kind of control: ``dense``, and after recovery ``dense_recovered``.
     """
-    dataset, references = setup.dataset, references or {}
-    yield "loss", loss_interval(after.losses)
+    dataset, mean_loss = setup.dataset, mean_of(after, "nats")
+    yield "loss", mean_interval(after["nats"], after["tokens"])
     if evaluation.random_batches:
         yield "random_batches_loss", Interval(random_batches_loss(setup, evaluation))
     characters = dataset.characters(evaluation.split)
     if characters is not None:
-        bits = float(after.losses.nats.sum()) / math.log(2)
+        bits = float(after["nats"].sum()) / math.log(2)
         yield "bits_per_character", Interval(bits / characters)
-    if after.answers is None:  # of questions it would say nothing: most tokens are not predicted
-        if after.losses.mean_nats < 700:  # or the exponential overflows
-            yield "perplexity", Interval(math.exp(after.losses.mean_nats))
-    elif isinstance(dataset, Questions):
-        yield from answering.measures(after.answers)
-        yield from answering.baselines(dataset, evaluation.split)
+    if isinstance(dataset, Questions):
+        yield from measures(after)
+        yield from baselines(dataset, evaluation.split)
+    elif mean_loss < 700:  # or the exponential overflows
+        # Of questions it would say nothing: most tokens are not predicted.
+        yield "perplexity", Interval(math.exp(mean_loss))
+    answered = {name: of for name, of in DIFFERENCES.items() if of in after}
     if before is not None:
-        yield "loss_before_recovery", Interval(before.losses.mean_nats)
-        if before.answers is not None:
-            yield from answering.measures_before(before.answers)
-    for kind, reference in references.items():
-        end = "" if kind == "dense" else kind.removeprefix("dense")
-        yield f"delta{end}", paired_difference(after.losses, reference.losses)
-        if kind == "dense" and before is not None:
-            yield "delta_before_recovery", paired_difference(before.losses, reference.losses)
-        if kind == "dense" and after.answers is not None and reference.answers is not None:
-            yield from answering.differences(after.answers, reference.answers)
+        yield "loss_before_recovery", Interval(mean_of(before, "nats"))
+        for name, of in answered.items():
+            yield f"{name}_before_recovery", Interval(mean_of(before, of, "questions"))
+    for kind, reference in (references or {}).items():
+        yield f"delta{kind.removeprefix('dense')}", paired_difference(after, reference)
+        if kind == "dense":
+            if before is not None:
+                yield "delta_before_recovery", paired_difference(before, reference)
+            for name, of in answered.items():
+                yield f"delta_{name}", paired_difference(after, reference, of, "questions")
+
+
+# Answers to questions
+
+
+class Answer(NamedTuple):
+    """What a model says. Not ``ended``: cut off where the longest right answer would end."""
+
+    text: str
+    ended: bool
+
+
+def _answers(
+    setup: Setup,
+    dataset: Questions,
+    examples: Sequence[Example],
+    right: NDArray[np.bool_],
+    size: int,
+) -> Measured:
+    """Question by question: "questions"; that and "correct" by type ("correct.color"); for numbers
+    "absolute_error", "squared_error" and "unparsable".
+
+    Which answers are right is known; only wrong numbers need to be decoded. One that is no number,
+    or never ends, counts as the median training answer, and is counted: what stands where it was
+    cut off is nobody's number.
+    """
+    rows: Measured = {"questions": np.ones(len(right))}
+    for kind in sorted({example.kind for example in examples}):
+        of_kind = np.array([example.kind == kind for example in examples])
+        rows |= {f"questions.{kind}": of_kind, f"correct.{kind}": of_kind & right}
+    if not dataset.numeric:
+        return rows
+    guess, wrong = median_answer(dataset), np.flatnonzero(~right)
+    off, unparsable = np.zeros(len(right)), np.zeros(len(right))
+    for some in (wrong[start : start + size] for start in range(0, len(wrong), size)):
+        prompts = dataset.prompts([examples[row] for row in some])
+        for row, answer in zip(some, answers_of(setup, prompts), strict=True):
+            unparsable[row] = not (answer.ended and NUMBER.fullmatch(answer.text))
+            number = guess if unparsable[row] else float(answer.text)
+            off[row] = number - float(examples[row].answer)
+    return rows | {"absolute_error": abs(off), "squared_error": off**2, "unparsable": unparsable}
+
+
+@torch.inference_mode()
+def answers_of(setup: Setup, prompts: Batch) -> list[Answer]:
+    """What the model answers, greedily, prompt by prompt."""
+    model, dataset, length = setup.model, setup.dataset, prompts["tokens"].shape[1]
+    assert isinstance(dataset, Questions)
+    if length > model.context:
+        raise DataError(
+            f"The question has {length} tokens; the model has room for {model.context}.",
+            "Ask a shorter one.",
+        )
+    prompts = setup.machine.move(prompts)
+    with evaluating(model), setup.machine.precision():
+        decoded = greedy(model, prompts, length=dataset.answer_tokens, end=dataset.end)
+    return [Answer(dataset.decode(ids), dataset.end in ids) for ids in decoded]
+
+
+def median_answer(dataset: Questions) -> float:
+    """Of the training split."""
+    return median(float(example.answer) for example in dataset.examples("train"))
+
+
+def baselines(dataset: Questions, split: Split) -> Metrics:
+    """What one gets by always giving the commonest training answer, or the median number."""
+    given = Counter(example.answer for example in dataset.examples("train"))
+    commonest, _ = max(given.items(), key=lambda item: (item[1], item[0]))
+    truths = [example.answer for example in dataset.examples(split)]
+    yield "accuracy_majority", Interval(truths.count(commonest) / len(truths))
+    if dataset.numeric:
+        off = np.array([float(truth) for truth in truths]) - median_answer(dataset)
+        yield "mae_median", Interval(float(abs(off).mean()))
+        yield "rmse_median", Interval(float((off**2).mean() ** 0.5))
+
+
+def measures(measured: Measured) -> Metrics:
+    """Accuracy, overall with its interval and by type; of numbers MAE, RMSE, share unparsable."""
+    questions = measured["questions"]
+    yield "accuracy", share_interval(measured["correct"], questions)
+    for name in measured:
+        _, dot, kind = name.partition("questions.")
+        if dot:
+            yield f"accuracy.{kind}", Interval(mean_of(measured, f"correct.{kind}", name))
+    if "absolute_error" in measured:
+        yield "mae", mean_interval(measured["absolute_error"], questions)
+        yield "rmse", Interval(mean_of(measured, "squared_error", "questions") ** 0.5)
+        yield "unparsable", Interval(mean_of(measured, "unparsable", "questions"))
+
+
+# Costs
 
 
 def cost(setup: Setup) -> Iterator[tuple[str, float]]:

@@ -1,7 +1,7 @@
 """One cell, a recipe: load, prune, recover, measure, row. Cells are shared by all sweeps."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
@@ -11,61 +11,43 @@ from typing import Any
 import filelock
 import torch
 
-from swe_cli.contracts import Evidence, Transform
+from swe_cli.contracts import Evidence
 from swe_cli.controls import DENSE
-from swe_cli.evaluation.loss import Evaluation
-from swe_cli.evaluation.measure import Measured, cost, measure, metrics
-from swe_cli.experiments.model import TrainedModel, TrainedRun
-from swe_cli.experiments.spec import CutSpec, Spec, built, check_recorded
-from swe_cli.experiments.training import never
-from swe_cli.files import (
-    canonical,
-    read_json,
-    read_tensors,
-    storage,
-    write_json,
-    write_tensors,
-)
+from swe_cli.errors import Interrupted
+from swe_cli.evaluation.loss import Evaluation, Measured
+from swe_cli.evaluation.measure import cost, measure, metrics
+from swe_cli.experiments.ensure import never
+from swe_cli.experiments.model import TrainedModel
+from swe_cli.experiments.spec import Spec, built, check_recorded
+from swe_cli.experiments.training import TrainingSpec
+from swe_cli.files import read_json, read_tensors, storage, write_json, write_tensors
 from swe_cli.pruning.calibration import CalibratedModel
 from swe_cli.pruning.masks import apply_masks, fuse, sparsity, zeros
-from swe_cli.pruning.prune import (
-    Scorer,
-    check_evidence,
-    overlap_with_magnitude,
-    prune,
-)
+from swe_cli.pruning.prune import Scorer, check_evidence, overlap_with_magnitude, prune
 from swe_cli.pruning.recover import EnforceMasks, Recovery
 from swe_cli.pruning.shrink import shrink
 from swe_cli.pruning.transform import Transformed, transform
-from swe_cli.records import COSTS, Interval, Masks, Row, Tensors
+from swe_cli.records import COSTS, Interval, Masks, Row, Scalar, Tensors
 from swe_cli.store import identity, provenance
 from swe_cli.training.checkpoint import load_optimizer
-from swe_cli.training.state import Callback, StopWhen, TrainState, fit
+from swe_cli.training.state import RECOVERY, Callback, StopWhen, TrainState, fit
 
-
-@dataclass(frozen=True)
-class Watch:
-    """Who looks on: a progress bar, the user's Ctrl-C."""
-
-    progress: Callback = field(default_factory=Callback)
-    stop: Callable[[], bool] = never
+BATCH_SIZE = 8  # of the recovery of a model that nobody knows the training of
 
 
 @dataclass(frozen=True)
 class Cell:
     """What one row stands for, and where it is kept: a job that can be pickled.
 
-    ``training``: the hash of the training; ``machine``: the device it computes on, where that is
-    not the training's; ``model_to``: a file to keep the pruned model in; ``reads``: the cells its
-    deltas are measured against, by kind.
+    ``reads``: the cells its deltas are measured against, by kind. ``model_to``: a file to keep the
+    pruned model in. ``axes``: the values of a sweep that its table shows beside the row.
     """
 
     spec: Spec
-    source: TrainedRun
-    training: str
-    machine: Mapping[str, Any] | None = None
-    model_to: Path | None = None
+    training: TrainingSpec
     reads: Mapping[str, "Cell"] = field(default_factory=dict)
+    model_to: Path | None = None
+    axes: Mapping[str, Scalar] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
@@ -74,8 +56,7 @@ class Cell:
     @property
     def config(self) -> dict[str, Any]:
         """What is stored: plain values."""
-        machine = {"machine": dict(self.machine)} if self.machine else {}
-        return {"training": self.training, **machine, **self.spec.identity()}
+        return {**self.training.of_cells, **self.spec.identity()}
 
     @cached_property
     def hash(self) -> str:
@@ -83,7 +64,7 @@ class Cell:
 
     @property
     def folder(self) -> Path:
-        return self.source.path.parent / "cells" / self.hash
+        return self.training.run.path.parent / "cells" / self.hash
 
     def done(self) -> bool:
         """Whether its row, its windows and the model it keeps are there."""
@@ -91,12 +72,27 @@ class Cell:
         return all(file is None or file.is_file() for file in files)
 
     def row(self) -> Row:
-        """The stored row of a cell that is done."""
-        return Row.from_json(read_json(self.folder / "row.json"))
+        """The row of a cell that is done."""
+        return replace(Row.from_json(read_json(self.folder / "row.json")), axes=self.axes)
+
+    def new_row(self, **found: Any) -> Row:
+        """A row of what was ``found``: metrics and fingerprint, or an error."""
+        trained = self.training.config["identity"]
+        return Row(
+            kind=self.kind,
+            model=trained["model"]["name"],
+            data=trained["data"]["name"],
+            seed=trained["seed"],
+            config_hash=self.hash,
+            training=self.training.run.name,
+            settings=self.spec.settings(),
+            **found,
+        )
 
     def windows(self) -> Measured:
         """Every window of a cell that is done: what deltas are paired over."""
-        return Measured.from_tensors(read_tensors(self.folder / "windows.safetensors"))
+        stored = read_tensors(self.folder / "windows.safetensors")
+        return {name: tensor.numpy() for name, tensor in stored.items()}
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -108,63 +104,85 @@ class Cell:
             yield
 
 
-def run_cell(cell: Cell, watch: Watch | None = None) -> Row:
-    """Run a cell, and first the controls it is compared with, unless they are already there."""
-    watch = watch or Watch()
+def check_stop(stop: Callable[[], bool]) -> None:
+    """Raise Interrupted if ``stop`` says so; to be called between cells."""
+    if stop():
+        raise Interrupted("Stopped between cells; finished cells are safe.")
+
+
+def run_cell(
+    cell: Cell, stop: Callable[[], bool] = never, callbacks: Sequence[Callback] = ()
+) -> Row:
+    """Run a cell, and first the controls it is compared with, unless they are already there.
+
+    ``callbacks`` look on while it is trained. Raises Interrupted when ``stop`` asks.
+    """
     if cell.done():
         return cell.row()
+    check_stop(stop)
     for reference in cell.reads.values():
-        run_cell(reference, Watch(stop=watch.stop))
+        run_cell(reference, stop)
     with cell.hold():
         if not cell.done():  # or another process finished it while we waited
             references = {kind: reference.windows() for kind, reference in cell.reads.items()}
-            trained = cell.source.open()
-            _write(cell, trained, execute(cell.spec, trained, watch, references))
+            _write(cell, execute(cell.spec, cell.training.open(), references, stop, callbacks))
     return cell.row()
 
 
 def execute(
-    spec: Spec, trained: TrainedModel, watch: Watch, references: Mapping[str, Measured]
+    spec: Spec,
+    trained: TrainedModel,
+    references: Mapping[str, Measured] | None = None,
+    stop: Callable[[], bool] = never,
+    callbacks: Sequence[Callback] = (),
 ) -> "CellRun":
     """Do to the one live model of ``trained`` what a cell stands for, and measure it."""
-    run = CellRun(spec, trained, watch)
-    if run.cut_spec is not None:
-        run.cut_or_transform(run.cut_spec)
-    if run.after is None:  # in rounds, the recovery lay between the cuts
-        run.before = run.after = run.measure()
+    run = CellRun(spec, trained, stop, callbacks)
+    if spec.transform is not None:
+        run.transform()
+    elif spec.criterion is not None:
+        run.prune()
+    if spec.recovery is not None and not run.recovers_between_cuts:
+        run.before = run.measure()
         run.recover(spec.recovery_steps)
     if spec.fuse is not None:
-        # The paper recovers from it for half as long; so does a control that nothing is cut of.
         run.fuse(spec.fuse)
+        # The paper recovers from it for half as long; so does a control that nothing is cut of.
         run.recover(spec.recovery_steps // 2, step=spec.recovery_steps)
-    run.finish(references)
+    run.finish(references or {})
     return run
 
 
+@dataclass
 class CellRun:
     """A cell on its way: the live model of ``trained``, the masks on it, what was measured.
 
-    ``before`` recovery is None where it was cut in rounds during it; ``after``, where the model
-    changed since it was measured. ``seconds``: wall time by stage. In the end ``weights`` are
-    without the units that were cut whole, and ``metrics`` all that was measured.
+    ``before`` recovery is None where there was no one moment before. ``seconds``: wall time by
+    stage. In the end ``weights`` are without the units that were cut whole, and ``metrics`` all
+    that was measured.
     """
 
-    def __init__(self, spec: Spec, trained: TrainedModel, watch: Watch) -> None:
-        self.spec, self.trained, self.watch = spec, trained, watch
-        self.cut_spec = cut = spec if isinstance(spec, CutSpec) else None
-        self.lens = trained.lens(cut.prunable if cut else "linear", (cut and cut.roles) or "all")
-        self.masks: Masks = {}
-        self.overlap: float | None = None
-        self.before: Measured | None = None
-        self.after: Measured | None = None
-        self.transformed: Transformed | None = None
-        self.weights: Tensors = {}
-        self.metrics: dict[str, Interval] = {}
-        self.seconds: dict[str, float] = {}
+    spec: Spec
+    trained: TrainedModel
+    stop: Callable[[], bool] = never
+    callbacks: Sequence[Callback] = ()
+    masks: Masks = field(default_factory=dict)
+    overlap: float | None = None
+    transformed: Transformed | None = None
+    before: Measured | None = None
+    after: Measured = field(init=False)
+    weights: Tensors = field(init=False)
+    metrics: dict[str, Interval] = field(init=False)
+    seconds: dict[str, float] = field(default_factory=dict)
+    _measured: Measured | None = None
+
+    def __post_init__(self) -> None:
         self._last = time.perf_counter()
-        self.at_step = cut.plan.at_step if cut else None
-        self.start, self.trajectory = trained.starting_point(spec.base, self.at_step)
-        trained.load(self.start)
+        self.schedule = self.spec.plan
+        self.lens = self.trained.lens(self.spec.prunable, self.spec.roles or "all")
+        at_step = self.schedule.at_step
+        self.start, self.trajectory = self.trained.starting_point(self.spec.base, at_step)
+        self.trained.load(self.start)
         self.lap("load")
 
     def lap(self, stage: str) -> None:
@@ -175,39 +193,31 @@ class CellRun:
 
     # Prune
 
-    def cut_or_transform(self, spec: CutSpec) -> None:
-        """What is done to the weights, before they recover."""
-        if spec.transform is not None:
-            self.transform(built(spec.transform))
-        else:
-            self.prune(spec)
+    @property
+    def recovers_between_cuts(self) -> bool:
+        """Whether the steps of the recovery lie between the cuts, not after the last."""
+        return self.schedule.rounds > 1 and self.schedule.at_step is None
 
-    def prune(self, spec: CutSpec) -> None:
-        """Cut in the rounds of the schedule, and train between them."""
-        schedule, recipe = spec.plan, self.trained.recipe
-        if self.at_step is None and schedule.rounds == 1:
-            self.cut(spec, 1)
-            return
-        if self.at_step is None:
-            state, steps, stage = self._recovery(), spec.recovery_steps, "recovery"
-        else:  # the very training goes on from there
-            assert recipe is not None
-            state, steps, stage = recipe.begin(self.trained), recipe.steps, "training"
-            saved = self.trained.after(self.at_step).optimizer
-            load_optimizer(self.trained.model, state.optimizer, saved)
-            state.step, steps = self.at_step, recipe.steps - self.at_step
-        for at_round in range(1, schedule.rounds + 1):
-            self.cut(spec, at_round)
-            self._fit(state, schedule.steps_of(at_round, steps), stage)
-        if self.at_step is None:
-            self.after = self.measure()
+    def prune(self) -> None:
+        """Cut in the rounds of the schedule, and train between them, if there is what to train by:
+        the rest of the training, or the recovery.
+        """
+        state, steps = None, 0
+        if self.schedule.at_step is not None:
+            state, steps = self._rest_of_training(self.schedule.at_step)
+        elif self.recovers_between_cuts:
+            state, steps = self._recovery(), self.spec.recovery_steps
+        for at_round in range(1, self.schedule.rounds + 1):
+            self.cut(at_round)
+            if state is not None:
+                self._fit(state, self.schedule.steps_of(at_round, steps))
 
-    def cut(self, spec: CutSpec, at_round: int) -> None:
+    def cut(self, at_round: int) -> None:
         """One round of cuts. Criteria that update weights do so in the live model."""
-        method, scorer, run = spec.method(at_round), self._scorer(spec), self.trained.name
-        check_recorded(spec, self.trained.trajectory, run)
+        method, scorer, run = self.spec.method(at_round), self._scorer(), self.trained.name
+        check_recorded(self.spec, self.trained.trajectory, run)
         for judge in (method.judge, *method.consulted.values()):
-            check_evidence(judge, scorer.evidence, run, self.at_step)
+            check_evidence(judge, scorer.evidence, run, self.schedule.at_step)
         self.masks = prune(method, scorer, at_round)
         self.overlap = overlap_with_magnitude(method, scorer, self.masks)
         self._apply_masks()
@@ -217,96 +227,105 @@ class CellRun:
         if self.masks:
             self.masks, self.overlap = fuse(self._live(), self.masks, most_zeros), None
             self._apply_masks()
-            self.after = None
 
     def _apply_masks(self) -> None:
         apply_masks(self.masks, self._live())
+        self._measured = None
         self.lap("cut")
 
     def _live(self) -> Tensors:
         """What may be cut of the live model, as views."""
         return self.lens(self.trained.model.weights())
 
-    def _scorer(self, spec: CutSpec) -> Scorer:
+    def _scorer(self) -> Scorer:
         """Scores of the first round serve all ratios; later rounds judge weights of their own."""
-        calibration = spec.calibration.describe() if spec.calibration else None
-        key = canonical([spec.base, spec.prunable, spec.roles, calibration, self.at_step])
-        if key in self.trained.scorers and not self.masks:
-            return self.trained.scorers[key]
+        spec, trained = self.spec, self.trained
+        key = (spec.base, spec.prunable, spec.roles, spec.calibration, self.schedule.at_step)
+        if key in trained.scorers and not self.masks:
+            return trained.scorers[key]
         weights = self.lens(self.start)
         if self.masks:
             weights = {name: w.to("cpu", copy=True) for name, w in self._live().items()}
         trajectory = {name: self.lens(of) for name, of in self.trajectory.items()}
         calibrated = None
         if spec.calibration is not None:
-            calibrated = CalibratedModel(self.trained, spec.calibration.instance, self.lens)
-        evidence = Evidence(weights, trajectory, self.trained.seed)
-        scorer = Scorer(self.trained, self.lens, evidence, calibrated, self.masks)
+            calibrated = CalibratedModel(trained, spec.calibration.instance, self.lens)
+        evidence = Evidence(weights, trajectory, trained.seed)
+        scorer = Scorer(trained, self.lens, evidence, calibrated, self.masks)
         if not self.masks:
-            self.trained.scorers[key] = scorer
+            trained.scorers[key] = scorer
         return scorer
 
-    def transform(self, how: Transform) -> None:
+    def transform(self) -> None:
         """Rewrite matrices, the best of a grid; recovery then trains the factors."""
-        size = self.spec.evaluation.instance.batch_size
-        stop = self.watch.stop
-        self.transformed = transform(self.trained, self.start, how, self.lens, size, stop)
+        assert self.spec.transform is not None
+        how, size = built(self.spec.transform), self.spec.evaluation.instance.batch_size
+        self.transformed = transform(self.trained, self.start, how, self.lens, size, self.stop)
         self.lap("transform")
 
-    # Recover
+    # Train on
 
     def recover(self, steps: int, step: int = 0) -> None:
         """Train on with a fresh optimizer, on the batches after ``step``."""
         if steps:
-            self._fit(self._recovery(step), steps, "recovery")
-            self.after = None
+            self._fit(self._recovery(step), steps)
 
     def _recovery(self, step: int = 0) -> TrainState:
         assert self.spec.recovery is not None
         recovery: Recovery = self.spec.recovery.instance
-        teacher = partial(self.trained.teacher, self.spec.base)
-        return recovery.begin(self.trained, self.trained.batch_size, teacher, step)
+        teacher, recipe = partial(self.trained.teacher, self.spec.base), self.trained.recipe
+        batch_size = recipe.batch_size if recipe else BATCH_SIZE
+        return recovery.begin(self.trained, batch_size, teacher, step)
 
-    def _fit(self, state: TrainState, steps: int, stage: str) -> None:
-        where = "in the rest of training" if stage == "training" else "during recovery"
+    def _rest_of_training(self, at_step: int) -> tuple[TrainState, int]:
+        """The very training as it was after a step, and how many were left."""
+        trained, recipe = self.trained, self.trained.recipe
+        assert recipe is not None
+        state = recipe.begin(trained)
+        load_optimizer(trained.model, state.optimizer, trained.after(at_step).optimizer)
+        state.step = at_step
+        return state, recipe.steps - at_step
+
+    def _fit(self, state: TrainState, steps: int) -> None:
+        stage, where = "training", "in the rest of training"
+        if state.phase is RECOVERY:
+            stage, where = "recovery", "during recovery"
         mask = EnforceMasks(self._live(), self.masks)
-        stop = StopWhen(self.watch.stop, f"Stopped {where}; finished cells are safe.")
-        fit(state, steps, [mask, self.watch.progress, stop])
+        stop = StopWhen(self.stop, f"Stopped {where}; finished cells are safe.")
+        fit(state, steps, [mask, *self.callbacks, stop])
+        self._measured = None
         self.lap(stage)
 
     # Measure
 
     def measure(self) -> Measured:
-        """The live model, window by window."""
-        shuffled = self.trained.seed if self.spec.blind else None
-        measured = measure(self.trained, self.spec.evaluation.instance, shuffled)
-        self.lap("evaluation")
-        return measured
+        """The live model, window by window: once, until it is another."""
+        if self._measured is None:
+            shuffled = self.trained.seed if self.spec.blind else None
+            self._measured = measure(self.trained, self.spec.evaluation.instance, shuffled)
+            self.lap("evaluation")
+        return self._measured
 
     def finish(self, references: Mapping[str, Measured]) -> None:
         """All that came of it. The live model then has the size that is stored."""
         spec, trained = self.spec, self.trained
-        self.after = after = self.measure() if self.after is None else self.after
         protocol: Evaluation = spec.evaluation.instance
-        if self.spec.blind:
+        if spec.blind:
             protocol = replace(protocol, random_batches=0)
-        before = self.before if spec.recovery is not None else None
-        references = {DENSE.kind: after, **references}
-        self.metrics = dict(metrics(trained, protocol, after, before, references))
+        self.after = self.measure()
+        references = {DENSE.kind: self.after, **references}
+        self.metrics = dict(metrics(trained, protocol, self.after, self.before, references))
         self.lap("evaluation")
         self.weights = trained.model.weights()
         self.masks = masks = {name: mask.cpu() for name, mask in self.masks.items()}
-        cut = self.cut_spec
-        shrinks = cut is not None and (cut.unit or cut.fuse is not None)
+        whole = spec.pattern is not None and built(spec.pattern).unit is not None
+        shrinks = whole or (spec.fuse is not None and spec.control is None)
         if shrinks:
             self.weights = shrink(trained.model, self.weights)
             trained.load(self.weights)
         dense = _size(self.start)
-        found = {
-            "sparsity": sparsity(masks),
-            "compression": _compression(self.weights, dense),
-        }
-        if cut is not None and cut.roles is not None:
+        found = {"sparsity": sparsity(masks), "compression": _compression(self.weights, dense)}
+        if spec.roles is not None:
             role_of = trained.model.role_of
             for role in dict.fromkeys(role_of(name) for name in masks):
                 of_role = {name: mask for name, mask in masks.items() if role_of(name) == role}
@@ -330,33 +349,22 @@ def _compression(weights: Tensors, dense: int) -> float:
     return (dense - _size(weights) + zeros(weights)) / dense
 
 
-def _write(cell: Cell, trained: TrainedModel, run: CellRun) -> None:
+def _write(cell: Cell, run: CellRun) -> None:
     """Leave the row of the table, the windows it was measured over, and what was asked for."""
-    assert run.after is not None
-    started = time.perf_counter()
-    row = Row(
-        kind=cell.kind,
-        model=trained.model_name,
-        data=trained.data_name,
-        seed=trained.seed,
-        config_hash=cell.hash,
-        fingerprint=trained.fingerprint(cell.spec.evaluation.instance.split),
-        training=trained.name,
-        settings=cell.spec.settings(),
-        metrics=run.metrics,
-    )
+    fingerprint = run.trained.fingerprint(cell.spec.evaluation.instance.split)
+    row = cell.new_row(metrics=run.metrics, fingerprint=fingerprint)
     if cell.model_to is not None:
         write_tensors(cell.model_to, run.weights, {"cell": cell.hash})
-    stored = run.after.tensors()
+    stored = {name: torch.from_numpy(of) for name, of in run.after.items()}
     if run.before is not None and run.before is not run.after:
-        stored["nats_before_recovery"] = torch.from_numpy(run.before.losses.nats)
-    write_tensors(cell.folder / "windows.safetensors", stored, {"fingerprint": row.fingerprint})
+        stored["nats_before_recovery"] = torch.from_numpy(run.before["nats"])
+    write_tensors(cell.folder / "windows.safetensors", stored, {"fingerprint": fingerprint})
     write_json(cell.folder / "cell.json", cell.config)
     if run.transformed is not None:
         grid = [asdict(candidate) for candidate in run.transformed.tried]
         write_json(cell.folder / "grid.json", grid)
     write_json(cell.folder / "row.json", row.to_json())  # last: its presence means done
-    run.seconds["write"] = time.perf_counter() - started
+    run.lap("write")
     write_json(cell.folder / "timing.json", {**provenance(), "seconds": run.seconds})
 
 

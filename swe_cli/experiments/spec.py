@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar
+from typing import Any
 
 from swe_cli.config import Component, Composed, ConfigRoot, component, source_of
 from swe_cli.conform import conform
@@ -23,21 +23,15 @@ from swe_cli.pruning.prune import Judge, Method, check_needs, recorded_needs
 from swe_cli.pruning.recover import Recovery
 from swe_cli.pruning.schedule import Schedule
 from swe_cli.records import Scalar
+from swe_cli.training.recipe import check_roles
 
-CUT_GROUPS = (
-    *("criterion", "allocation", "pattern", "schedule", "recovery", "transform"),
-    *("calibration", "evaluation"),
-)
-# What only masks have: a transform takes none of it.
-OF_MASKS = {"criterion", "allocation", "pattern", "schedule", "calibration"}
-OF_MASKS |= {"ratio", "rate", "fuse"}
+MASK_GROUPS = ("criterion", "allocation", "pattern", "schedule", "calibration")
+CUT_GROUPS = (*MASK_GROUPS, "recovery", "transform", "evaluation")
+OF_MASKS = {*MASK_GROUPS, "ratio", "rate", "fuse"}  # a transform takes none of it
+# Contracts by group, which is called the same.
 CONTRACTS: Mapping[str, type] = {
-    "allocation": Allocation,
-    "pattern": Pattern,
-    "transform": Transform,
-    "statistic": Statistic,
-    "launcher": Launcher,
-    "model": Model,
+    contract.__name__.lower(): contract
+    for contract in (Allocation, Launcher, Model, Pattern, Statistic, Transform)
 }
 
 
@@ -51,116 +45,76 @@ def built(chosen: Component, *runtime: Any) -> Any:
     return made if contract is None or made is None else conform(made, contract, name)
 
 
+def judge_of(criterion: Component) -> Judge:
+    """A criterion with its name and a key that tells it from others, options included."""
+    return Judge(built(criterion), criterion.name, canonical(criterion.describe()))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """What every cell has: an evaluation, and a recovery where it is recovered.
+    """One cut and what is done around it, or a control. What does not apply is None: a control has
+    nothing that cuts, a transform no criterion, a drawn mask no allocation, N:M no allocation.
 
     ``base``: whose weights it starts from. ``fuse``: the fraction of zeros beyond which slices are
-    cut whole afterwards.
+    cut whole afterwards. ``consulted``: criteria that the allocation asks. ``statistics``: the
+    hashes of the code of those that a user wrote, since scores are made of them. ``roles``: where
+    there are several.
     """
 
-    NOT_IDENTITY: ClassVar[Collection[str]] = ()
-    NOT_SETTINGS: ClassVar[Collection[str]] = ("evaluation", "calibration")
-
-    evaluation: Component
-    recovery: Component | None = None
-    base: str = "final"
-    fuse: float | None = None
-
-    @property
-    def kind(self) -> str:
-        """The kind of its row."""
-        return PRUNED
-
-    @property
-    def blind(self) -> bool:
-        """Whether it is measured with the images shuffled."""
-        return False
-
-    def identity(self) -> dict[str, Any]:
-        """What is stored and what a cell's name is made of: plain values, what is not left out."""
-        described: dict[str, Any] = {"kind": self.kind}
-        for name, value in self._fields().items():
-            if isinstance(value, Component):
-                described[name] = value.describe()
-            elif isinstance(value, Mapping):
-                plain = {
-                    n: v.describe() if isinstance(v, Component) else v for n, v in value.items()
-                }
-                described |= {name: plain} if plain else {}
-            elif value is not None and name not in self.NOT_IDENTITY:
-                described[name] = value
-        return described
-
-    def settings(self) -> dict[str, Scalar]:
-        """The columns of a row that say how it was cut; what does not apply is left out."""
-        return {
-            name: value.name if isinstance(value, Component) else value
-            for name, value in self._fields().items()
-            if name not in self.NOT_SETTINGS and value is not None
-        }
-
-    @property
-    def recovery_steps(self) -> int:
-        """Optimizer steps after the cut, before a fusion."""
-        steps: int = self.recovery.instance.steps if self.recovery else 0
-        return steps
-
-    def _fields(self) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name) for f in fields(self)}
-
-
-@dataclass(frozen=True, kw_only=True)
-class ControlSpec(Spec):
-    """A model that nothing is cut from."""
-
-    NOT_IDENTITY = ("control", "base")
-    NOT_SETTINGS = ("evaluation", *NOT_IDENTITY)
-
-    control: Control
-
-    @property
-    def kind(self) -> str:
-        return self.control.kind
-
-    @property
-    def blind(self) -> bool:
-        return self.control.blind
-
-
-@dataclass(frozen=True, kw_only=True)
-class CutSpec(Spec):
-    """One cut and what is done around it. What does not apply is None: a transform has no
-    criterion, a drawn mask no allocation, N:M no allocation either.
-
-    ``consulted``: criteria that the allocation asks. ``statistics``: the hashes of the code of
-    those that a user wrote, since scores are made of them. ``roles``: where there are several.
-    """
-
-    NOT_SETTINGS = ("evaluation", "calibration", "consulted", "statistics", "transform")
-
+    control: Control | None = None
     transform: Component | None = None
     criterion: Component | None = None
     allocation: Component | None = None
     pattern: Component | None = None
     schedule: Component | None = None
+    recovery: Component | None = None
     calibration: Component | None = None
+    evaluation: Component
     consulted: Mapping[str, Component] = field(default_factory=dict)
     statistics: Mapping[str, str] = field(default_factory=dict)
+    base: str = "final"
     prunable: PrunableSet = "linear"
     roles: str | None = None
     ratio: float | None = None
     rate: float | None = None
+    fuse: float | None = None
+
+    @property
+    def kind(self) -> str:
+        """The kind of its row."""
+        return PRUNED if self.control is None else self.control.kind
+
+    @property
+    def blind(self) -> bool:
+        """Whether it is measured with the images shuffled."""
+        return self.control is not None and self.control.blind
+
+    def identity(self) -> dict[str, Any]:
+        """What is stored and what a cell's name is made of: plain values, what is not left out."""
+        return {"kind": self.kind, **{key: _plain(value) for key, value in self._said().items()}}
 
     def settings(self) -> dict[str, Scalar]:
-        settings = {**super().settings(), "criterion": self.method_name}
+        """The columns of a row that say how it was cut; what does not apply is left out."""
+        settings = {
+            key: value.name if isinstance(value, Component) else value
+            for key, value in self._said().items()
+            if key in SETTING_KEYS
+        }
+        if self.transform is not None:
+            settings["criterion"] = self.method_name
         if settings.get("schedule") == "one_shot":
             del settings["schedule"]
         return settings
 
+    def _said(self) -> dict[str, Any]:
+        """What applies to it. The kind of a control says whose weights it has."""
+        implied = ("control",) if self.control is None else ("control", "base", "prunable")
+        values = {key: value for key, value in vars(self).items() if key not in implied}
+        return {key: value for key, value in values.items() if value is not None and value != {}}
+
     @property
     def method_name(self) -> str:
-        """What a row is named after: the transform where there is one, else the criterion."""
+        """What the row of a cut is named after: its transform, else its criterion."""
         chosen = self.transform or self.criterion
         assert chosen is not None
         return chosen.name
@@ -186,76 +140,73 @@ class CutSpec(Spec):
         return schedule
 
     @property
-    def unit(self) -> str | None:
-        """What the pattern takes out whole, if it does."""
-        return built(self.pattern).unit if self.pattern else None
+    def recovery_steps(self) -> int:
+        """Optimizer steps after the cut, before a fusion."""
+        steps: int = self.recovery.instance.steps if self.recovery else 0
+        return steps
 
     @property
-    def recorded_needs(self) -> set[str]:
-        """Statistics that the criterion, and those its allocation asks, must find recorded."""
-        return set(recorded_needs(_needs(self.criterion, self.consulted)))
+    def needs(self) -> list[str]:
+        """All that the criterion, and those its allocation asks, look at."""
+        criteria = [*([self.criterion] if self.criterion else []), *self.consulted.values()]
+        return [need for criterion in criteria for need in built(criterion).needs]
 
 
 # Every key that has a column of its own.
-SETTING_KEYS = {f.name for f in fields(CutSpec)} - set(CutSpec.NOT_SETTINGS)
+SETTING_KEYS = {f.name for f in fields(Spec)} - {
+    *("control", "transform", "calibration", "evaluation", "consulted", "statistics")
+}
 
 
-def judge_of(chosen: Component) -> Judge:
-    """A criterion with its name and a key that tells it from others, options included."""
-    return Judge(built(chosen), chosen.name, canonical(chosen.describe()))
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _plain(part) for name, part in value.items()}
+    return value.describe() if isinstance(value, Component) else value
 
 
-def cut_spec(composed: Composed, root: ConfigRoot, roles: Sequence[str] | None) -> CutSpec:
+def cut_spec(composed: Composed, root: ConfigRoot, roles: Sequence[str] | None) -> Spec:
     """The cut that a configuration means. ``roles``: those of its model, where they are known.
 
-    A model of one role has nothing to choose from: its cells do not tell roles apart.
+    A model of one role has nothing to choose from: its cells do not tell roles apart. Raises
+    UsageError for a role that the model does not have.
     """
-    chosen = composed.components
-    spec: dict[str, Any] = {key: composed.values[key] for key in SETTING_KEYS & {*composed.values}}
-    spec |= {key: chosen[key] for key in ("evaluation", "recovery")}
+    chosen, values = composed.components, composed.values
+    said: dict[str, Any] = {key: values[key] for key in SETTING_KEYS & values.keys()}
+    said |= {key: chosen[key] for key in ("evaluation", "recovery")}
+    if roles is not None and said["roles"] != "all":
+        check_roles(roles, [said["roles"]], "roles")
     if len(roles or ()) == 1:
-        spec["roles"] = None
+        said["roles"] = None
     if built(chosen["transform"]) is not None:
-        spec |= dict.fromkeys(OF_MASKS & spec.keys())
-        return CutSpec(transform=chosen["transform"], **spec)
-    spec |= {key: chosen[key] for key in ("criterion", "schedule")}
-    probes, consulted = False, {}
+        said |= dict.fromkeys(OF_MASKS & said.keys())
+        return Spec(transform=chosen["transform"], **said)
+    said |= {key: chosen[key] for key in ("criterion", "schedule")}
+    probes = False
     if built(chosen["criterion"]).granularity == "mask":
-        spec |= {"ratio": None, "rate": None}
+        said |= {"ratio": None, "rate": None}
     elif (ratio := built(chosen["pattern"]).ratio) is not None:
-        spec |= {"pattern": chosen["pattern"], "ratio": ratio}  # no allocation is asked
+        said |= {"pattern": chosen["pattern"], "ratio": ratio}  # no allocation is asked
     else:
-        allocation = resolve_allocation(composed, root)
+        allocation = chosen["allocation"]
+        if meant := built(allocation).stands_for(built(chosen["criterion"])):
+            allocation = component("allocation", meant, root)
         probes, consults = built(allocation).probes, built(allocation).consults
         consulted = {name: component("criterion", name, root) for name in consults}
-        spec |= {"pattern": chosen["pattern"], "allocation": allocation, "consulted": consulted}
-    needs = _needs(chosen["criterion"], consulted)
-    recorded = recorded_needs(needs)
-    if root.extra is not None:  # else all statistics are ours
-        names = sorted({*recorded} & {*root.options("statistic")})
-        sources = {name: source_of(component("statistic", name, root)) for name in names}
-        spec["statistics"] = {name: source for name, source in sources.items() if source}
-    if probes or len(recorded) < len(needs):
-        spec["calibration"] = chosen["calibration"]
-    return CutSpec(**spec)
+        said |= {"pattern": chosen["pattern"], "allocation": allocation, "consulted": consulted}
+    spec = Spec(**said)
+    recorded = recorded_needs(spec.needs)
+    if probes or len(recorded) < len(spec.needs):
+        spec = replace(spec, calibration=chosen["calibration"])
+    if root.extra is None:  # all statistics are ours
+        return spec
+    names = sorted({*recorded} & {*root.options("statistic")})
+    sources = {name: source_of(component("statistic", name, root)) for name in names}
+    return replace(spec, statistics={name: source for name, source in sources.items() if source})
 
 
-def _needs(criterion: Component | None, consulted: Mapping[str, Component]) -> list[str]:
-    """All that a criterion, and those its allocation consults, look at."""
-    judged = [*([criterion] if criterion else []), *consulted.values()]
-    return [need for chosen in judged for need in built(chosen).needs]
-
-
-def resolve_allocation(composed: Composed, root: ConfigRoot) -> Component:
-    """The allocation that is meant, in place of a word that stands for it."""
-    chosen = composed["allocation"]
-    meant = built(chosen).stands_for(built(composed["criterion"]))
-    return chosen if meant is None else component("allocation", meant, root)
-
-
-def control_spec(control: Control, spec: Spec) -> ControlSpec:
+def control_spec(control: Control, spec: Spec) -> Spec:
     """The control that a cell is judged by: measured as it is, recovered as it is."""
-    measured = ControlSpec(control=control, evaluation=spec.evaluation, base=control.base)
+    measured = Spec(control=control, evaluation=spec.evaluation, base=control.base)
     # A fusion recovers a second time: so must what it is judged by.
     recovered = replace(measured, recovery=spec.recovery, fuse=spec.fuse)
     return recovered if control.recovered else measured
@@ -265,7 +216,7 @@ def control_spec(control: Control, spec: Spec) -> ControlSpec:
 
 
 def check_spec(
-    spec: CutSpec,
+    spec: Spec,
     composed: Composed,
     typed: Collection[str] = (),
     swept: Mapping[str, Sequence[str]] | None = None,
@@ -292,18 +243,13 @@ def check_spec(
             )
     elif spec.judge.criterion.granularity == "mask":
         shapes = [key for key in ("allocation", "pattern") if key in typed and key not in swept]
-        if "criterion" in swept:
-            pass  # what is typed is for the others of the axis
-        elif given:
+        refused = [*given, *shapes]
+        if refused and "criterion" not in swept:  # else it is typed for the others of the axis
+            own = "finds its own sparsity" if given else "draws its own masks"
+            more = ", or choose another criterion. More rounds cut more: schedule=iterative"
             raise UsageError(
-                f"criterion={spec.method_name} finds its own sparsity; it takes no {given[0]}.",
-                f"Leave {given[0]} out, or choose another criterion. More rounds cut more: "
-                "schedule=iterative",
-            )
-        elif shapes:
-            raise UsageError(
-                f"criterion={spec.method_name} draws its own masks; it takes no {shapes[0]}.",
-                f"Leave {shapes[0]} out.",
+                f"criterion={spec.method_name} {own}; it takes no {refused[0]}.",
+                f"Leave {refused[0]} out{more if given else '.'}",
             )
     elif spec.allocation is None:
         if any((key, values[key]) != ("ratio", spec.ratio) for key in given):
@@ -333,7 +279,7 @@ def check_spec(
     _check_schedule(spec, composed)
 
 
-def _check_schedule(spec: CutSpec, composed: Composed) -> None:
+def _check_schedule(spec: Spec, composed: Composed) -> None:
     schedule: Schedule = composed["schedule"].instance
     pattern: Pattern = built(composed["pattern"])
     recovery: Recovery = composed["recovery"].instance
@@ -361,12 +307,12 @@ def _check_schedule(spec: CutSpec, composed: Composed) -> None:
         )
 
 
-def check_early(spec: CutSpec, steps: int) -> None:
+def check_early(spec: Spec, steps: int) -> None:
     """Raise UsageError for a cut in the middle of a training that is over by then, or that has not
     begun, by what a criterion would have seen of it.
     """
     at_step = spec.plan.at_step
-    if at_step == 0 and spec.recorded_needs:
+    if at_step == 0 and recorded_needs(spec.needs):
         raise UsageError(
             f"criterion={spec.method_name} or its allocation judges by how weights "
             "lived, and before the first step they have not.",
@@ -379,7 +325,7 @@ def check_early(spec: CutSpec, steps: int) -> None:
         )
 
 
-def check_recorded(spec: CutSpec, recorded: Collection[str], run: str) -> None:
+def check_recorded(spec: Spec, recorded: Collection[str], run: str) -> None:
     """Raise PruningError, naming who asks, for a statistic that a run did not record."""
     if spec.criterion is not None:
         check_needs(f"criterion={spec.criterion.name}", spec.judge.criterion, recorded, run)
@@ -389,7 +335,7 @@ def check_recorded(spec: CutSpec, recorded: Collection[str], run: str) -> None:
         check_needs(asks, built(chosen), recorded, run)
 
 
-def note_on(spec: CutSpec, typed: Collection[str]) -> str | None:
+def note_on(spec: Spec, typed: Collection[str]) -> str | None:
     """What to say of a layer-by-layer criterion that would be ranked over layers unasked: its
     scores are of one layer's inputs, and comparing them between layers is nobody's method.
     """

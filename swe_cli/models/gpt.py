@@ -3,30 +3,19 @@
 Shapes: B windows, T positions, C width, V vocabulary.
 """
 
-from collections.abc import Mapping
-from typing import Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from swe_cli.contracts import (
-    IGNORED,
-    Count,
-    DataShape,
-    Fraction,
-    Model,
-    Prediction,
-    PrunableSet,
-    UnitKind,
-    Units,
-)
+from swe_cli.contracts import IGNORED, Count, DataShape, Fraction, Prediction
 from swe_cli.errors import UsageError
-from swe_cli.models.transformer import Block, Cache, initialize_as_gpt2, prunable_of, units_of
-from swe_cli.records import Batch, Tensors
+from swe_cli.models.transformer import MLP, Attention, Block, Cache, Transformer, initialize_as_gpt2
+from swe_cli.records import Batch
 
 
-class GPT(Model):
+class GPT(Transformer):
     """Token ids in, next-token logits and losses out (Radford et al. 2019; pre-LN).
 
     ``attention_scale``: "head" divides by √D, "width" by √C (the SWE paper's code does).
@@ -61,20 +50,23 @@ class GPT(Model):
         if tied_head and head_bias:
             raise UsageError("A tied head has no bias.", "Set model.head_bias=false.")
         self.context, self.width = context, width
-        self.head_width, self.split_heads = width // heads, split_heads
         self.token_embedding = nn.Embedding(data.vocabulary_size, width)
         self.position_embedding = nn.Embedding(context, width)
         self.dropout = nn.Dropout(dropout)
         self.layers = nn.ModuleList(
             Block(
-                width,
-                heads,
-                dropout,
-                causal=True,
-                scale=width**-0.5 if attention_scale == "width" else None,
-                activation=activation,
+                Attention(
+                    width,
+                    heads,
+                    dropout,
+                    causal=True,
+                    scale=width**-0.5 if attention_scale == "width" else None,
+                    bias=bias,
+                    qkv_bias=qkv_bias,
+                    split_heads=split_heads,
+                ),
+                MLP(width, dropout, activation, bias=bias),
                 bias=bias,
-                qkv_bias=qkv_bias,
             )
             for _ in range(layers)
         )
@@ -115,13 +107,6 @@ class GPT(Model):
         head = self.token_embedding if self.head is None else self.head
         return F.linear(hidden, head.weight, getattr(head, "bias", None))
 
-    def prunable(self, tensors: Mapping[str, Tensor], which: PrunableSet) -> Tensors:
-        """Views of the prunable part of ``tensors``; see ``contracts.Model``."""
-        return prunable_of(self, tensors, which, self.head_width if self.split_heads else 0)
-
-    def units(self, kind: UnitKind) -> list[Units]:
-        return units_of(self, kind)
-
 
 def token_losses(logits: Tensor, targets: Tensor) -> Tensor:
     """Cross-entropy in nats, float32: (B, T, V) and (B, T) → (B, T), 0 where ``IGNORED``."""
@@ -148,24 +133,14 @@ def generate(
     return tokens
 
 
-class Reader(Protocol):
-    """A model whose GPT reads ``image_tokens`` positions of something else, then text."""
-
-    image_tokens: int
-
-    @property
-    def language(self) -> GPT: ...
-
-    def inputs(self, batch: Batch) -> Tensor: ...
-
-
 @torch.inference_mode()
-def greedy(model: Reader, prompts: Batch, *, length: int, end: int = -1) -> list[list[int]]:
+def greedy(model: Any, prompts: Batch, *, length: int, end: int = -1) -> list[list[int]]:
     """The likeliest continuation of every prompt: at most ``length`` ids, up to ``end``, included.
 
-    ``prompts``: ``tokens`` int64 (B, T), filled up on the right, ``lengths`` int64 (B,), and
-    whatever else the model looks at. A row's answer does not depend on the rows beside it. A row
-    stops where the model has no positions left for it.
+    ``model``: its ``language``, a GPT, reads ``image_tokens`` positions of something else, then
+    text, both of which its ``inputs`` embed. ``prompts``: ``tokens`` int64 (B, T), filled up on the
+    right, ``lengths`` int64 (B,), and whatever else the model looks at. A row's answer does not
+    depend on the rows beside it. A row stops where the model has no positions left for it.
     """
     language, x = model.language, model.inputs(prompts)  # (B, N + T, C)
     rows = torch.arange(len(x), device=x.device)

@@ -3,20 +3,20 @@
 Shapes: B rows, M images, N image tokens, T text positions, C width of the language model.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from swe_cli.contracts import DataShape, Model, Prediction, PrunableSet, UnitKind, Units
+from swe_cli.contracts import DataShape, Prediction
 from swe_cli.errors import UsageError
 from swe_cli.models.gpt import GPT, token_losses
-from swe_cli.models.transformer import MLP, units_of
+from swe_cli.models.transformer import MLP, Transformer
 from swe_cli.models.vision import VisionTransformer
-from swe_cli.records import Batch, Tensors
+from swe_cli.records import Batch
 
 
-class LLaVA(Model):
+class LLaVA(Transformer):
     """A vision encoder, a two-layer GELU MLP that projects, and a GPT that reads what comes out.
 
     The GPT sees N image tokens, then the text; its ``context`` holds both, and ``self.context`` is
@@ -63,23 +63,8 @@ class LLaVA(Model):
         read = self.language.embed(tokens, positions)
         return torch.cat([self.language.dropout(seen)[batch["image"]], read], dim=1)
 
-    def prunable(self, tensors: Mapping[str, Tensor], which: PrunableSet) -> Tensors:
-        """Views of the prunable part of ``tensors``, tower by tower; see ``contracts.Model``."""
-        chosen: Tensors = {}
-        for role in self.roles:
-            prefix = f"{role}."
-            own = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-            picked = getattr(self, role).prunable(own, which)
-            chosen |= {prefix + name: tensor for name, tensor in picked.items()}
-        return chosen
-
     def role_of(self, name: str) -> str:
         return name.partition(".")[0]
 
     def blocks(self) -> list[nn.Module]:
         return [*self.vision.layers, self.projector, *self.language.layers]
-
-    def units(self, kind: UnitKind) -> list[Units]:
-        return sorted(
-            units_of(self, kind), key=lambda units: self.roles.index(self.role_of(units.layer))
-        )

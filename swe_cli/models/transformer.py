@@ -1,27 +1,87 @@
-"""What every tower here is made of: pre-LN blocks of attention and MLP.
+"""What every tower here is made of: pre-LN blocks of attention and MLP, dense or factorised.
 
-Shapes: B rows, T positions, C width, H heads, D = C / H, S slots of a cache.
+Shapes: B rows, T positions, C width, H heads, D = C / H, N hidden neurons, R rank, S slots of a
+cache.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from swe_cli.contracts import PrunableSet, Tensors, UnitKind, Units
+from swe_cli.contracts import Model, PrunableSet, Tensors, UnitKind, Units
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
 MATRICES = ("qkv.weight", "projection.weight", "expand.weight", "contract.weight")
-# The parameters of an MLP; and, where it is factorised, those that stand in their place.
-DENSE = ("expand.weight", "expand.bias", "contract.weight", "contract.bias")
-FACTORS = (".left", ".right", ".core", ".expand_bias", ".contract_bias")
+MLP_PARAMETERS = ("expand.weight", "expand.bias", "contract.weight", "contract.bias")
+
+
+class Transformer(Model):
+    """A model of the blocks below: which of their tensors can be pruned, which units taken out."""
+
+    def prunable(self, tensors: Mapping[str, Tensor], which: PrunableSet) -> Tensors:
+        """Views of the prunable part of ``tensors``, role by role; see ``contracts.Model``.
+
+        ``linear``: the matrices of attention and MLP. ``all``: every parameter. Where heads are
+        split, query, key and value of each are tensors of their own. Factors are not picked: where
+        an MLP is factorised, the matrices are that they stand for.
+        """
+        names: list[str] = []
+        head_widths: dict[str, int] = {}
+        for prefix, module in self.named_modules():
+            if isinstance(module, Attention) and module.split_heads:
+                head_widths[f"{prefix}.qkv"] = module.head_width
+            if isinstance(module, FactorizedMLP):
+                names += [f"{prefix}.{of}" for of in MLP_PARAMETERS]
+            else:
+                names += [name for name, _ in module.named_parameters(prefix, recurse=False)]
+        chosen: Tensors = {}
+        for name in sorted(names, key=self._place):
+            if name not in tensors or (which == "linear" and not name.endswith(MATRICES)):
+                continue
+            head_width = head_widths.get(name.rpartition(".")[0])
+            if head_width is None:
+                chosen[name] = tensors[name]
+                continue
+            parts = torch.split(tensors[name], head_width)  # rows: H queries, H keys, H values
+            heads = range(len(parts) // 3)
+            labels = [f"{kind}.{head}" for kind in ("query", "key", "value") for head in heads]
+            chosen |= {f"{name}[{at}]": part for at, part in zip(labels, parts, strict=True)}
+        return chosen
+
+    def units(self, kind: UnitKind) -> list[Units]:
+        owner = Attention if kind == "head" else MLP
+        units = [m.units(name) for name, m in self.named_modules() if isinstance(m, owner)]
+        return sorted(units, key=lambda of: self._place(of.layer))
+
+    def _place(self, name: str) -> int:
+        """Where in ``roles`` that of a parameter, or a module, stands."""
+        return self.roles.index(self.role_of(name))
 
 
 class Block(nn.Module):
-    """Attention and MLP, each on a normalised copy of the residual stream.
+    """Attention and MLP, each on a normalised copy of the residual stream."""
 
-    ``scale``: of the scores of attention; by default 1 / √D.
+    def __init__(self, attention: "Attention", mlp: "MLP", *, bias: bool) -> None:
+        super().__init__()
+        width = attention.qkv.in_features
+        self.attention_norm = nn.LayerNorm(width, bias=bias)
+        self.attention = attention
+        self.mlp_norm = nn.LayerNorm(width, bias=bias)
+        self.mlp = mlp
+
+    def forward(self, x: Tensor, cache: "Cache | None" = None) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), cache)
+        x = x + self.mlp(self.mlp_norm(x))
+        return x
+
+
+class Attention(nn.Module):
+    """Self-attention; query, key and value are one matrix, head by head in each third.
+
+    ``scale``: of the scores; by default 1 / √D. ``split_heads``: see ``Transformer.prunable``.
     """
 
     def __init__(
@@ -32,37 +92,12 @@ class Block(nn.Module):
         *,
         causal: bool,
         scale: float | None = None,
-        activation: str = "gelu",
         bias: bool = True,
         qkv_bias: bool = True,
+        split_heads: bool = False,
     ) -> None:
         super().__init__()
-        self.attention_norm = nn.LayerNorm(width, bias=bias)
-        self.attention = Attention(width, heads, dropout, scale, causal, bias, qkv_bias)
-        self.mlp_norm = nn.LayerNorm(width, bias=bias)
-        self.mlp = MLP(width, dropout, activation, bias=bias)
-
-    def forward(self, x: Tensor, cache: "Cache | None" = None) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), cache)
-        x = x + self.mlp(self.mlp_norm(x))
-        return x
-
-
-class Attention(nn.Module):
-    """Self-attention; query, key and value are one matrix, head by head in each third."""
-
-    def __init__(
-        self,
-        width: int,
-        heads: int,
-        dropout: float,
-        scale: float | None,
-        causal: bool,
-        bias: bool,
-        qkv_bias: bool,
-    ) -> None:
-        super().__init__()
-        self.head_width, self.causal = width // heads, causal
+        self.head_width, self.causal, self.split_heads = width // heads, causal, split_heads
         self.scale = scale or self.head_width**-0.5
         self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
         self.projection = nn.Linear(width, width, bias=bias)
@@ -132,10 +167,6 @@ class MLP(nn.Module):
         projected: Tensor = self.dropout(self.contract(hidden))
         return projected
 
-    def prunable(self, tensors: Mapping[str, Tensor], which: PrunableSet) -> Tensors:
-        """Views of the prunable part of ``tensors``; see ``contracts.Model``."""
-        return prunable_of(self, tensors, which)
-
     def units(self, prefix: str) -> Units:
         """Its hidden neurons, by parameter names that begin with ``prefix``."""
         each = torch.arange(self.expand.out_features)[:, None]
@@ -151,6 +182,51 @@ class MLP(nn.Module):
 
         bias = f"{prefix}.contract.bias" if self.contract.bias is not None else None
         return Units(prefix, owned, adds, bias)
+
+
+class FactorizedMLP(nn.Module):
+    """``MLP`` with ``expand.weight``ᵀ ≈ left · K_0 · rightᵀ and ``contract.weight`` ≈ left · K_1 ·
+    rightᵀ, K_s = diag(core[s]) (CP) or core[s] (Tucker, whose two ranks may differ).
+
+    ``left`` (C, R), ``right`` (N, R); ``core`` (2, R) of diagonals, or (2, R, R) of matrices. MLPs
+    that were stacked share ``left`` and ``right``. The order of its products is from the input on,
+    so that no dense matrix is ever made. What its biases hold at first is undefined.
+    """
+
+    def __init__(
+        self,
+        left: nn.Parameter,
+        right: nn.Parameter,
+        core: nn.Parameter,
+        *,
+        dropout: float,
+        activation: str,
+        bias: bool,
+    ) -> None:
+        super().__init__()
+        self.left, self.right, self.core = left, right, core
+        self.expand_bias = nn.Parameter(right.new_empty(len(right))) if bias else None
+        self.contract_bias = nn.Parameter(left.new_empty(len(left))) if bias else None
+        self.activation = activation
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        diagonal = self.core.dim() == 2
+        expand, contract = self.core
+        read = x @ self.left
+        read = read * expand if diagonal else read @ expand
+        hidden = ACTIVATIONS[self.activation](F.linear(read, self.right, self.expand_bias))
+        written = hidden @ self.right
+        written = written * contract if diagonal else written @ contract.T
+        projected: Tensor = self.dropout(F.linear(written, self.left, self.contract_bias))
+        return projected
+
+    @torch.no_grad()
+    def matrices(self) -> tuple[Tensor, Tensor]:
+        """The ``expand.weight`` (N, C) and ``contract.weight`` (C, N) that it stands for."""
+        cores = self.core.diag_embed() if self.core.dim() == 2 else self.core
+        expand, contract = self.left @ cores @ self.right.T
+        return expand.T, contract
 
 
 class Cache:
@@ -182,38 +258,42 @@ class Cache:
         return stored.transpose(2, 3)
 
 
-def units_of(model: nn.Module, kind: UnitKind) -> list[Units]:
-    """The units of every block, in the order of the modules."""
-    owner = Attention if kind == "head" else MLP
-    return [m.units(name) for name, m in model.named_modules() if isinstance(m, owner)]
+def match_factorized(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Make the MLPs of ``module`` factorised, or dense again, as the names of ``weights`` say.
 
-
-def prunable_of(
-    tower: nn.Module, tensors: Mapping[str, Tensor], which: PrunableSet, head_width: int = 0
-) -> Tensors:
-    """Views of the prunable part of a tower's ``tensors``; see ``contracts.Model``.
-
-    ``linear``: the matrices of attention and MLP. ``all``: every parameter. With ``head_width``,
-    query, key and value of each head are tensors of their own, of so many rows. Factors are not
-    picked: where an MLP is factorised, the matrices are that they stand for.
+    An MLP with a ``core`` is factorised; where it has no ``left`` and ``right``, they are those of
+    the last one before it that does: one parameter, under the name of its first owner. What new
+    parameters hold is undefined. Names that fit no MLP change nothing.
     """
-    names: dict[str, None] = {}
-    for name, _ in tower.named_parameters():
-        stem, _, _ = name.rpartition(".")
-        factorised = name.endswith(FACTORS)
-        names |= dict.fromkeys([f"{stem}.{of}" for of in DENSE] if factorised else [name])
-    chosen: Tensors = {}
-    for name in names:
-        if name not in tensors or (which == "linear" and not name.endswith(MATRICES)):
+    factors: dict[str, nn.Parameter] = {}
+    for name, layer in list(module.named_modules()):
+        if not isinstance(layer, MLP | FactorizedMLP):
             continue
-        if head_width and name.endswith(("qkv.weight", "qkv.bias")):
-            parts = torch.split(tensors[name], head_width)  # rows: H queries, H keys, H values
-            heads = range(len(parts) // 3)
-            labels = [f"{kind}.{head}" for kind in ("query", "key", "value") for head in heads]
-            chosen |= {f"{name}[{at}]": part for at, part in zip(labels, parts, strict=True)}
+        like = next(layer.parameters())
+        names = {of: f"{name}.{of}" for of in ("left", "right", "core")}
+        factors |= {
+            of: nn.Parameter(like.new_empty(weights[given].shape))
+            for of, given in names.items()
+            if given in weights
+        }
+        bias = any(of.endswith("bias") for of, _ in layer.named_parameters())
+        options: dict[str, Any] = {
+            "dropout": layer.dropout.p,
+            "activation": layer.activation,
+            "bias": bias,
+        }
+        new: MLP | FactorizedMLP
+        if names["core"] in weights and len(factors) == len(names):
+            new = FactorizedMLP(*(factors[of] for of in names), **options)
+        elif f"{name}.expand.weight" in weights and isinstance(layer, FactorizedMLP):
+            with torch.device("meta"):  # there, no initial weights are drawn
+                new = MLP(len(layer.left), **options)
+            new = new.to_empty(device=like.device).to(like.dtype)
         else:
-            chosen[name] = tensors[name]
-    return chosen
+            continue
+        parent, _, child = name.rpartition(".")
+        new.requires_grad_(like.requires_grad).train(layer.training)
+        setattr(module.get_submodule(parent), child, new)
 
 
 def initialize_as_gpt2(tower: nn.Module, layers: int) -> None:

@@ -3,14 +3,12 @@
 Shapes: M images, K channels, N patches, C width.
 """
 
-from collections.abc import Mapping
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from swe_cli.contracts import Count, DataShape, Fraction, PrunableSet, Tensors
+from swe_cli.contracts import Count, DataShape, Fraction
 from swe_cli.errors import UsageError
-from swe_cli.models.transformer import Block, initialize_as_gpt2, prunable_of
+from swe_cli.models.transformer import MLP, Attention, Block, initialize_as_gpt2
 
 
 class VisionTransformer(nn.Module):
@@ -50,7 +48,12 @@ class VisionTransformer(nn.Module):
         self.position_embedding = nn.Embedding(self.patches, width)
         self.dropout = nn.Dropout(dropout)
         self.layers = nn.ModuleList(
-            Block(width, heads, dropout, causal=False) for _ in range(layers)
+            Block(
+                Attention(width, heads, dropout, causal=False),
+                MLP(width, dropout, "gelu", bias=True),
+                bias=True,
+            )
+            for _ in range(layers)
         )
         self.norm = nn.LayerNorm(width)
         initialize_as_gpt2(self, layers)
@@ -64,7 +67,3 @@ class VisionTransformer(nn.Module):
             x = block(x)
         seen: Tensor = self.norm(x)
         return seen
-
-    def prunable(self, tensors: Mapping[str, Tensor], which: PrunableSet) -> Tensors:
-        """Views of the prunable part of ``tensors``; see ``contracts.Model``."""
-        return prunable_of(self, tensors, which)

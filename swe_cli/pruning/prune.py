@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple
 
-from swe_cli.allocation.row import Row
+from swe_cli.allocation.counts import Row
 from swe_cli.contracts import (
     GRADIENTS,
     INPUTS,
@@ -20,9 +20,9 @@ from swe_cli.contracts import (
     Setup,
     WeightCriterion,
 )
-from swe_cli.criteria.magnitude import Magnitude
+from swe_cli.criteria.weights import Magnitude
 from swe_cli.errors import PruningError
-from swe_cli.patterns.unstructured import Unstructured
+from swe_cli.patterns.shapes import Unstructured
 from swe_cli.pruning.calibration import CalibratedModel
 from swe_cli.pruning.masks import UnitCut, cut_counts, jaccard_of_cuts
 from swe_cli.ranking import Ranking

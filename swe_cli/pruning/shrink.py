@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from swe_cli.contracts import Model, UnitKind
 from swe_cli.errors import RunError
-from swe_cli.models.factorized import match_factorized
+from swe_cli.models.transformer import match_factorized
 from swe_cli.records import Tensors
 
 KINDS: tuple[UnitKind, ...] = ("neuron", "head")

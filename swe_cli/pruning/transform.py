@@ -9,7 +9,7 @@ import torch
 from swe_cli.contracts import Candidate, Lens, Model, Setup, Transform
 from swe_cli.errors import Interrupted, PruningError
 from swe_cli.evaluation.loss import validation_loss
-from swe_cli.models.factorized import FactorizedMLP
+from swe_cli.models.transformer import FactorizedMLP
 from swe_cli.pruning.shrink import load
 from swe_cli.records import Tensors
 

@@ -1,7 +1,6 @@
 """What every table in the terminal shares: readable at 80 columns, with or without colour."""
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
@@ -10,7 +9,7 @@ from rich.text import Text
 
 WIDTH = 80
 GAP = 2
-T = TypeVar("T")
+Cells = Sequence[Text | str]
 
 
 def say(console: Console, words: str, style: str = "") -> None:
@@ -24,25 +23,36 @@ def title(console: Console, words: str) -> None:
     say(console, words, "bold")
 
 
-def print_table(
-    console: Console, heads: Sequence[str], rows: Sequence[Sequence[Text | str]]
-) -> None:
-    """Everything to the right, but names under an empty head, which may fold.
-
-    By spaces, since the table's own alignment would drop those of a mark that is missing.
-    """
+def print_table(console: Console, heads: Sequence[str], rows: Sequence[Cells]) -> None:
+    """Numbers to the right; words and marks, under an empty head, to the left: they may fold."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    columns = []
-    for place, (head, *cells) in enumerate(zip(heads, *rows, strict=True)):
-        folds = place == 0 and not head
-        lines = [line for cell in (head, *cells) for line in str(cell).split("\n")]
-        width = 0 if folds else max(map(len, lines))
-        words = Text("\n".join(line.rjust(width) for line in head.split("\n")))
-        table.add_column(words, no_wrap=not folds, overflow="fold" if folds else "ellipsis")
-        columns.append([Text(str(c).rjust(width), getattr(c, "style", "")) for c in cells])
-    for row in zip(*columns, strict=True):
-        table.add_row(*row)
+    for head in heads:
+        table.add_column(
+            Text(head),
+            justify="right" if head else "left",
+            no_wrap=bool(head),
+            overflow="fold",
+        )
+    for row in rows:
+        table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
     console.print(table)
+
+
+def print_grid(
+    console: Console, names: Sequence[str], heads: Sequence[str], rows: Sequence[Cells]
+) -> None:
+    """A named row for every line, a column for every cut: as few tables, alike, as fit."""
+    if not rows:
+        return
+    words = [*heads, *(cell for row in rows for cell in row)]
+    widest = max(len(part) for word in words for part in str(word).split("\n"))
+    room = (WIDTH - max(map(len, names))) // (widest + GAP)
+    tables = -(-len(heads) // max(3, room))
+    size = -(-len(heads) // tables)
+    for start in range(0, len(heads), size):
+        part = slice(start, start + size)
+        cells = [[name, *row[part]] for name, row in zip(names, rows, strict=True)]
+        print_table(console, ["", *heads[part]], cells)
 
 
 def print_pairs(console: Console, pairs: Sequence[tuple[str, str]]) -> None:
@@ -53,13 +63,3 @@ def print_pairs(console: Console, pairs: Sequence[tuple[str, str]]) -> None:
     for name, value in pairs:
         grid.add_row(Text(name, "dim"), Text(value))
     console.print(grid)
-
-
-def chunks(items: Sequence[T], fits: Callable[[Sequence[T]], bool]) -> list[Sequence[T]]:
-    """Tables of about the same number of items, as few as fit."""
-    for tables in range(1, len(items) + 1):
-        size = -(-len(items) // tables)
-        parts = [items[start : start + size] for start in range(0, len(items), size)]
-        if size == 1 or all(map(fits, parts)):
-            return parts
-    return []

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from swe_cli.report.text import number
+from swe_cli.report.text import NOTHING, number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class Quantity:
     ``mean``, ``before`` (recovery) and ``delta`` (paired, against dense) are columns; see
     ``bounds`` for those of their intervals. ``better`` is the direction of better. ``percent``: a
     fraction, spelt and drawn in percent, which cannot explode. ``tolerance``: what a cut may cost
-    and still hold, in the column's unit; infinite where no break-points are said. ``baseline`` is
+    and still hold, in the column's unit; infinite where there are no break-points. ``baseline`` is
     the answer that one could always give, and ``baseline_column`` its worth.
     """
 
@@ -49,22 +49,18 @@ class Quantity:
         """``55.0%`` for a fraction (``+1.2`` points where signed), otherwise four decimals."""
         if value is None or not self.percent:
             return number(value, signed=signed)
-        rounded = round(100 * value, 1) + 0.0  # no "-0.0"
-        return f"{rounded:+.1f}" if signed else f"{rounded:.1f}%"
-
-    def cells(self, record: Mapping[str, Any], column: str) -> tuple[str, str]:
-        """The mean of a column and its interval, ``[low, high]``, or nothing for that."""
-        signed = column.startswith("delta_")
-        mean, *ends = (
-            self.spell(record.get(name), signed=signed) for name in (column, *bounds(column))
-        )
-        known = all(record.get(bound) is not None for bound in bounds(column))
-        return mean, f"[{', '.join(ends)}]" if known else ""
+        return f"{100 * value:+z.1f}" if signed else f"{value:z.1%}"  # z: no "-0.0"
 
     def phrase(self, record: Mapping[str, Any], column: str, unit: str = "") -> str:
         """``mean unit [low, high]`` as far as they are known, or nothing."""
-        mean, interval = self.cells(record, column)
-        return "" if record.get(column) is None else " ".join(filter(None, [mean, unit, interval]))
+        if record.get(column) is None:
+            return ""
+        mean, low, high = (
+            self.spell(record.get(name), signed=column.startswith("delta_"))
+            for name in (column, *bounds(column))
+        )
+        interval = "" if NOTHING in (low, high) else f"[{low}, {high}]"
+        return " ".join(filter(None, [mean, unit, interval]))
 
 
 def bounds(column: str) -> tuple[str, str]:

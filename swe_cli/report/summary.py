@@ -1,38 +1,26 @@
 """Rows of one protocol become a summary: lines of means over seeds, and how far each can be cut."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, Literal, NamedTuple
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pandas as pd
 from scipy.special import stdtrit  # scipy.stats takes a second to import
 
 from swe_cli.controls import KIND_NAMES, PRUNED
 from swe_cli.errors import SweError
-from swe_cli.report.quantities import (
-    BEFORE_RECOVERY,
-    ESTIMATED,
-    LOSS,
-    OF_QUESTIONS,
-    TO_RECOVERED,
-    Quantity,
-    bounds,
-)
-from swe_cli.report.tables import caveats, lines_of, parts_of, records, settings_of
-from swe_cli.report.text import NOTHING, count, label, percent
+from swe_cli.files import write_bytes
+from swe_cli.records import Interval
+from swe_cli.report.quantities import ESTIMATED, LOSS, OF_QUESTIONS, Quantity, bounds
+from swe_cli.report.tables import caveats, csv_bytes, records, settings_of
+from swe_cli.report.text import count, label, word
 
 Point = dict[str, Any]  # one line of ``Summary.points``
-# What a loss is compared with: in a sentence, above a column, and its difference's column.
-REFERENCES = (
-    ("against dense", "against\ndense", LOSS.delta),
-    ("against dense recovered", "dense\nrecovered", TO_RECOVERED),
-    ("before recovery", "before\nrecovery", BEFORE_RECOVERY),
-)
 
 
 @dataclass(frozen=True)
@@ -43,11 +31,8 @@ class Line:
     by: str
     parts: tuple[str, ...]
     roles: str | None
+    label: str
     points: Sequence[Point]
-
-    @property
-    def label(self) -> str:
-        return label(self.criterion, self.parts)
 
     @property
     def without_roles(self) -> str:
@@ -68,9 +53,10 @@ class Summary:
     named as the table's; ``seeds``, ``interval`` (over ``seeds``, or over the ``windows`` of the
     only one), ``x`` (where it stands: the ratio asked for, or the sparsity achieved where that is
     another: by rate, where a ratio is of neurons or heads, where slices were fused), ``failed`` (at
-    any seed: a mean over the seeds that survived would flatter it), ``line``, ``by``, ``parts``
-    (what tells it from the others) and ``label``. ``baselines``: of what is always answered the
-    same, by the name of the quantity. ``caveats``: sentences to be said with the numbers.
+    any seed: a mean over the seeds that survived would flatter it), ``cells`` (its rows, by seed),
+    ``line``, ``by``, ``parts`` (what tells it from the others) and ``label``. ``settings``: the
+    columns that tell lines of one criterion apart. ``baselines``: of what is always answered the
+    same, by the name of the quantity. ``published``: criterion → its allocation, where known.
     """
 
     model: str
@@ -79,8 +65,9 @@ class Summary:
     seeds: tuple[int, ...]
     points: pd.DataFrame
     failed: pd.DataFrame
+    settings: Sequence[str]
     baselines: Mapping[str, float]
-    caveats: Sequence[str] = ()
+    published: Mapping[str, str]
 
     @cached_property
     def controls(self) -> list[Point]:
@@ -93,7 +80,7 @@ class Summary:
     @cached_property
     def lines(self) -> list[Line]:
         groups = [list(points) for _, points in groupby(self.cuts, itemgetter("line"))]
-        names = ("criterion", "by", "parts", "roles")
+        names = ("criterion", "by", "parts", "roles", "label")
         return [Line(points=of, **{name: of[0][name] for name in names}) for of in groups]
 
     @property
@@ -104,12 +91,23 @@ class Summary:
     @property
     def intervals(self) -> str:
         """What the intervals are over, in words."""
-        words = {
-            "seeds": "95% t interval over seeds",
-            "windows": f"95% interval over test {'images' if self.baselines else 'windows'}",
-        }
-        over = set(self.points["interval"].dropna())
-        return " or ".join(words[name] for name in words if name in over)
+        return interval_words(self.points["interval"], "images" if self.baselines else "windows")
+
+    @property
+    def caveats(self) -> list[str]:
+        """To be said with the numbers."""
+        ran = zip(self.points["criterion"], self.points["allocation"], strict=True)
+        return caveats(ran, self.published)
+
+
+def interval_words(over: Iterable[str | None], windows: str = "windows") -> str:
+    """What intervals over ``windows``, ``seeds``, or both, are called."""
+    words = {
+        "windows": f"95% interval over test {windows}",
+        "seeds": "95% t interval over seeds",
+    }
+    found = set(over)
+    return " or ".join(words[name] for name in words if name in found)
 
 
 def summarise(table: pd.DataFrame, published: Mapping[str, str] | None = None) -> Summary:
@@ -131,42 +129,58 @@ def summarise(table: pd.DataFrame, published: Mapping[str, str] | None = None) -
                 "drawn together.",
                 f"Report each {thing} on its own.",
             )
-    first = (table if done.empty else done).iloc[0]
+    first, settings = (table if done.empty else done).iloc[0], settings_of(table)
     worth = {q.name: done.get(q.baseline_column, pd.Series(dtype=float)) for q in OF_QUESTIONS}
     return Summary(
         model=first["model"],
         data=first["data"],
         fingerprint=first["fingerprint"],
         seeds=tuple(sorted(map(int, done["seed"].unique()))),
-        points=_points(table[(table["kind"] == PRUNED) | (table["status"] == "done")]),
+        points=_points(table[(table["kind"] == PRUNED) | (table["status"] == "done")], settings),
         failed=table[table["status"] == "failed"],
+        settings=settings,
         baselines={name: float(of.mean()) for name, of in worth.items() if of.notna().any()},
-        caveats=caveats(zip(table["criterion"], table["allocation"], strict=True), published),
+        published=published or {},
     )
 
 
-def pooled(intervals: "np.ndarray[Any, Any]") -> tuple[float, float, float]:
-    """Mean, low and high over seeds, of (seeds, 3) of them; NaN where nothing is known.
+def write_means(summaries: Sequence[Summary], folder: Path) -> list[Path]:
+    """Write ``summary.csv``. Raises StorageError where the folder cannot be written."""
+    path = folder / "summary.csv"
+    write_bytes(path, csv_bytes(means(summaries)))
+    return [path]
+
+
+def means(summaries: Sequence[Summary]) -> pd.DataFrame:
+    """``Summary.points``, of all protocols; ``seeds`` is how many."""
+    points = []
+    for summary in summaries:
+        about = {name: getattr(summary, name) for name in ("model", "data", "fingerprint")}
+        points += [about | point for point in (*summary.controls, *summary.cuts)]
+    table = pd.DataFrame(points).drop(columns=["line", "by", "parts", "x", "cells"])
+    return table.assign(seeds=table["seeds"].map(len)).dropna(axis=1, how="all")
+
+
+def pooled(intervals: Sequence[Interval]) -> tuple[float | None, float | None, float | None]:
+    """Mean, low and high over seeds, of one interval each; None where nothing is known.
 
     One seed keeps its interval over windows, or none; several get ``t_interval``.
     """
-    measured = intervals[~np.isnan(intervals[:, 0])].tolist()
-    if len(measured) == 1:
-        mean, low, high = measured[0]
-        return mean, low, high
-    return t_interval([mean for mean, _, _ in measured])
+    if len(intervals) < 2:
+        return intervals[0] if intervals else (None, None, None)
+    return t_interval([of.mean for of in intervals])
 
 
 def t_interval(means: Sequence[float]) -> tuple[float, float, float]:
     """The mean over several seeds and its 95 % interval, ``mean ± t(0.975, n - 1) · s / √n``.
 
     Student's t, since a bootstrap over three seeds would cover only 76 %. What is not finite has no
-    width; of fewer seeds the interval is NaN.
+    width; of one seed the interval is NaN.
     """
     n = len(means)
-    if n < 2:
-        return means[0] if means else math.nan, math.nan, math.nan
     mean = math.fsum(means) / n
+    if n < 2:
+        return mean, math.nan, math.nan
     if not math.isfinite(mean):
         return mean, mean, mean
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in means) / (n - 1))
@@ -174,25 +188,22 @@ def t_interval(means: Sequence[float]) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
-def _points(rows: pd.DataFrame) -> pd.DataFrame:
+def _points(rows: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
     """``Summary.points`` of the rows of one protocol."""
-    settings = settings_of(rows)
-    absent = [name for name in (*ESTIMATED, "roles") if name not in rows]
-    rows = rows.assign(line=lines_of(rows), **dict.fromkeys(absent, np.nan))
+    rows = rows.assign(by=rows["ratio"].notna().map({True: "ratio", False: "rate"}))
+    of_line = rows.groupby(["kind", "criterion", "by", *settings], sort=False, dropna=False)
+    rows = rows.assign(line=of_line.ngroup())
     cut = rows.groupby(["line", "ratio", "rate"], sort=False, dropna=False).ngroup()
-    _refuse_twins(rows, cut)
-    firsts = rows.groupby(cut).head(1).set_index(cut.drop_duplicates())
-    cuts, seeds = rows.groupby(cut), rows["seed"].where(rows["status"] == "done")
-    points = firsts[list(dict.fromkeys(["kind", "criterion", *settings, "roles", "line"]))].assign(
-        by=firsts["ratio"].notna().map({True: "ratio", False: "rate"}),
-        ratio=firsts["ratio"],
-        rate=firsts["rate"],
-        sparsity=cuts["sparsity"].mean(),
-        failed=(rows["status"] == "failed").groupby(cut).any(),
-        seeds=seeds.groupby(cut).agg(lambda of: tuple(sorted(map(int, of.dropna())))),
-    )
-    measured = _over_seeds(rows, cut).assign(jaccard_magnitude=cuts["jaccard_magnitude"].mean())
-    points = points.join(measured.mask(points["failed"]))
+    cells, cuts = _cells(rows, cut), rows.groupby(cut)
+    about = ["kind", "criterion", *settings, "roles", "line", "by", "ratio", "rate"]
+    firsts = cuts.head(1).reset_index(drop=True)
+    points = firsts.reindex(columns=list(dict.fromkeys(about)))
+    points["sparsity"] = cuts["sparsity"].mean()
+    estimates = [name for column in ESTIMATED for name in (column, *bounds(column))]
+    columns = ["failed", "seeds", "cells", *estimates, "interval"]
+    measured = pd.DataFrame(map(_over_seeds, cells), columns=columns)
+    points = points.join(measured.astype(dict.fromkeys(estimates, float)))
+    points["jaccard_magnitude"] = cuts["jaccard_magnitude"].mean().mask(measured["failed"])
     # An axis that does not touch a control repeats it; saying it once is enough.
     compared = [c for name in (LOSS.mean, LOSS.delta) for c in (name, *bounds(name))]
     points = points[(points["kind"] == PRUNED) | ~points.duplicated(["kind", "seeds", *compared])]
@@ -202,110 +213,59 @@ def _points(rows: pd.DataFrame) -> pd.DataFrame:
     points["x"] = ratio.where(as_asked, sparsity.round(3)).where(ratio.notna(), sparsity)
     parts: dict[int, tuple[str, ...]] = {}
     for _, of in points.drop_duplicates("line").groupby("kind"):
-        parts |= zip(of["line"], parts_of(of, settings), strict=True)
+        parts |= zip(of["line"], _parts(of, settings), strict=True)
     points["parts"] = points["line"].map(parts)
     names = points["criterion"].where(points["kind"] == PRUNED, points["kind"].map(KIND_NAMES))
     points["label"] = [label(*pair) for pair in zip(names, points["parts"], strict=True)]
     return points.sort_values(["line", "x"], kind="stable", ignore_index=True)
 
 
-def _over_seeds(rows: pd.DataFrame, cut: "pd.Series[int]") -> pd.DataFrame:
-    """What is ``ESTIMATED`` of every cut, and ``interval``: what the one of its loss is over."""
-    three = {column: [column, *bounds(column)] for column in ESTIMATED}
-    values = {c: rows.reindex(columns=names).to_numpy(float) for c, names in three.items()}
-    groups = rows.groupby(cut).indices
-    pools = {c: [pooled(of[groups[at]]) for at in range(len(groups))] for c, of in values.items()}
-    made = pd.concat([pd.DataFrame(pools[c], columns=names) for c, names in three.items()], axis=1)
-    several = rows[LOSS.mean].groupby(cut).count() > 1
-    over = several.map({True: "seeds", False: "windows"})
-    return made.assign(interval=over.where(made[bounds(LOSS.mean)[0]].notna(), None))
+def _parts(firsts: pd.DataFrame, settings: Sequence[str]) -> list[tuple[str, ...]]:
+    """What tells each line from the others: ``("base final", "tracking.every 10")``.
 
-
-def _refuse_twins(rows: pd.DataFrame, cut: "pd.Series[int]") -> None:
-    twins = rows[rows.assign(cut=cut).duplicated(["cut", "seed"], keep=False)]
-    if len(twins):
-        one, other = twins[cut[twins.index] == cut[twins.index[0]]].iloc[:2].to_dict("records")
-        raise SweError(
-            f"Two {one['kind']} rows ({one['config_hash']}, {other['config_hash']}) differ in "
-            "nothing but settings that no column shows; their mean would not be one over seeds.",
-            "Report the runs separately, or sweep the setting so that it becomes a column.",
-        )
-
-
-class BreakPoint(NamedTuple):
-    """The largest fraction cut below the first one that costs more than the tolerance.
-
-    ``outcome``: ``found``; ``at_once``, when the smallest cut tried already costs more (``ratio``
-    None); ``not_reached``, when no cut tried does (``ratio`` is the largest); ``unknown``, when no
-    bound was measured. ``first_over`` is the cut that costs more. For lines cut by rate both are
-    achieved sparsities.
+    From one point of each, all of one kind. Only what differs is said. What draws its own masks has
+    no allocation or pattern: that others have one tells nothing of them. Where some lines were cut
+    by ratio and others by rate, each says which; what finds its own sparsity was told neither.
     """
-
-    outcome: Literal["found", "at_once", "not_reached", "unknown"]
-    ratio: float | None = None
-    first_over: float | None = None
-
-    def words(self, against: str, by: str = "ratio") -> str:
-        """``holds to 60% against dense``; ``against`` is said where it reads best."""
-        cut = self._cut(by)
-        return {
-            "found": f"holds to {cut} {against}",
-            "at_once": f"fails already at {cut} {against}",
-            "not_reached": f"holds at every cut tried {against} (not reached up to {cut})",
-            "unknown": f"was not compared {against}",
-        }[self.outcome]
-
-    def short(self, by: str = "ratio") -> str:
-        """``60%``; ``<30%`` where the smallest cut costs too much, ``≥90%`` where none does."""
-        return {"at_once": "<", "not_reached": "≥"}.get(self.outcome, "") + self._cut(by)
-
-    def _cut(self, by: str) -> str:
-        cut = self.first_over if self.ratio is None else self.ratio
-        return NOTHING if cut is None else fraction(cut, by)
+    told = firsts["by"].where(firsts["ratio"].notna() | firsts["rate"].notna())
+    said = firsts[list(settings)].assign(by=told if told.nunique() > 1 else None)
+    keys = []
+    for key in ("by", *settings):
+        values = said[key].dropna() if key in ("allocation", "pattern") else said[key]
+        if len({None if pd.isna(value) else word(value) for value in values}) > 1:
+            keys.append(key)
+    return [
+        tuple(f"{key} {word(v)}" for key, v in zip(keys, values, strict=True) if not pd.isna(v))
+        for values in said[keys].itertuples(index=False, name=None)
+    ]
 
 
-def break_point(line: Line, column: str = LOSS.delta, quantity: Quantity = LOSS) -> BreakPoint:
-    """Where the bound of a paired difference (``column``) first is worse than the tolerance.
-
-    A later cut that happens to be fine again does not count. A cut that failed does not hold, nor
-    one whose loss is no finite number; other points without a bound are passed over.
-    """
-    held: float | None = None
-    if all(point["failed"] for point in line.points):
-        return BreakPoint("unknown")  # nothing was measured, so nothing was found wanting
-    for point in line.points:
-        low, high = (point[bound] for bound in bounds(column))
-        cost = high if quantity.better < 0 or low is None else -low
-        if point["failed"] or point[LOSS.mean] is None or not math.isfinite(point[column] or 0.0):
-            cost = math.inf
-        if cost is None:
-            continue
-        if quantity.percent:  # of counts: a point lost must not become 0.010000000000000009
-            cost = round(cost, 9)
-        if cost > quantity.tolerance:
-            return BreakPoint("at_once" if held is None else "found", held, point["x"])
-        held = point["x"]
-    return BreakPoint("unknown") if held is None else BreakPoint("not_reached", held)
+def _cells(rows: pd.DataFrame, cut: "pd.Series[int]") -> list[dict[int, Point]]:
+    """The rows of every cut, by seed. SweError where two are of the same."""
+    cells: list[dict[int, Point]] = [{} for _ in range(cut.nunique())]
+    for of, row in zip(map(cells.__getitem__, cut), records(rows), strict=True):
+        other = of.setdefault(row["seed"], row)
+        if other is not row:
+            raise SweError(
+                f"Two {row['kind']} rows ({other['config_hash']}, {row['config_hash']}) differ in "
+                "nothing but settings that no column shows; their mean would not be one over "
+                "seeds.",
+                "Report the runs separately, or sweep the setting so that it becomes a column.",
+            )
+    return cells
 
 
-def sentence(line: Line, quantity: Quantity = LOSS) -> str:
-    """How far a line holds against dense (a loss also against dense recovered, and before
-    recovery), and its best cut.
-    """
-    references = REFERENCES if quantity is LOSS else [("against dense", "", quantity.delta)]
-    verdicts = [(words, break_point(line, column, quantity)) for words, _, column in references]
-    known = [v.words(words, line.by) for words, v in verdicts if v.outcome != "unknown"]
-    text = ", and ".join(filter(None, [", ".join(known[:-1]), *known[-1:]]))
-    text = f"{line.label} {text or 'was not compared with dense'}"
-    best = line.best(quantity)
-    if best is None:
-        return f"{text}."
-    at = fraction(best["x"], line.by)
-    if quantity is LOSS:
-        return f"{text}; its lowest loss is {LOSS.phrase(best, LOSS.mean)} at {at}."
-    return f"{text}; at best {quantity.spell(best[quantity.mean])}, at {at}."
-
-
-def fraction(x: float, by: str) -> str:
-    """A fraction cut: ``62.5%``, or ``60.1%`` of one that was achieved."""
-    return percent(x, decimals=1 if by == "rate" else None)
+def _over_seeds(cells: Mapping[int, Point]) -> Point:
+    """What is ``ESTIMATED`` of one cut, if no seed failed, and what its loss's interval is over."""
+    seeds = tuple(sorted(seed for seed, row in cells.items() if row["status"] == "done"))
+    failed = len(seeds) < len(cells)
+    point: Point = {"failed": failed, "seeds": seeds, "cells": cells}
+    rows = [] if failed else list(cells.values())
+    for column in ESTIMATED:
+        names = (column, *bounds(column))
+        ends = [[row.get(name) for name in names] for row in rows]
+        known = [Interval(mean, low, high) for mean, low, high in ends if mean is not None]
+        point |= zip(names, pooled(known), strict=True)
+    losses = [row for row in rows if row[LOSS.mean] is not None]
+    over = "seeds" if len(losses) > 1 else "windows"
+    return point | {"interval": None if point[bounds(LOSS.mean)[0]] is None else over}

@@ -1,25 +1,41 @@
-"""Rows as one tidy frame: the table that is written as ``table.csv``, and all else is made from.
+"""Rows as one tidy frame, which all else is made from, and its files: ``table.csv`` and the like.
 
 Whatever takes such a frame also takes a ``table.csv`` that ``pd.read_csv`` has read.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from swe_cli import records as columns
-from swe_cli.controls import KINDS
-from swe_cli.records import COLUMNS, COSTS, OPTIONAL_SETTINGS, Row, Scalar
-from swe_cli.report.quantities import MEASURE
-from swe_cli.report.text import word
+from swe_cli.controls import KIND_NAMES, KINDS, PRUNED
+from swe_cli.files import write_bytes
+from swe_cli.records import COLUMNS, COSTS, OF_ROW, OPTIONAL_SETTINGS, SETTINGS, Row, Scalar
+from swe_cli.report.quantities import LOSS, MEASURE, OF_QUESTIONS, QUANTITIES, Quantity
+from swe_cli.report.text import NOTHING, exact, markdown_table, number
 
 # What tells lines of one criterion apart, beside the axes of a sweep; in the order of labels.
-SETTINGS = ("allocation", "pattern", "base", "prunable", "roles", "recovery", "schedule", "fuse")
-_OF_MASKS = ("allocation", "pattern")  # settings that not every line has
-_ORDER = ("criterion", "allocation", "pattern", "base", "prunable", "recovery")
-_WORDS = {*columns.OF_ROW, *columns.SETTINGS, *OPTIONAL_SETTINGS} - {"ratio", "rate", "fuse"}
+OF_LINE = ("allocation", "pattern", "base", "prunable", "roles", "recovery", "schedule", "fuse")
+_WORDS = {*OF_ROW, *SETTINGS} - {"ratio", "rate", "fuse"}
+# What always has a column of its own in the Markdown, around those that vary.
+BEFORE, AFTER = ("kind", "criterion"), ("base", "seed", "ratio", "rate")
+HEAD = (
+    "Losses and deltas are in nats per token; a delta is against `dense`, paired window by window. "
+    "Brackets hold 95% intervals over the windows of the test split, one row at a time, "
+    "not over seeds."
+)
+HEAD_QUESTIONS = (
+    "A window is an image, with all questions about it. "
+    "Accuracy is in % of the questions, its delta in percentage points, unparsable the % of "
+    "answers that are no number; MAE, the mean absolute error, is in the unit of the answers."
+)
+HEAD_ROLES = (
+    "`roles` are the modules that could be cut, and `sparsity.<role>` is the fraction cut of the "
+    "prunable weights of one."
+)
 
 
 def frame(rows: Iterable[Row]) -> pd.DataFrame:
@@ -53,7 +69,7 @@ def axes_of(table: pd.DataFrame) -> list[str]:
 
 def settings_of(table: pd.DataFrame) -> list[str]:
     """The columns that tell lines of one criterion apart."""
-    return [name for name in SETTINGS if name in table] + axes_of(table)
+    return [name for name in OF_LINE if name in table] + axes_of(table)
 
 
 def split_by_protocol(table: pd.DataFrame) -> list[pd.DataFrame]:
@@ -71,48 +87,17 @@ def split_by_protocol(table: pd.DataFrame) -> list[pd.DataFrame]:
     return [table.loc[group.index.sort_values()] for _, group in groups]
 
 
-def lines_of(rows: pd.DataFrame) -> "pd.Series[int]":
-    """The number of the line that each row belongs to: rows that differ in seed and cut only."""
-    keys = rows.assign(by=rows["ratio"].notna())
-    names = ["kind", "criterion", "by", *settings_of(rows)]
-    return keys.groupby(names, sort=False, dropna=False).ngroup()
-
-
-def parts_of(firsts: pd.DataFrame, settings: Sequence[str]) -> list[tuple[str, ...]]:
-    """What tells each line from the others: ``("base final", "tracking.every 10")``.
-
-    From one row of each, all of one kind. Only what differs is said. What draws its own masks has
-    no allocation or pattern: that others have one tells nothing of them. Where some lines were cut
-    by ratio and others by rate, each says which; what finds its own sparsity was told neither.
-    """
-
-    def differs(key: str) -> bool:
-        values = groups[key].dropna() if key in _OF_MASKS else groups[key]
-        return len({None if pd.isna(value) else word(value) for value in values}) > 1
-
-    told = firsts["ratio"].notna().map({True: "ratio", False: None})
-    told = told.where(firsts["rate"].isna(), "rate")
-    groups = firsts.assign(by=told if {"ratio", "rate"} <= set(told) else None)
-    keys = [key for key in ("by", *settings) if differs(key)]
-    return [
-        tuple(f"{key} {word(v)}" for key, v in zip(keys, group, strict=True) if not pd.isna(v))
-        for group in groups[keys].itertuples(index=False, name=None)
-    ]
-
-
-def caveats(
-    ran: Iterable[tuple[Any, Any]], published: Mapping[str, str] | None = None
-) -> list[str]:
+def caveats(ran: Iterable[tuple[Any, Any]], published: Mapping[str, str]) -> list[str]:
     """A sentence on criteria that ran with another allocation than ``published`` says is theirs.
 
     ``ran``: criterion and allocation, as often as there are rows. Nothing is said of a criterion
     that is not in ``published``, nor of one that was published with the global allocation.
     """
-    names: dict[tuple[str, str], list[str]] = {}
+    names = defaultdict(list)
     for name, allocation in sorted(pair for pair in set(ran) if not pd.isna(list(pair)).any()):
-        own = (published or {}).get(name, "global")
+        own = published.get(name, "global")
         if own not in ("global", allocation):
-            names.setdefault((allocation, own), []).append(name)
+            names[allocation, own].append(name)
     words = (
         f"{', '.join(of)} ran with allocation {allocation}; published with {own}."
         for (allocation, own), of in names.items()
@@ -122,14 +107,72 @@ def caveats(
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Lines as plain values; None where null."""
-    names, values = list(map(str, table.columns)), table.astype(object).to_numpy()
-    values[table.isna().to_numpy()] = None
-    return [dict(zip(names, line, strict=True)) for line in values.tolist()]
+    plain: Any = table.astype(object).where(table.notna(), None)
+    return list(plain.to_dict("records"))
 
 
 def csv_bytes(table: pd.DataFrame) -> bytes:
     """UTF-8, ``\\n``, shortest exact decimals, nothing between the commas where null."""
     return table.to_csv(index=False, lineterminator="\n").encode()
+
+
+def write(
+    table: pd.DataFrame, folder: Path, layerwise: Mapping[str, str] | None = None
+) -> list[Path]:
+    """Write ``table.csv``, ``.parquet`` and ``.md``. StorageError where the folder takes none.
+
+    ``layerwise``: of criteria whose scores are of one layer, the allocation they were published
+    with; the head of the Markdown says where one was ranked globally. The same rows give the same
+    bytes; each file is replaced as a whole.
+    """
+    ranked = table[table["allocation"] == "global"]
+    notes = caveats(zip(ranked["criterion"], ranked["allocation"], strict=True), layerwise or {})
+    plain = table.copy(deep=False)
+    plain.attrs = {}  # which Parquet would keep, too
+    contents = {
+        "csv": csv_bytes(table),
+        "parquet": plain.to_parquet(engine="pyarrow", index=False),
+        "md": markdown(table, notes).encode(),
+    }
+    for ending, data in contents.items():
+        write_bytes(folder / f"table.{ending}", data)
+    return [folder / f"table.{ending}" for ending in contents]
+
+
+def markdown(table: pd.DataFrame, notes: Sequence[str] = ()) -> str:
+    """The table for people: fewer columns, four decimals, a head that says what intervals are.
+
+    Settings that never change, and ``notes``, stand above it.
+    """
+    optional = [name for name in SETTINGS if name in table and name not in (*BEFORE, *AFTER)]
+    settings = ["model", "data", *optional, "fingerprint"]
+    values = {name: table[name].dropna().unique() for name in [*settings, *axes_of(table)]}
+    # A cut that a setting does not touch differs from one that it does; a control does not.
+    cuts = table[table["kind"] == PRUNED]
+    partly = {name for name in settings if len(values[name]) and cuts[name].isna().any()}
+    varying = [name for name in values if len(values[name]) > 1 or name in partly]
+    fixed = [f"{n} {values[n][0]}" for n in settings if len(values[n]) and n not in varying]
+    titles = [*BEFORE, *varying, *AFTER]
+    if table["rate"].isna().all():
+        titles.remove("rate")
+    names = list(map(str, table))
+    roles = [name for name in names if "roles" in varying and name.startswith("sparsity.")]
+    measured = [name for name in names if name in COSTS or MEASURE.fullmatch(name)]
+    bits = not measured or bool(table["bits_per_character"].notna().any())
+    lines = []
+    for row in records(table):
+        about = row | {"kind": KIND_NAMES.get(row["kind"], row["kind"])}
+        cells = _numbers(row, roles, bits=bits)
+        if row["status"] == "failed":
+            error = NOTHING if row["error"] is None else _plain(row["error"])
+            cells = dict.fromkeys(cells, "") | {"loss": f"failed: {error}"}
+        lines.append([*(_plain(about[name]) for name in titles), *cells.values()])
+    lines.insert(0, [*titles, *cells])
+    heads = [HEAD, *([HEAD_QUESTIONS] if any(q.mean in table for q in OF_QUESTIONS) else [])]
+    heads += [HEAD_ROLES] if "roles" in varying else []
+    heads += [_baseline(table, q) for q in OF_QUESTIONS if q.baseline_column in table]
+    parts = [" ".join([*heads, *notes]), *([", ".join(fixed) + "."] if fixed else [])]
+    return "\n\n".join([*parts, markdown_table(lines, left=len(titles)) + "\n"])
 
 
 def _place(line: tuple[Mapping[str, Any], Mapping[str, Scalar]]) -> tuple[Any, ...]:
@@ -140,7 +183,7 @@ def _place(line: tuple[Mapping[str, Any], Mapping[str, Scalar]]) -> tuple[Any, .
         row["model"],
         row["data"],
         tuple((name, _rank(value)) for name, value in sorted(axes.items())),
-        tuple(_rank(row.get(name)) for name in (*_ORDER, *OPTIONAL_SETTINGS, "ratio", "rate")),
+        tuple(_rank(row.get(name)) for name in SETTINGS),
         row["seed"],
         json.dumps({name: row[name] for name in COLUMNS}, sort_keys=True),
     )
@@ -165,3 +208,40 @@ def _axis(values: Sequence[Scalar]) -> "pd.Series[Any]":
         if kinds <= numeric:
             return pd.Series(values, dtype=dtype)
     return pd.Series([None if value is None else str(value) for value in values], dtype="string")
+
+
+def _numbers(row: Mapping[str, Any], roles: Sequence[str], *, bits: bool) -> dict[str, str]:
+    """What stands in the columns of numbers, by their heads."""
+
+    def spelt(column: str, spell: Callable[[float], str] = number) -> str:
+        return "" if row[column] is None else spell(row[column])
+
+    cells = {name: spelt(name) for name in ("sparsity", *roles)}
+    cells["loss before recovery"] = spelt(LOSS.before)
+    for quantity in (q for q in QUANTITIES if q.mean in row):
+        delta = "delta" if quantity is LOSS else f"delta {quantity.short}"
+        cells[quantity.short] = quantity.phrase(row, quantity.mean)
+        cells[delta] = quantity.phrase(row, quantity.delta)
+    if "unparsable" in row:
+        cells["unparsable"] = spelt("unparsable", "{:.1%}".format)
+    cells |= {name: spelt(name, "{:,.0f}".format) for name in COSTS if name in row}
+    if bits:
+        cells["bits per character"] = spelt("bits_per_character")
+    return cells
+
+
+def _baseline(table: pd.DataFrame, quantity: Quantity) -> str:
+    """What always the same answer gives, data set by data set where there are several."""
+    rows = table.dropna(subset=[quantity.baseline_column])
+    several = table["data"].nunique() > 1
+    words = [
+        ", ".join(map(quantity.spell, values.unique())) + (f" ({data})" if several else "")
+        for data, values in rows.groupby("data")[quantity.baseline_column]
+    ]
+    return f"Always the {quantity.baseline}: {quantity.short} {', '.join(words)}."
+
+
+def _plain(value: Any) -> str:
+    if value is None or isinstance(value, float):
+        return exact(value)
+    return str(value).split("\n")[0].replace("|", "\\|")

@@ -1,7 +1,8 @@
 """A row, and a summary, in the terminal: tables readable at 80 columns."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
@@ -9,21 +10,29 @@ from rich.text import Text
 
 from swe_cli.controls import BY_KIND, KIND_NAMES, PRUNED
 from swe_cli.records import COSTS, Row
-from swe_cli.report.console import GAP, WIDTH, chunks, print_pairs, print_table, say, title
+from swe_cli.report.console import print_grid, print_pairs, print_table, say, title
 from swe_cli.report.quantities import (
     BEFORE_RECOVERY,
     LOSS,
     MAE,
     OF_QUESTIONS,
+    QUANTITIES,
     TO_RECOVERED,
     Quantity,
+    bounds,
     sign,
 )
-from swe_cli.report.summary import REFERENCES, Line, Point, Summary, break_point, sentence
-from swe_cli.report.tables import SETTINGS, records
-from swe_cli.report.text import MARKS, NOTHING, count, exact, number, percent, word
+from swe_cli.report.summary import Line, Point, Summary
+from swe_cli.report.tables import OF_LINE, records
+from swe_cli.report.text import MARKS, NOTHING, count, exact, number, short_label, word
 
-MANY = 4  # lines, beyond which break-points are a table, and losses too many to stand together
+# What a cut may cost, and against what: what stands above its break-points.
+HOLDING = {
+    "against\ndense": LOSS,
+    "dense\nrecovered": replace(LOSS, delta=TO_RECOVERED),
+    "before\nrecovery": replace(LOSS, delta=BEFORE_RECOVERY),
+    **{f"of\n{q.title}": q for q in OF_QUESTIONS if math.isfinite(q.tolerance)},
+}
 _LOSSES = {
     "loss before recovery": LOSS.before,
     "loss": LOSS.mean,
@@ -32,7 +41,6 @@ _LOSSES = {
     "before recovery, against dense": BEFORE_RECOVERY,
     "against dense recovered": TO_RECOVERED,
 }
-_OF_CUTS = ("criterion", "prunable", "roles")  # said of what was pruned only
 
 
 def print_row(console: Console, row: Row) -> None:
@@ -48,8 +56,9 @@ def _pairs(row: Row) -> Iterator[tuple[str, str]]:
     of: dict[str, Any] = dict(row.columns())
     yield "model", f"{of['model']} on {of['data']}, seed {of['seed']}"
     yield "kind", KIND_NAMES[of["kind"]]
-    for name in ("criterion", *SETTINGS, "ratio", "rate"):
-        if of.get(name) is not None and (of["kind"] == PRUNED or name not in _OF_CUTS):
+    for name in ("criterion", *OF_LINE, "ratio", "rate"):
+        only_of_cuts = name in ("criterion", "prunable", "roles")
+        if of.get(name) is not None and (of["kind"] == PRUNED or not only_of_cuts):
             yield "prunable set" if name == "prunable" else name, word(of[name])
     yield from ((name, str(value)) for name, value in sorted(row.varied.items()))
     if of["status"] == "failed":
@@ -85,191 +94,166 @@ def _pairs(row: Row) -> Iterator[tuple[str, str]]:
 
 
 def print_summary(console: Console, summary: Summary) -> None:
-    """Controls, loss against ratio, break-points in words, overlap with magnitude, failures.
+    """Each quantity, line by line, break-points, overlap with magnitude, failures.
 
     Losses and deltas in nats per token.
     """
-    every = [*summary.controls, *summary.cuts]
+    quantities = [q for q in QUANTITIES if q.drawable([*summary.controls, *summary.cuts])]
     seeds = f"{count(len(summary.seeds), 'seed')} ({', '.join(map(str, summary.seeds))})"
     say(console, f"{summary.model} on {summary.data}, {seeds}", "bold")
-    if LOSS.drawable(every):
+    if LOSS in quantities:
         over = f" [{summary.intervals}]" if summary.intervals else ""
         say(console, f"Loss in nats per token{over}; delta against dense.")
     say(console, f"Protocol {summary.fingerprint}", "dim")
     for caveat in summary.caveats:
         say(console, caveat, "yellow")
-    answers = [q for q in OF_QUESTIONS if q.drawable(every)]
-    if summary.controls:
-        _print_controls(console, summary, answers)
-    if summary.lines:
-        for quantity in (LOSS, *answers):
-            _print_quantity(console, summary.lines, quantity, compact=bool(answers))
-        _print_break_points(console, summary)
-        _print_overlap(console, summary.lines)
+    for quantity in quantities:
+        _print_quantity(console, summary, quantity)
+    _print_baselines(console, summary, quantities)
+    _print_break_points(console, summary)
+    _print_overlap(console, summary.lines)
     _print_gaps(console, summary)
 
 
-def _print_controls(console: Console, summary: Summary, answers: Sequence[Quantity]) -> None:
-    """What nothing was cut from, what one gets without a model, and from the questions alone."""
-    title(console, "Controls: nothing cut")
-    rows: list[list[str | Text]] = [
-        [p["label"], *LOSS.cells(p, LOSS.mean), *LOSS.cells(p, LOSS.delta)]
-        for p in summary.controls
-    ]
-    print_table(console, ["", "loss", "", "delta", ""], rows)
-    if answers:
-        console.print()
-        heads = [head for q in answers for head in (q.short, "", "")]
-        rows = [
-            [p["label"], *(cell for q in answers for cell in (*q.cells(p, q.mean), _mark(p, q)))]
-            for p in summary.controls
-        ]
+def _print_quantity(console: Console, summary: Summary, quantity: Quantity) -> None:
+    """What nothing was cut from, then every line."""
+    points = " (delta in percentage points)" if quantity.percent else ""
+    title(console, f"{quantity.title.capitalize()} after recovery{points}")
+    heads = [quantity.short, "delta", ""]
+    if summary.controls:
+        title(console, "Controls: nothing cut")
+        rows = [[p["label"], *_measured(p, quantity)] for p in summary.controls]
         print_table(console, ["", *heads], rows)
+    if len(summary.lines) > 1:
+        title(console, "Side by side")
+        _print_by_cut(console, summary.lines, lambda point: _marked(point, quantity))
+    for line in summary.lines:
+        title(console, line.label)
+        best = line.best(quantity)
+        rows = [
+            [_cut(p), quantity.spell(p[quantity.before]), *_measured(p, quantity, best)]
+            for p in line.points
+        ]
+        head = "ratio" if line.by == "ratio" else "sparsity"
+        print_table(console, [head, "before", *heads], rows)
+    better, worse = MARKS[quantity.better], MARKS[-quantity.better]
+    signs = f"{better} better, {worse} worse than dense (paired 95% interval excludes 0)"
+    best_of = "highest" if quantity.better > 0 else "lowest"
+    say(console, f"{signs}; * line's {best_of}", "dim")
+
+
+def _measured(point: Point, quantity: Quantity, best: Point | None = None) -> list[Text | str]:
+    """Mean, delta and which way it differs for certain."""
+    mark = _marked(point, quantity, "*" if point is best else "")
+    return [*(quantity.phrase(point, c) or NOTHING for c in (quantity.mean, quantity.delta)), mark]
+
+
+def _marked(point: Point, quantity: Quantity, words: str | None = None) -> Text:
+    """A mean, or other words, after which way it differs for certain, green where it is better."""
+    way = sign(point, quantity.delta)
+    style = {1: "green", 0: "", -1: "red"}[quantity.better * way]
+    return Text(
+        MARKS[way] + (quantity.spell(point[quantity.mean]) if words is None else words), style
+    )
+
+
+def _cut(point: Point) -> str:
+    """The ratio asked for, or the sparsity achieved; of a rate that failed, the rate."""
+    if point["x"] is None:
+        return exact(point["rate"])
+    return exact(point["ratio"]) if point["x"] == point["ratio"] else f"{point['x']:.1%}"
+
+
+def _print_baselines(console: Console, summary: Summary, quantities: Sequence[Quantity]) -> None:
+    """What one gets without a model, and from the questions alone."""
     blind = [point for point in summary.controls if BY_KIND[point["kind"]].blind]
-    for q in (q for q in answers if q.name in summary.baselines):
+    for q in (q for q in quantities if q.name in summary.baselines):
         worth = f"{'MAE ' if q is MAE else ''}{q.spell(summary.baselines[q.name])}"
         if len(blind) == 1 and blind[0][q.mean] is not None:
             worth += f"; with the images shuffled: {q.spell(blind[0][q.mean])}"
         say(console, f"Always the {q.baseline}: {worth}.")
-    if blind and not any(sign(blind[0], quantity.delta) for quantity in (LOSS, *answers)):
+    if blind and not any(sign(blind[0], quantity.delta) for quantity in quantities):
         say(console, "Other images make no sure difference: it may not look.", "yellow")
 
 
-def _print_quantity(
-    console: Console, lines: Sequence[Line], quantity: Quantity, *, compact: bool
-) -> None:
-    """Means side by side where lines are few, or ``compact``; otherwise each with intervals."""
-    together = _chunks(lines, 10, "ratio ") if compact or len(lines) <= MANY else []
-    together = [chunk for chunk in together if len(chunk) > 1]
-    alone = [line for line in lines if not any(line in chunk for chunk in together)]
-    points = " (delta in percentage points)" if alone and quantity.percent else ""
-    title(console, f"{quantity.title.capitalize()} after recovery{points}")
-    best = {line.label: line.best(quantity) for line in lines}
+def break_point(line: Line, quantity: Quantity) -> str:
+    """``0.6``: the largest cut below the first one that costs more than the tolerance.
 
-    def cell(line: Line, point: Point | None) -> Text:
-        if point is None:
-            return Text(f"{NOTHING}   ")
-        mark = _mark(point, quantity)
-        star = "*" if point is best[line.label] else " "
-        return Text(f"{quantity.spell(point[quantity.mean])} {mark.plain or ' '}{star}", mark.style)
-
-    for chunk in together:
-        _print_side_by_side(console, chunk, cell)
-    for place, line in enumerate(alone):
-        if place:
-            console.print()
-        say(console, line.label, "bold")
-        rows: list[list[Text | str]] = [
-            [
-                *(_cut(point), quantity.spell(point[quantity.before])),
-                *quantity.cells(point, quantity.mean),
-                *quantity.cells(point, quantity.delta),
-                _mark(point, quantity, best[line.label]),
-            ]
-            for point in line.points
-        ]
-        head = "ratio" if line.by == "ratio" else "sparsity"
-        print_table(console, [head, "before", quantity.short, "", "delta", "", "  "], rows)
-    better, worse = MARKS[quantity.better], MARKS[-quantity.better]
-    signs = f"{better} better, {worse} worse than dense (paired 95% interval excludes 0)"
-    best_of = "highest" if quantity.better > 0 else "lowest"
-    say(console, f"{signs}; * column's {best_of}", "dim")
-
-
-def _chunks(lines: Sequence[Line], narrowest: int, beside: str) -> list[Sequence[Line]]:
-    """Lines that fit ``beside`` the other columns, headed by their own words; by rate, none do."""
-
-    def fit(lines: Sequence[Line]) -> bool:
-        widths = [max(narrowest, *map(len, _heading(line))) for line in lines]
-        return len(beside) + sum(width + GAP for width in widths) <= WIDTH
-
-    return chunks([line for line in lines if line.by == "ratio"], fit)
-
-
-def _print_side_by_side(
-    console: Console,
-    lines: Sequence[Line],
-    cell: Callable[[Line, Point | None], Text | str],
-    **of_cut: Callable[[float], str],
-) -> None:
-    """A row for every cut, a column for every line, and for what is said of the cut alone."""
-    by_rate = lines[0].by == "rate"
-    rows = []
-    of_lines = [(line, {point["x"]: point for point in line.points}) for line in lines]
-    for x, point in sorted({p["x"]: p for line in lines for p in line.points}.items()):
-        cut = [exact(point["rate"]), _cut(point)] if by_rate else [exact(x)]
-        cells = [cell(line, points.get(x)) for line, points in of_lines]
-        rows.append([*cut, *cells, *(spell(x) for spell in of_cut.values())])
-    heads = ["rate", "sparsity"] if by_rate else ["ratio"]
-    heads += ["\n".join(_heading(line)) for line in lines]
-    print_table(console, [*heads, *of_cut], rows)
-
-
-def _heading(line: Line) -> list[str]:
-    """The words above a line's column; of its roles only the names."""
-    return [line.criterion, *(part.removeprefix("roles ") for part in line.parts)]
-
-
-def _mark(point: Point, quantity: Quantity, best: Point | None = None) -> Text:
-    """Which way a point differs from dense for certain, green where that is better."""
-    way = sign(point, quantity.delta)
-    style = {1: "green", 0: "", -1: "red"}[quantity.better * way]
-    return Text(f"{MARKS[way]}{'*' if point is best else ''}", style)
-
-
-def _cut(point: Point) -> str:
-    """The ratio asked for, or the sparsity achieved."""
-    asked = point["x"] == point["ratio"]
-    return exact(point["ratio"]) if asked else percent(point["x"], decimals=1)
+    ``<0.1`` where the mildest cut already costs more, ``≥0.9`` where none does, a dash where no
+    bound was measured. It is the bound of the paired difference that must not be worse. A later
+    cut that happens to be fine again does not count. A cut that failed does not hold, nor one whose
+    loss is no finite number; other points without a bound are passed over.
+    """
+    held: Point | None = None
+    if all(point["failed"] for point in line.points):
+        return NOTHING  # nothing was measured, so nothing was found wanting
+    for point in line.points:
+        low, high = (point[bound] for bound in bounds(quantity.delta))
+        cost = high if quantity.better < 0 or low is None else -low
+        finite = math.isfinite(point[quantity.delta] or 0.0)
+        if point["failed"] or point[LOSS.mean] is None or not finite:
+            cost = math.inf
+        if cost is None:
+            continue
+        if quantity.percent:  # of counts: a point lost must not become 0.010000000000000009
+            cost = round(cost, 9)
+        if cost > quantity.tolerance:
+            return f"<{_cut(point)}" if held is None else _cut(held)
+        held = point
+    return NOTHING if held is None else f"≥{_cut(held)}"
 
 
 def _print_break_points(console: Console, summary: Summary) -> None:
-    """Sentences where lines are few, otherwise a table."""
-    answers = {
-        quantity: exact(round(quantity.scale * quantity.tolerance, 6))
-        for quantity in OF_QUESTIONS
-        if math.isfinite(quantity.tolerance) and quantity.drawable(summary.cuts)
-    }
-    if len(summary.lines) <= MANY:
-        heads = {LOSS: f"Break-points (tolerance {exact(LOSS.tolerance)} nats)"}
-        for q, most in answers.items():
-            heads[q] = f"Break-points of {q.title} (tolerance {most} percentage point)"
-        for quantity, head in heads.items():
-            title(console, head)
-            for line in summary.lines:
-                say(console, sentence(line, quantity))
+    told = {head: q for head, q in HOLDING.items() if q.drawable(summary.cuts)}
+    if not told:
         return
     title(console, "Break-points: the largest cut that holds")
     rows = []
     for line in summary.lines:
-        points = [break_point(line, column) for *_, column in REFERENCES]
-        points += [break_point(line, quantity.delta, quantity) for quantity in answers]
         best = line.best(LOSS)
         lowest = [number(best[LOSS.mean]), _cut(best)] if best else [NOTHING, ""]
-        rows.append([line.label, *(point.short(line.by) for point in points), *lowest])
-    columns = [head for _, head, _ in REFERENCES] + [f"of\n{q.title}" for q in answers]
-    print_table(console, ["", *columns, "lowest\nloss", "at"], rows)
+        rows.append([line.label, *(break_point(line, q) for q in told.values()), *lowest])
+    print_table(console, ["", *told, "lowest\nloss", "at"], rows)
     costs = [f"{exact(LOSS.tolerance)} nats"]
-    costs += [f"{most} point of {quantity.title}" for quantity, most in answers.items()]
-    bound = "by the bound of the paired 95% interval"
-    say(console, f"holds: costs at most {' or '.join(costs)}, {bound}", "dim")
+    for q in (q for q in told.values() if q in OF_QUESTIONS):
+        costs.append(f"{exact(round(q.scale * q.tolerance, 6))} point of {q.title}")
+    most = " or ".join(costs)
+    say(console, f"holds: costs at most {most}, by the bound of the paired 95% interval", "dim")
+    say(console, "<: not even the mildest cut tried holds; ≥: every cut tried does", "dim")
 
 
 def _print_overlap(console: Console, lines: Sequence[Line]) -> None:
-    """Magnitude itself, which overlaps wholly, is left out."""
+    """Line by cut. Magnitude itself, which overlaps wholly, is left out."""
     overlap = "jaccard_magnitude"
     measured = [line for line in lines if {p[overlap] for p in line.points} - {None, 1.0}]
     if not measured:
         return
     title(console, "Overlap of what is cut with magnitude's cut (Jaccard)")
-
-    def cell(_: Line, point: Point | None) -> str:
-        return number(point[overlap] if point else None)
-
-    by_rate = [[line] for line in measured if line.by == "rate"]
-    for chunk in [*_chunks(measured, 6, "ratio   chance"), *by_rate]:
-        _print_side_by_side(console, chunk, cell, chance=lambda x: number(x / (2 - x)))
+    chance = {"chance": lambda x: number(x / (2 - x))}
+    _print_by_cut(console, measured, lambda point: number(point[overlap]), chance)
     say(console, "chance: two random cuts of the same size, r / (2 - r)", "dim")
+
+
+def _print_by_cut(
+    console: Console,
+    lines: Sequence[Line],
+    cell: Callable[[Point], Text | str],
+    of_cuts: Mapping[str, Callable[[float], str]] | None = None,
+) -> None:
+    """Lines side by side at the same cuts, and below them what is said of a cut alone."""
+    by_ratio = [line for line in lines if line.by == "ratio"]
+    by_rate = [[line] for line in lines if line.by == "rate"]  # each got elsewhere by a rate
+    for group in filter(None, [by_ratio, *by_rate]):
+        points = [point for line in group for point in line.points if point["x"] is not None]
+        places = dict(sorted({point["x"]: point for point in points}.items()))
+        heads = ["\n".join(filter(None, [exact(p["rate"]), _cut(p)])) for p in places.values()]
+        rows = {
+            short_label(line.criterion, line.parts): {p["x"]: cell(p) for p in line.points}
+            for line in group
+        }
+        rows |= {name: {x: spell(x) for x in places} for name, spell in (of_cuts or {}).items()}
+        cells = [[row.get(x, NOTHING) for x in places] for row in rows.values()]
+        print_grid(console, list(rows), heads, cells)
 
 
 def _print_gaps(console: Console, summary: Summary) -> None:

@@ -9,8 +9,6 @@ import numpy as np
 
 NOTHING = "–"
 MARKS = {-1: "▼", 0: "", 1: "▲"}  # the sign of a difference that is certain
-# Every sign beyond ASCII that is printed here, and what stands for it where it cannot be.
-ASCII = {"▼": "v", "▲": "^", "–": "-", "≥": ">=", "×": "x", "…": "...", "─": "-", "±": "+-"}
 
 _DECIMALS = ((10, ".4f"), (100, ".3f"), (1000, ".2f"), (10_000, ".1f"), (math.inf, ".1e"))
 _CLEAR_WITHOUT_KEY = ("allocation", "pattern", "roles", "by")
@@ -38,13 +36,6 @@ def short(value: float) -> str:
 def exact(value: float | None) -> str:
     """The shortest decimal that is this number: 0.3 is ``0.3``, 0.0 is ``0``."""
     return "" if value is None else f"{Decimal(repr(float(value))).normalize():f}"
-
-
-def percent(fraction: float, *, decimals: int | None = None) -> str:
-    """A fraction in percent, exact unless ``decimals`` is given: 0.625 is ``62.5%``."""
-    if decimals is not None:
-        return f"{fraction * 100:.{decimals}f}%"
-    return f"{(Decimal(repr(float(fraction))) * 100).normalize():f}%"
 
 
 def word(value: Any) -> str:

@@ -26,7 +26,7 @@ class Checkpoints(Callback):
     """Saves all of a training now and then, to go on from; after the steps ``snapshots``, for good.
 
     What is cut in the middle of training starts from a snapshot; 0 is before the first step. Raises
-    Interrupted, which says to type ``resume``, once ``stop`` is true and a checkpoint is safe.
+    Interrupted once ``stop`` is true and a checkpoint is safe.
     Randomness has no state to save: it is a function of (seed, name, step); see ``seeds``.
     """
 
@@ -35,7 +35,6 @@ class Checkpoints(Callback):
     recipe: Recipe
     snapshots: Sequence[int]
     stop: Callable[[], bool]
-    resume: str
 
     def after_step(self, state: TrainState, metrics: dict[str, Any]) -> None:
         self.keep(state)
@@ -50,7 +49,7 @@ class Checkpoints(Callback):
             for old in sorted(folder.glob("step-*"))[:-KEPT]:
                 remove_directory(old)
         if stopping:
-            raise Interrupted(f"Stopped at step {state.step}; a checkpoint is safe.", self.resume)
+            raise Interrupted(f"Stopped at step {state.step}; a checkpoint is safe.")
 
     def keep(self, state: TrainState) -> None:
         """Write a snapshot, if one is wanted of this step and there is none."""

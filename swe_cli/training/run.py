@@ -55,11 +55,10 @@ def train_run(
     training: Training,
     callbacks: Sequence[Callback],
     stop: Callable[[], bool],
-    resume: str,
 ) -> None:
     """Train into ``run``, going on from its newest checkpoint; the caller holds the run.
 
-    ``resume`` is what to type after an interruption. Raises Interrupted once a checkpoint is safe.
+    Raises Interrupted once ``stop`` is true and a checkpoint is safe.
     """
     setup, recipe = training.setup, training.recipe
     model = setup.model.to(setup.machine.device)
@@ -67,7 +66,7 @@ def train_run(
     state, tracker = recipe.begin(setup), _tracker(training)
     run.begin(training.config)
     remove_litter(run.path)
-    checkpoints = Checkpoints(run, tracker, recipe, training.snapshots, stop, resume)
+    checkpoints = Checkpoints(run, tracker, recipe, training.snapshots, stop)
     checkpoints.restore(state)
     if state.step == 0:
         checkpoints.keep(state)

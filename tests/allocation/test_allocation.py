@@ -5,14 +5,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swe_cli.allocation.ecoflap import ECoFLaP, kept_of_blocks
-from swe_cli.allocation.global_ import Global
-from swe_cli.allocation.like import Like
-from swe_cli.allocation.owl import OWL
-from swe_cli.allocation.row import Row
-from swe_cli.allocation.shares import counts_of_shares
-from swe_cli.allocation.sigma import Sigma
-from swe_cli.allocation.uniform import Uniform, webster
+from swe_cli.allocation.counts import (
+    OWL,
+    ECoFLaP,
+    Global,
+    Like,
+    Row,
+    Sigma,
+    Uniform,
+    counts_of_shares,
+    kept_of_blocks,
+    webster,
+)
 from swe_cli.errors import PruningError
 from swe_cli.ranking import Ranking
 

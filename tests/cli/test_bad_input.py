@@ -241,7 +241,7 @@ def test_a_refusal_nobody_foresaw_is_still_a_sentence(swe, monkeypatch):
     def refuse(*args, **options):
         raise OSError(28, "No space left on device", "somewhere")
 
-    monkeypatch.setattr("swe_cli.commands.runs.list_runs", refuse)
+    monkeypatch.setattr("swe_cli.commands.inventory.list_runs", refuse)
     refused(swe("runs"), FAILED, "somewhere: No space left on device")
 
 

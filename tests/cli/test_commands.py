@@ -109,3 +109,11 @@ def test_a_done_sweep_is_reported_from_its_table_once_its_cells_are_gone(
     assert reported.exit_code == 0, reported.output
     assert reported.stdout == shown
     assert (run / "table.csv").read_bytes() == before
+
+
+def test_evaluate_measures_the_model_as_it_is_and_nothing_else(swe, own_run):
+    cells = own_run.results / "runs" / "cells"
+    before = {path.name for path in cells.glob("*")}
+    assert swe("evaluate", own_run.name, "evaluation.split=validation").exit_code == 0
+    (new,) = {path.name for path in cells.glob("*")} - before
+    assert json.loads((cells / new / "row.json").read_text())["kind"] == "dense"

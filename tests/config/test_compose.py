@@ -5,6 +5,7 @@ import json
 import pytest
 
 from swe_cli.config import ConfigRoot, component, compose
+from swe_cli.config.compose import SHIPPED, _chosen, _load
 from swe_cli.errors import UsageError
 
 COMMANDS = ("train", "prune", "sweep", "evaluate", "report", "generate", "runs", "doctor")
@@ -28,6 +29,17 @@ def test_the_order_of_words_does_not_matter():
     words = ("training.steps=7", "training=adam_paper")
     assert compose("train", words) == compose("train", words[::-1])
     assert compose("train", words)["training"].options["steps"] == 7
+
+
+CHOSEN = "criterion=stability allocation=owl pattern=2of4 training=adam_paper evaluation=test"
+CHOSEN += " recovery=none model=gpt_small data=shakespeare_chars transform=trawl_tucker"
+
+
+@pytest.mark.parametrize("experiment", ["", "experiment=demo", "experiment=criteria_llava"])
+def test_a_choice_that_is_put_in_its_place_is_as_hydra_puts_it(experiment):
+    words = (*CHOSEN.split(), *experiment.split())
+    choices = {word.partition("=")[0]: word for word in words}
+    assert _chosen("sweep", choices, SHIPPED) == _load("sweep", words, SHIPPED)
 
 
 REFUSED = [
@@ -183,6 +195,17 @@ def test_an_own_choice_that_does_not_work_is_named(own, name, said):
     assert said in str(caught.value)
     with pytest.raises(UsageError, match=f"{name}|power"):
         component("criterion", name, own).build()
+
+
+def test_an_own_experiment_says_options_of_a_choice_that_is_typed(own):
+    (own.extra / "experiment").mkdir()
+    text = "# @package _global_\ncriterion:\n  power: 5\n"
+    (own.extra / "experiment" / "fifth.yaml").write_text(text)
+    words = ("criterion=good", "experiment=fifth")
+    assert compose("sweep", words, own)["criterion"].options == {"power": 5.0}
+    text = "defaults: [good, _self_]\npower: 7"
+    (own.extra / "criterion" / "built_on.yaml").write_text(text)
+    assert compose("sweep", ("criterion=built_on",), own)["criterion"].options == {"power": 7.0}
 
 
 def test_a_shipped_name_cannot_be_taken(own):

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swe_cli.config import compose, expand_range, is_path_key, read_tokens
+from swe_cli.config.words import parse_override, value_of
 from swe_cli.errors import UsageError
 
 
@@ -137,6 +138,15 @@ def test_words_that_mean_nothing_are_refused(word, said):
 def test_an_axis_is_given_once(other):
     with pytest.raises(UsageError, match="seed is given twice"):
         read_tokens(["seeds=0,1", other])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["0.001", "-0.5", "1.0", "12.50", "00.5", "007.10", "1e-3", "1_0.5", ".5", "5.", "0.1.2"],
+)
+def test_a_decimal_is_read_as_hydra_reads_it(text):
+    read, hydras = value_of(f"ratio={text}"), parse_override(f"ratio={text}").value()
+    assert (type(read), read) == (type(hydras), hydras)
 
 
 # Paths

@@ -8,8 +8,8 @@ import yaml
 
 from swe_cli.config import Tokens, component, compose, shipped_conf
 from swe_cli.errors import UsageError
-from swe_cli.experiments.plan import axes_of
 from swe_cli.experiments.spec import check_spec, cut_spec
+from swe_cli.experiments.sweep import axes_of
 from swe_cli.experiments.training import roles_of
 
 from .conftest import ROOT, names

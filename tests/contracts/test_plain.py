@@ -21,9 +21,9 @@ from swe_cli.contracts import (
     WeightCriterion,
 )
 from swe_cli.errors import UsageError
-from swe_cli.experiments.cell import Watch, execute
+from swe_cli.experiments.cell import execute
 from swe_cli.experiments.model import TrainedModel
-from swe_cli.experiments.spec import CutSpec, built
+from swe_cli.experiments.spec import Spec, built
 from swe_cli.pruning.masks import cut_counts
 
 DATA = dataset()
@@ -175,8 +175,8 @@ def cell_of(model=Bare, **components):
     names |= {"allocation": "uniform", "pattern": "unstructured"}
     chosen = {group: component(group, name, ConfigRoot()) for group, name in names.items()}
     ratio = None if "transform" in components else 0.5
-    spec = CutSpec(**{**chosen, "ratio": ratio, **components})
-    return execute(spec, trained, Watch(), {}), weights
+    spec = Spec(**{**chosen, "ratio": ratio, **components})
+    return execute(spec, trained), weights
 
 
 def lost(result):

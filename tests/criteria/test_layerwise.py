@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from swe_cli.contracts import LayerInputs
-from swe_cli.criteria.sparsegpt import SparseGPT
-from swe_cli.criteria.wanda import Wanda
+from swe_cli.criteria.layers import SparseGPT, Wanda
 from swe_cli.errors import PruningError, SweWarning
 
 

@@ -4,10 +4,18 @@ from scipy.stats import binomtest, bootstrap
 
 from swe_cli.errors import SweError
 from swe_cli.evaluation import compare
-from swe_cli.evaluation.compare import loss_interval, paired_difference, share_interval
-from swe_cli.evaluation.loss import WindowLosses
+from swe_cli.evaluation.compare import mean_interval, paired_difference, share_interval
+from swe_cli.evaluation.loss import mean_of
 
 COUNT = 60
+
+
+def windows(nats, tokens):
+    return {"nats": nats, "tokens": tokens}
+
+
+def loss_interval(measured):
+    return mean_interval(measured["nats"], measured["tokens"])
 
 
 def losses(seed=0, count=COUNT, shift=0.0):
@@ -15,7 +23,7 @@ def losses(seed=0, count=COUNT, shift=0.0):
     random = np.random.default_rng(seed)
     tokens = np.full(count, 16)
     tokens[-1] = 5
-    return WindowLosses(tokens * (2.0 + shift + 0.3 * random.standard_normal(count)), tokens)
+    return windows(tokens * (2.0 + shift + 0.3 * random.standard_normal(count)), tokens)
 
 
 def of_scipy(nats, tokens):
@@ -33,9 +41,9 @@ def of_scipy(nats, tokens):
 
 def test_the_interval_is_the_percentile_bootstrap_of_scipy():
     one = losses()
-    found, expected = loss_interval(one), of_scipy(one.nats, one.tokens)
+    found, expected = loss_interval(one), of_scipy(one["nats"], one["tokens"])
     width = expected.high - expected.low
-    assert found.mean == one.mean_nats
+    assert found.mean == mean_of(one, "nats")
     assert found.low == pytest.approx(expected.low, abs=0.05 * width)
     assert found.high == pytest.approx(expected.high, abs=0.05 * width)
 
@@ -43,10 +51,10 @@ def test_the_interval_is_the_percentile_bootstrap_of_scipy():
 def test_a_difference_is_paired_window_by_window():
     dense = losses()
     noise = 0.01 * np.random.default_rng(3).standard_normal(COUNT)
-    pruned = WindowLosses(dense.nats + dense.tokens * (0.05 + noise), dense.tokens)
+    pruned = windows(dense["nats"] + dense["tokens"] * (0.05 + noise), dense["tokens"])
     found = paired_difference(pruned, dense)
-    expected = of_scipy(pruned.nats - dense.nats, dense.tokens)
-    assert found.mean == pytest.approx(pruned.mean_nats - dense.mean_nats)
+    expected = of_scipy(pruned["nats"] - dense["nats"], dense["tokens"])
+    assert found.mean == pytest.approx(mean_of(pruned, "nats") - mean_of(dense, "nats"))
     assert found.low == pytest.approx(expected.low, abs=0.0002)
     assert found.high == pytest.approx(expected.high, abs=0.0002)
     # Unpaired, the spread between windows would hide it.
@@ -70,11 +78,11 @@ def test_the_same_comparison_gives_the_same_interval():
 @pytest.mark.parametrize("pieces", [1, 2, 3, 57])
 def test_resamples_may_be_drawn_in_pieces(pieces, monkeypatch):
     one = losses()
-    expected = of_scipy(one.nats, one.tokens)
+    expected = of_scipy(one["nats"], one["tokens"])
     width = expected.high - expected.low
     rows = -(-compare.RESAMPLES // pieces)
     monkeypatch.setattr(compare, "CHUNK_BYTES", rows * 8 * COUNT)
-    drawn = [(counts.shape, counts.sum(axis=1)) for counts in compare._resamples(COUNT, 9_999)]
+    drawn = [(counts.shape, counts.sum(axis=1)) for counts in compare._resamples(COUNT)]
     assert len(drawn) == pieces
     assert sum(shape[0] for shape, _ in drawn) == 9_999
     assert all((total == COUNT).all() for _, total in drawn)
@@ -85,7 +93,7 @@ def test_resamples_may_be_drawn_in_pieces(pieces, monkeypatch):
 
 def test_pieces_are_not_the_same_resamples_again(monkeypatch):
     monkeypatch.setattr(compare, "CHUNK_BYTES", 100 * 8 * COUNT)
-    first, second, *_ = compare._resamples(COUNT, 9_999)
+    first, second, *_ = compare._resamples(COUNT)
     assert not np.array_equal(first, second)
 
 
@@ -97,13 +105,13 @@ def test_even_windows_larger_than_a_piece_are_drawn(monkeypatch):
 
 
 def test_the_last_window_counts_by_its_tokens():
-    even = WindowLosses(np.array([16.0] * 9 + [50.0]), np.array([16] * 9 + [5]))
+    even = windows(np.array([16.0] * 9 + [50.0]), np.array([16] * 9 + [5]))
     assert loss_interval(even).mean == pytest.approx((9 * 16 + 50) / (9 * 16 + 5))
 
 
 def test_below_two_windows_there_is_no_interval():
-    one = WindowLosses(np.array([3.0]), np.array([2]))
-    assert loss_interval(one) == paired_difference(one, WindowLosses(0 * one.nats, one.tokens))
+    one = windows(np.array([3.0]), np.array([2]))
+    assert loss_interval(one) == paired_difference(one, windows(0 * one["nats"], one["tokens"]))
     assert loss_interval(one) == (1.5, None, None)
     assert share_interval(np.array([1.0]), np.array([4.0])) == (0.25, None, None)
     assert None not in loss_interval(losses(count=2))
@@ -115,7 +123,7 @@ def test_windows_of_unequal_length_keep_their_weight_in_every_resample():
     random = np.random.default_rng(4)
     tokens = np.array([2, 500] * 20)
     nats = tokens * (np.where(tokens == 2, 9.0, 1.0) + 0.1 * random.standard_normal(40))
-    pruned, dense = WindowLosses(nats, tokens), WindowLosses(np.zeros(40), tokens)
+    pruned, dense = windows(nats, tokens), windows(np.zeros(40), tokens)
     for found in (loss_interval(pruned), paired_difference(pruned, dense)):
         expected = of_scipy(nats, tokens)
         width = expected.high - expected.low
@@ -158,6 +166,6 @@ def test_different_windows_are_not_compared():
     with pytest.raises(SweError, match="different windows"):
         paired_difference(losses(count=60), losses(count=61))
     shifted = losses()
-    moved = WindowLosses(shifted.nats, shifted.tokens[::-1].copy())
+    moved = windows(shifted["nats"], shifted["tokens"][::-1].copy())
     with pytest.raises(SweError, match="different windows"):
         paired_difference(moved, shifted)

@@ -2,11 +2,9 @@
 
 import pytest
 import torch
-from training.toys import sweep_of, trained
+from training.toys import opened, sweep_of, trained
 
-from swe_cli.config import ConfigRoot
-from swe_cli.experiments.cell import CellRun, Watch, run_cell
-from swe_cli.experiments.model import open_run
+from swe_cli.experiments.cell import CellRun, run_cell
 from swe_cli.files import read_tensors
 
 SCALED = "layers.0.mlp.contract.weight"
@@ -18,8 +16,8 @@ def cells(text, results):
 
     def plan(*words):
         made = sweep_of(text, results, "training.steps=6", "keep=models", *words)
-        model = open_run(trained(made.trainings[0], results), ConfigRoot())
-        return [p.cell for p in made.cells if p.cell.kind == "pruned"], model
+        model = opened(trained(made.trainings[0], results))
+        return [p for p in made.cells if p.kind == "pruned"], model
 
     return plan
 
@@ -36,11 +34,11 @@ def rounds(cells):
             "recovery.steps=2",
         )
         (cell,), model = cells(*two, *words)
-        work = CellRun(cell.spec, model, Watch())
+        work = CellRun(cell.spec, model)
 
         def masks(at_round, earlier):
             work.masks = earlier
-            work.cut(cell.spec, at_round)
+            work.cut(at_round)
             return work.masks
 
         return masks, work._live()

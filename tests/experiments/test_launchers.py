@@ -13,8 +13,9 @@ from training.toys import Silent, sweep_of, swept
 
 from swe_cli.config import ConfigRoot
 from swe_cli.experiments import cell as cells
-from swe_cli.experiments.run import cell_job, run_sweep
-from swe_cli.experiments.training import ensure_trained
+from swe_cli.experiments.cell import run_cell
+from swe_cli.experiments.ensure import ensure_trained, never
+from swe_cli.experiments.sweep import run_sweep
 from swe_cli.files import read_tensors
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -84,29 +85,29 @@ def test_every_job_survives_pickling(kind, text, tmp_path, request):
     root = request.getfixturevalue("lab") if kind == "of a user" else ConfigRoot()
     plan = sweep_of(text, tmp_path, *COMMON, *KINDS[kind].split(), root=root)
     for spec in plan.trainings:
-        job, again = pickle.loads(pickle.dumps((partial(ensure_trained, resume="again"), spec)))
-        assert job.keywords == {"resume": "again"}
+        job, again = pickle.loads(pickle.dumps((ensure_trained, spec)))
+        assert job is ensure_trained
         assert (again.hash, again.config, again.run) == (spec.hash, spec.config, spec.run)
         assert again.statistics == dict(spec.statistics)
         assert (again.first is None) is (spec.first is None)
     kinds = set()
     for planned in plan.cells:
-        _, again = pickle.loads(pickle.dumps((partial(cell_job, resume=""), planned)))
+        _, again = pickle.loads(pickle.dumps((partial(run_cell, stop=never), planned)))
         assert again == planned
-        assert again.cell.config == planned.cell.config
-        assert again.cell.reads.keys() == planned.cell.reads.keys()
-        assert again.cell.folder == planned.cell.folder
-        kinds.add(planned.cell.kind)
+        assert again.config == planned.config
+        assert again.reads.keys() == planned.reads.keys()
+        assert again.folder == planned.folder
+        kinds.add(planned.kind)
     assert kinds == {"dense", "dense_best", "dense_averaged", "dense_recovered", "pruned"}
 
 
 def stored(plan):
     return {
-        planned.cell.hash: {
+        planned.hash: {
             name: read_tensors(path)
             for name, path in (
-                ("model", planned.cell.model_to),
-                ("windows", planned.cell.folder / "windows.safetensors"),
+                ("model", planned.model_to),
+                ("windows", planned.folder / "windows.safetensors"),
             )
         }
         for planned in plan.cells
@@ -146,17 +147,17 @@ def sweep_at_once(text: Path, results: Path, log: Path, together) -> tuple[int, 
     torch.set_num_threads(1)
     write = cells._write
 
-    def logged(cell, row, result):
+    def logged(cell, result):
         with log.open("a") as file:
             file.write(f"{cell.hash}\n")
         time.sleep(0.05)  # so that the other one meets the lock
-        write(cell, row, result)
+        write(cell, result)
 
     cells._write = logged
     plan = sweep_of(text, results, *COMMON, "criteria=swe,magnitude", "ratios=0.3,0.6")
     observer = Silent()
     together.wait(60)
-    outcome = run_sweep(plan, observer, lambda: False, resume="", wait=True)
+    outcome = run_sweep(plan, observer, lambda: False, wait=True)
     return outcome.trained, outcome.rows
 
 

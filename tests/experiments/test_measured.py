@@ -7,7 +7,7 @@ from training.toys import TINY, Silent, sweep_of, swept
 
 from swe_cli.config import ConfigRoot, read_tokens
 from swe_cli.errors import SweWarning
-from swe_cli.experiments.plan import plan_sweep
+from swe_cli.experiments.sweep import plan_sweep
 from swe_cli.files import read_tensors
 
 CONTEXT = 16
@@ -77,7 +77,7 @@ def test_compression_of_whole_units_is_that_of_what_is_stored(pattern, prunable,
     plan = sweep_of(text, results, *words)
     outcome = swept(plan, observer=Silent())
     assert not outcome.failed
-    (cell,) = [planned.cell for planned in plan.cells if planned.cell.kind == "pruned"]
+    (cell,) = [planned for planned in plan.cells if planned.kind == "pruned"]
     stored = read_tensors(cell.model_to)
     dense = plan.trainings[0].run.tensors("model.safetensors")
     total, left = (sum(of.numel() for of in tensors.values()) for tensors in (dense, stored))

@@ -8,7 +8,7 @@ import torch
 from training.toys import sweep_of, trained, write_text
 
 from swe_cli.experiments.cell import run_cell
-from swe_cli.experiments.model import _opened
+from swe_cli.experiments.training import _opened
 from swe_cli.files import read_tensors
 
 COMMON = ("training.steps=6", "recovery.steps=4", "model.layers=2", "keep=models")
@@ -49,8 +49,8 @@ def planned(tmp_path_factory):
     for words in (*cuts, *(transform.split() for transform in TRANSFORMS)):
         plan = sweep_of(text, folder, *COMMON, *KEPT, *words)
         trained(plan.trainings[0], folder)
-        found += [p.cell for p in plan.cells if p.cell.hash not in {cell.hash for cell in found}]
-    assert len({cell.training for cell in found}) == 1
+        found += [p for p in plan.cells if p.hash not in {cell.hash for cell in found}]
+    assert len({cell.training.run for cell in found}) == 1
     return found, folder / "runs" / "cells"
 
 

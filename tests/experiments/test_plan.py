@@ -3,7 +3,7 @@ from training.toys import sweep_of
 
 from swe_cli.config import ConfigRoot, read_tokens
 from swe_cli.errors import UsageError
-from swe_cli.experiments.plan import preview
+from swe_cli.experiments.sweep import preview
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def plan(text, tmp_path):
 
 
 def pruned(made):
-    return [planned.cell for planned in made.cells if planned.cell.kind == "pruned"]
+    return [planned for planned in made.cells if planned.kind == "pruned"]
 
 
 def ratios(made):
@@ -43,7 +43,7 @@ def test_the_same_amount_written_otherwise_is_the_same_cell(plan):
 
 def test_controls_come_first_and_are_shared_by_all_cuts(plan):
     made = plan("ratios=0.2,0.4", "criteria=swe,random", "allocations=global,uniform")
-    kinds = [planned.cell.kind for planned in made.cells]
+    kinds = [planned.kind for planned in made.cells]
     assert kinds == [
         "dense",
         "dense_best",
@@ -53,8 +53,8 @@ def test_controls_come_first_and_are_shared_by_all_cuts(plan):
     ]
     for cell in pruned(made):
         assert {kind: read.hash for kind, read in cell.reads.items()} == {
-            "dense": made.cells[0].cell.hash,
-            "dense_recovered": made.cells[3].cell.hash,
+            "dense": made.cells[0].hash,
+            "dense_recovered": made.cells[3].hash,
         }
 
 
@@ -63,9 +63,9 @@ def test_each_training_is_planned_once_for_all_that_is_cut_from_it(plan):
     assert len(made.trainings) == 4
     assert len(pruned(made)) == 8
     axes = {
-        (planned.axes["tracking.every"], planned.cell.source.path.name)
+        (planned.axes["tracking.every"], planned.training.run.name)
         for planned in made.cells
-        if planned.cell.kind == "pruned"
+        if planned.kind == "pruned"
     }
     assert len(axes) == 4
 
@@ -83,16 +83,16 @@ def test_a_training_records_what_all_criteria_and_those_they_consult_need(plan):
 def test_statistics_do_not_name_a_training_but_cadence_does(plan):
     ratio = "ratios=0.5"
     one, other = (plan(f"criteria={name}", ratio) for name in ("magnitude", "swe_mean"))
-    assert one.trainings[0].name == other.trainings[0].name
+    assert one.trainings[0].hash == other.trainings[0].hash
     assert (
-        plan("tracking.every=2", "criteria=swe", ratio).trainings[0].name != one.trainings[0].name
+        plan("tracking.every=2", "criteria=swe", ratio).trainings[0].hash != one.trainings[0].hash
     )
 
 
 def test_results_and_checkpoints_do_not_name_a_cell_but_every_choice_does(plan, tmp_path):
     def hashes(*words, **options):
         made = plan("criteria=swe", "ratios=0.5", *words, **options)
-        return {planned.cell.kind: planned.cell.hash for planned in made.cells}
+        return {planned.kind: planned.hash for planned in made.cells}
 
     before = hashes()
     assert hashes(results=tmp_path / "elsewhere") == before
@@ -137,7 +137,7 @@ def test_an_option_of_one_choice_of_an_axis_is_set_where_it_is_one(plan):
     made = plan("criteria=magnitude,sparsegpt,stability", "criterion.damping=0.5", "ratio=0.5")
     criteria = {
         cell.config["criterion"]["name"]: cell.config["criterion"]
-        for cell in (planned.cell for planned in made.cells)
+        for cell in made.cells
         if cell.kind == "pruned"
     }
     assert criteria["sparsegpt"]["damping"] == 0.5
@@ -212,9 +212,7 @@ def test_what_points_of_one_training_keep_and_record_is_joined(plan):
 def test_an_axis_is_shown_of_the_cells_that_it_makes_a_difference_to(plan):
     made = plan("calibration.samples=2,4", "criteria=magnitude,wanda", "ratios=0.5")
     shown = {
-        cell.spec.settings()["criterion"]: planned.axes
-        for planned in made.cells
-        if (cell := planned.cell).kind == "pruned"
+        cell.spec.settings()["criterion"]: cell.axes for cell in made.cells if cell.kind == "pruned"
     }
     assert shown["magnitude"] == {}
     assert shown["wanda"].keys() == {"calibration.samples"}

@@ -2,11 +2,9 @@
 
 import pytest
 import torch
-from training.toys import sweep_of, swept, trained
+from training.toys import opened, sweep_of, swept, trained
 
-from swe_cli.config import ConfigRoot
-from swe_cli.experiments.cell import Watch, execute
-from swe_cli.experiments.model import open_run
+from swe_cli.experiments.cell import execute
 from swe_cli.pruning.recover import Distillation
 from swe_cli.seeds import derive
 
@@ -17,8 +15,8 @@ def planned(text, results):
 
     def plan(*words):
         made = sweep_of(text, results, "training.steps=6", *words)
-        model = open_run(trained(made.trainings[0], results), ConfigRoot())
-        return {p.cell.kind: p.cell for p in made.cells}, model
+        model = opened(trained(made.trainings[0], results))
+        return {p.kind: p for p in made.cells}, model
 
     return plan
 
@@ -39,7 +37,7 @@ def test_after_fuse_half_as_many_steps_are_taken_on_further_batches(planned, mon
     assert control.hash == cells["dense_recovered"].hash
     for cell in (cells["pruned"], control):
         asked.clear()
-        execute(cell.spec, model, Watch(), {})
+        execute(cell.spec, model)
         steps = [1, 2, 3, 4, 5, 6, 7]  # five, and 5 // 2 of those that follow
         assert asked == [("train", derive(model.seed, "recovery", step)) for step in steps]
 
@@ -67,7 +65,7 @@ def test_the_teacher_is_the_dense_model_that_was_cut_and_stays_so(planned, monke
         return taught[-1]
 
     monkeypatch.setattr(Distillation, "learner", remembered)
-    execute(cells["pruned"].spec, model, Watch(), {})
+    execute(cells["pruned"].spec, model)
     (student,) = taught
     teacher = student.teacher
     assert student.model is model.model

@@ -2,17 +2,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from training.toys import gpt, spec_of, sweep_of, swept, trained, write_text
+from training.toys import gpt, opened, spec_of, sweep_of, swept, trained, write_text
 
 from swe_cli.config import ConfigRoot
 from swe_cli.controls import KINDS
 from swe_cli.errors import DataError, RunError
-from swe_cli.evaluation.loss import window_losses
-from swe_cli.experiments import training
+from swe_cli.evaluation.loss import mean_of, window_losses
+from swe_cli.experiments import ensure, training
 from swe_cli.experiments.cell import run_cell
-from swe_cli.experiments.model import open_run
-from swe_cli.experiments.plan import cells_of
-from swe_cli.experiments.run import timings
+from swe_cli.experiments.sweep import cells_of, timings
+from swe_cli.experiments.training import stored_training
 from swe_cli.files import read_tensors, write_json
 from swe_cli.pruning.masks import sparsity
 from swe_cli.pruning.shrink import load
@@ -29,7 +28,7 @@ def planned(text, results, *words):
 
 
 def trained_model(plan):
-    return open_run(plan.trainings[0].run, ConfigRoot())
+    return opened(plan.trainings[0].run)
 
 
 @pytest.fixture(scope="module")
@@ -77,13 +76,13 @@ def test_ratio_zero_is_the_dense_model_bit_for_bit_and_then_the_recovered_one(fi
 def test_losses_are_those_of_the_models_that_were_kept(finished):
     plan, rows = finished
     trained = trained_model(plan)
-    for cell in (planned.cell for planned in plan.cells):
+    for cell in plan.cells:
         stored, row = read_tensors(cell.model_to), cell.row()
         trained.load(stored)
         windows = trained.dataset.windows("test", context=trained.model.context, size=64)
         losses = window_losses(trained, windows)
-        assert losses.mean_nats == row.mean("loss")
-        assert losses.nats.tolist() == cell.windows().losses.nats.tolist()
+        assert mean_of(losses, "nats") == row.mean("loss")
+        assert losses["nats"].tolist() == cell.windows()["nats"].tolist()
         zeros = sum(int((w == 0).sum()) for w in stored.values())
         assert row.mean("compression") == zeros / sum(w.numel() for w in stored.values())
     assert rows["pruned", "swe", 0.5].mean("compression") > 0.3
@@ -93,14 +92,14 @@ def test_controls_are_the_weights_they_are_named_after(finished):
     plan, _ = finished
     trained = trained_model(plan)
     for kind, base in (("dense", "final"), ("dense_best", "best"), ("dense_averaged", "averaged")):
-        cell = next(p.cell for p in plan.cells if p.cell.kind == kind)
+        cell = next(p for p in plan.cells if p.kind == kind)
         kept, expected = read_tensors(cell.model_to), trained.weights(base)
         assert all(torch.equal(kept[name], expected[name]) for name in expected)
 
 
 def test_holes_stay_holes_through_recovery(finished):
     plan, _ = finished
-    cell = next(p.cell for p in plan.cells if p.cell.config.get("ratio") == 0.5)
+    cell = next(p for p in plan.cells if p.config.get("ratio") == 0.5)
     linear = trained_model(plan).model.prunable(read_tensors(cell.model_to), "linear")
     assert sparsity({name: weight != 0 for name, weight in linear.items()}) == 0.5
     assert cell.row().mean("sparsity") == 0.5
@@ -121,12 +120,12 @@ def test_on_the_averaged_weights_magnitude_and_swe_give_the_same_rows(text, tmp_
 def test_a_failed_cell_is_a_visible_row_and_is_tried_again(text, tmp_path, monkeypatch):
     plan = planned(text, tmp_path, *TWICE)
 
-    def fail(cell, watch):
+    def fail(cell, stop):
         if cell.spec.settings().get("criterion") == "swe":
             raise ZeroDivisionError("by\nzero")
-        return run_cell(cell, watch)
+        return run_cell(cell, stop)
 
-    monkeypatch.setattr("swe_cli.experiments.run.run_cell", fail)
+    monkeypatch.setattr("swe_cli.experiments.sweep.run_cell", fail)
     outcome = swept(plan)
     assert len(outcome.rows) == len(plan.cells)
     assert [row.settings["criterion"] for row in outcome.failed] == ["swe", "swe"]
@@ -149,13 +148,13 @@ def test_what_is_compared_with_a_failed_control_fails_with_it_and_is_not_begun(
 ):
     plan, begun = planned(text, tmp_path, *TWICE), []
 
-    def fail(cell, watch):
+    def fail(cell, stop):
         begun.append(cell.kind)
         if cell.kind == "dense_recovered":
             raise ZeroDivisionError("by zero")
-        return run_cell(cell, watch)
+        return run_cell(cell, stop)
 
-    monkeypatch.setattr("swe_cli.experiments.run.run_cell", fail)
+    monkeypatch.setattr("swe_cli.experiments.sweep.run_cell", fail)
     outcome = swept(plan)
     assert sorted(begun) == ["dense", "dense_averaged", "dense_best", "dense_recovered"]
     assert {row.kind for row in outcome.failed} == {"dense_recovered", "pruned"}
@@ -166,34 +165,34 @@ def test_what_is_compared_with_a_failed_control_fails_with_it_and_is_not_begun(
 
 def test_a_training_that_was_interrupted_while_it_was_repeated_does_not_serve(text, tmp_path):
     spec = spec_of(text, results=tmp_path)
-    training.ensure_trained(spec, resume="again")
+    ensure.ensure_trained(spec)
     assert spec.done()
     (spec.run.path / "checkpoints").mkdir()
     assert not spec.done()
-    assert training.ensure_trained(spec, resume="again")
+    assert ensure.ensure_trained(spec)
     assert spec.done()
 
 
 def test_a_statistic_of_a_package_that_is_not_here_does_not_stop_another_training(text, tmp_path):
     spec, said = spec_of(text, statistics=(), results=tmp_path), []
-    training.ensure_trained(spec, resume="again")
+    ensure.ensure_trained(spec)
     manifest = spec.run.manifest
     manifest["tracker"]["statistics"].append("travelled")
     write_json(spec.run.path / "manifest.json", manifest)
 
-    class Listening(training.Observer):
+    class Listening(ensure.Observer):
         def say(self, text):
             said.append(text)
 
     more = spec_of(text, results=tmp_path)
-    assert training.ensure_trained(more, Listening(), resume="again")
+    assert ensure.ensure_trained(more, Listening())
     assert said[-1] == "It will no longer hold travelled, not known here."
     assert spec.run.manifest["tracker"]["statistics"] == ["mean", "weighted_average"]
 
 
 def test_of_a_model_of_one_role_all_is_that_role(text, tmp_path):
     plan = planned(text, tmp_path, "ratios=0.5", "criteria=swe", "roles=language,all")
-    assert sum(p.cell.kind == "pruned" for p in plan.cells) == 1
+    assert sum(p.kind == "pruned" for p in plan.cells) == 1
 
 
 def test_a_training_that_was_repeated_is_loaded_anew(text, tmp_path):
@@ -207,8 +206,8 @@ def test_a_training_that_was_repeated_is_loaded_anew(text, tmp_path):
 def test_a_cell_without_its_windows_is_not_done(text, tmp_path):
     plan = planned(text, tmp_path, "ratios=0.5", "criteria=swe")
     rows = swept(plan).rows
-    (plan.cells[0].cell.folder / "windows.safetensors").unlink()
-    assert not plan.cells[0].cell.done()
+    (plan.cells[0].folder / "windows.safetensors").unlink()
+    assert not plan.cells[0].done()
     again = swept(plan)
     assert (again.ran, again.reused) == (1, 4)
     assert again.rows == rows
@@ -230,17 +229,17 @@ def test_an_unfinished_run_has_nothing_to_cut(tmp_path):
     run = Run(tmp_path / "runs" / "train-x-1")
     run.begin({"identity": {}, "paths": {}})
     with pytest.raises(RunError, match="train-x-1 is stopped"):
-        open_run(run, ConfigRoot())
+        opened(run)
 
 
 def test_a_text_that_changed_under_a_run_is_refused(tmp_path):
     text = write_text(tmp_path, words=300, seed=1)
     run = trained(spec_of(text), tmp_path)
-    training._datasets.clear()  # a new process
+    training._dataset.cache_clear()  # a new process
     write_text(tmp_path, words=300, seed=2)
     with pytest.raises(DataError, match=f"The data of {run.name} has changed"):
-        open_run(run, ConfigRoot())
-    training._datasets.clear()
+        opened(run)
+    training._dataset.cache_clear()
 
 
 def test_weights_of_another_model_are_refused():
@@ -250,9 +249,9 @@ def test_weights_of_another_model_are_refused():
 
 def test_a_cell_says_where_it_is_without_running(finished):
     plan, _ = finished
-    cell = plan.cells[-1].cell
+    cell = plan.cells[-1]
     assert cell.done()
-    assert cell.folder == plan.trainings[0].results / "runs" / "cells" / cell.hash
+    assert cell.folder == plan.trainings[0].run.path.parent / "cells" / cell.hash
     assert not replace(cell, model_to=cell.folder / "missing").done()
 
 
@@ -278,11 +277,12 @@ def test_a_moved_text_is_the_same_training_and_is_followed(text, tmp_path):
 
 def test_another_machine_is_another_cell(finished):
     plan, _ = finished
-    cell, trained = plan.cells[-1].cell, plan.trainings[0].config["identity"]
+    cell = plan.cells[-1]
 
     def pruned_on(threads):
-        return cells_of(cell.spec, replace(cell.source, threads=threads), trained)["pruned"]
+        training = stored_training(cell.training.run, ConfigRoot(), threads=threads)
+        return cells_of(cell.spec, training)["pruned"]
 
-    threads = trained["machine"]["threads"]
+    threads = cell.training.config["identity"]["machine"]["threads"]
     assert pruned_on(None).hash == pruned_on(threads).hash == cell.hash
     assert pruned_on(threads + 1).hash != cell.hash

@@ -3,12 +3,11 @@
 import pytest
 import torch
 from training import toys
-from training.toys import contents, spec_of, sweep_of, trained
+from training.toys import contents, opened, spec_of, sweep_of, trained
 
 from swe_cli.config import ConfigRoot, component, shipped_conf
 from swe_cli.contracts import LayerCriterion
 from swe_cli.errors import RunError, UsageError
-from swe_cli.experiments.model import open_run
 from swe_cli.experiments.spec import built
 from swe_cli.files import read_json, read_tensors
 from swe_cli.training.checkpoint import missing_snapshots, snapshot_path
@@ -31,7 +30,7 @@ def swept(text, results):
 
 
 def models(plan):
-    return [read_tensors(p.cell.model_to) for p in plan.cells if p.cell.kind == "pruned"]
+    return [read_tensors(p.model_to) for p in plan.cells if p.kind == "pruned"]
 
 
 def cut(weights):
@@ -56,7 +55,7 @@ def test_with_nothing_cut_early_is_the_training_itself_bit_for_bit(swept, step):
 
 def test_what_is_cut_early_stays_cut_and_the_rest_trains_on(swept):
     plan, rows = swept("schedule=early", "schedule.at_step=3", "criterion=swe", "ratio=0.5")
-    model = open_run(plan.trainings[0].run, ConfigRoot())
+    model = opened(plan.trainings[0].run)
     then, lens = model.after(3), model.lens("linear", "all")
     average = lens(then.trajectory["weighted_average"])
     by_hand = torch.cat([w.abs().flatten() for w in average.values()])
@@ -81,8 +80,8 @@ def test_a_snapshot_that_is_missing_means_training_again_and_that_is_said(text, 
     lean = trained(spec_of(text), tmp_path)
     before = contents(lean)
     plan = spec_of(text, "tracking.snapshots=[3]")
-    assert plan.name == lean.name
-    model = open_run(lean, ConfigRoot())
+    assert plan.run.name == lean.name
+    model = opened(lean)
     with pytest.raises(RunError, match="did not keep what it was after step 3") as caught:
         model.after(3)
     assert "tracking.snapshots=[3]" in caught.value.hint
@@ -170,7 +169,7 @@ def test_on_an_axis_of_ratios_it_is_one_row(swept):
         ("magnitude", 0.3, "global", "unstructured"),
         ("magnitude", 0.5, "global", "unstructured"),
     ]
-    for planned, row in zip([p for p in plan.cells if p.cell.kind == "pruned"], rows, strict=False):
+    for planned, row in zip([p for p in plan.cells if p.kind == "pruned"], rows, strict=False):
         assert 0 < row.mean("sparsity") < 1, planned
 
 
@@ -194,7 +193,7 @@ def test_each_criterion_gets_the_allocation_it_was_published_with(swept):
         "magnitude": "global",
     }
     named, _ = swept("criteria=swe", "allocation=sigma", "ratio=0.5")
-    assert {p.cell.hash for p in named.cells} < {p.cell.hash for p in plan.cells}
+    assert {p.hash for p in named.cells} < {p.hash for p in plan.cells}
 
 
 # Fuse
@@ -241,7 +240,7 @@ def test_a_transform_is_one_row_beside_cuts_and_stores_factors(swept):
         ("trawl_cp", None),
     ]
     factored = rows[-1]
-    cell = next(p.cell for p in plan.cells if "transform" in p.cell.config)
+    cell = next(p for p in plan.cells if "transform" in p.config)
     stored = read_tensors(cell.model_to)
     dense = plan.trainings[0].run.tensors("model.safetensors")
     sizes = [sum(w.numel() for w in of.values()) for of in (stored, dense)]
@@ -261,7 +260,7 @@ def test_a_transform_is_one_row_beside_cuts_and_stores_factors(swept):
 def test_the_cuts_beside_a_transform_are_the_cells_of_any_sweep(swept):
     with_transform, _ = swept("transforms=none,trawl_cp", "transform.ranks=[2]", "ratio=0.5")
     without, _ = swept("ratio=0.5")
-    assert {p.cell.hash for p in without.cells} < {p.cell.hash for p in with_transform.cells}
+    assert {p.hash for p in without.cells} < {p.hash for p in with_transform.cells}
 
 
 def test_shrunk_models_say_what_they_cost_and_masked_ones_do_not(swept):

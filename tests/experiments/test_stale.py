@@ -74,7 +74,7 @@ def test_an_edited_statistic_is_recorded_anew_and_its_cells_are_others(edit, wor
     assert (again.trained, again.ran, again.rows, said) == (0, 0, first.rows, [])
     assert before in FILES[name]
     edited, said, _ = swept_with({**FILES, name: FILES[name].replace(before, after)}, *words)
-    assert said == [f"{plan.trainings[0].name} did not record peak: training it again."]
+    assert said == [f"{plan.trainings[0].run.name} did not record peak: training it again."]
     assert (edited.trained, edited.ran) == (1, 1)  # the controls are what they were
     one, other = pruned(first), pruned(edited)
     assert one.training == other.training
@@ -92,7 +92,7 @@ def test_an_edited_criterion_cuts_anew(swept_with):
         "lab/criteria.py": FILES["lab/criteria.py"].replace("needs", "other = 1; needs"),
     }
     edited, said, plan = swept_with(files, "criterion=by_peak")
-    assert said == [f"{plan.trainings[0].name} did not record peak: training it again."]
+    assert said == [f"{plan.trainings[0].run.name} did not record peak: training it again."]
     assert pruned(edited).config_hash != pruned(first).config_hash
     assert pruned(edited).metrics == pruned(first).metrics
 

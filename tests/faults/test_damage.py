@@ -9,6 +9,7 @@ from training.toys import (
     After,
     assert_same,
     contents,
+    opened,
     run_of,
     spec_of,
     sweep_of,
@@ -18,9 +19,7 @@ from training.toys import (
 )
 
 from swe_cli import files
-from swe_cli.config import ConfigRoot
 from swe_cli.errors import CorruptFileError, Interrupted, StorageError
-from swe_cli.experiments.model import open_run
 
 from .dying import assert_whole
 
@@ -63,7 +62,7 @@ def test_a_truncated_result_is_refused_by_name(name, text, tmp_path):
     shorten(run.path / f"{name}.safetensors")
     base = {"model": "final", "best": "best", "trajectory": "averaged"}[name]
     with pytest.raises(CorruptFileError, match=rf"{run.name}/{name}\.safetensors does not match"):
-        open_run(run, ConfigRoot()).weights(base)
+        opened(run).weights(base)
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "config.json"])
@@ -71,7 +70,7 @@ def test_a_truncated_description_is_refused_by_name(name, text, tmp_path):
     run = trained(spec_of(text), tmp_path)
     shorten(run.path / name)
     with pytest.raises(CorruptFileError, match=f"{run.name}/{name} is damaged"):
-        open_run(run, ConfigRoot())
+        opened(run)
 
 
 def sweep(text, results):
@@ -147,9 +146,9 @@ def test_metrics_that_cannot_be_written_are_a_storage_error(text, tmp_path, monk
     def full(self, *arguments, **options):
         if self.name == "metrics.jsonl":
             raise OSError(errno.ENOSPC, "No space left on device")
-        return opened(self, *arguments, **options)
+        return open_path(self, *arguments, **options)
 
-    opened = Path.open
+    open_path = Path.open
     monkeypatch.setattr(Path, "open", full)
     with pytest.raises(StorageError, match=r"metrics\.jsonl: No space left"):
         trained(spec_of(text), tmp_path)

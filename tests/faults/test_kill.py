@@ -34,7 +34,7 @@ def processes():
     """Processes fork from one that has imported everything and computed nothing."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["swe_cli.commands.train", "torch._dynamo"]
+        ["swe_cli.commands.model", "torch._dynamo"]
     )  # optimizers need it
     return context
 

@@ -7,8 +7,7 @@ from training import toys
 from training.toys import After, never, sweep_of, write_text
 
 from swe_cli.errors import Interrupted
-from swe_cli.report.tables import frame
-from swe_cli.report.write import write
+from swe_cli.report.tables import frame, write
 
 from .dying import Killed, dying_at
 

@@ -15,13 +15,11 @@ from swe_cli.config import ConfigRoot, component, read_tokens
 from swe_cli.contracts import Evidence
 from swe_cli.data import text as texts
 from swe_cli.experiments import training
-from swe_cli.experiments.cell import Watch, execute
-from swe_cli.experiments.model import open_run
-from swe_cli.experiments.plan import SweepPlan, plan_sweep
+from swe_cli.experiments.cell import execute
 from swe_cli.experiments.spec import built
+from swe_cli.experiments.sweep import SweepPlan, plan_sweep
 from swe_cli.ranking import Ranking
 from swe_cli.seeds import derive
-from swe_cli.store import Run
 
 __all__ = ["Ranking", "derive"]
 
@@ -35,15 +33,15 @@ def plan(words: Sequence[str], results: Path) -> dict[str, Any]:
         "name": f"sweep-{made.name}-{made.hash[:8]}",
         "trainings": {
             spec.hash: {
-                "name": spec.name,
+                "name": spec.run.name,
                 "identity": spec.config["identity"],
                 "statistics": list(spec.statistics),
                 "snapshots": list(spec.snapshots),
             }
             for spec in made.trainings
         },
-        "cells": {p.cell.hash: dict(p.cell.config) for p in made.cells},
-        "axes": {p.cell.hash: dict(p.axes) for p in made.cells},
+        "cells": {p.hash: dict(p.config) for p in made.cells},
+        "axes": {p.hash: dict(p.axes) for p in made.cells},
     }
 
 
@@ -51,10 +49,10 @@ def cell_masks(words: Sequence[str], results: Path) -> Iterator[tuple[dict[str, 
     """Cut every pruned cell of a sweep of one finished training: its description and its masks."""
     made = _plan(words, results)
     (spec,) = made.trainings
-    trained = open_run(Run(results / "runs" / spec.name), ConfigRoot())
+    trained = spec.open()
     for planned in made.cells:
-        if planned.cell.kind == "pruned":
-            yield dict(planned.cell.config), execute(planned.cell.spec, trained, Watch(), {}).masks
+        if planned.kind == "pruned":
+            yield dict(planned.config), execute(planned.spec, trained).masks
 
 
 def _plan(words: Sequence[str], results: Path) -> SweepPlan:
@@ -86,4 +84,4 @@ def pretend_shakespeare(patch: pytest.MonkeyPatch, folder: Path, text: bytes) ->
 
 def begin_anew() -> None:
     """Forget what a process keeps of data it has read, as a new one would."""
-    training._datasets.clear()
+    training._dataset.cache_clear()

@@ -9,8 +9,7 @@ from training.toys import batch_of, gpt
 from swe_cli.config import ConfigRoot, component
 from swe_cli.contracts import DataShape
 from swe_cli.files import read_tensors, write_tensors
-from swe_cli.models.factorized import FactorizedMLP
-from swe_cli.models.transformer import MLP
+from swe_cli.models.transformer import MLP, FactorizedMLP
 from swe_cli.pruning.shrink import fit, load
 
 VOCABULARY, WIDTH, HIDDEN, RANK = 11, 16, 64, 5

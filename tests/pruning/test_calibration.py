@@ -8,12 +8,10 @@ import torch
 from training.toys import dataset, gpt, setup_of
 
 from swe_cli.contracts import IGNORED, Model, Prediction
-from swe_cli.criteria.sparsegpt import SparseGPT
-from swe_cli.criteria.wanda import Wanda
+from swe_cli.criteria.layers import SparseGPT, Wanda
 from swe_cli.errors import PruningError
 from swe_cli.models.gpt import token_losses
-from swe_cli.patterns.n_of_m import NOfM
-from swe_cli.patterns.unstructured import Unstructured
+from swe_cli.patterns.shapes import NOfM, Unstructured
 from swe_cli.pruning.calibration import CalibratedModel, Calibration
 
 DATA = dataset()

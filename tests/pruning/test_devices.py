@@ -17,9 +17,9 @@ from training.toys import batch_of, gpt
 from swe_cli.config import ConfigRoot, component
 from swe_cli.contracts import DrawnCriterion, Evidence, Setup
 from swe_cli.device import Machine
-from swe_cli.experiments.cell import CellRun, Watch
+from swe_cli.experiments.cell import CellRun
 from swe_cli.experiments.model import TrainedModel
-from swe_cli.experiments.spec import CutSpec
+from swe_cli.experiments.spec import Spec
 from swe_cli.pruning.calibration import CalibratedModel
 from swe_cli.pruning.masks import UnitCut, fuse
 from swe_cli.pruning.prune import Judge, Method, prune
@@ -83,10 +83,10 @@ def test_live_weights_of_a_later_round_meet_their_first_ones_on_the_cpu(far):
     trajectory = {"initial_weights": near}
     bases = {"final": lambda: near}
     trained = TrainedModel(model, None, MACHINE, 1, name="x", bases=bases, trajectory=trajectory)
-    spec = CutSpec(evaluation=None)
-    work = CellRun(spec, trained, Watch())
+    spec = Spec(evaluation=None)
+    work = CellRun(spec, trained)
     work.masks = whole  # of the round before
-    scorer = work._scorer(spec)
+    scorer = work._scorer()
     evidence = scorer.evidence
     masks = prune(Method(Judge(Drawn(), "drawn", "")), scorer, 2)
     assert devices(evidence.weights) == devices(masks) == {CPU}

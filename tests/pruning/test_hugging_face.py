@@ -11,7 +11,7 @@ from swe_cli.config import ConfigRoot, compose
 from swe_cli.contracts import Model, Prediction
 from swe_cli.controls import controls_of
 from swe_cli.errors import PruningError, RunError
-from swe_cli.experiments.cell import Watch, execute
+from swe_cli.experiments.cell import execute
 from swe_cli.experiments.model import TrainedModel
 from swe_cli.experiments.spec import check_spec, control_spec, cut_spec
 from swe_cli.models.gpt import token_losses
@@ -71,7 +71,7 @@ def spec_of(llama, *words, recovery="none"):
 
 
 def cut(llama, *words, **options):
-    return execute(spec_of(llama, *words, **options), llama, Watch(), {})
+    return execute(spec_of(llama, *words, **options), llama)
 
 
 def test_what_can_be_cut_are_the_matrices_of_its_blocks(llama):
@@ -133,7 +133,7 @@ def square_sums(model, batches):
 def test_wanda_cuts_what_it_does_by_hand(llama):
     """Per row the lowest |W| · ‖X‖, X over the calibration set, of blocks fed by pruned ones."""
     spec = spec_of(llama, "criterion=wanda", "allocation=published", "ratio=0.5")
-    masks = execute(spec, llama, Watch(), {}).masks
+    masks = execute(spec, llama).masks
     llama.load(llama.weights("final"))
     model, expected = deepcopy(llama.model), {}
     batches = spec.calibration.instance.batches(llama, 4)
@@ -163,7 +163,7 @@ def test_recovery_keeps_the_mask_and_trains_the_rest(llama, recovery):
 def test_its_controls_are_those_of_the_weights_that_it_has(llama):
     spec = spec_of(llama, "ratio=0.5", "recovery.steps=2", "criterion=snip", recovery="finetune")
     controls = controls_of(llama.bases, questions=False)
-    results = {c.kind: execute(control_spec(c, spec), llama, Watch(), {}) for c in controls}
+    results = {c.kind: execute(control_spec(c, spec), llama) for c in controls}
     assert list(results) == ["dense", "dense_recovered"]
     assert all(not result.masks for result in results.values())
     recovered = results["dense_recovered"].metrics

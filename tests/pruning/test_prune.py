@@ -2,20 +2,14 @@ import pytest
 import torch
 from training.toys import batch_of, gpt, setup_of
 
-from swe_cli.allocation.global_ import Global
-from swe_cli.allocation.like import Like
-from swe_cli.allocation.sigma import Sigma
-from swe_cli.allocation.uniform import Uniform
+from swe_cli.allocation.counts import Global, Like, Sigma, Uniform
 from swe_cli.contracts import Allocation, Evidence, Model, WeightCriterion
-from swe_cli.criteria.magnitude import Magnitude
-from swe_cli.criteria.random import Random
-from swe_cli.criteria.swe import SWE
-from swe_cli.criteria.swe_mean import SWEMean
+from swe_cli.criteria.weights import SWE, Magnitude, Random, SWEMean
 from swe_cli.errors import PruningError
 from swe_cli.evaluation.loss import window_losses
 from swe_cli.pruning.masks import apply_masks, cut_counts, sparsity, zeros
 from swe_cli.pruning.prune import Judge, Method, Scorer, check_needs, prune
-from swe_cli.statistics.weighted_average import WeightedAverage
+from swe_cli.statistics.running import WeightedAverage
 
 VOCABULARY = 11
 
@@ -116,11 +110,11 @@ def test_exactly_the_asked_count_becomes_zero(ratio, criterion, allocation):
 def test_ratio_zero_leaves_every_loss_bit_identical():
     model = gpt(VOCABULARY)
     setup, batches = setup_of(model, None), [batch_of(VOCABULARY)]
-    before = window_losses(setup, batches).nats.tolist()
+    before = window_losses(setup, batches)["nats"].tolist()
     cut(model, masks_of(evidence_of(model), SWE(), ratio=0.0))
-    assert window_losses(setup, batches).nats.tolist() == before
+    assert window_losses(setup, batches)["nats"].tolist() == before
     cut(model, masks_of(evidence_of(model), SWE(), ratio=0.2))
-    assert window_losses(setup, batches).nats.tolist() != before
+    assert window_losses(setup, batches)["nats"].tolist() != before
 
 
 def test_on_the_averaged_weights_magnitude_and_swe_are_the_same():

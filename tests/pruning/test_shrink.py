@@ -4,12 +4,10 @@ import pytest
 import torch
 from training.toys import batch_of, gpt, setup_of
 
-from swe_cli.allocation.global_ import Global
-from swe_cli.allocation.uniform import Uniform
+from swe_cli.allocation.counts import Global, Uniform
 from swe_cli.contracts import Evidence
 from swe_cli.errors import PruningError
-from swe_cli.patterns.head import Head
-from swe_cli.patterns.neuron import Neuron
+from swe_cli.patterns.shapes import Head, Neuron
 from swe_cli.pruning.masks import apply_masks
 from swe_cli.pruning.prune import MAGNITUDE, Method, Scorer, prune
 from swe_cli.pruning.shrink import load, shrink

@@ -10,7 +10,7 @@ from training.toys import After, dataset, gpt, setup_of
 from swe_cli.contracts import Candidate, Transform
 from swe_cli.errors import Interrupted, PruningError
 from swe_cli.evaluation.loss import validation_loss
-from swe_cli.models.factorized import FactorizedMLP
+from swe_cli.models.transformer import FactorizedMLP
 from swe_cli.pruning import transform as transforming
 from swe_cli.pruning.shrink import load
 from swe_cli.pruning.transform import transform

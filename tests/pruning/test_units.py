@@ -6,11 +6,9 @@ import pytest
 import torch
 from training.toys import gpt, setup_of
 
-from swe_cli.allocation.owl import OWL
-from swe_cli.allocation.uniform import Uniform
+from swe_cli.allocation.counts import OWL, Uniform
 from swe_cli.contracts import Allocation, Evidence, WeightCriterion
-from swe_cli.patterns.head import Head
-from swe_cli.patterns.neuron import Neuron
+from swe_cli.patterns.shapes import Head, Neuron
 from swe_cli.pruning.prune import MAGNITUDE, Judge, Method, Scorer, prune
 
 

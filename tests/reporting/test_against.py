@@ -7,24 +7,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from swe_cli.evaluation.loss import WindowLosses
+from swe_cli.evaluation.loss import Measured
 from swe_cli.records import Row
-from swe_cli.report.against import compare_with, print_comparisons, verdict, write_comparisons
-from swe_cli.report.tables import frame, records
+from swe_cli.report.against import (
+    Compared,
+    Comparison,
+    compare_with,
+    print_comparison,
+    verdict,
+    write_comparisons,
+)
 
-from .toys import controls, pruned
+from .toys import controls, pruned, summed
 
 TOKENS = np.array([1, 3])
 BASE = np.array([2.0, 6.0])  # 2 nats per token in both windows
 
 
-def losses(nats: Sequence[float]) -> WindowLosses:
-    return WindowLosses(BASE + np.array(nats), TOKENS)
+def losses(nats: Sequence[float]) -> Measured:
+    return {"nats": BASE + np.array(nats), "tokens": TOKENS}
 
 
 class Book:
@@ -32,7 +37,7 @@ class Book:
 
     def __init__(self) -> None:
         self.rows: list[Row] = controls()
-        self.windows: dict[str, tuple[WindowLosses, WindowLosses | None]] = {}
+        self.windows: dict[str, tuple[Measured, Measured]] = {}
 
     def add(
         self,
@@ -47,11 +52,12 @@ class Book:
         self.windows[name] = losses(after), losses(before)
         return self
 
-    def table(self, criterion: str = "magnitude") -> pd.DataFrame:
-        return compare_with(frame(self.rows), criterion, self.windows.__getitem__)
+    def comparison(self, criterion: str = "magnitude", **published: str) -> Comparison:
+        summary = summed(self.rows, published=published)
+        return compare_with(summary, criterion, self.windows.__getitem__)
 
-    def compared(self, criterion: str = "magnitude") -> list[dict[str, Any]]:
-        return records(self.table(criterion))
+    def compared(self, criterion: str = "magnitude") -> tuple[Compared, ...]:
+        return tuple(self.comparison(criterion).lines)
 
 
 def after(cut: dict[str, Any]) -> tuple[float, ...]:
@@ -76,13 +82,14 @@ SURE_BETTER, SURE_WORSE, EITHER = (-0.5, -1.5), (0.25, 0.75), (-1.0, 3.0)
 def test_one_seed_is_paired_over_its_windows() -> None:
     book = Book().add("magnitude", 0.5, (1, 3), (0, 0))
     book.add("swe", 0.5, (0.5, 1.5), (-1, 3))
-    (found,) = book.compared()
-    assert (found["compared_with"], found["seeds"]) == ("magnitude", 1)
+    (compared,) = book.compared()
+    (found,) = compared.cuts
+    assert (compared.name, found["seeds"]) == ("magnitude", 1)
     # −0.5 of 1 token and −1.5 of 3: −0.5 nats per token in every window, however they are drawn.
     assert (*after(found), found["interval"]) == (-0.5, -0.5, -0.5, "windows")
     # −1 of 1 token and +3 of 3: (3 − 1) / 4, and from −1 (only the first) to 1 (only the second).
     assert before(found) == (0.5, -1.0, 1.0)
-    assert verdict([found]) == "ahead at every ratio"
+    assert verdict(compared) == "ahead at every ratio"
 
 
 def test_several_seeds_have_a_t_interval_over_their_differences() -> None:
@@ -92,33 +99,31 @@ def test_several_seeds_have_a_t_interval_over_their_differences() -> None:
         level = 10.0 * seed
         book.add("magnitude", 0.5, (level, 3 * level), seed=seed)
         book.add("swe", 0.5, (level + shift, 3 * (level + shift)), seed=seed)
-    (found,) = book.compared()
+    (compared,) = book.compared()
+    (found,) = compared.cuts
     assert (found["seeds"], found["interval"]) == (3, "seeds")
     half = 4.302652729911275 / 3**0.5  # t(0.975, 2) · s / √3, s = 1
     assert after(found) == pytest.approx((2.0, 2 - half, 2 + half))
-    assert verdict([found]) == "undecided at every ratio"
+    assert verdict(compared) == "undecided at every ratio"
 
 
 def test_no_loss_before_recovery_is_no_difference_before_it() -> None:
-    book = Book().add("magnitude", 0.5).add("swe", 0.5, (1, 3))
-    name = book.rows[-1].config_hash
-    book.windows[name] = book.windows[name][0], None
-    (found,) = book.compared()
+    # Where recovery lies between cuts, what is stored before it is no such loss.
+    book = Book().add("magnitude", 0.5).add("swe", 0.5, (1, 3), loss_before_recovery_nats=None)
+    (found,) = book.compared()[0].cuts
     assert after(found)[0] == 1.0
     assert before(found) == (None, None, None)
-    # Where recovery lies between cuts, what is stored before it is no such loss.
-    book = Book().add("magnitude", 0.5).add("swe", 0.5, loss_before_recovery_nats=None)
-    assert before(book.compared()[0]) == (None, None, None)
 
 
 def test_only_seeds_of_both_are_paired_and_a_failed_cut_is_not_compared() -> None:
     book = Book().add("magnitude", 0.5, seed=0).add("swe", 0.5, (1, 3), seed=0)
     book.add("swe", 0.5, (5, 15), seed=1)
-    (found,) = book.compared()
+    (found,) = book.compared()[0].cuts
     assert (found["seeds"], found["difference_nats"]) == (1, 1.0)
     book.add("swe", 0.5, seed=2, status="failed", error="lost")
-    (found,) = book.compared()
-    assert (found["difference_nats"], verdict([found])) == (None, "not compared at every ratio")
+    (compared,) = book.compared()
+    assert compared.cuts[0]["difference_nats"] is None
+    assert verdict(compared) == "not compared at every ratio"
 
 
 def test_the_same_allocation_is_compared_where_it_exists_else_which_is_said() -> None:
@@ -128,7 +133,8 @@ def test_the_same_allocation_is_compared_where_it_exists_else_which_is_said() ->
     for allocation in ("global", "uniform", "row"):
         book.add("swe", 0.5, (4, 12), allocation=allocation)
     found = {
-        one["allocation"]: (one["difference_nats"], one["compared_with"]) for one in book.compared()
+        one.line.points[0]["allocation"]: (one.cuts[0]["difference_nats"], one.name)
+        for one in book.compared()
     }
     assert found == {
         "global": (3.0, "magnitude"),
@@ -153,26 +159,26 @@ def test_the_same_allocation_is_compared_where_it_exists_else_which_is_said() ->
 )
 def test_another_setting_is_not_compared(other: dict[str, object]) -> None:
     (found,) = Book().add("magnitude", 0.5).add("swe", 0.5, **other).compared()
-    assert (found["compared_with"], found["amount"]) == (None, None)
+    assert (found.other, found.name, found.cuts) == (None, None, [])
 
 
 def test_options_that_only_one_of_the_two_has_are_no_other_setting() -> None:
     book = Book().add("magnitude", 0.5)
     book.add("stability", 0.5, (1, 3), axes={"criterion.epsilon": 0.1})
     (found,) = book.compared()
-    assert found["compared_with"] == "magnitude"
-    assert found["difference_nats"] is not None
+    assert found.name == "magnitude"
+    assert found.cuts[0]["difference_nats"] is not None
     book = Book().add("wanda", 0.5, axes={"calibration.samples": 64})
     (found,) = book.add("swe", 0.5).compared("wanda")
-    assert found["compared_with"] == "wanda (calibration.samples 64)"
+    assert found.name == "wanda (calibration.samples 64)"
 
 
 def test_rates_are_compared_with_rates() -> None:
     book = Book().add("magnitude", None, (1, 3), rate=1.5).add("swe", None, rate=1.5)
     book.add("swe", 0.5)
-    by_ratio, by_rate = sorted(book.compared(), key=lambda one: one["by"], reverse=True)
-    assert (by_rate["by"], by_rate["amount"]) == ("rate", 1.5)
-    assert (by_ratio["by"], by_ratio["compared_with"]) == ("ratio", None)
+    by_ratio, by_rate = sorted(book.compared(), key=lambda one: one.line.by, reverse=True)
+    assert [cut["rate"] for cut in by_rate.cuts] == [1.5]
+    assert (by_ratio.line.by, by_ratio.name) == ("ratio", None)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +200,8 @@ def test_rates_are_compared_with_rates() -> None:
 )
 def test_the_verdict_in_words(shifts: Mapping[float, Sequence[float]], words: str) -> None:
     book = line(Book(), "magnitude", dict.fromkeys((0.1, 0.3, 0.5, 0.6, 0.7, 0.9), (0, 0)))
-    assert verdict(line(book, "swe", shifts).compared()) == words
+    (compared,) = line(book, "swe", shifts).compared()
+    assert verdict(compared) == words
 
 
 def many() -> Book:
@@ -209,14 +216,14 @@ def many() -> Book:
 
 def test_the_terminal_shows_both_stages_and_a_verdict_a_line() -> None:
     file = StringIO()
-    print_comparisons(Console(width=80, file=file), many().table(), "magnitude")
+    print_comparison(Console(width=80, file=file), many().comparison())
     text = file.getvalue()
     assert max(map(cell_len, text.splitlines())) <= 80
     assert "…" not in text
     rows = [" ".join(row.split()) for row in text.splitlines()]
     assert "Loss against magnitude, after recovery (nats per token)" in rows
     assert "Loss against magnitude, before recovery (nats per token)" in rows
-    assert any(row.startswith("swe, global, base final -.500▼ -.500▼") for row in rows)
+    assert any(row.startswith("swe, global, base final ▼-.500 ▼-.500") for row in rows)
     assert any(row.startswith("swe, global, base final .000 .000") for row in rows)
     said = " ".join(text.split())
     assert "mean_magnitude (allocation uniform, base final): behind at every ratio." in said
@@ -226,7 +233,7 @@ def test_the_terminal_shows_both_stages_and_a_verdict_a_line() -> None:
 
 def test_the_files_hold_every_difference(tmp_path: Path) -> None:
     book = Book().add("magnitude", 0.5, (1, 3)).add("swe", 0.5, (0.5, 1.5), (-1, 3))
-    table, page = write_comparisons([book.table()], tmp_path, "magnitude")
+    table, page = write_comparisons([book.comparison()], tmp_path)
     assert [table.name, page.name] == ["against-magnitude.csv", "against-magnitude.md"]
     with table.open(newline="") as file:
         (row,) = csv.DictReader(file)
@@ -245,15 +252,48 @@ def test_the_files_hold_every_difference(tmp_path: Path) -> None:
     assert "- swe: ahead at every ratio." in text
 
 
+def test_columns_stand_from_mild_to_hard_ratios_first_whichever_line_has_them(
+    tmp_path: Path,
+) -> None:
+    book = Book()
+    for criterion, ratios in (("magnitude", (0.1, 0.5, 0.9)), ("a", (0.1, 0.9)), ("swe", (0.5,))):
+        book.add(criterion, None, rate=1.0)
+        line(book, criterion, dict.fromkeys(ratios, (0, 0)))
+    _, page = write_comparisons([book.comparison()], tmp_path)
+    text = page.read_text()
+    assert "After recovery, by ratio, then rate:" in text
+    assert "| line | compared with | 0.1 | 0.5 | 0.9 | 1 |" in text
+    assert "| swe (by ratio) | magnitude | – | +0.0000 | – | – |" in text
+
+
+def test_a_line_whose_mildest_cut_failed_is_of_the_same_protocol(tmp_path: Path) -> None:
+    book = Book().add("magnitude", 0.1).add("magnitude", 0.5).add("swe", 0.5)
+    book.add("swe", 0.1, status="failed", error="lost", fingerprint="")
+    table, page = write_comparisons([book.comparison()], tmp_path)
+    with table.open(newline="") as file:
+        assert {row["fingerprint"] for row in csv.DictReader(file)} == {"f1"}
+    assert "Protocol f1." in page.read_text()
+
+
+def test_one_criterion_alone_has_nothing_to_be_compared_with(tmp_path: Path) -> None:
+    comparison = Book().add("swe", 0.5).comparison("swe")
+    table, page = write_comparisons([comparison], tmp_path)
+    assert table.read_text().strip() == page.read_text() == ""
+    file = StringIO()
+    print_comparison(Console(width=80, file=file), comparison)
+    assert file.getvalue() == ""
+
+
 def test_a_foreign_allocation_is_said_where_the_verdict_is(tmp_path: Path) -> None:
-    compared = Book().add("wanda", 0.5, (1, 3)).add("swe", 0.5).table("wanda")
+    book = Book().add("wanda", 0.5, (1, 3)).add("swe", 0.5)
+    compared = book.comparison("wanda", wanda="row")
     said = "wanda ran with allocation global; published with row."
     file = StringIO()
-    print_comparisons(Console(width=80, file=file), compared, "wanda", {"wanda": "row"})
+    print_comparison(Console(width=80, file=file), compared)
     assert said in file.getvalue()
-    _, page = write_comparisons([compared], tmp_path, "wanda", {"wanda": "row"})
+    _, page = write_comparisons([compared], tmp_path)
     assert said in page.read_text()
-    _, page = write_comparisons([compared], tmp_path, "wanda", {"wanda": "global"})
+    _, page = write_comparisons([book.comparison("wanda", wanda="global")], tmp_path)
     assert "published" not in page.read_text()
 
 

@@ -1,6 +1,5 @@
 """Many lines: the grid that shows them all, and the few that curves are drawn of."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import pytest
 from swe_cli.records import Row
 from swe_cli.report.figures import curve as figure_of
 from swe_cli.report.figures import selected, write_figure
-from swe_cli.report.grid import colour_limit, columns_of, grid
+from swe_cli.report.grid import columns_of, grid
 from swe_cli.report.quantities import ACCURACY, LOSS
 from swe_cli.report.text import short
 
@@ -21,7 +20,7 @@ from .toys import (
     channel,
     controls,
     curve,
-    data_of,
+    layers_of,
     pruned,
     summed,
     title,
@@ -53,15 +52,20 @@ def drawn(rows: list[Row], **options: Any) -> dict[str, Any]:
     return grid(summed(rows, **options)).to_dict()
 
 
-def words(figure: dict[str, Any], panel: int) -> list[str]:
+def cells_of(figure: dict[str, Any], panel: int) -> list[dict[str, Any]]:
     """Controls, then line by line, cut by cut."""
-    return [cell["text"] for cell in data_of(figure, "rect", panel)]
+    chart = {"data": figure.get("data"), **figure["hconcat"][panel]}
+    boxes = [layer for layer in layers_of(chart) if layer["mark"]["type"] == "rect"]
+    return [cell for layer in boxes for cell in figure["datasets"][layer["data"]["name"]]]
 
 
-def named(figure: dict[str, Any], name: str) -> list[str]:
-    """The words along an axis."""
-    expression = channel(figure["hconcat"][0], "rect", name)["axis"]["labelExpr"]
-    return list(json.loads(expression.removesuffix("[datum.value]")).values())
+def words(figure: dict[str, Any], panel: int) -> list[str]:
+    return [cell["text"] for cell in cells_of(figure, panel)]
+
+
+def across(figure: dict[str, Any]) -> dict[str, Any]:
+    """The axis of what was asked for."""
+    return channel(figure["hconcat"][0]["vconcat"][-1], "rect", "x")
 
 
 def test_a_cell_for_every_line_and_cut_and_one_value_a_control() -> None:
@@ -71,10 +75,12 @@ def test_a_cell_for_every_line_and_cut_and_one_value_a_control() -> None:
         "after recovery",
         "before recovery",
     ]
-    assert named(figure, "y") == [
-        *("dense best", "dense recovered", "dense averaged", "magnitude", "swe"),
-    ]
-    assert named(figure, "x") == ["0.1", "0.3", "0.6", "0.8", "0.9"]
+    for panel in (0, 1):  # the names stand on the left only, so that rows must be the same
+        assert list(dict.fromkeys(cell["row"] for cell in cells_of(figure, panel))) == [
+            *("dense best", "dense recovered", "dense averaged", "magnitude", "swe"),
+        ]
+    columns = ["0.1 ratio", "0.3 ratio", "0.6 ratio", "0.8 ratio", "0.9 ratio"]
+    assert across(figure)["sort"] == columns
     # Magnitude above swe: 2.07 at 0.1 against 2.07, then 2.06; at last 2.91 and 2.9.
     assert words(figure, 0) == [
         *("-.230", "-.020", "-.260"),
@@ -82,11 +88,11 @@ def test_a_cell_for_every_line_and_cut_and_one_value_a_control() -> None:
         *("-.010", "-.070", "-.160", "+.120", "+.830"),
     ]
     # Dense recovered was dense before it was: it has no value there.
-    assert words(figure, 1)[:2] == ["-.230", "-.260"]
-    assert (words(figure, 1)[6], words(figure, 1)[-1]) == ("+1.68", "+1.66")
-    control, cut = data_of(figure, "rect")[0], data_of(figure, "rect")[-1]
-    assert (control["left"], control["right"], control["top"]) == (0, 5, 0)
-    assert (cut["left"], cut["right"], cut["top"]) == (4, 5, 4.5)
+    assert words(figure, 1)[:3] == ["-.230", "", "-.260"]
+    assert (words(figure, 1)[7], words(figure, 1)[-1]) == ("+1.68", "+1.66")
+    assert [cell["column"] for cell in cells_of(figure, 0)] == [*[None] * 3, *columns, *columns]
+    bars = figure["hconcat"][0]["vconcat"][0]
+    assert all("x" not in layer["encoding"] for layer in bars["layer"][:2])  # over all columns
 
 
 def test_a_mark_where_the_interval_excludes_nothing_and_bold_where_it_is_best() -> None:
@@ -95,28 +101,29 @@ def test_a_mark_where_the_interval_excludes_nothing_and_bold_where_it_is_best() 
         pruned(0.5, 2.0, criterion="magnitude"),
         pruned(0.6, 2.0, criterion="snip", delta_low=None, delta_high=None),
     ]
-    cells = data_of(drawn([*controls(), *rows]), "rect")[3:]
+    cells = cells_of(drawn([*controls(), *rows]), 0)[3:]
     assert [(cell["bold"], cell["certain"]) for cell in cells] == [
         *((True, True), (True, False), (False, False)),
     ]
 
 
-def bar(figure: dict[str, Any]) -> str:
-    """What the bar of colours says."""
-    colour = channel(figure["hconcat"][0], "rect", "color")["condition"]
-    return colour["legend"]["title"]
+def bar(rows: list[Row]) -> tuple[float, str]:
+    """Where the bar of colours ends, and what it says."""
+    colour = channel(drawn(rows)["hconcat"][0]["vconcat"][0], "rect", "color")
+    return colour["scale"]["domain"][1], colour["legend"]["title"]
 
 
 def test_colours_end_beyond_the_largest_gain() -> None:
     # The best control gains 0.26; what is 0.83 worse does not stretch the colours.
-    assert colour_limit(summed([*controls(), *curve()])) == 0.5
-    assert colour_limit(summed([pruned(0.5, 2.02), pruned(0.9, 5.0)])) == pytest.approx(0.05)
+    end, words = bar([*controls(), *curve()])
+    assert end == 0.5
+    assert "colours are clipped at ±0.5" in words
+    assert bar([pruned(0.5, 2.02), pruned(0.9, 5.0)])[0] == pytest.approx(0.05)
     # Nothing gains: half of all differences, 0.1, 0.2 and 3, keep their colour.
     rows = [pruned(r, 2.07 + delta) for r, delta in ((0.1, 0.1), (0.5, 0.2), (0.9, 3.0))]
-    assert colour_limit(summed(rows)) == 0.2
-    assert colour_limit(summed([pruned(0.5, 2.07)])) == 0.02
-    assert "colours are clipped at ±0.5" in bar(drawn([*controls(), *curve()]))
-    assert "clipped" not in bar(drawn([pruned(0.5, 2.02)]))
+    assert bar(rows)[0] == 0.2
+    assert bar([pruned(0.5, 2.07)])[0] == 0.02
+    assert "clipped" not in bar([pruned(0.5, 2.02)])[1]
 
 
 def test_failures_are_shown_and_cuts_that_were_not_made_are_left_empty() -> None:
@@ -127,21 +134,29 @@ def test_failures_are_shown_and_cuts_that_were_not_made_are_left_empty() -> None
     assert "× failed" in title(figure)[1]
 
 
+def test_cuts_that_were_compared_with_nothing_leave_an_empty_grid(tmp_path: Path) -> None:
+    alone = [pruned(ratio, 2.0, delta_nats=None, delta_low=None) for ratio in (0.1, 0.5)]
+    figure = grid(summed(alone))
+    assert words(figure.to_dict(), 0) == ["", ""]
+    assert all(path.is_file() for path in write_figure(figure, tmp_path, "grid"))
+
+
 def test_ratios_then_rates_then_what_finds_its_own() -> None:
     rows = [*curve(), pruned(None, 2.0, rate=1.5), pruned(None, 2.0, criterion="bezier")]
     found = columns_of(summed(rows))
-    assert found == [*(("ratio", r) for r in CURVE), ("rate", 1.5), ("own sparsity", 0.0)]
-    figure = drawn(rows)
-    assert named(figure, "x")[-2:] == ["1.5", "own"]
-    axis = channel(figure["hconcat"][0], "rect", "x")["axis"]
+    assert found == [*(f"{ratio} ratio" for ratio in CURVE), "1.5 rate", "own own sparsity"]
+    axis = across(drawn(rows))
+    assert axis["sort"] == found
+    assert axis["axis"]["labelExpr"] == "split(datum.value, ' ')[0]"
     assert axis["title"] == "ratio | rate | own sparsity"
 
 
 def test_numbers_give_way_where_there_are_too_many_cuts(tmp_path: Path) -> None:
     rows = [pruned(place / 100, 2.0) for place in range(1, 61)]
+    rows.append(pruned(0.7, 1.0, status="failed", error="lost"))
     figure = drawn([*controls(), *rows])
-    assert [word for word in words(figure, 0) if word] == ["-.230", "-.020", "-.260"]
-    assert figure["hconcat"][0]["width"] < 600
+    assert [word for word in words(figure, 0) if word] == ["-.230", "-.020", "-.260", "×"]
+    assert figure["hconcat"][0]["vconcat"][0]["width"] < 600
     paths = write_figure(grid(summed([*controls(), *rows])), tmp_path, "grid")
     assert all(path.is_file() for path in paths)
 

@@ -7,12 +7,11 @@ import pandas as pd
 import pytest
 
 from swe_cli import report
+from swe_cli.app import SIGNS
 from swe_cli.errors import StorageError
 from swe_cli.records import COLUMNS
-from swe_cli.report.summary import summarise
-from swe_cli.report.tables import axes_of, csv_bytes, frame
-from swe_cli.report.text import ASCII
-from swe_cli.report.write import markdown, parquet_bytes, write
+from swe_cli.report.summary import summarise, write_means
+from swe_cli.report.tables import axes_of, csv_bytes, frame, markdown, write
 
 from .toys import asked, asked_controls, controls, curve, pruned
 
@@ -81,7 +80,7 @@ def test_nulls_are_empty_and_decimals_exact() -> None:
     assert line["bits_per_character"] == line["rate"] == line["error"] == line["x"] == ""
 
 
-def test_an_axis_of_mixed_types_and_gaps_is_written() -> None:
+def test_an_axis_of_mixed_types_and_gaps_is_written(tmp_path: Path) -> None:
     rows = [
         pruned(0.1, 2.0, axes={"n": 1, "mixed": "all", "on": True}),
         pruned(0.2, 2.0, axes={"mixed": 2, "on": False}),
@@ -90,13 +89,17 @@ def test_an_axis_of_mixed_types_and_gaps_is_written() -> None:
     assert [line["mixed"] for line in lines] == ["2", "all"]
     assert [line["n"] for line in lines] == ["", "1"]
     assert {line["on"] for line in lines} == {"True", "False"}
-    assert parquet_bytes(frame(rows))
+    assert all(path.stat().st_size for path in write(frame(rows), tmp_path))
+
+
+def written(table: pd.DataFrame, folder: Path) -> list[Path]:
+    return [*write(table, folder), *write_means([summarise(table)], folder)]
 
 
 def test_the_same_rows_in_any_order_are_the_same_bytes(tmp_path: Path) -> None:
     rows = [*curve("swe"), *curve("magnitude", shift=0.1), *controls()]
-    first = write(frame(rows), tmp_path / "a")
-    second = write(frame([*rows[::-1], rows[0]]), tmp_path / "b")
+    first = written(frame(rows), tmp_path / "a")
+    second = written(frame([*rows[::-1], rows[0]]), tmp_path / "b")
     assert [path.name for path in first] == [
         "table.csv",
         "table.parquet",
@@ -141,11 +144,10 @@ def test_a_folder_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> N
 
 def test_the_table_says_where_a_layerwise_criterion_was_ranked_globally(tmp_path: Path) -> None:
     rows = frame([*curve("wanda"), *curve("swe"), *curve("sparsegpt", allocation="row")])
-    of = {"published": {"wanda": "row", "swe": "sigma", "sparsegpt": "uniform"}}
-    write(rows, tmp_path, **of, layerwise={"wanda", "sparsegpt"})
+    write(rows, tmp_path, {"wanda": "row", "sparsegpt": "uniform"})
     head = (tmp_path / "table.md").read_text().splitlines()[0]
     assert head.endswith(" wanda ran with allocation global; published with row.")
-    write(rows, tmp_path, **of)
+    write(rows, tmp_path, {"sparsegpt": "uniform"})
     assert "published" not in (tmp_path / "table.md").read_text()
 
 
@@ -174,5 +176,5 @@ def test_every_sign_beyond_ascii_has_a_fallback() -> None:
                 signs = (
                     set() if node.value in words else set(node.value) - set(map(chr, range(128)))
                 )
-                assert signs <= ASCII.keys(), f"{path.name}: {node.value!r}"
-    assert all(word.isascii() for word in ASCII.values())
+                assert signs <= SIGNS.keys(), f"{path.name}: {node.value!r}"
+    assert all(word.isascii() for word in SIGNS.values())

@@ -50,19 +50,25 @@ def test_eighty_columns_hold_everything(rows: list[Row]) -> None:
     assert "\x1b" not in text
 
 
-def test_up_to_four_lines_stand_side_by_side_with_marks() -> None:
-    text = rendered([*controls(), *lines_of(3)])
-    rows = squeezed(text)
-    assert "ratio magnitude random swe" in rows
-    assert "0.6 1.9100 ▼* 1.9100 ▼* 1.9100 ▼*" in rows
-    assert "0.8 2.1900 ▲ 2.1900 ▲ 2.1900 ▲" in rows
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_every_line_is_a_block_with_intervals_and_marks(size: int) -> None:
+    rows = squeezed(rendered([*controls(), *lines_of(size)]))
+    for name in FIVE[:size]:
+        assert rows.count(name) == 1
+    for wanted in (
+        "ratio before loss delta",
+        "0.6 3.8200 1.9100 [1.9050, 1.9150] -0.1600 [-0.1650, -0.1550] ▼*",
+        "0.8 4.3800 2.1900 [2.1850, 2.1950] +0.1200 [+0.1150, +0.1250] ▲",
+    ):
+        assert rows.count(wanted) == size
 
 
-def test_five_lines_are_a_block_each_with_intervals() -> None:
-    text = rendered([*controls(), *lines_of(5)])
-    rows = squeezed(text)
-    wanted = "0.6 3.8200 1.9100 [1.9050, 1.9150] -0.1600 [-0.1650, -0.1550] ▼*"
-    assert rows.count(wanted) == 5
+def test_break_points_are_a_table_however_many_lines_there_are() -> None:
+    for size in (1, 5):
+        rows = squeezed(rendered([*controls(), *lines_of(size)]))
+        for name in FIVE[:size]:
+            assert f"{name} 0.6 <0.1 – 1.9100 0.6" in rows
+    assert "holds: costs at most 0.01 nats, by the bound of the paired 95% interval" in rows
 
 
 def test_no_value_is_lost() -> None:
@@ -75,14 +81,20 @@ def test_controls_with_intervals_and_what_they_are_over() -> None:
     text = rendered([*controls(), *lines_of(1)])
     assert "95% interval over test windows" in text
     rows = squeezed(text)
-    assert "dense best 1.8400 [1.8300, 1.8500] -0.2300 [-0.2400, -0.2200]" in rows
+    assert "dense best 1.8400 [1.8300, 1.8500] -0.2300 [-0.2400, -0.2200] ▼" in rows
     several = rendered([*controls(), *controls(1), *curve(), *curve(seed=1)])
     assert "95% t interval over seeds" in several
 
 
 def test_overlap_stands_beside_chance() -> None:
-    rows = squeezed(rendered(lines_of(2)))
-    assert "0.6 0.5000 0.5000 0.4286" in rows
+    by_rate = pruned(None, 2.0, rate=1.575, sparsity=0.6012, jaccard_magnitude=0.4)
+    rows = squeezed(rendered([*lines_of(2), by_rate]))
+    for wanted in (
+        *("0.1 0.3 0.6 0.8 0.9", "swe, ratio 0.5000 0.5000 0.5000 0.5000 0.5000"),
+        *("chance 0.0526 0.1765 0.4286 0.6667 0.8182", "1.575", "60.1%"),
+        *("swe, rate 0.4000", "chance 0.4298"),
+    ):
+        assert wanted in rows
     assert "Overlap" not in rendered(curve(jaccard_magnitude=None))
 
 
@@ -96,6 +108,15 @@ def test_failures_and_missing_seeds_are_shown() -> None:
         [*curve(), changed(controls()[1], status="failed", error="lost")]
     )
     assert "3 cells failed" in rendered([pruned(r, 1.0, status="failed") for r in (0.1, 0.2, 0.3)])
+
+
+def test_a_rate_that_failed_is_named_by_what_was_asked() -> None:
+    failed = pruned(None, 2.0, rate=2.5, sparsity=None, status="failed", error="no | luck")
+    rows = [pruned(None, 2.0, rate=rate, sparsity=rate / 4) for rate in (1.0, 2.0)]
+    shown = squeezed(rendered([*rows, failed]))
+    assert "2.5 – – –" in shown
+    assert "50.0% 4.0000 2.0000 [1.9950, 2.0050] -0.0700 [-0.0750, -0.0650] ▼" in shown
+    assert "Fewer seeds than elsewhere: swe at 2.5 (0 of 1)." in shown
 
 
 def test_a_row_is_labels_and_values() -> None:

@@ -181,7 +181,8 @@ def layers_of(chart: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Every layer that is drawn, from the lowest, with its data."""
     if "mark" in chart:
         yield chart
-    for part in chart.get("layer", []):
+    inside = [chart["spec"]] if "spec" in chart else chart.get("vconcat", [])
+    for part in (*chart.get("layer", []), *inside):
         yield from layers_of({"data": chart.get("data"), **part})
 
 

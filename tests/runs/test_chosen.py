@@ -2,7 +2,7 @@
 
 import pytest
 
-from swe_cli.commands.shared import page
+from swe_cli.commands.shared import Page
 from swe_cli.errors import RunError, TrainingError
 
 from .test_runs import make_run
@@ -13,8 +13,8 @@ EARLIER, LATER = (f"2026-01-0{day}T00:00:00+00:00" for day in (1, 2))
 @pytest.fixture
 def chosen(tmp_path):
     def choose(*words, quiet=False):
-        this = page("prune", [*words, f"results_dir={tmp_path}"], runs=1)
-        return this.chosen_run(("train",), "Train one.", "Cutting", quiet=quiet).name
+        this = Page("prune", [*words, f"results_dir={tmp_path}"])
+        return this.chosen_run(("train",), "Cutting", otherwise="Train one.", quiet=quiet).name
 
     return choose
 

@@ -7,8 +7,7 @@ import torch
 from training.walks import PER_EPOCH, STEPS, after, amounts, observed, tracked, walk
 
 from swe_cli.records import Tensors
-from swe_cli.statistics.mean import Mean
-from swe_cli.statistics.weighted_average import WeightedAverage
+from swe_cli.statistics.running import Mean, WeightedAverage
 from swe_cli.training.tracker import Tracker
 
 

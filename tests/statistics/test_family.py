@@ -7,12 +7,14 @@ import pytest
 import torch
 from training.walks import STEPS, amounts, observed, tracked, walk
 
-from swe_cli.statistics.initial_weights import InitialWeights
-from swe_cli.statistics.mean_magnitude import MeanMagnitude
-from swe_cli.statistics.movement import Movement
-from swe_cli.statistics.path_length import PathLength
-from swe_cli.statistics.sqrt_average import SqrtAverage
-from swe_cli.statistics.weighted_variance import WeightedVariance
+from swe_cli.statistics.running import (
+    InitialWeights,
+    MeanMagnitude,
+    Movement,
+    PathLength,
+    SqrtAverage,
+    WeightedVariance,
+)
 from swe_cli.training.tracker import Tracker, Tracking
 
 HAND = [{"w": torch.tensor([w])} for w in (1.0, -3.0, 2.0)]

@@ -1,6 +1,6 @@
 import torch
 
-from swe_cli.statistics.parts import parts
+from swe_cli.statistics.running import parts
 
 
 def tensors(**options):

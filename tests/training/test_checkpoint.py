@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from swe_cli.errors import Interrupted
+from swe_cli.experiments.ensure import build
 from swe_cli.files import read_directory, write_directory
 from swe_cli.training.checkpoint import load_optimizer, optimizer_state
 
@@ -29,7 +30,7 @@ def test_state_is_written_by_name_and_by_position_it_is_still_read_bit_for_bit(t
         trained(spec, tmp_path / "stopped", stop=After(5))
     checkpoint = run_of(spec, tmp_path / "stopped").path / "checkpoints" / "step-00000005"
     files, state = read_directory(checkpoint)
-    names = list(dict(spec.build().setup.model.named_parameters()))
+    names = list(dict(build(spec).setup.model.named_parameters()))
     optimizer = files["optimizer"]
     assert optimizer.keys() == {f"{name}/{slot}" for name in names for slot in SLOTS}
     old = by_position(names, {n: files["model"][n].dim() >= 2 for n in names}, optimizer)
@@ -40,7 +41,7 @@ def test_state_is_written_by_name_and_by_position_it_is_still_read_bit_for_bit(t
 
 @pytest.mark.parametrize("written_by", ["name", "position"])
 def test_with_frozen_parts_positions_are_those_of_what_is_trained(written_by, tmp_path):
-    setup = spec_of(write_text(tmp_path)).build()
+    setup = build(spec_of(write_text(tmp_path)))
     model = setup.setup.model
     frozen = next(name for name, _ in model.named_parameters() if "qkv" in name)
     model.get_parameter(frozen).requires_grad_(False)

@@ -12,7 +12,7 @@ from swe_cli.config import ConfigRoot, component
 from swe_cli.conform import conform
 from swe_cli.contracts import Prediction, Statistic
 from swe_cli.errors import Interrupted, TrainingError
-from swe_cli.evaluation.loss import validation_loss, window_losses
+from swe_cli.evaluation.loss import mean_of, validation_loss, window_losses
 from swe_cli.files import read_tensors
 from swe_cli.pruning.recover import EnforceMasks
 from swe_cli.store import Run
@@ -77,7 +77,7 @@ def run(tmp_path):
         config = {"identity": {}, "paths": {}}
         made = recipe(**{**small, **options})
         training = Training(setup_of(model, data), made, TRACKING, {}, config)
-        train_run(recorder.run, training, [recorder, *callbacks], stop, "Type it again.")
+        train_run(recorder.run, training, [recorder, *callbacks], stop)
         return recorder
 
     start.recorder = recorder
@@ -396,4 +396,4 @@ def test_validation_is_in_evaluation_mode_and_gives_training_mode_back():
     assert one == validation_loss(setup, 4)
     assert setup.model.training
     windows = data.windows("validation", context=16, size=4)
-    assert one == window_losses(setup, windows).mean_nats
+    assert one == mean_of(window_losses(setup, windows), "nats")

@@ -8,13 +8,12 @@ from swe_cli.data.text import StringSource, Text
 from swe_cli.data.tokenizers import BpeTokenizer
 from swe_cli.data.tokens import TextDataset
 from swe_cli.errors import PruningError, RunError, UsageError
-from swe_cli.experiments.init_from_run import shared_tokens
-from swe_cli.experiments.model import open_run
-from swe_cli.experiments.training import ensure_trained, training_spec
+from swe_cli.experiments.ensure import build, ensure_trained, shared_tokens
+from swe_cli.experiments.training import training_spec
 from swe_cli.files import read_tensors
 from swe_cli.store import Run, find_run
 
-from .toys import NOWHERE, Silent, assert_same, contents, never
+from .toys import NOWHERE, Silent, assert_same, contents, never, opened
 
 pytest.importorskip("sklearn", reason="the optional package scikit-learn is missing")
 
@@ -54,7 +53,7 @@ def spec_of(results, *words):
 
 def train(results, *words, stop=never) -> Run:
     plan = spec_of(results, *words)
-    ensure_trained(plan, Silent(), stop, resume="again")
+    ensure_trained(plan, Silent(), stop)
     return plan.run
 
 
@@ -64,7 +63,7 @@ def fresh(results, *words):
 
 def copied(plan):
     """The weights that a training starts from."""
-    weights = plan.build().setup.model.weights()
+    weights = build(plan).setup.model.weights()
     return {name: weight.clone() for name, weight in weights.items()}
 
 
@@ -85,7 +84,7 @@ def test_the_projector_alone_leaves_the_others_bit_identical_and_untracked(tmp_p
     assert unchanged(before, after, "vision")
     assert unchanged(before, after, "language")
     assert not unchanged(before, after, "projector")
-    model = open_run(run, ConfigRoot())
+    model = opened(run)
     tracked = model.trajectory["mean"]
     assert tracked
     assert all(name.startswith("projector.") for name in tracked)
@@ -99,7 +98,7 @@ def test_the_projector_alone_leaves_the_others_bit_identical_and_untracked(tmp_p
 
 def test_frozen_parts_are_tracked_when_asked(tmp_path):
     run = train(tmp_path, "training.trains=[projector]", "tracking.frozen=true")
-    model = open_run(run, ConfigRoot())
+    model = opened(run)
     tracked = model.trajectory["mean"]
     assert tracked.keys() == weights(run).keys()
     name = "language.layers.0.mlp.expand.weight"
@@ -115,7 +114,7 @@ def test_a_role_that_the_model_lacks_is_refused_before_any_work(tmp_path):
 def test_two_stages_are_two_runs_and_the_second_starts_where_the_first_ended(tmp_path):
     plan = spec_of(tmp_path, *TWO_STAGES)
     assert plan.first is not None
-    assert plan.first.name != plan.name
+    assert plan.first.run.name != plan.run.name
     start, second = copied(plan.first), train(tmp_path, *TWO_STAGES)
     first = plan.first.run
     assert first.finished
@@ -157,7 +156,7 @@ def test_a_tower_starts_from_another_run_and_identity_is_its_content(tmp_path):
     assert stored == source.manifest["files"]["model.safetensors"]
     assert plan.config["paths"]["model.vision.from_run"] == str(source.path)
     run = train(tmp_path, *words)
-    assert open_run(run, ConfigRoot()).weights("final").keys() == learnt.keys()
+    assert opened(run).weights("final").keys() == learnt.keys()
     by_path = spec_of(tmp_path, words[0], f"model.vision.from_run='{source.path}'")
     assert by_path.hash == plan.hash
 
@@ -171,7 +170,7 @@ def test_the_language_model_starts_from_a_text_run_token_by_token(tmp_path):
     )
     composed = compose("train", text, ConfigRoot())
     plan = training_spec(composed, ConfigRoot(), tmp_path)
-    ensure_trained(plan, Silent(), never, resume="again")
+    ensure_trained(plan, Silent(), never)
     source = plan.run
     words = ("tokenizer=chars", "model.language.context=40")
     named = (*words, f"model.language.from_run={source.name}")
@@ -181,8 +180,8 @@ def test_the_language_model_starts_from_a_text_run_token_by_token(tmp_path):
     places = "position_embedding.weight"
     assert torch.equal(begun[f"language.{places}"][:16], learnt[places])
     assert torch.equal(begun[f"language.{places}"][16:], before[f"language.{places}"][16:])
-    ours = spec_of(tmp_path, *named).build().setup.dataset
-    theirs = open_run(source, ConfigRoot()).dataset
+    ours = build(spec_of(tmp_path, *named)).setup.dataset
+    theirs = opened(source).dataset
     tokens, rows = learnt["token_embedding.weight"], begun["language.token_embedding.weight"]
     for piece in "what is the sum":
         assert torch.equal(rows[ours.encode(piece)[0]], tokens[theirs.encode(piece)[0]])
@@ -194,7 +193,7 @@ def test_a_run_of_another_shape_is_refused_by_name(tmp_path):
     source = train(tmp_path, "training.steps=3")
     words = ("model.vision.width=16", f"model.vision.from_run={source.name}")
     with pytest.raises(RunError, match=rf"{source.name} does not fit model\.vision"):
-        spec_of(tmp_path, *words).build()
+        build(spec_of(tmp_path, *words))
 
 
 @pytest.mark.parametrize(
@@ -208,7 +207,7 @@ def test_a_tower_that_was_built_otherwise_is_refused(option, said, tmp_path):
         f"model.vision.from_run={source.name}",
     )
     with pytest.raises(RunError, match=said):
-        spec_of(tmp_path, *words).build()
+        build(spec_of(tmp_path, *words))
 
 
 def test_byte_tokens_are_shared_by_two_sets_of_the_same_tokenizer():

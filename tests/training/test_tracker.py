@@ -6,6 +6,7 @@ import torch
 from safetensors import safe_open
 
 from swe_cli.errors import UsageError
+from swe_cli.experiments.ensure import build
 from swe_cli.training.run import train_run
 from swe_cli.training.tracker import SAMPLE_POINTS, Tracker, Tracking, gather
 
@@ -111,9 +112,9 @@ def test_without_any_statistic_the_weights_are_the_same_too(tmp_path):
     text = write_text(tmp_path)
     tracked, bare = spec_of(text), spec_of(text)
     with_statistics = trained(tracked, tmp_path / "with")
-    training = replace(bare.build(), statistics={})
+    training = replace(build(bare), statistics={})
     run = run_of(bare, tmp_path / "without")
-    train_run(run, training, [], never, "")
+    train_run(run, training, [], never)
     assert_same_tensors(
         run.tensors("model.safetensors"), with_statistics.tensors("model.safetensors")
     )

@@ -14,9 +14,10 @@ from swe_cli.data.text import StringSource, Text
 from swe_cli.data.tokenizers import CharTokenizer
 from swe_cli.data.tokens import TextDataset
 from swe_cli.device import Machine
-from swe_cli.experiments.plan import SweepPlan, plan_sweep
-from swe_cli.experiments.run import Outcome, run_sweep
-from swe_cli.experiments.training import TrainingSpec, ensure_trained, training_spec
+from swe_cli.experiments.ensure import ensure_trained
+from swe_cli.experiments.model import TrainedModel
+from swe_cli.experiments.sweep import Outcome, SweepPlan, plan_sweep, run_sweep
+from swe_cli.experiments.training import TrainingSpec, stored_training, training_spec
 from swe_cli.files import read_tensors
 from swe_cli.models.gpt import GPT
 from swe_cli.records import Batch, Row, Tensors
@@ -169,14 +170,20 @@ def spec_of(
     return training_spec(composed, ConfigRoot(), results, statistics)
 
 
+def opened(run: Run) -> TrainedModel:
+    """The model of a finished training."""
+    return stored_training(run, ConfigRoot()).open()
+
+
 def run_of(spec: TrainingSpec, results: Path) -> Run:
-    return replace(spec, results=results).run
+    return Run(results / "runs" / spec.run.name)
 
 
 def trained(spec: TrainingSpec, results: Path, stop=never) -> Run:
     """Train as swe train does; a run that is finished already is left alone."""
-    ensure_trained(replace(spec, results=results), Silent(), stop, resume="Type it again.")
-    return run_of(spec, results)
+    spec = replace(spec, run=run_of(spec, results))
+    ensure_trained(spec, Silent(), stop)
+    return spec.run
 
 
 def sweep_of(text: Path, results: Path, *words: str, root: ConfigRoot | None = None) -> SweepPlan:
@@ -186,7 +193,7 @@ def sweep_of(text: Path, results: Path, *words: str, root: ConfigRoot | None = N
 
 def swept(plan: SweepPlan, stop=never, observer: Silent | None = None) -> Outcome:
     """Run what is missing of a sweep."""
-    return run_sweep(plan, observer or Silent(), stop, resume="Type it again.")
+    return run_sweep(plan, observer or Silent(), stop)
 
 
 FILES = ("model.safetensors", "best.safetensors", "trajectory.safetensors")

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import torch
 
 from swe_cli.records import Tensors
-from swe_cli.statistics.weighted_average import WeightedAverage
+from swe_cli.statistics.running import WeightedAverage
 from swe_cli.training.tracker import Tracker, Tracking
 
 STEPS, PER_EPOCH, DECAY = 40, 7, 0.9

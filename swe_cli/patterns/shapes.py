@@ -1,4 +1,4 @@
-"""N:M: of every M consecutive inputs of a row, N stay."""
+"""Which masks are legal: any, N:M, or of whole units."""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,10 @@ from swe_cli.contracts import Pattern
 from swe_cli.errors import UsageError
 from swe_cli.ranking import Ranking, Within
 from swe_cli.records import Counts, Masks
+
+
+class Unstructured(Pattern):
+    """The lowest scores of each tensor, or of each row, exactly as many as allocated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,3 +50,25 @@ def two_of_four() -> NOfM:
 def four_of_eight() -> NOfM:
     """Of every eight consecutive inputs the four best stay: as sparse as 2:4, and freer."""
     return NOfM(keep=4, of=8)
+
+
+class Neuron(Pattern):
+    """A hidden neuron goes with its row of the first matrix and its column of the second.
+
+    Its score is the norm of the scores of all its weights. The ratio is of neurons, all layers
+    together or as the allocation says; the sparsity that comes out is of all prunable weights.
+    ``swe prune`` then stores the smaller model.
+    """
+
+    unit = "neuron"
+
+
+class Head(Pattern):
+    """A head goes with its queries, keys, values and its columns of the projection.
+
+    Its score is the norm of the scores of all its weights. The ratio is of heads, all layers
+    together or as the allocation says; the sparsity that comes out is of all prunable weights.
+    ``swe prune`` then stores the smaller model.
+    """
+
+    unit = "head"

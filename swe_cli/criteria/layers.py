@@ -1,4 +1,4 @@
-"""SparseGPT: the others of a row make up for what is cut."""
+"""Criteria that judge a linear layer by what it is fed."""
 
 import warnings
 from dataclasses import dataclass
@@ -12,6 +12,24 @@ from swe_cli.contracts import Choose, LayerCriterion, LayerInputs
 from swe_cli.errors import PruningError, SweWarning
 
 MOST_DAMPING = 1e3  # times the mean diagonal: beyond it the Hessian says nothing
+
+
+class Wanda(LayerCriterion):
+    """``|W_ij| · ‖X_j‖₂``, X the inputs of the layer over the calibration tokens (Sun et al. 2023).
+
+    Published with the scores of one output row compared with each other: ``allocation=row``.
+    """
+
+    published = "row"
+    needs = ("input_norm",)
+
+    def score_layer(self, weight: Tensor, inputs: LayerInputs) -> Tensor:
+        return weight.abs() * inputs.norm
+
+    def prune_layer(self, weight: Tensor, inputs: LayerInputs, choose: Choose) -> Tensor:
+        kept = choose(self.score_layer(weight, inputs), 0)
+        weight.mul_(kept)
+        return kept
 
 
 @dataclass(frozen=True, kw_only=True)

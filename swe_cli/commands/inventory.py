@@ -1,0 +1,105 @@
+"""swe runs, doctor: what there is, and on what machine."""
+
+import os
+import platform
+import shutil
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from platformdirs import user_cache_dir
+from rich import box
+from rich.filesize import decimal
+from rich.table import Table
+from rich.text import Text
+
+from swe_cli.commands.shared import Page
+from swe_cli.config import shipped_conf
+from swe_cli.errors import CorruptFileError
+from swe_cli.records import Row
+from swe_cli.report.console import print_pairs
+from swe_cli.report.text import exact, number
+from swe_cli.store import list_runs
+
+PACKAGES = ("swe-cli", "torch", "numpy", "hydra-core", "safetensors", "pandas")
+# Package → the extra that brings it, and what needs it.
+OPTIONAL = {
+    "tokenizers": ("bpe", "tokenizer=bpe"),
+    "pillow": ("multimodal", "data=image_folder"),
+    "easy-vqa": ("multimodal", "data=easy_vqa"),
+    "tensorly": ("trawl", "transform=trawl_cp"),
+    "scikit-learn": ("multimodal", "data=digit_sums"),
+}
+
+
+def runs(this: Page) -> None:
+    """Every run, newest first, with its kind, status, age and size on disk."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("run", "status", "written", "size"):
+        table.add_column(title, overflow="fold", justify="right" if title == "size" else "left")
+    for run in list_runs(this.results):
+        moment = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.written))
+        size = sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file())
+        try:
+            manifest, status = run.manifest if run.finished else {}, run.status
+        except CorruptFileError:
+            manifest, status = {}, "damaged"
+        if failed := manifest.get("failed"):
+            status += f", {failed} failed"
+        what = _what(manifest)
+        named = Text.assemble(run.name, (f"\n  {what}" if what else "", "dim"))
+        table.add_row(named, status, moment, decimal(size))
+    if table.rows:
+        this.console.print(table)
+    else:
+        this.print(f"No runs in {this.results / 'runs'}.\nStart one: swe sweep experiment=demo")
+
+
+def _what(manifest: dict[str, Any]) -> str:
+    """What tells a run from others of its name: a loss, a cut; nothing of one that is not done."""
+    if "row" not in manifest:
+        loss = manifest.get("results", {}).get("final_validation_loss_nats")
+        return "" if loss is None else f"validation {number(loss)}"
+    row = Row.from_json(manifest["row"])
+    amounts = {key: row.settings.get(key) for key in ("ratio", "rate", "fuse")}
+    words = [f"{key} {exact(float(str(v)))}" for key, v in amounts.items() if v is not None]
+    shapes = (row.settings.get("pattern"), row.settings.get("schedule"))
+    words += [str(shape) for shape in shapes if shape not in (None, "unstructured")]
+    return ", ".join([*words, f"loss {number(row.mean('loss'))}"])
+
+
+def doctor(this: Page) -> None:
+    """Versions, device, threads, folders, and what is optional and missing."""
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    lines = {
+        "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+        **{package: _version(package, "missing") for package in PACKAGES},
+        "device": f"cuda: {', '.join(gpus)}" if gpus else "cpu (no CUDA device found)",
+        "threads": f"{torch.get_num_threads()} of {os.cpu_count()} cores",
+        "configuration": str(shipped_conf()),
+        "results": f"{this.results.resolve()} ({_room(this.results)})",
+        "data": os.environ.get("SWE_DATA_DIR") or "no SWE_DATA_DIR set (not needed)",
+        "cache": os.environ.get("SWE_CACHE_DIR") or user_cache_dir("swe"),
+    }
+    for name, (extra, use) in OPTIONAL.items():
+        lines[name] = _version(name, f"missing; for {use}: pip install 'swe-cli[{extra}]'")
+    print_pairs(this.console, list(lines.items()))
+
+
+def _version(package: str, otherwise: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return otherwise
+
+
+def _room(results: Path) -> str:
+    """Whether a run could be written, and how much room there is."""
+    place = next(path for path in (results.resolve(), *results.resolve().parents) if path.exists())
+    if not place.is_dir():
+        return "not a folder"
+    if not os.access(place, os.W_OK):
+        return "read-only"
+    return f"{shutil.disk_usage(place).free / 2**30:.0f} GiB free"

@@ -1,0 +1,185 @@
+"""swe train, prune, evaluate, generate: one model at a time."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from rich.columns import Columns
+from rich.panel import Panel
+from rich.text import Text
+
+from swe_cli.commands.progress import listening
+from swe_cli.commands.shared import Page, pruned_row, training_of
+from swe_cli.contracts import Questions
+from swe_cli.controls import DENSE
+from swe_cli.errors import Interrupted, RunError, UsageError
+from swe_cli.evaluation.measure import answers_of
+from swe_cli.experiments.cell import Cell, evaluate_pruned, run_cell
+from swe_cli.experiments.ensure import ensure_trained
+from swe_cli.experiments.model import TrainedModel, check_kept
+from swe_cli.experiments.spec import (
+    Spec,
+    check_early,
+    check_recorded,
+    check_spec,
+    cut_spec,
+    note_on,
+)
+from swe_cli.experiments.sweep import cells_of
+from swe_cli.experiments.training import roles_of, stored_training, training_spec
+from swe_cli.models.gpt import GPT
+from swe_cli.models.gpt import generate as continue_tokens
+from swe_cli.records import Tensors
+from swe_cli.report.terminal import print_row
+from swe_cli.store import Run
+
+
+def train(this: Page) -> None:
+    """Train and track; print the run's name, best and final validation loss."""
+    spec = training_spec(this.composed, this.root, this.results)
+    for note in spec.dataset.notes:
+        this.watcher.say(note)
+    with listening(this.resume) as stop, this.watcher.showing():
+        trained = ensure_trained(spec, this.watcher, stop, this.wait)
+    if not trained:
+        this.watcher.say("Already trained.")
+    results = spec.run.manifest["results"]
+    best, final = results["best_validation_loss_nats"], results["final_validation_loss_nats"]
+    this.print(spec.run.name)
+    this.print(f"  best validation loss   {best:.4f} nats at step {results['best_step']}")
+    this.print(f"  final validation loss  {final:.4f} nats at step {results['steps']}")
+    this.print(f"  next: swe prune {spec.run.name} --ratio 0.5")
+
+
+def prune(this: Page) -> None:
+    """Cut a finished training once; keep the model, print what it lost."""
+    typed, values = [word.partition("=")[0] for word in this.words], this.composed.values
+    check_spec(cut_spec(this.composed, this.root, None), this.composed, typed)
+    run = this.chosen_run(("train",), "Cutting", quiet=this.quiet)
+    training = stored_training(run, this.root, values["device"], values["threads"])
+    model = training.composed["model"]
+    spec = cut_spec(this.composed, this.root, roles_of(model))
+    check_recorded(spec, run.manifest["tracker"]["statistics"], run.name)
+    steps, at_step = training.composed["training"].instance.steps, spec.plan.at_step
+    check_early(spec, steps)
+    check_kept(run, [] if at_step is None else [at_step])
+    cell = cells_of(spec, training)[spec.kind]
+    name = f"prune-{model.name}-{spec.method_name}-{cell.hash[:8]}"
+    pruned = Run(run.path.parent / name)
+    cell = replace(cell, model_to=pruned.path / "model.safetensors")
+    if note := note_on(spec, typed):
+        this.watcher.say(note)
+    steps = spec.recovery_steps + (0 if at_step is None else steps - at_step)
+    steps += 0 if spec.fuse is None else spec.recovery_steps // 2
+    with listening() as stop, this.watcher.showing(), pruned.hold(this.wait):
+        pruned.begin({"training": run.name, "cell": cell.hash, "cut": cell.config})
+        try:
+            row = run_cell(cell, stop, [this.watcher.recovery(steps)])
+        except Interrupted:
+            raise
+        except Exception:
+            pruned.discard()  # the same command would meet the same
+            raise
+        pruned.finish(["model.safetensors"], row=row.to_json())
+    this.print(pruned.name)
+    print_row(this.console, row)
+    this.print(f"  next: swe report {run.name}")
+
+
+def evaluate(this: Page) -> None:
+    """The full deterministic pass over a trained or pruned run; print what was measured."""
+    values, evaluation = this.composed.values, this.composed["evaluation"]
+    run = this.chosen_run(("train", "prune"), "Evaluating")
+    training = stored_training(training_of(run), this.root, values["device"], values["threads"])
+    if run.kind == "prune":
+        stored, weights = pruned_row(run), run.tensors("model.safetensors")
+        row = evaluate_pruned(stored, training.open(), weights, evaluation.instance)
+    else:
+        row = run_cell(Cell(Spec(control=DENSE, evaluation=evaluation), training))
+    this.print(run.name)
+    print_row(this.console, row)
+
+
+def generate(
+    this: Page, *, prompt: str, image: Path | None, length: int, temperature: float, seed: int
+) -> None:
+    """Continue ``prompt``, or answer it looking at ``image``.
+
+    A pruned run is shown beside the model it was cut from.
+    """
+    values, prompt = this.composed.values, _in_utf8(prompt)
+    if not prompt:
+        raise UsageError("The prompt is empty.", 'Give a text to continue: --prompt "And"')
+    run = this.chosen_run(("train", "prune"), "Asking")
+    training = stored_training(training_of(run), this.root, values["device"], values["threads"])
+    trained = training.open()
+    models: dict[str, Tensors] = {"dense": trained.weights("final")}
+    if run.kind == "prune":
+        row = pruned_row(run)
+        cut = 100 * (row.mean("sparsity") or 0.0)
+        title = f"{row.settings['criterion']}, {cut:.0f} % cut"
+        models[title] = run.tensors("model.safetensors")
+    asked = isinstance(trained.dataset, Questions)
+    width = this.console.width // len(models)
+    panels = []
+    for title, weights in models.items():
+        trained.load(weights)
+        if asked:
+            text = _answer(trained, prompt, image)
+        else:
+            text = _continuation(trained, prompt, image, length, temperature, seed)
+        panels.append(Panel(Text(prompt, "bold") + text, title=title, width=width))
+    if asked:
+        unknown = getattr(getattr(trained.dataset, "tokenizer", None), "unknown", None)
+        new = [word for word in prompt.split() if unknown in trained.dataset.encode(word)]
+        if new:
+            said = f"Words that {trained.name} never saw: {', '.join(new)}."
+            this.console.print(said, markup=False)
+    this.console.print(Columns(panels, padding=0, expand=False))
+
+
+def _in_utf8(prompt: str) -> str:
+    """A prompt as the UTF-8 it was typed in, whatever the locale took it for."""
+    try:
+        return os.fsencode(prompt).decode("utf-8")
+    except UnicodeError:
+        if not any("\ud800" <= character <= "\udfff" for character in prompt):
+            return prompt
+        raise UsageError(
+            "The prompt is neither UTF-8 nor written in what the locale of this terminal says.",
+            "Set the terminal to UTF-8, and type: export LC_ALL=C.UTF-8",
+        ) from None
+
+
+def _answer(trained: TrainedModel, question: str, image: Path | None) -> Text:
+    assert isinstance(trained.dataset, Questions)
+    example = '--prompt "what is the sum?"'
+    if image is None:
+        reason = f"{trained.name} answers questions about images."
+        raise UsageError(reason, f"Name one: --image FILE {example}")
+    if not question.strip():
+        raise UsageError("There is no question.", f"Ask one: {example}")
+    ((answer, _),) = answers_of(trained, trained.dataset.about(image.expanduser(), question))
+    return Text(f" {answer}") if answer else Text(" (no answer)", "dim")
+
+
+def _continuation(
+    trained: TrainedModel,
+    prompt: str,
+    image: Path | None,
+    length: int,
+    temperature: float,
+    seed: int,
+) -> Text:
+    if image is not None:
+        reason = f"{trained.name} is a text model; it looks at no image."
+        raise UsageError(reason, "Leave --image out.")
+    if not isinstance(trained.model, GPT):
+        raise RunError(f"{trained.name} is not a text model.", "Name another: swe runs")
+    trained.model.eval()
+    ids, generator = trained.dataset.encode(prompt), torch.Generator().manual_seed(seed)
+    grown = continue_tokens(
+        trained.model, ids, length=length, temperature=temperature, generator=generator
+    )
+    return Text(trained.dataset.decode(grown[len(ids) :]))

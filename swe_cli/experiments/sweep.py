@@ -1,0 +1,323 @@
+"""A sweep: on paper, before anything runs; then run, except for what is already there."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from swe_cli.config import (
+    Composed,
+    ConfigRoot,
+    Tokens,
+    choice_options,
+    compose,
+    expand_range,
+    read_tokens,
+)
+from swe_cli.contracts import Launcher
+from swe_cli.controls import DENSE, PRUNED, RECOVERED, controls_of
+from swe_cli.errors import SweError, TrainingError, UsageError
+from swe_cli.experiments.cell import Cell, check_stop, run_cell
+from swe_cli.experiments.ensure import Observer, ensure_trained
+from swe_cli.experiments.model import BASES
+from swe_cli.experiments.spec import (
+    SETTING_KEYS,
+    Spec,
+    built,
+    check_early,
+    check_spec,
+    control_spec,
+    cut_spec,
+    note_on,
+)
+from swe_cli.experiments.training import TRAINING_GROUPS, TrainingSpec, roles_of, training_spec
+from swe_cli.files import read_json
+from swe_cli.pruning.prune import recorded_needs
+from swe_cli.records import Row, Scalar
+from swe_cli.store import identity
+
+MACHINE_KEYS = ("seed", "device", "dtype", "threads")
+# Keys whose axis has a column of its own in every table.
+AXIS_COLUMNS = {"model", "data", "seed", "transform", *SETTING_KEYS}
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """All of a sweep. Trainings come first, then cells; controls before what reads them.
+
+    ``notes``: what a user should know of it before it runs.
+    """
+
+    name: str
+    trainings: Sequence[TrainingSpec]
+    cells: Sequence[Cell]
+    launcher: Launcher
+    notes: Sequence[str] = ()
+
+    @property
+    def hash(self) -> str:
+        return identity({"cells": sorted(cell.hash for cell in self.cells)})
+
+
+def plan_sweep(tokens: Tokens, root: ConfigRoot, results: Path) -> SweepPlan:
+    """Expand the axes and compose every cell from scalars. Raises UsageError before any work."""
+    composed = compose_point(tokens, root)
+    axes = axes_of(composed, tokens)
+    given = _values(tokens.overrides)
+    typed = given.keys() | tokens.axes.keys()
+    points = []
+    for words in product(*axes.values()):
+        point = compose_point(tokens, root, *words)
+        spec = cut_spec(point, root, roles_of(point["model"]))
+        check_spec(spec, point, typed, axes)
+        check_early(spec, point["training"].instance.steps)
+        points.append((_values(words), point, spec))
+    statistics = {need for _, _, spec in points for need in recorded_needs(spec.needs)}
+    early = {step for _, _, spec in points if (step := spec.plan.at_step) is not None}
+    specified: dict[object, tuple[TrainingSpec, bool]] = {}  # and whether its data are questions
+    trainings: dict[str, TrainingSpec] = {}
+    cells: dict[str, Cell] = {}
+    notes: list[str] = []
+    for values, point, spec in points:
+        chosen = [point[group] for group in TRAINING_GROUPS]
+        key = (*chosen, *(point.values[key] for key in MACHINE_KEYS))
+        if key not in specified:  # which takes a look at the data: once for each
+            training = training_spec(point, root, results, statistics, early)
+            specified[key] = training, training.dataset.questions
+            same = trainings.setdefault(training.hash, training)
+            trainings[training.hash] = replace(
+                same,
+                snapshots=tuple(sorted({*same.snapshots, *training.snapshots})),
+                statistics=dict(sorted({**same.statistics, **training.statistics}.items())),
+            )
+            notes += training.dataset.notes
+        for cell in cells_of(spec, *specified[key]).values():
+            if cell.hash not in cells:
+                keep = point.values["keep"] == "models"
+                model_to = cell.folder / "model.safetensors" if keep else None
+                cells[cell.hash] = replace(cell, model_to=model_to, axes=_shown_axes(cell, values))
+    # Controls first: pruned cells read them. Then training by training, so that each is loaded,
+    # and each of its criteria scored, once.
+    places = {training: place for place, training in enumerate(trainings)}
+    notes += [note for _, _, spec in points if (note := note_on(spec, typed))]
+    return SweepPlan(
+        str(given.get("experiment", composed["model"].name)),
+        [*trainings.values()],
+        sorted(cells.values(), key=lambda cell: (cell.kind == PRUNED, places[cell.training.hash])),
+        built(composed["launcher"]),
+        tuple(dict.fromkeys(notes)),
+    )
+
+
+def preview(tokens: Tokens, root: ConfigRoot) -> Composed:
+    """The first cell of a sweep with, as ``axes``, the values of all. Raises UsageError for a value
+    that cannot be, as planning would, but reads no data.
+    """
+    axes = axes_of(compose_point(tokens, root), tokens)
+    first = {key: words[0] for key, words in axes.items()}
+    for key, words in axes.items():
+        for word in words:
+            compose_point(tokens, root, *{**first, key: word}.values())
+    composed = compose_point(tokens, root, *first.values())
+    spanned = {key: [_values((word,))[key] for word in words] for key, words in axes.items()}
+    return replace(composed, values={**composed.values, "axes": spanned})
+
+
+def cells_of(spec: Spec, training: TrainingSpec, questions: bool = False) -> dict[str, Cell]:
+    """The cell of one cut and those of the controls it is judged by, by kind.
+
+    ``questions``: whether its data are.
+    """
+    cells: dict[str, Cell] = {}
+    controls = controls_of(BASES, questions=questions)
+    for control in sorted(controls, key=lambda control: control.recovered):
+        reads = {} if control is DENSE else {DENSE.kind: cells[DENSE.kind]}
+        cells[control.kind] = Cell(control_spec(control, spec), training, reads)
+    reads = {kind: cells[kind] for kind in (DENSE.kind, RECOVERED.kind)}
+    return {**cells, spec.kind: Cell(spec, training, reads)}
+
+
+def compose_point(tokens: Tokens, root: ConfigRoot, *point: str) -> Composed:
+    """The configuration at one point of the axes; without one, what all of them have in common.
+
+    An option that only some choices of an axis have goes to those: ``criteria=swe,sparsegpt
+    criterion.damping=0.1`` sets the damping where there is one. Raises UsageError for an option
+    that none of them has.
+    """
+    words = []
+    for word in tokens.overrides:
+        key = word.partition("=")[0]
+        group, _, option = key.partition(".")
+        if option and group in tokens.axes and root.options(group):
+            chosen = [choice.partition("=")[2] for choice in tokens.axes[group]]
+            takers = {
+                f"{group}={name}"
+                for name in chosen
+                if name in root.options(group)
+                and option.partition(".")[0] in choice_options(group, name, root)
+            }
+            if not takers:
+                names = ", ".join(chosen)
+                raise UsageError(f"{key} is not a key of {names}.", f"Choose another {group}.")
+            if takers.isdisjoint(point):
+                continue
+        words.append(word)
+    return compose("sweep", (*words, *point), root)
+
+
+def _shown_axes(cell: Cell, values: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Axis values without a column of their own that make a difference to this cell."""
+    unused = {name for name, part in vars(cell.spec).items() if part is None}
+    own = {key: value for key, value in values.items() if key not in AXIS_COLUMNS}
+    own = {key: value for key, value in own.items() if key.partition(".")[0] not in unused}
+    # The table's column of that name is the run.
+    return {"training recipe" if key == "training" else key: value for key, value in own.items()}
+
+
+def axes_of(composed: Composed, tokens: Tokens) -> dict[str, tuple[str, ...]]:
+    """Axes of the configuration, each replaced by what was typed for its key."""
+    typed = _values(tokens.overrides).keys() | tokens.axes.keys()
+    axes: dict[str, tuple[str, ...]] = {}
+    for key, node in composed.values["axes"].items():
+        if node is not None and key not in typed:
+            items = node if isinstance(node, list) else [node]
+            elements = [text for item in items for text in expand_range(str(item))]
+            axes |= read_tokens([f"{key}={','.join(elements)}"]).axes or {
+                key: (f"{key}={elements[0]}",)
+            }
+    for one, other in (("rate", "ratio"), ("ratio", "rate")):
+        if one in typed:
+            axes.pop(other, None)
+    return {**axes, **tokens.axes}
+
+
+def _values(words: Iterable[str]) -> dict[str, Scalar]:
+    """Key → value of overrides, numbers as numbers."""
+    pairs = (word.partition("=") for word in words)
+    return {key: _number_or_text(value) for key, _, value in pairs}
+
+
+def _number_or_text(text: str) -> Scalar:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text
+
+
+# Run
+
+
+@dataclass
+class Outcome:
+    """Rows in the plan's order, failed ones among them, and what it took to get them.
+
+    ``stages``: wall seconds of this very run by stage (training, recovery, evaluation, …).
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    trained: int = 0
+    ran: int = 0
+    reused: int = 0
+    seconds: float = 0.0
+    stages: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> list[Row]:
+        return [row for row in self.rows if row.status == "failed"]
+
+
+def run_sweep(
+    plan: SweepPlan, observer: Observer, stop: Callable[[], bool], wait: bool = False
+) -> Outcome:
+    """Run what is missing of a plan. What fails becomes a row; the rest goes on.
+
+    A training that diverges fails the rows of its own cells only.
+
+    Raises Interrupted when ``stop`` asks; finished cells and checkpoints are safe by then.
+    """
+    outcome, started = Outcome(), time.perf_counter()
+    rows: dict[str, Row] = {}
+    train: Callable[[TrainingSpec], bool] = ensure_trained
+    run: Callable[[Cell], Row] = run_cell
+    if plan.launcher.in_process:  # elsewhere nobody can look on, and jobs cannot be asked to stop
+        train = partial(ensure_trained, observer=observer, stop=stop, wait=wait)
+        run = partial(run_cell, stop=stop)
+    for training, trained in plan.launcher.map(train, plan.trainings):
+        if isinstance(trained, TrainingError):
+            observer.say(f"{training.run.name}: {trained.message}")
+            of_it = [cell for cell in plan.cells if cell.training.run == training.run]
+            rows |= {cell.hash: _failed(cell, trained) for cell in of_it}
+        elif isinstance(trained, BaseException):
+            raise trained
+        else:
+            outcome.trained += trained
+        if not plan.launcher.in_process:
+            check_stop(stop)
+    if outcome.trained:
+        outcome.stages["training"] = time.perf_counter() - started
+    cells = [cell for cell in plan.cells if cell.hash not in rows]
+    missing = [cell for cell in cells if not cell.done()]
+    outcome.reused = len(cells) - len(missing)
+    observer.cells(len(cells), outcome.reused)
+    lost: dict[str, BaseException] = {}
+    for controls in (True, False):  # controls first: pruned cells read their windows
+        jobs = []
+        for cell in (cell for cell in missing if (cell.kind != PRUNED) is controls):
+            # What it is compared with failed, and would again.
+            errors = [lost[read.hash] for read in cell.reads.values() if read.hash in lost]
+            if errors:
+                rows[cell.hash] = _failed(cell, errors[0])
+                observer.cell_done(rows[cell.hash])
+            else:
+                jobs.append(cell)
+        for cell, result in plan.launcher.map(run, jobs):
+            if isinstance(result, Row):
+                rows[cell.hash] = result
+            else:
+                rows[cell.hash], lost[cell.hash] = _failed(cell, result), result
+            outcome.ran += 1
+            for stage, seconds in _timing(cell).get("seconds", {}).items():
+                outcome.stages[stage] = outcome.stages.get(stage, 0.0) + seconds
+            observer.cell_done(rows[cell.hash])
+            if not plan.launcher.in_process:
+                check_stop(stop)
+    outcome.rows = [rows[cell.hash] if cell.hash in rows else cell.row() for cell in plan.cells]
+    outcome.seconds = time.perf_counter() - started
+    return outcome
+
+
+def _failed(cell: Cell, error: BaseException) -> Row:
+    """The row of a cell that could not be measured: visible, not kept as done, so tried again."""
+    message = " ".join(f"{type(error).__name__}: {error}".split())
+    return cell.new_row(
+        status="failed",
+        error=error.message if isinstance(error, SweError) else message,
+        fingerprint="",
+        axes=cell.axes,
+    )
+
+
+def _timing(cell: Cell) -> dict[str, Any]:
+    """Where a cell has run, and its wall seconds by stage."""
+    path = cell.folder / "timing.json"
+    return read_json(path) if path.is_file() else {}
+
+
+def timings(plan: SweepPlan) -> list[dict[str, Any]]:
+    """One line per training and cell: where and how long. Never part of the table."""
+    lines: list[dict[str, Any]] = []
+    for training in (training for training in plan.trainings if training.run.finished):
+        manifest = training.run.manifest
+        seconds = manifest["results"]["steps"] * manifest["seconds_per_step"]
+        host = {"name": training.run.name, "host": manifest["host"]}
+        lines.append({**host, "training_seconds": seconds})
+    for cell in plan.cells:
+        if timing := _timing(cell):
+            by_stage = {f"{stage}_seconds": s for stage, s in timing["seconds"].items()}
+            lines.append({"name": cell.hash, "host": timing["host"], **by_stage})
+    return lines

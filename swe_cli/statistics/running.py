@@ -1,0 +1,154 @@
+"""What is tracked while a model trains, one tensor a parameter."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from swe_cli.contracts import Statistic
+from swe_cli.records import Tensors
+
+
+class WeightedAverage(Statistic):
+    """``W̄ += (a_i / Σ a) · (W_i − W̄)``; with a_i = i, the paper's W̄ (arXiv 2502.17071, section 3).
+
+    One float32 copy of the weights, whatever the number of observations.
+    """
+
+    def __init__(self, weights: Tensors) -> None:
+        self.average = zeros(weights)
+        self.states = {"": self.average}
+
+    def update(self, weights: Tensors, index: int, share: float) -> None:
+        targets = [weights[name].float() for name in self.average]
+        torch._foreach_lerp_(list(self.average.values()), targets, share)
+
+
+class Mean(WeightedAverage):
+    """The plain mean over observations: every step counts the same, whatever the weighting."""
+
+    def update(self, weights: Tensors, index: int, share: float) -> None:
+        super().update(weights, index, 1.0 / index)
+
+
+class SqrtAverage(WeightedAverage):
+    """``Σ √i·W_i / Σ √i`` over the observations i = 1, 2, …, whatever the weighting (LOD 2022).
+
+    Published over the last 50 epoch snapshots: ``tracking.every=epoch``, with ``tracking.start`` at
+    fifty epochs before the end.
+    """
+
+    def __init__(self, weights: Tensors) -> None:
+        super().__init__(weights)
+        self._seen, self._total = 0, 0.0
+
+    def update(self, weights: Tensors, index: int, share: float) -> None:
+        if index != self._seen + 1:  # resumed: the total is a function of the index
+            self._total = sum(math.sqrt(i) for i in range(1, index))
+        self._seen = index
+        self._total += math.sqrt(index)
+        super().update(weights, index, math.sqrt(index) / self._total)
+
+
+class MeanMagnitude(Statistic):
+    """``mean_t |W_t|`` over the observations, whatever the weighting."""
+
+    def __init__(self, weights: Tensors) -> None:
+        self.mean = zeros(weights)
+        self.states = {"": self.mean}
+
+    def update(self, weights: Tensors, index: int, share: float) -> None:
+        for now, mean in parts(weights, self.mean):
+            torch._foreach_lerp_(mean, torch._foreach_abs(now), 1.0 / index)
+
+
+class WeightedVariance(Statistic):
+    """``V = Σ a_i (W_i − W̄)² / Σ a_i`` in one pass (West 1979, after Welford).
+
+    With η = a_i / Σ a: ``δ = W_i − W̄; W̄ += ηδ; V = (1 − η)(V + ηδ²)``. Two float32 copies of the
+    weights: V, and under ``<parameter>/mean`` the W̄ that it is measured around.
+    """
+
+    def __init__(self, weights: Tensors) -> None:
+        self.variance, self.mean = zeros(weights), zeros(weights)
+        self.states = {"": self.variance, "/mean": self.mean}
+
+    def update(self, weights: Tensors, index: int, share: float) -> None:
+        for now, mean, variance in parts(weights, self.mean, self.variance):
+            deviations = torch._foreach_sub(now, mean)
+            torch._foreach_add_(mean, deviations, alpha=share)
+            torch._foreach_addcmul_(variance, deviations, deviations, value=share)
+            torch._foreach_mul_(variance, 1.0 - share)
+
+
+class InitialWeights(Statistic):
+    """``W_0``, the weights before the first step. Observations do not change it."""
+
+    def __init__(self, weights: Tensors) -> None:
+        self.states = {"": copies(weights)}
+
+    def update(self, weights: Tensors, index: int, share: float) -> None:
+        """Nothing: what was, stays."""
+
+
+class PathLength(Statistic):
+    """``Σ |W_t − W_{t−1}|`` over the observations, from the weights before the first step on.
+
+    Two float32 copies of the weights: the path, and under ``<parameter>/last`` the last weights.
+    """
+
+    def __init__(self, weights: Tensors) -> None:
+        self.path, self.last = zeros(weights), copies(weights)
+        self.states = {"": self.path, "/last": self.last}
+
+    def update(self, weights: Tensors, index: int, share: float) -> None:
+        for now, path, last in parts(weights, self.path, self.last):
+            torch._foreach_sub_(last, now)  # in place of what is overwritten next: no temporary
+            torch._foreach_abs_(last)
+            torch._foreach_add_(path, last)
+            torch._foreach_copy_(last, now)
+
+
+class Movement(Statistic):
+    """``−Σ_t W_{t−1} · g_t``, g_t = ∂L/∂W at W_{t−1} (Sanh et al. 2020).
+
+    It looks before the optimizer steps; afterwards the gradient belongs to other weights. The
+    gradient is that of the mean loss of the step's batch, before any clipping.
+    """
+
+    def __init__(self, weights: Tensors) -> None:
+        self.moved = zeros(weights)
+        self.states = {"": self.moved}
+
+    def before_step(self, weights: Tensors, gradients: Tensors) -> None:
+        """See one step that is about to be taken; parameters without a gradient stand still."""
+        known = {name: g.float() for name, g in gradients.items() if name in self.moved}
+        for now, gradient, moved in parts(weights, known, self.moved):
+            torch._foreach_addcmul_(moved, now, gradient, value=-1.0)
+
+    def update(self, weights: Tensors, index: int, share: float) -> None:
+        """Nothing: it is too late for this step."""
+
+
+def zeros(weights: Tensors) -> Tensors:
+    """Float32 zeros, one tensor a parameter."""
+    return {name: torch.zeros_like(w, dtype=torch.float32) for name, w in weights.items()}
+
+
+def copies(weights: Tensors) -> Tensors:
+    """Float32 copies of the weights as they are."""
+    return {name: w.detach().to(torch.float32, copy=True) for name, w in weights.items()}
+
+
+def parts(weights: Tensors, *states: Tensors) -> Iterator[tuple[list[Tensor], ...]]:
+    """Lists of weights, in float32, and of what ``states`` hold by the same names.
+
+    On a CPU tensor by tensor: the second pass finds in cache what the first one read, and no
+    temporary is as large as the model. Elsewhere all at once: few kernels are launched.
+    """
+    names = list(states[0])
+    size = 1 if all(w.device.type == "cpu" for w in weights.values()) else len(names)
+    for first in range(0, len(names), size):
+        some = names[first : first + size]
+        yield [weights[n].float() for n in some], *([state[n] for n in some] for state in states)
