@@ -9,12 +9,12 @@ import torch
 from swe_cli.errors import UsageError
 from swe_cli.records import Batch
 
-PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
-
 
 @dataclass(frozen=True)
 class Machine:
-    """``dtype`` is the precision of matrix products; weights and statistics stay float32."""
+    """``dtype``, float32 or bfloat16, is the precision of matrix products; weights and statistics
+    stay float32.
+    """
 
     device: torch.device
     dtype: str
@@ -25,11 +25,8 @@ class Machine:
 
     def precision(self) -> AbstractContextManager[None]:
         """Autocast of the forward pass, or nothing for float32."""
-        dtype = PRECISIONS[self.dtype]
-        context: AbstractContextManager[None] = torch.autocast(
-            self.device.type, dtype, enabled=dtype is not None
-        )
-        return context
+        enabled = self.dtype == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
     def identity(self) -> dict[str, str | int]:
         """What of the machine changes the bits of a result. Another GPU index does not."""
@@ -41,10 +38,6 @@ def resolve(device: str, dtype: str, threads: int | None) -> Machine:
 
     Also sets torch's thread count. Raises UsageError for a device that is absent.
     """
-    if dtype not in PRECISIONS:
-        raise UsageError(f"dtype={dtype!r} is not known.", f"Use one of {', '.join(PRECISIONS)}.")
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads={threads} must be at least 1.")
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     try:
         chosen = torch.device(device if device != "auto" else "cuda" if gpus else "cpu")

@@ -68,7 +68,6 @@ def write_tensors(path: Path, tensors: Tensors, metadata: Mapping[str, Any] | No
 def write_directory(path: Path, files: Mapping[str, Tensors], state: Mapping[str, Any]) -> None:
     """Write a directory of tensor files and ``state.json`` that appears whole or not at all."""
     with _replacing(path) as temporary:
-        _remove(temporary)
         hashes = {}
         for name, tensors in files.items():
             file = temporary / f"{name}.safetensors"
@@ -80,13 +79,11 @@ def write_directory(path: Path, files: Mapping[str, Tensors], state: Mapping[str
 
 def remove_directory(path: Path) -> None:
     """Remove a directory, if it is there, without ever showing half of it under its name."""
-    if not path.exists():
-        return
     removed = path.with_name(f".{path.name}.{os.getpid()}.removed.tmp")
-    with storage(path):
-        shutil.rmtree(removed, ignore_errors=True)
-        os.replace(path, removed)
-        shutil.rmtree(removed)
+    if path.exists():
+        with storage(path):
+            os.replace(path, removed)
+            shutil.rmtree(removed)
 
 
 def remove_litter(folder: Path) -> None:

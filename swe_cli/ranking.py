@@ -1,5 +1,6 @@
 """Exact selection: rank once, then cut at any number of ratios, and exactly that many weights."""
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
@@ -75,14 +76,16 @@ class Ranking:
             raise PruningError(f"Cannot cut {count} of {self.total} weights.")
         if count == 0:
             return dict.fromkeys(self.sizes, 0)
-        threshold = self._value_at(count - 1)
-        below = {n: int(np.searchsorted(s, threshold, "left")) for n, s in self._sorted.items()}
-        upto = {n: int(np.searchsorted(s, threshold, "right")) for n, s in self._sorted.items()}
-        missing = count - sum(below.values())
-        tied = {name: upto[name] - below[name] for name in below}
-        for name, extra in self._share_ties(threshold, tied, missing).items():
-            below[name] += extra
-        return below
+        last = self._value_at(count - 1)
+        counts = {name: int(of.searchsorted(last, "left")) for name, of in self._sorted.items()}
+        # Those that equal it go by |W|, whatever tensor they are in, as far as the count allows.
+        names = [n for n, of in self._sorted.items() if of.searchsorted(last, "right") > counts[n]]
+        keys = [self._tie_keys(name, np.flatnonzero(self._flat[name] == last)) for name in names]
+        owners = np.repeat(np.arange(len(names)), [len(of) for of in keys])
+        order = np.argsort(np.concatenate(keys), kind="stable")[: count - sum(counts.values())]
+        for name, tied in zip(names, np.bincount(owners[order], minlength=len(names)), strict=True):
+            counts[name] += int(tied)
+        return counts
 
     def below(self, thresholds: Mapping[str, float]) -> Counts:
         """How many scores of each tensor lie strictly below that tensor's threshold."""
@@ -108,52 +111,58 @@ class Ranking:
         The lowest of the whole tensor, or with ``row`` of each row, all rows losing the same (the
         first ones one more, where it does not come out even). What has one dimension is one row.
         """
-        whole = self._sorted if within == "tensor" else {}  # made before threads ask for it
-
-        def mask(name: str) -> Tensor:
-            count, size, shape = counts[name], self.sizes[name], self.scores[name].shape
-            if not 0 <= count <= size:
-                raise PruningError(f"Cannot cut {count} of the {size} weights of {name}.")
-            rows = shape[0] if within == "row" and len(shape) > 1 else 1
-            scores = self._flat[name].reshape(rows, -1)
-            ordered = whole[name][None] if whole else np.sort(scores, axis=1)
-            each = (count + rows - 1 - np.arange(rows)) // rows
-            return torch.from_numpy(self._keep(name, scores, ordered, each)).view(shape)
-
-        return dict(zip(self.scores, _in_threads(mask, self.scores), strict=True))
+        for name, size in self.sizes.items():
+            if not 0 <= counts[name] <= size:
+                raise PruningError(f"Cannot cut {counts[name]} of the {size} weights of {name}.")
+        by_row = within == "row"
+        rows = {n: len(s) if by_row and s.dim() > 1 else 1 for n, s in self.scores.items()}
+        return self._masks(counts, rows)
 
     def best_of(self, keep: int, of: int) -> Masks:
         """Keep the ``keep`` highest of every ``of`` consecutive scores of a row.
 
         Raises PruningError where rows are not a multiple of ``of`` long.
         """
-        masks = {}
         for name, score in self.scores.items():
             if score.shape[-1] % of:
                 raise PruningError(
                     f"{name} has rows of {score.shape[-1]}, which {of} does not divide.",
                     "Choose another N:M, or leave it out (prunable=linear, roles=…).",
                 )
-            scores = self._flat[name].reshape(-1, of)
-            counts = np.full(len(scores), of - keep)
-            kept = self._keep(name, scores, np.sort(scores, axis=1), counts)
-            masks[name] = torch.from_numpy(kept).view(score.shape)
-        return masks
+        groups = {name: size // of for name, size in self.sizes.items()}
+        return self._masks({name: number * (of - keep) for name, number in groups.items()}, groups)
 
-    def _keep(self, name: str, scores: Array, ordered: Array, counts: Array) -> Array:
-        """Bool (rows, n): all but the ``counts`` lowest of each row; ``ordered``: rows sorted."""
-        rows, length = np.arange(len(scores)), scores.shape[1]
-        if not length:
-            return np.ones(scores.shape, dtype=bool)
-        threshold = np.where(counts > 0, ordered[rows, np.maximum(counts, 1) - 1], -np.inf)
-        threshold = threshold.astype(scores.dtype)
-        kept: Array = scores > threshold[:, None]
-        follows = ordered[rows, np.minimum(counts, length - 1)]
-        for row in np.flatnonzero((follows == threshold) & (counts < length)):  # some ties stay
-            tied = np.flatnonzero(scores[row] == threshold[row])
-            stay = ordered[row].searchsorted(threshold[row], "right") - counts[row]
+    def _masks(self, counts: Counts, rows: Counts) -> Masks:
+        """Keep-masks of tensors taken as so many rows each."""
+        if 1 in rows.values():
+            _ = self._sorted  # made before threads ask for it
+
+        def mask(name: str) -> Tensor:
+            shape = self.scores[name].shape
+            if not self.sizes[name]:
+                return torch.ones(shape, dtype=torch.bool)
+            return torch.from_numpy(self._kept(name, rows[name], counts[name])).view(shape)
+
+        return dict(zip(self.scores, _in_threads(mask, self.scores), strict=True))
+
+    def _kept(self, name: str, rows: int, count: int) -> Array:
+        """Bool (rows, n): all but the ``count`` lowest, of which each row has the same number, the
+        first ones one more.
+        """
+        scores = self._flat[name].reshape(rows, -1)
+        length = scores.shape[1]
+        ordered = self._sorted[name][None] if rows == 1 else np.sort(scores, axis=1)
+        counts = np.full(rows, count // rows)
+        counts[: count % rows] += 1
+        every = np.arange(rows)
+        last = np.where(counts > 0, ordered[every, counts - 1], -np.inf).astype(scores.dtype)
+        kept: Array = scores > last[:, None]
+        # Where the next one equals the last that goes, not all of its equals go.
+        for row in np.flatnonzero(ordered[every, np.minimum(counts, length - 1)] == last):
+            tied = np.flatnonzero(scores[row] == last[row])
+            going = counts[row] - ordered[row].searchsorted(last[row], "left")
             order = np.argsort(self._tie_keys(name, tied + row * length), kind="stable")
-            kept[row, tied[order[len(tied) - stay :]]] = True
+            kept[row, tied[order[going:]]] = True
         return kept
 
     def _tie_keys(self, name: str, indices: Array) -> Array:
@@ -161,41 +170,25 @@ class Ranking:
             return np.zeros(len(indices), dtype=np.float32)
         return np.asarray(np.abs(_flat(self._magnitudes[name])[indices]))
 
-    def _share_ties(self, threshold: Any, tied: Counts, missing: int) -> Counts:
-        """Share ``missing`` cuts among scores equal to the threshold: by ``|W|``, tensor, index."""
-        names = [name for name, number in tied.items() if number]
-        keys = [
-            self._tie_keys(name, np.flatnonzero(self._flat[name] == threshold)) for name in names
-        ]
-        owners = np.repeat(np.arange(len(names)), [len(k) for k in keys])
-        chosen = owners[np.argsort(np.concatenate(keys), kind="stable")[:missing]]
-        return dict(zip(names, np.bincount(chosen, minlength=len(names)).tolist(), strict=True))
-
     def _value_at(self, position: int) -> Any:
         """The score at a position of the order over all tensors, without merging them.
 
-        Bisection over the values themselves: float order is the order of their bit patterns (with
-        the bits of negative ones flipped), so at most 64 rounds of binary searches find it.
+        Two neighbours in the largest tensor bracket it; few scores of others lie between them.
         """
-        arrays = [array for array in self._sorted.values() if array.size]
-        integer = np.dtype(f"i{arrays[0].itemsize}")
+        arrays = list(self._sorted.values())
+        largest = max(arrays, key=len)
 
-        def flipped(bits: int) -> int:
-            return bits ^ int(np.iinfo(integer).max) if bits < 0 else bits
+        def upto(place: int) -> list[int]:
+            """How many scores of each tensor are no higher than the largest one's at ``place``."""
+            if not 0 <= place < len(largest):
+                return [len(array) if place > 0 else 0 for array in arrays]
+            return [int(array.searchsorted(largest[place], "right")) for array in arrays]
 
-        def value(key: int) -> Any:
-            return integer.type(flipped(key)).view(arrays[0].dtype)
-
-        low = min(flipped(int(array[0].view(integer))) for array in arrays)
-        high = max(flipped(int(array[-1].view(integer))) for array in arrays)
-        while low < high:
-            middle = (low + high) // 2
-            upto = value(middle)
-            if sum(int(array.searchsorted(upto, "right")) for array in arrays) > position:
-                high = middle
-            else:
-                low = middle + 1
-        return value(low)
+        place = bisect_right(range(len(largest)), position, key=lambda at: sum(upto(at)))
+        starts, ends = upto(place - 1), upto(place)
+        pairs = zip(arrays, starts, ends, strict=True)
+        between = np.concatenate([array[start:end] for array, start, end in pairs])
+        return np.sort(between)[position - sum(starts)]
 
 
 def _in_threads(function: Callable[[Any], Any], jobs: Iterable[Any]) -> list[Any]:

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from subprocess import DEVNULL
 from typing import Any
@@ -147,15 +147,12 @@ class Run:
         lock = self.path / ".lock"
         if not lock.is_file():
             return None
-        try:
-            with filelock.FileLock(lock, timeout=0):
-                return None
-        except (filelock.Timeout, OSError):
-            try:
-                held = json.loads((self.path / ".holder.json").read_text())
-                return f"process {held['process']} on {held['host']} since {held['since']}"
-            except (OSError, ValueError, KeyError):
-                return "another process"
+        with suppress(OSError), filelock.FileLock(lock, timeout=0):
+            return None
+        held = _read_or_none(self.path / ".holder.json")
+        if not held:
+            return "another process"
+        return f"process {held['process']} on {held['host']} since {held['since']}"
 
     @contextmanager
     def hold(self, wait: bool = False) -> Iterator[None]:
@@ -164,19 +161,17 @@ class Run:
         with storage(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             try:
-                lock.acquire()
+                held = lock.acquire()
             except filelock.Timeout:  # an OSError, too
                 raise RunError(
                     f"{self.name} is held by {self.holder() or 'another process'}.",
                     "Add --wait to wait for it.",
                 ) from None
-        try:
+        with held:
             since = time.strftime("%Y-%m-%d %H:%M:%S")
             holder = {"process": os.getpid(), "host": platform.node(), "since": since}
             write_json(self.path / ".holder.json", holder)
             yield
-        finally:
-            lock.release()
 
 
 def list_runs(root: Path, kinds: tuple[str, ...] = KINDS) -> list[Run]:
@@ -196,32 +191,39 @@ def _read_or_none(path: Path) -> dict[str, Any]:
 
 
 def find_run(token: str, root: Path, kinds: tuple[str, ...] = KINDS) -> Run:
-    """The run a user means by a name, a unique prefix of one, or a path."""
+    """The run of ``kinds`` that a user means by a name, a unique prefix of one, or a path."""
     path = Path(token).expanduser()
     if (path / "manifest.json").is_file():
-        return Run(path.resolve())
-    runs = list_runs(root, kinds)
-    matches = [run for run in runs if run.name == token]
-    matches = matches or [run for run in runs if run.name.startswith(token)]
-    # People also type what follows the kind: gpt_nano-3f9a.
-    matches = matches or [r for r in runs if r.name.partition("-")[2].startswith(token)]
-    if not matches:
+        matches = [Run(path.resolve())]
+    else:
+        matches = _meant(token, list_runs(root, kinds)) or _meant(token, list_runs(root))
+    others = [run for run in matches if run.kind not in kinds]
+    if not matches or len(others) > 1:
         raise RunError(f"No run in {root / 'runs'} is called {token!r}.", "List them: swe runs")
     if len(matches) > 1:
         names = ", ".join([run.name for run in matches[:4]] + ["…"] * (len(matches) > 4))
         newest = f"Type more of it; the newest is {matches[0].name}"
         raise RunError(f"{token!r} could be {names}.", newest)
+    if others:
+        reason = f"{others[0].name} is no {' or '.join(kinds)} run, which is what is asked for."
+        raise RunError(reason, "See: swe runs")
     return matches[0]
+
+
+def _meant(token: str, runs: list[Run]) -> list[Run]:
+    """By a whole name, else by how names begin, else by what follows their kind: gpt_nano-3f9a."""
+    return (
+        [run for run in runs if run.name == token]
+        or [run for run in runs if run.name.startswith(token)]
+        or [run for run in runs if run.name.partition("-")[2].startswith(token)]
+    )
 
 
 def provenance() -> dict[str, Any]:
     """Where a number comes from: code, packages, host, time."""
-    versions: dict[str, str | None] = {"python": platform.python_version(), "swe-cli": None}
-    for package in ("swe-cli", "torch", "numpy", "safetensors"):
-        with suppress(PackageNotFoundError):
-            versions[package] = version(package)
+    packages = {name: version(name) for name in ("swe-cli", "torch", "numpy", "safetensors")}
     return {
-        "versions": versions,
+        "versions": {"python": platform.python_version(), **packages},
         "commit": _commit(),
         "host": platform.node(),
         "written": datetime.now().astimezone().isoformat(),

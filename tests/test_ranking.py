@@ -12,7 +12,7 @@ from swe_cli.contracts import Evidence
 from swe_cli.criteria.layers import SparseGPT, Wanda
 from swe_cli.errors import PruningError
 from swe_cli.patterns.shapes import NOfM
-from swe_cli.pruning.calibration import CalibratedModel, Calibration
+from swe_cli.pruning.calibration import Calibration
 from swe_cli.pruning.masks import cut_counts
 from swe_cli.pruning.prune import Judge, Method, Scorer, prune
 from swe_cli.ranking import Ranking, exact_count
@@ -176,16 +176,15 @@ def test_layers_are_scored_all_together_only_for_who_compares_them(criterion, me
 
     setup = setup_of(model, data)
     calibration = Calibration(samples=4, batch_size=4, inputs="pruned")
-    calibrated = CalibratedModel(setup, calibration, lens)
     weights = {name: weight.clone() for name, weight in lens(model.weights()).items()}
-    scorer = Scorer(setup, lens, Evidence(weights), calibrated)
-    score, calls = calibrated.dense_scores, []
+    scorer = Scorer(setup, lens, Evidence(weights), calibration)
+    score, calls = scorer.calibrated.dense_scores, []
 
     def counted(*arguments):
         calls.append(arguments)
         return score(*arguments)
 
-    calibrated.dense_scores = counted
+    scorer.calibrated.dense_scores = counted
     for _ in range(2):
         masks = prune(Method(Judge(criterion, "layers", "layers"), **method), scorer)
         assert sum(cut_counts(masks).values()) == sum(w.numel() for w in weights.values()) // 2

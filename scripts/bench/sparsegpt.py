@@ -44,7 +44,13 @@ def main() -> None:
 
             def ours(module=module, inputs=inputs, found=found, pattern=pattern) -> None:
                 weight = module.weight.clone()
-                choose = ChooseOfLayer(weight.clone(), weight.numel() // 2, pattern, "tensor")
+                choose = ChooseOfLayer(
+                    weight.clone(),
+                    weight.numel() // 2,
+                    pattern,
+                    "tensor",
+                    torch.ones_like(weight, dtype=torch.bool),
+                )
                 OURS.prune_layer(weight, inputs, choose)
                 found["ours"] = weight
 

@@ -148,17 +148,7 @@ def _named_run(token: str, results: Path, kinds: tuple[str, ...]) -> Run:
     if token.endswith(WEIGHTS):
         reason = f"{token} is a file of weights; what can be cut is a training of swe train."
         raise RunError(reason, f"List them: swe runs. {TRAIN}")
-    try:
-        run = find_run(token, results, kinds)
-    except RunError as refused:
-        try:
-            run = find_run(token, results)  # of another kind, then
-        except RunError:
-            raise refused from None
-    if run.kind not in kinds:
-        reason = f"{run.name} is no {' or '.join(kinds)} run, which is what is asked for."
-        raise RunError(reason, "See: swe runs")
-    return run
+    return find_run(token, results, kinds)
 
 
 def pruned_row(run: Run) -> Row:

@@ -21,16 +21,14 @@ from swe_cli.experiments.model import TrainedModel
 from swe_cli.experiments.spec import Spec, built, check_recorded
 from swe_cli.experiments.training import TrainingSpec
 from swe_cli.files import read_json, read_tensors, storage, write_json, write_tensors
-from swe_cli.pruning.calibration import CalibratedModel
 from swe_cli.pruning.masks import apply_masks, fuse, sparsity, zeros
 from swe_cli.pruning.prune import Scorer, check_evidence, overlap_with_magnitude, prune
 from swe_cli.pruning.recover import EnforceMasks, Recovery
 from swe_cli.pruning.shrink import shrink
-from swe_cli.pruning.transform import Transformed, transform
+from swe_cli.pruning.transform import Tried, chosen_of, transform
 from swe_cli.records import COSTS, Interval, Masks, Row, Scalar, Tensors
 from swe_cli.store import identity, provenance
-from swe_cli.training.checkpoint import load_optimizer
-from swe_cli.training.state import RECOVERY, Callback, StopWhen, TrainState, fit
+from swe_cli.training.state import Callback, StopWhen, TrainState, fit
 
 BATCH_SIZE = 8  # of the recovery of a model that nobody knows the training of
 
@@ -168,7 +166,7 @@ class CellRun:
     callbacks: Sequence[Callback] = ()
     masks: Masks = field(default_factory=dict)
     overlap: float | None = None
-    transformed: Transformed | None = None
+    tried: list[Tried] = field(default_factory=list)
     before: Measured | None = None
     after: Measured = field(init=False)
     weights: Tensors = field(init=False)
@@ -247,11 +245,9 @@ class CellRun:
         if self.masks:
             weights = {name: w.to("cpu", copy=True) for name, w in self._live().items()}
         trajectory = {name: self.lens(of) for name, of in self.trajectory.items()}
-        calibrated = None
-        if spec.calibration is not None:
-            calibrated = CalibratedModel(trained, spec.calibration.instance, self.lens)
+        samples = spec.calibration.instance if spec.calibration else None
         evidence = Evidence(weights, trajectory, trained.seed)
-        scorer = Scorer(trained, self.lens, evidence, calibrated, self.masks)
+        scorer = Scorer(trained, self.lens, evidence, samples, self.masks)
         if not self.masks:
             trained.scorers[key] = scorer
         return scorer
@@ -260,7 +256,7 @@ class CellRun:
         """Rewrite matrices, the best of a grid; recovery then trains the factors."""
         assert self.spec.transform is not None
         how, size = built(self.spec.transform), self.spec.evaluation.instance.batch_size
-        self.transformed = transform(self.trained, self.start, how, self.lens, size, self.stop)
+        self.tried = transform(self.trained, self.start, how, self.lens, size, self.stop)
         self.lap("transform")
 
     # Train on
@@ -282,13 +278,13 @@ class CellRun:
         trained, recipe = self.trained, self.trained.recipe
         assert recipe is not None
         state = recipe.begin(trained)
-        load_optimizer(trained.model, state.optimizer, trained.after(at_step).optimizer)
+        state.load_optimizer(trained.after(at_step).optimizer)
         state.step = at_step
         return state, recipe.steps - at_step
 
     def _fit(self, state: TrainState, steps: int) -> None:
         stage, where = "training", "in the rest of training"
-        if state.phase is RECOVERY:
+        if state.recovering:
             stage, where = "recovery", "during recovery"
         mask = EnforceMasks(self._live(), self.masks)
         stop = StopWhen(self.stop, f"Stopped {where}; finished cells are safe.")
@@ -332,10 +328,10 @@ class CellRun:
                 found[f"sparsity.{role}"] = sparsity(of_role)
         if self.overlap is not None:
             found["jaccard_magnitude"] = self.overlap
-        if self.transformed is not None:
+        if (chosen := chosen_of(self.tried)) is not None:
             found["sparsity"] = (dense - _size(self.weights)) / _size(self.lens(self.start))
-            found["rank"] = float(self.transformed.chosen.rank)
-        if shrinks or self.transformed is not None:  # a masked model costs what a dense one does
+            found["rank"] = float(chosen.rank)
+        if shrinks or chosen is not None:  # a masked model costs what a dense one does
             found |= dict(cost(trained))
         self.metrics |= {name: Interval(value) for name, value in found.items()}
 
@@ -360,9 +356,8 @@ def _write(cell: Cell, run: CellRun) -> None:
         stored["nats_before_recovery"] = torch.from_numpy(run.before["nats"])
     write_tensors(cell.folder / "windows.safetensors", stored, {"fingerprint": fingerprint})
     write_json(cell.folder / "cell.json", cell.config)
-    if run.transformed is not None:
-        grid = [asdict(candidate) for candidate in run.transformed.tried]
-        write_json(cell.folder / "grid.json", grid)
+    if run.tried:
+        write_json(cell.folder / "grid.json", [asdict(candidate) for candidate in run.tried])
     write_json(cell.folder / "row.json", row.to_json())  # last: its presence means done
     run.lap("write")
     write_json(cell.folder / "timing.json", {**provenance(), "seconds": run.seconds})

@@ -12,8 +12,8 @@ from swe_cli.pruning.prune import Scorer
 from swe_cli.pruning.shrink import load
 from swe_cli.records import Tensors
 from swe_cli.store import Run
-from swe_cli.training.checkpoint import Snapshot, missing_snapshots, read_snapshot
 from swe_cli.training.recipe import Recipe, check_roles
+from swe_cli.training.run import Snapshot, read_snapshot, snapshot_path
 
 BASES = ("final", "best", "averaged")  # the weights that every training of ours leaves
 ALWAYS_RECORDED = "weighted_average"  # the dense_averaged control and base=averaged need it
@@ -61,7 +61,7 @@ class TrainedModel(Setup):
         if at_step is None:
             return self.weights(base), self.trajectory
         snapshot = self.after(at_step)
-        seen = snapshot.trajectory if snapshot.observations else {}
+        seen = snapshot.trajectory
         if base != "averaged":
             return snapshot.weights, seen
         if not seen:
@@ -100,8 +100,9 @@ class TrainedModel(Setup):
 
 def check_kept(run: Run, steps: Iterable[int]) -> None:
     """Raise RunError, with the flag to train with, for a step that a run kept no snapshot of."""
-    for step in missing_snapshots(run, [*steps]):
-        raise RunError(
-            f"{run.name} did not keep what it was after step {step}.",
-            f"Train with tracking.snapshots=[{step}], or sweep schedule.at_step={step}.",
-        )
+    for step in steps:
+        if not snapshot_path(run, step).is_dir():
+            raise RunError(
+                f"{run.name} did not keep what it was after step {step}.",
+                f"Train with tracking.snapshots=[{step}], or sweep schedule.at_step={step}.",
+            )

@@ -24,10 +24,9 @@ from swe_cli.experiments.spec import built
 from swe_cli.records import Tensors
 from swe_cli.seeds import global_randomness
 from swe_cli.store import Run, find_run, identity
-from swe_cli.training.checkpoint import CHECKPOINTS
 from swe_cli.training.recipe import Recipe, check_roles, freeze
-from swe_cli.training.run import lacks
-from swe_cli.training.tracker import Tracking, statistic_of
+from swe_cli.training.run import CHECKPOINTS, lacks
+from swe_cli.training.tracker import Tracking, trajectory_of
 
 FROM_RUN = "from_run"
 TRAINING_GROUPS = ("model", "data", "tokenizer", "pretraining", "training", "tracking")
@@ -202,8 +201,7 @@ def _opened(spec: TrainingSpec, written: int) -> TrainedModel:
             "Put the old tokenizer (or its package's version) back, or train again.",
         )
     saved = run.tensors("trajectory.safetensors")
-    statistics = run.manifest["tracker"]["statistics"]
-    trajectory = {name: statistic_of(saved, name) for name in statistics}
+    trajectory = trajectory_of(saved, run.manifest["tracker"]["statistics"])
 
     def averaged() -> Tensors:
         """What was frozen and not tracked stood still: it is its own average."""

@@ -4,7 +4,7 @@ import inspect
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import pairwise
 from typing import Annotated, Any, Literal
@@ -69,7 +69,7 @@ Call = inspect.BoundArguments  # of a block in one forward pass; the first is wh
 
 @dataclass
 class CalibratedModel:
-    """A model and its calibration set; everything is computed once, when it is first asked for.
+    """A model and its calibration set.
 
     The live model must hold the weights that are judged whenever something is asked.
     """
@@ -77,42 +77,37 @@ class CalibratedModel:
     setup: Setup
     calibration: Calibration
     lens: Lens
-    _scores: dict[str, Scores] = field(default_factory=dict)
 
     @cached_property
     def gradients(self) -> dict[str, Tensors]:
         """``GRADIENTS`` of every prunable weight, over single samples, in one pass."""
-        model = self.setup.model
-        parameters = dict(model.named_parameters())
+        parameters = dict(self.setup.model.named_parameters())
         sums = {of: {n: torch.zeros_like(p) for n, p in parameters.items()} for of in GRADIENTS}
         single = self.calibration.batches(self.setup, 1)
-        with evaluating(model), _all_trainable(model):
+        part = 1 / len(single)
+        with evaluating(self.setup.model), ExitStack() as after:
+            for parameter in parameters.values():  # of what was frozen, too
+                after.callback(parameter.requires_grad_, parameter.requires_grad)
+                parameter.requires_grad_(True)
             for batch in single:
-                self.setup.mean_loss(batch).backward()  # type: ignore[no-untyped-call]
-                for name, weight in parameters.items():
-                    gradient, weight.grad = weight.grad, None
-                    if gradient is None:
-                        continue
-                    part = 1 / len(single)
+                loss, weights = self.setup.mean_loss(batch), [*parameters.values()]
+                gradients = torch.autograd.grad(loss, weights, materialize_grads=True)
+                for (name, weight), gradient in zip(parameters.items(), gradients, strict=True):
+                    saliency = (gradient * weight.detach()).abs_()
                     sums["mean_gradient"][name].add_(gradient, alpha=part)
+                    sums["mean_saliency"][name].add_(saliency, alpha=part)
                     sums["mean_square_gradient"][name].addcmul_(gradient, gradient, value=part)
-                    gradient.mul_(weight.detach()).abs_()
-                    sums["mean_saliency"][name].add_(gradient, alpha=part)
-        with torch.no_grad():  # on the CPU, where all evidence lies
-            return {
-                of: self.lens({name: tensor.cpu() for name, tensor in tensors.items()})
-                for of, tensors in sums.items()
-            }
+        return {  # on the CPU, where all evidence lies
+            of: self.lens({name: tensor.cpu() for name, tensor in tensors.items()})
+            for of, tensors in sums.items()
+        }
 
-    def dense_scores(self, key: str, criterion: LayerCriterion) -> Scores:
+    @torch.no_grad()
+    def dense_scores(self, criterion: LayerCriterion) -> Scores:
         """What the criterion gives every prunable weight on what dense layers are fed."""
-        if key not in self._scores:
-            views, scores = self._views(), Scores()
-            with torch.no_grad():
-                for name, inputs in self._walk(criterion, pruned=False):
-                    scores[name] = criterion.score_layer(views[name], inputs)
-            self._scores[key] = {name: scores[name] for name in views}
-        return self._scores[key]
+        views, walk = self._views(), self._walk(criterion, pruned=False)
+        scores = {name: criterion.score_layer(views[name], inputs) for name, inputs in walk}
+        return {name: scores[name] for name in views}
 
     @torch.no_grad()
     def prune(
@@ -131,9 +126,10 @@ class CalibratedModel:
         pruned = self.calibration.inputs == "pruned"
         walk: Iterable[tuple[str, LayerInputs]] = self._walk(criterion, pruned=pruned)
         for name, inputs in walk if pruned else list(walk):  # all seen before anything is cut
-            before = earlier[name].to(views[name].device) if earlier else None
-            choose = ChooseOfLayer(views[name], counts[name], pattern, within, before)
-            masks[name] = criterion.prune_layer(views[name], inputs, choose).cpu()
+            weight = views[name]
+            kept = earlier.get(name, torch.ones(weight.shape, dtype=torch.bool)).to(weight.device)
+            choose = ChooseOfLayer(weight, counts[name], pattern, within, kept)
+            masks[name] = criterion.prune_layer(weight, inputs, choose).cpu()
         return {name: masks[name] for name in views}
 
     @cached_property
@@ -207,17 +203,22 @@ class CalibratedModel:
                     call.arguments[next(iter(call.arguments))] = output  # fed to the next, alike
 
     def _follows(self, blocks: Sequence[nn.Module], batch: Batch) -> list[bool]:
-        """Whether a block is fed just what the one before it gave: then no pass starts anew."""
-        flow = self._calls(blocks, batch)
-        fed = {block: next(iter(call.arguments.values())) for block, (call, _) in flow.items()}
-        return [False, *(fed[b] is flow[a][1] for a, b in pairwise(blocks))]
+        """Whether a block is fed just what the one before it gave, and all else that that one was
+        fed: then no pass starts anew.
+        """
+        flow, follows = self._calls(blocks, batch), [False]
+        for before, block in pairwise(blocks):
+            (earlier, output), (call, _) = flow[before], flow[block]
+            expected = [output, *[*earlier.args, *earlier.kwargs.values()][1:]]
+            given = [*call.args, *call.kwargs.values()]
+            follows.append([*map(id, given)] == [*map(id, expected)])
+        return follows
 
     def _calls(
         self, blocks: Sequence[nn.Module], batch: Batch
     ) -> dict[nn.Module, tuple[Call, Any]]:
-        """How blocks are called in the pass over ``batch``, and what each gives.
-
-        For one block only, the pass ends there.
+        """How blocks are called in the pass over ``batch``, which ends with the last of them, and
+        what each gives.
         """
         calls: dict[nn.Module, tuple[Call, Any]] = {}
 
@@ -226,7 +227,7 @@ class CalibratedModel:
         ) -> None:
             call = inspect.signature(block.forward).bind(*arguments, **keywords)
             calls[block] = call, _hidden(output)
-            if len(blocks) == 1:
+            if block is blocks[-1]:
                 raise _Reached
 
         with ExitStack() as hooks, suppress(_Reached):
@@ -260,7 +261,7 @@ class ChooseOfLayer:
     count: int
     pattern: Pattern
     within: Within
-    kept: Tensor | None = None
+    kept: Tensor
 
     @property
     def group(self) -> int | None:
@@ -268,28 +269,27 @@ class ChooseOfLayer:
 
     def __call__(self, scores: Tensor, first: int) -> Tensor:
         last = first + scores.shape[1]
-        count = self._upto(last) - self._upto(first)
         if not scores.isfinite().all():
             raise PruningError("The scores of a layer are not finite.")
-        magnitudes = self.weight[:, first:last]
-        if self.kept is not None:
-            # An update may have given life to what was cut: it goes again, before all else.
-            scores = scores.masked_fill(~self.kept[:, first:last], -math.inf)
-        ranking = Ranking({"layer": scores}, {"layer": magnitudes})
-        kept = self.pattern.masks(ranking, {"layer": count}, self.within)["layer"]
-        return kept.to(scores.device)
+        # An update may have given life to what was cut: it goes again, before all else.
+        scores = scores.masked_fill(~self.kept[:, first:last], -math.inf)
+        ranking = Ranking({"layer": scores}, {"layer": self.weight[:, first:last]})
+        counts = {"layer": self._upto[last] - self._upto[first]}
+        return self.pattern.masks(ranking, counts, self.within)["layer"].to(scores.device)
 
-    def _upto(self, column: int) -> int:
-        """How many of the columns before this one are cut in all: what went before, and an even
-        share of the rest. Row by row a multiple of the rows, so that they stay at most one apart.
+    @cached_property
+    def _upto(self) -> list[int]:
+        """How many of the columns before each one, and of all, are cut: what went before, and an
+        even share of the rest. Row by row a multiple of the rows: they stay at most one apart.
         """
         rows, columns = self.weight.shape
-        if column == columns:
-            return self.count
-        gone = 0 if self.kept is None else int((~self.kept[:, :column]).sum())
-        rest = self.count - (0 if self.kept is None else int((~self.kept).sum()))
+        lost = (~self.kept).sum(0)
+        gone = (lost.cumsum(0) - lost).tolist()
         unit = rows if self.within == "row" else 1
-        return gone + unit * ((2 * (rest // unit) * column + columns) // (2 * columns))
+        rest = (self.count - int(lost.sum())) // unit
+        shares = [(2 * rest * column + columns) // (2 * columns) for column in range(columns)]
+        upto = [before + unit * share for before, share in zip(gone, shares, strict=True)]
+        return [*upto, self.count]
 
 
 @contextmanager
@@ -299,31 +299,16 @@ def watching(layers: Mapping[str, nn.Linear], gram: bool) -> Iterator[dict[str, 
 
     def add(sums: LayerInputs, layer: nn.Module, arguments: tuple[Tensor]) -> None:
         x = arguments[0].flatten(0, -2).float()
-        if sums.gram is None:
-            sums.square_sum += x.square().sum(0)
-        else:
+        sums.square_sum += x.square().sum(0)
+        if sums.gram is not None:
             sums.gram.addmm_(x.T, x)
-            sums.square_sum.copy_(sums.gram.diagonal())
 
     with ExitStack() as hooks:
         for name, layer in layers.items():
             zeros = layer.weight.new_zeros(layer.in_features, dtype=torch.float32)
-            square = zeros.new_zeros(len(zeros), len(zeros)) if gram else None
-            fed[name] = LayerInputs(zeros, square)
+            fed[name] = LayerInputs(zeros, torch.outer(zeros, zeros) if gram else None)
             hooks.callback(layer.register_forward_pre_hook(partial(add, fed[name])).remove)
         yield fed
-
-
-@contextmanager
-def _all_trainable(module: nn.Module) -> Iterator[None]:
-    """Gradients of what was frozen, too."""
-    before = {parameter: parameter.requires_grad for parameter in module.parameters()}
-    module.requires_grad_(True)
-    try:
-        yield
-    finally:
-        for parameter, trains in before.items():
-            parameter.requires_grad_(trains)
 
 
 def _rows_of(batch: Batch, rows: Tensor, length: int) -> Batch:

@@ -1,12 +1,11 @@
 """Masks as plain tensors: put on weights, counted, compared; and those of whole units."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from swe_cli.contracts import Lens, Model, UnitKind, Units
+from swe_cli.contracts import Lens, Model, UnitKind
 from swe_cli.errors import PruningError
 from swe_cli.ranking import Ranking
 from swe_cli.records import Counts, Masks, Tensors
@@ -41,12 +40,8 @@ def jaccard_of_cuts(first: Masks, second: Masks) -> float:
 
     Two independent uniform cuts of a fraction r overlap by r / (2 - r).
     """
-    both = either = 0
-    for name, mask in first.items():
-        kept_in_one = int((mask | second[name]).sum())
-        kept_in_both = int((mask & second[name]).sum())
-        both += mask.numel() - kept_in_one
-        either += mask.numel() - kept_in_both
+    both = sum(int((~(kept | second[name])).sum()) for name, kept in first.items())
+    either = sum(int((~(kept & second[name])).sum()) for name, kept in first.items())
     return both / either if either else 1.0
 
 
@@ -71,78 +66,60 @@ def fuse(weights: Tensors, masks: Masks, most_zeros: float) -> Masks:
     return fused
 
 
-@dataclass(frozen=True)
 class UnitCut:
     """Whole units of one kind of a model, judged by the scores of their weights.
 
-    ``earlier``: the masks of earlier rounds; may be empty.
+    ``earlier``: the masks of earlier rounds; may be empty. Raises PruningError where there is no
+    layer of whose units all matrices may be cut.
     """
 
-    model: Model
-    lens: Lens
-    kind: UnitKind
-    earlier: Masks
-
-    def layers(self, ranking: Ranking) -> list[Units]:
-        """Those whose matrices may all be cut. Raises PruningError where there is none."""
-        covered = {name.partition("[")[0] for name in ranking.sizes}
+    def __init__(self, model: Model, lens: Lens, kind: UnitKind, earlier: Masks) -> None:
+        # The number, from 1 on, of the unit that each weight belongs to; 0: to none.
+        whole = {n: torch.zeros(p.shape, dtype=torch.long) for n, p in model.named_parameters()}
+        self.kind, self.owners = kind, lens(whole)
+        covered = {name.partition("[")[0] for name in self.owners}
         layers = [
             units
-            for units in self.model.units(self.kind)
+            for units in model.units(kind)
             if {name for name in units.owned if name.endswith("weight")} <= covered
         ]
         if not layers:
             raise PruningError(
-                f"pattern={self.kind} finds none among what may be cut.", "Widen it: roles=all"
+                f"pattern={kind} finds none among what may be cut.", "Widen it: roles=all"
             )
-        return layers
+        self.sizes = {units.layer: len(units) for units in layers}
+        numbers = torch.arange(1, 1 + sum(self.sizes.values()))
+        for units, own in zip(layers, torch.split(numbers, [*self.sizes.values()]), strict=True):
+            for name, (dimension, index) in units.owned.items():
+                along = whole[name].movedim(dimension, 0)
+                along[index] = own.view(-1, *[1] * along.dim())
+        self.gone = {n: norm == 0 for n, norm in self._norms(earlier).items()} if earlier else {}
 
-    def ranking(self, layers: Sequence[Units], ranking: Ranking) -> Ranking:
+    def ranking(self, ranking: Ranking) -> Ranking:
         """A unit's score is the norm of the scores of all its weights; what is gone goes first."""
-        scores = self._whole(0.0, ranking.scores)
-        norms = {units.layer: _norms(units, scores) for units in layers}
-        for units in layers:
-            norms[units.layer][self.gone(units)] = -1.0  # a norm is not negative
+        norms = self._norms(ranking.scores)
+        for layer, gone in self.gone.items():
+            norms[layer][gone] = -1.0  # a norm is not negative
         return Ranking(norms)
 
-    def gone(self, units: Units) -> Tensor:
-        """Which units earlier rounds have cut, bool (units,)."""
-        if not self.earlier:
-            return torch.zeros(len(units), dtype=torch.bool)
-        # Biases may lie outside of what is cut; the matrices of a unit that is gone do not.
-        return _norms(units, self._whole(1.0, self.earlier), matrices=True) == 0
+    def _norms(self, values: Tensors) -> Tensors:
+        """Of the values of all weights of each unit: layer → float64 (units,)."""
+        squares = torch.zeros(1 + sum(self.sizes.values()), dtype=torch.float64)
+        for name, owner in self.owners.items():
+            of_each = values[name].cpu().double().square().flatten()
+            squares += owner.flatten().bincount(of_each, minlength=len(squares))
+        norms = torch.split(squares[1:].sqrt(), [*self.sizes.values()])
+        return dict(zip(self.sizes, norms, strict=True))
 
-    def _whole(self, fill: float, prunable: Tensors) -> Tensors:
-        """Tensors like all parameters, ``fill`` where they are not among the ``prunable`` ones."""
-        whole = {name: torch.full_like(p, fill) for name, p in self.model.weights().items()}
-        for name, view in self.lens(whole).items():
-            view.copy_(prunable[name])
-        return whole
-
-    def masks(self, layers: Sequence[Units], stays: Masks) -> Masks:
+    def masks(self, stays: Masks) -> Masks:
         """Weight by weight, of ``stays`` (layer → bool (units,)). PruningError for a layer that
         would lose its every head.
         """
-        whole = {n: torch.ones_like(p, dtype=torch.bool) for n, p in self.model.weights().items()}
-        for units in layers:
-            if self.kind == "head" and not stays[units.layer].any():
+        for layer, stay in stays.items():
+            if self.kind == "head" and not stay.any():
                 raise PruningError(
-                    f"This would remove every head of {units.layer}.",
+                    f"This would remove every head of {layer}.",
                     "Lower the ratio. (allocation=uniform takes as many from every layer.)",
                 )
-            for name, (dimension, index) in units.owned.items():
-                lost = index[~stays[units.layer]].flatten()
-                whole[name].index_fill_(dimension, lost.to(whole[name].device), False)
-        return {name: mask.to("cpu", copy=True) for name, mask in self.lens(whole).items()}
-
-
-def _norms(units: Units, scores: Tensors, *, matrices: bool = False) -> Tensor:
-    """Of all that belongs to each unit, or of its part in matrices only: float64 (units,)."""
-    total = torch.zeros(len(units), dtype=torch.float64)
-    for name, (dimension, index) in units.owned.items():
-        if matrices and not name.endswith("weight"):
-            continue
-        squares = scores[name].double().square()
-        along = squares.movedim(dimension, 0).flatten(1).sum(1) if squares.dim() > 1 else squares
-        total += along.cpu()[index].sum(1)
-    return total.sqrt()
+        kept = torch.cat([torch.ones(1, dtype=torch.bool), *stays.values()])
+        return {name: kept[owner] for name, owner in self.owners.items()}

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import NamedTuple
 
 from swe_cli.allocation.counts import Row
@@ -23,7 +23,7 @@ from swe_cli.contracts import (
 from swe_cli.criteria.weights import Magnitude
 from swe_cli.errors import PruningError
 from swe_cli.patterns.shapes import Unstructured
-from swe_cli.pruning.calibration import CalibratedModel
+from swe_cli.pruning.calibration import CalibratedModel, Calibration
 from swe_cli.pruning.masks import UnitCut, cut_counts, jaccard_of_cuts
 from swe_cli.ranking import Ranking
 from swe_cli.records import Counts, Masks, Scores
@@ -60,23 +60,23 @@ class Method:
 class Scorer:
     """Ranks what may be cut of one model by any criterion; each scores once, whatever the ratios.
 
-    ``lens`` picks what may be cut. ``calibrated`` holds the live model; without it only criteria
-    that need none can be asked. ``earlier``: the masks of earlier rounds, if any; what they cut
-    ranks before everything else.
+    ``lens`` picks what may be cut. Without a ``calibration`` only criteria that need none can be
+    asked. ``earlier``: the masks of earlier rounds, if any; what they cut ranks before everything
+    else.
     """
 
     setup: Setup
     lens: Lens
     evidence: Evidence
-    calibrated: CalibratedModel | None = None
+    calibration: Calibration | None = None
     earlier: Masks = field(default_factory=dict)
     _rankings: dict[str, Ranking] = field(default_factory=dict)
 
-    @property
-    def calibration(self) -> CalibratedModel:
-        """What is asked for where it is needed; whoever needs it has said so before."""
-        assert self.calibrated is not None
-        return self.calibrated
+    @cached_property
+    def calibrated(self) -> CalibratedModel:
+        """The live model, for who needs a calibration set; it has said so before."""
+        assert self.calibration is not None
+        return CalibratedModel(self.setup, self.calibration, self.lens)
 
     def rank(self, judge: Judge) -> Ranking:
         """The ranking by a criterion; that of one that judges layers is made when it is read."""
@@ -92,13 +92,13 @@ class Scorer:
         asked = [need for need in criterion.needs if need in GRADIENTS]
         if not asked:
             return self.evidence
-        gradients = self.calibration.gradients
+        gradients = self.calibrated.gradients
         return replace(self.evidence, calibration={need: gradients[need] for need in asked})
 
     def _scores(self, judge: Judge) -> Scores:
         criterion = judge.criterion
         if isinstance(criterion, LayerCriterion):
-            scores = self.calibration.dense_scores(judge.key, criterion)
+            scores = self.calibrated.dense_scores(criterion)
         elif isinstance(criterion, WeightCriterion):
             scores = criterion.score(self.evidence_for(criterion))
         else:
@@ -132,20 +132,21 @@ def prune(method: Method, scorer: Scorer, at_round: int = 1) -> Masks:
         return {n: m & earlier[n].to(m.device) if earlier else m for n, m in drawn.items()}
     ranking = scorer.rank(method.judge)
     if pattern.unit is not None:  # units are ranked, and counted, layer by layer
-        cut = UnitCut(scorer.setup.model, scorer.lens, pattern.unit, earlier)
-        layers = cut.layers(ranking)
-        by_unit = cut.ranking(layers, ranking)
-        gone = {layer.layer: int(cut.gone(layer).sum()) for layer in layers}
-        rank = lambda judge: cut.ranking(layers, scorer.rank(judge))  # noqa: E731
-        counts = _allocate(method, scorer, by_unit, rank, gone)
-        return cut.masks(layers, by_unit.masks(counts))
+        units = UnitCut(scorer.setup.model, scorer.lens, pattern.unit, earlier)
+
+        def rank(judge: Judge) -> Ranking:
+            return units.ranking(scorer.rank(judge))
+
+        by_unit = rank(method.judge)
+        gone = {layer: int(lost.sum()) for layer, lost in units.gone.items()}
+        return units.masks(by_unit.masks(_allocate(method, scorer, by_unit, rank, gone)))
     if pattern.ratio is not None:  # every group loses the same: there is nothing to share out
         counts = {name: round(pattern.ratio * n) for name, n in ranking.sizes.items()}
     else:
         counts = _allocate(method, scorer, ranking, scorer.rank, cut_counts(earlier))
     within = method.allocation.within
     if isinstance(criterion, LayerCriterion):
-        return scorer.calibration.prune(criterion, counts, pattern, within, earlier)
+        return scorer.calibrated.prune(criterion, counts, pattern, within, earlier)
     return pattern.masks(ranking, counts, within)
 
 
@@ -183,7 +184,7 @@ def _allocate(
         rank_by=lambda name: rank(judges[name]),
         scores_by=lambda name: scorer.rank(judges[name]).scores,
         blocks=[names[block] for block in model.blocks()],
-        sensitivities=lambda: scorer.calibration.sensitivities,
+        sensitivities=lambda: scorer.calibrated.sensitivities,
     )
     return at_least(method.allocation.counts(ranking, method.ratio, context), gone)
 

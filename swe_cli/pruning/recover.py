@@ -12,7 +12,7 @@ from swe_cli.contracts import IGNORED, Count, Model, Prediction, Setup
 from swe_cli.pruning.masks import apply_masks
 from swe_cli.records import Batch, Masks, Tensors
 from swe_cli.training.recipe import build_optimizer
-from swe_cli.training.state import RECOVERY, Callback, TrainState
+from swe_cli.training.state import Callback, TrainState
 
 SHARE = "Write recovery.teacher_share=0.5"
 Teacher = Callable[[], Model]  # makes the dense model, where one is asked
@@ -57,19 +57,16 @@ class Recovery:
         What was frozen in training stays so. ``batch_size`` is that of the training.
         """
         optimizer = build_optimizer(
-            setup.model.parameters(),
-            self.optimizer,
-            self.learning_rate,
-            weight_decay=self.weight_decay,
+            setup.model.parameters(), self.optimizer, weight_decay=self.weight_decay
         )
         return TrainState(
             setup,
             optimizer,
-            RECOVERY,
             lambda step: self.learning_rate,
             self.batch_size or batch_size,
             gradient_clip=self.gradient_clip,
-            learner=self.learner(setup.model, teacher) if self.steps else None,
+            learner=self.learner(setup.model, teacher),
+            recovering=True,
             step=step,
         )
 
@@ -94,28 +91,23 @@ class Distillation(Recovery):
     teacher_share: Annotated[float, Field(ge=0, le=1, description=SHARE)]
 
     def learner(self, model: Model, teacher: Teacher) -> Callable[[Batch], Prediction]:
-        return Student(model, teacher(), self.temperature, self.teacher_share)
+        dense = teacher()
 
+        def predict(batch: Batch) -> Prediction:
+            """Losses (B, T) float32, the mixture; 0 where nothing has to be predicted."""
+            learned: Prediction = model(batch)
+            with torch.no_grad():
+                taught: Prediction = dense(batch)
+            distance = F.kl_div(
+                torch.log_softmax(learned.logits.float() / self.temperature, dim=-1),
+                torch.log_softmax(taught.logits.float() / self.temperature, dim=-1),
+                reduction="none",
+                log_target=True,
+            ).sum(-1)
+            distance = distance.masked_fill(batch["targets"] == IGNORED, 0.0)
+            distance = distance * self.temperature**2
+            return Prediction(
+                torch.lerp(learned.losses, distance, self.teacher_share), learned.logits
+            )
 
-@dataclass(frozen=True)
-class Student:
-    """A model whose losses are partly the distance to a teacher's predictions."""
-
-    model: Model
-    teacher: Model
-    temperature: float
-    share: float
-
-    def __call__(self, batch: Batch) -> Prediction:
-        """Losses (B, T) float32, the mixture; 0 where nothing has to be predicted."""
-        learned: Prediction = self.model(batch)
-        with torch.no_grad():
-            taught: Prediction = self.teacher(batch)
-        distance = F.kl_div(
-            torch.log_softmax(learned.logits.float() / self.temperature, dim=-1),
-            torch.log_softmax(taught.logits.float() / self.temperature, dim=-1),
-            reduction="none",
-            log_target=True,
-        ).sum(-1)
-        distance = distance.masked_fill(batch["targets"] == IGNORED, 0.0) * self.temperature**2
-        return Prediction(torch.lerp(learned.losses, distance, self.share), learned.logits)
+        return predict

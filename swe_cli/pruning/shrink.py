@@ -1,6 +1,7 @@
 """Masked units taken out: a smaller model that computes the same, and how such are loaded."""
 
 from collections.abc import Mapping
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -9,8 +10,6 @@ from swe_cli.contracts import Model, UnitKind
 from swe_cli.errors import RunError
 from swe_cli.models.transformer import match_factorized
 from swe_cli.records import Tensors
-
-KINDS: tuple[UnitKind, ...] = ("neuron", "head")
 
 
 @torch.no_grad()
@@ -22,7 +21,7 @@ def shrink(model: Model, weights: Mapping[str, Tensor]) -> Tensors:
     The function is that of ``weights`` up to rounding. ``weights`` is not changed.
     """
     small = {name: tensor.clone() for name, tensor in weights.items()}
-    for kind in KINDS:
+    for kind in get_args(UnitKind):
         for units in model.units(kind):
             constant, adds = units.adds(small)
             if units.bias is None:
@@ -45,12 +44,13 @@ def fit(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """
     match_factorized(module, weights)
     for name, layer in module.named_modules():
-        stored = weights.get(f"{name}.weight")
-        if isinstance(layer, nn.Linear) and stored is not None:
-            layer.out_features, layer.in_features = stored.shape
-            _resize(layer, "weight", stored)
-            if layer.bias is not None and f"{name}.bias" in weights:
-                _resize(layer, "bias", weights[f"{name}.bias"])
+        if not isinstance(layer, nn.Linear) or f"{name}.weight" not in weights:
+            continue
+        layer.out_features, layer.in_features = weights[f"{name}.weight"].shape
+        for of, parameter in layer.named_parameters(recurse=False):
+            shape = weights.get(f"{name}.{of}", parameter).shape
+            if parameter.shape != shape:
+                parameter.data = parameter.data.new_empty(shape)
 
 
 def load(module: nn.Module, weights: Mapping[str, Tensor], source: str = "a transform") -> None:
@@ -65,9 +65,3 @@ def load(module: nn.Module, weights: Mapping[str, Tensor], source: str = "a tran
         raise RunError(f"The weights of {source} are not those of its model.")
     for name, parameter in parameters.items():
         parameter.data.copy_(weights[name])
-
-
-def _resize(layer: nn.Linear, name: str, stored: Tensor) -> None:
-    parameter = getattr(layer, name)
-    if parameter.shape != stored.shape:
-        parameter.data = parameter.data.new_empty(stored.shape)

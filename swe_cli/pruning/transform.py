@@ -1,7 +1,7 @@
 """Weights rewritten by a transform; which way, the validation split decides."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,19 +28,14 @@ class Tried:
     relative_error: float
     saves_memory: bool
 
-    @property
-    def order(self) -> tuple[float, int]:
-        """The best first: of no finite loss last."""
-        loss = self.validation_loss_nats
-        return (loss if math.isfinite(loss) else math.inf), self.parameters
 
+def chosen_of(tried: Sequence[Tried]) -> Tried | None:
+    """Of those that save memory, the one of the lowest finite loss, if there is one.
 
-@dataclass(frozen=True)
-class Transformed:
-    """Which candidate the live model was left with, and the whole grid, in order."""
-
-    chosen: Tried
-    tried: tuple[Tried, ...]
+    Ties go to fewer parameters, then to the first.
+    """
+    usable = [t for t in tried if t.saves_memory and math.isfinite(t.validation_loss_nats)]
+    return min(usable, key=lambda t: (t.validation_loss_nats, t.parameters), default=None)
 
 
 def transform(
@@ -50,11 +45,11 @@ def transform(
     lens: Lens,
     batch_size: int,
     stop: Callable[[], bool] = lambda: False,
-) -> Transformed:
-    """Of the candidates that save memory, the one of the lowest validation loss (full pass).
+) -> list[Tried]:
+    """Every candidate of the grid, in order; the live model is left with the ``chosen_of`` them.
 
-    Ties go to fewer parameters, then to the first. ``weights`` are not changed; the live model
-    is left with those that were chosen. ``lens`` picks what may be rewritten.
+    Losses are of full passes over the validation split. ``weights`` are not changed. ``lens`` picks
+    what may be rewritten.
 
     Raises PruningError where no candidate saves memory, or none that does has a finite loss.
     """
@@ -66,7 +61,7 @@ def transform(
             f"Choose lower ones: transform.ranks=[{max(1, min(c.rank for c in candidates) // 2)}]",
         )
     tried: list[Tried] = []
-    chosen, best = None, weights
+    best = weights
     for candidate in candidates:
         rewritten = how.apply(weights, candidate, setup.seed)
         load(setup.model, rewritten)
@@ -79,18 +74,17 @@ def transform(
             candidate.saves > 0,
         )
         tried.append(this)
-        if this.saves_memory and (chosen is None or this.order < chosen.order):
-            chosen, best = this, rewritten
+        if chosen_of(tried) is this:
+            best = rewritten
         if stop():
             raise Interrupted("Stopped during a transform; finished cells are safe.")
-    assert chosen is not None
-    if not math.isfinite(chosen.validation_loss_nats):
+    if chosen_of(tried) is None:
         raise PruningError(
             "No transform of the grid has a validation loss that is a number.",
             "Transform a model whose loss is: base=best, or train anew.",
         )
     load(setup.model, best)
-    return Transformed(chosen, tuple(tried))
+    return tried
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from torch import nn
 
 from swe_cli.contracts import Count, Fraction, Model, Setup
 from swe_cli.errors import UsageError
-from swe_cli.training.state import TRAINING, TrainState
+from swe_cli.training.state import TrainState
 
 Trains = Literal["all"] | list[str]
 
@@ -59,14 +59,12 @@ class Recipe:
         optimizer = build_optimizer(
             setup.model.parameters(),
             self.optimizer,
-            self.learning_rate,
             betas=(self.beta1, self.beta2),
             weight_decay=self.weight_decay,
         )
         return TrainState(
             setup,
             optimizer,
-            TRAINING,
             self.learning_rate_at,
             self.batch_size,
             self.accumulation,
@@ -82,19 +80,20 @@ def no_pretraining() -> None:
 def build_optimizer(
     parameters: Iterable[nn.Parameter],
     kind: Literal["adamw", "adam"],
-    learning_rate: float,
     *,
     betas: tuple[float, float] = (0.9, 0.999),
     weight_decay: float,
 ) -> torch.optim.Optimizer:
-    """Adam or AdamW, fused, over what is not frozen. Weight decay spares vectors."""
+    """Adam or AdamW, fused, over what is not frozen; ``fit`` sets its learning rate. Weight decay
+    spares vectors.
+    """
     parameters = [p for p in parameters if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
     ]
     optimizer: torch.optim.Optimizer = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[kind](
-        [group for group in groups if group["params"]], lr=learning_rate, betas=betas, fused=True
+        [group for group in groups if group["params"]], betas=betas, fused=True
     )
     return optimizer
 

@@ -1,27 +1,43 @@
-"""One training run on disk: resume or start, train, and leave the trajectory as an artifact."""
+"""One training run on disk: start it or go on with it, and leave the trajectory as an artifact.
+
+A checkpoint is all that a training needs to go on bit for bit, in one directory; a snapshot is one
+that is kept for good: what is cut in the middle of training starts from it. Randomness has no state
+to save: it is a function of (seed, name, step); see ``seeds``.
+"""
 
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from swe_cli.contracts import Setup, Statistic
-from swe_cli.errors import RunError
+from swe_cli.errors import Interrupted, RunError
 from swe_cli.evaluation.loss import validation_loss
-from swe_cli.files import remove_directory, remove_litter, storage, write_bytes, write_tensors
+from swe_cli.files import (
+    read_directory,
+    read_json,
+    remove_directory,
+    remove_litter,
+    storage,
+    write_bytes,
+    write_directory,
+    write_tensors,
+)
 from swe_cli.records import Tensors
 from swe_cli.store import Run
-from swe_cli.training.checkpoint import CHECKPOINTS, SNAPSHOTS, Checkpoints, missing_snapshots
 from swe_cli.training.recipe import Recipe, freeze
 from swe_cli.training.state import Callback, TrainState, fit
-from swe_cli.training.tracker import Tracker, Tracking, unrecorded
+from swe_cli.training.tracker import Tracker, Tracking, trajectory_of, unrecorded
 
-FILES = ["model.safetensors", "best.safetensors", "trajectory.safetensors", "metrics.jsonl"]
+METRICS = "metrics.jsonl"
+FILES = ["model.safetensors", "best.safetensors", "trajectory.safetensors", METRICS]
+CHECKPOINTS, SNAPSHOTS = "checkpoints", "snapshots"
+KEPT = 2  # checkpoints: the newest and, should a disk damage it, the one before
 SPIKE = 1.5  # a loss this many times the median of the recent ones is recorded as a spike
 RECENT = 50
 
@@ -32,6 +48,7 @@ class Training:
 
     ``config`` is its plain description (what its name is a hash of); ``statistics`` makes each
     statistic from the live weights; ``sources`` are the hashes of those that a user wrote.
+    ``snapshots``: the steps to keep snapshots of; 0 is before the first.
     """
 
     setup: Setup
@@ -41,13 +58,6 @@ class Training:
     config: Mapping[str, Any]
     sources: Mapping[str, str] = field(default_factory=dict)
     snapshots: Sequence[int] = ()
-
-
-def lacks(run: Run, statistics: Mapping[str, str | None], snapshots: Sequence[int]) -> list[str]:
-    """In words: what of this a finished run did not record."""
-    steps = missing_snapshots(run, snapshots, statistics)
-    missing = unrecorded(run.manifest["tracker"], statistics)
-    return [*missing, *(f"a snapshot of step {step}" for step in steps)]
 
 
 def train_run(
@@ -66,15 +76,17 @@ def train_run(
     state, tracker = recipe.begin(setup), _tracker(training)
     run.begin(training.config)
     remove_litter(run.path)
-    checkpoints = Checkpoints(run, tracker, recipe, training.snapshots, stop)
-    checkpoints.restore(state)
-    if state.step == 0:
-        checkpoints.keep(state)
+    recorder = _Recorder(run, training, tracker, stop)
+    recorder.start(state)
     started, resumed_at = time.perf_counter(), state.step
-    recording = [_Validation(recipe), _Metrics(run.path / "metrics.jsonl", state.step), checkpoints]
-    fit(state, recipe.steps - state.step, [tracker, *callbacks, *recording])
+    fit(state, recipe.steps - state.step, [tracker, *callbacks, recorder])
     seconds = time.perf_counter() - started
-    _write_results(run, state, tracker)
+    weights, progress = model.weights(), recorder.progress
+    if run.finished:  # trained again for one more statistic
+        _check_same(run, weights)
+    write_tensors(run.path / "model.safetensors", weights)
+    write_tensors(run.path / "best.safetensors", recorder.best)
+    write_tensors(run.path / "trajectory.safetensors", tracker.tensors(), tracker.info())
     run.finish(
         FILES,
         seed=setup.seed,
@@ -82,10 +94,10 @@ def train_run(
         fingerprint=setup.dataset.fingerprint("test", context=model.context),
         tracker=tracker.info(),
         results={
-            "steps": state.step,
-            "best_step": state.best_step,
-            "best_validation_loss_nats": state.best_loss_nats,
-            "final_validation_loss_nats": state.final_loss_nats,
+            "steps": progress.step,
+            "best_step": progress.best_step,
+            "best_validation_loss_nats": progress.best_loss_nats,
+            "final_validation_loss_nats": progress.final_loss_nats,
         },
         seconds_per_step=seconds / max(1, state.step - resumed_at),
         parameters=sum(p.numel() for p in model.parameters()),
@@ -111,56 +123,165 @@ def _tracker(training: Training) -> Tracker:
     )
 
 
-def _write_results(run: Run, state: TrainState, tracker: Tracker) -> None:
-    weights = state.setup.model.weights()
-    if run.finished:  # trained again for one more statistic: cells refer to these very weights
-        before = run.tensors("model.safetensors")
-        if not all(torch.equal(before[name], weight.cpu()) for name, weight in weights.items()):
-            for folder in (SNAPSHOTS, CHECKPOINTS):  # some are of the other training
-                remove_directory(run.path / folder)
-            raise RunError(
-                f"Training {run.name} again gave other weights than before (another torch version "
-                "or processor), so its old rows would not belong to it.",
-                "Keep both apart: results_dir=PATH",
-            )
-    write_tensors(run.path / "model.safetensors", weights)
-    write_tensors(run.path / "best.safetensors", state.best)
-    write_tensors(run.path / "trajectory.safetensors", tracker.tensors(), tracker.info())
+def _check_same(run: Run, weights: Tensors) -> None:
+    """Raise RunError for weights that are not those of a finished run: cells refer to them."""
+    before = run.tensors("model.safetensors")
+    if all(torch.equal(before[name], weight.cpu()) for name, weight in weights.items()):
+        return
+    for folder in (SNAPSHOTS, CHECKPOINTS):  # some are of the other training
+        remove_directory(run.path / folder)
+    raise RunError(
+        f"Training {run.name} again gave other weights than before (another torch version "
+        "or processor), so its old rows would not belong to it.",
+        "Keep both apart: results_dir=PATH",
+    )
+
+
+@dataclass
+class _Progress:
+    """How far a training has come, as its checkpoints tell. Losses are nats per token."""
+
+    step: int = 0
+    best_step: int = 0
+    best_loss_nats: float | None = None  # None until the first evaluation
+    final_loss_nats: float | None = None
+    recent_losses: list[float] = field(default_factory=list)
+
+
+@dataclass
+class _Recorder(Callback):
+    """What a training leaves on its way: a line of metrics a step, the weights of the lowest
+    validation loss, checkpoints and snapshots.
+    """
+
+    run: Run
+    training: Training
+    tracker: Tracker
+    stop: Callable[[], bool]
+    progress: _Progress = field(default_factory=_Progress)
+    best: Tensors = field(default_factory=dict)
+
+    def start(self, state: TrainState) -> None:
+        """Go on from the newest checkpoint, or from nothing where there is none to use."""
+        self._restore(state)
+        path, kept = self.run.path / METRICS, []
+        for line in path.read_text().splitlines() if path.is_file() else ():
+            with suppress(ValueError):  # the last line of a killed process may be torn
+                if json.loads(line)["step"] <= state.step:
+                    kept.append(line + "\n")
+        write_bytes(path, "".join(kept).encode())
+        self._keep_snapshot(state)
+
+    @torch.no_grad()
+    def _restore(self, state: TrainState) -> None:
+        """Load the newest whole checkpoint in place. Raises CorruptFileError for a damaged one.
+
+        One that lacks a statistic now wanted cannot serve, nor can one that lies behind a snapshot
+        still to be taken. Those are dropped: they would pass for the newest of a fresh start.
+        """
+        model, sources = state.setup.model, self.tracker.sources
+        wanted = self.training.snapshots
+        absent = [step for step in wanted if not has_snapshot(self.run, step, sources)]
+        for path in sorted((self.run.path / CHECKPOINTS).glob("step-*"), reverse=True):
+            files, saved = read_directory(path)
+            progress = _Progress(**saved["progress"])
+            behind = any(step <= progress.step for step in absent)
+            if behind or unrecorded(saved["tracker"], sources):
+                remove_directory(path)
+                continue
+            for name, parameter in model.named_parameters():
+                parameter.copy_(files["model"][name])
+            state.load_optimizer(files["optimizer"])
+            self.tracker.load(files["tracker"], saved["tracker"])
+            self.best, self.progress, state.step = files["best"], progress, progress.step
+            return
+
+    def after_step(self, state: TrainState, metrics: dict[str, Any]) -> None:
+        recipe, self.progress.step = self.training.recipe, state.step
+        last = state.step == recipe.steps
+        if last or state.step % recipe.evaluate_every == 0:
+            self._validate(state, metrics)
+        self._write_metrics(metrics)
+        self._keep_snapshot(state)
+        if last:
+            return
+        stopping = self.stop()
+        if stopping or state.step % recipe.checkpoint_every == 0:
+            self._keep_checkpoint(state)
+        if stopping:
+            raise Interrupted(f"Stopped at step {state.step}; a checkpoint is safe.")
+
+    def _validate(self, state: TrainState, metrics: dict[str, Any]) -> None:
+        loss, progress = validation_loss(state.setup, state.batch_size), self.progress
+        state.check_finite("validation loss", loss)
+        metrics["validation_loss_nats"] = progress.final_loss_nats = loss
+        if progress.best_loss_nats is None or loss < progress.best_loss_nats:
+            progress.best_loss_nats, progress.best_step = loss, state.step
+            self.best = {name: w.clone() for name, w in state.setup.model.weights().items()}
+
+    def _write_metrics(self, metrics: dict[str, Any]) -> None:
+        recent, loss = self.progress.recent_losses, metrics["loss_nats"]
+        if len(recent) == RECENT and loss > SPIKE * sorted(recent)[RECENT // 2]:
+            metrics["spike"] = True
+        self.progress.recent_losses = [*recent[1 - RECENT :], loss]
+        path, line = self.run.path / METRICS, {"step": self.progress.step, **metrics}
+        with storage(path), path.open("a") as file:
+            file.write(json.dumps(line, sort_keys=True) + "\n")
+
+    def _keep_checkpoint(self, state: TrainState) -> None:
+        folder = self.run.path / CHECKPOINTS
+        files = {"tracker": self.tracker.tensors(), "best": self.best}
+        self._write(folder / f"step-{state.step:08d}", state, files, progress=asdict(self.progress))
+        for old in sorted(folder.glob("step-*"))[:-KEPT]:
+            remove_directory(old)
+
+    def _keep_snapshot(self, state: TrainState) -> None:
+        """Write a snapshot, if one is wanted of this step and there is none."""
+        step, wanted = state.step, self.training.snapshots
+        if step in wanted and not has_snapshot(self.run, step, self.tracker.sources):
+            files = {"trajectory": self.tracker.tensors()}
+            self._write(snapshot_path(self.run, step), state, files, step=step)
+
+    def _write(
+        self, path: Path, state: TrainState, files: Mapping[str, Tensors], **values: Any
+    ) -> None:
+        whole = {"model": state.setup.model.weights(), "optimizer": state.optimizer_tensors()}
+        write_directory(path, {**whole, **files}, {**values, "tracker": self.tracker.info()})
+
+
+# What a run kept
 
 
 @dataclass(frozen=True)
-class _Validation(Callback):
-    """The full pass over the validation split now and then; the best weights are kept."""
+class Snapshot:
+    """A training as it was after a step; no ``trajectory`` before the first observation."""
 
-    recipe: Recipe
-
-    def after_step(self, state: TrainState, metrics: dict[str, Any]) -> None:
-        if state.step % self.recipe.evaluate_every and state.step != self.recipe.steps:
-            return
-        loss = validation_loss(state.setup, self.recipe.batch_size)
-        state.check_finite("validation loss", loss)
-        metrics["validation_loss_nats"] = state.final_loss_nats = loss
-        if state.best_loss_nats is None or loss < state.best_loss_nats:
-            state.best_loss_nats, state.best_step = loss, state.step
-            state.best = {name: w.clone() for name, w in state.setup.model.weights().items()}
+    weights: Tensors
+    trajectory: dict[str, Tensors]
+    optimizer: Tensors
 
 
-class _Metrics(Callback):
-    """``metrics.jsonl``: one line a step, cut back to the checkpoint that a run resumes from."""
+def snapshot_path(run: Run, step: int) -> Path:
+    """Where a run keeps what it was after a step."""
+    return run.path / SNAPSHOTS / f"step-{step:08d}"
 
-    def __init__(self, path: Path, step: int) -> None:
-        kept = []
-        for line in path.read_text().splitlines() if step and path.is_file() else ():
-            with suppress(ValueError):  # the last line of a killed process may be torn
-                if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
-        write_bytes(path, "".join(kept).encode())
-        self._path = path
 
-    def after_step(self, state: TrainState, metrics: dict[str, Any]) -> None:
-        recent, loss = state.recent_losses, metrics["loss_nats"]
-        if len(recent) == RECENT and loss > SPIKE * sorted(recent)[RECENT // 2]:
-            metrics["spike"] = True
-        state.recent_losses = [*recent[1 - RECENT :], loss]
-        with storage(self._path), self._path.open("a") as file:
-            file.write(json.dumps({"step": state.step, **metrics}, sort_keys=True) + "\n")
+def has_snapshot(run: Run, step: int, statistics: Mapping[str, str | None]) -> bool:
+    """Whether a run kept what it was after a step, with all of these statistics."""
+    path = snapshot_path(run, step)
+    return path.is_dir() and not unrecorded(read_json(path / "state.json")["tracker"], statistics)
+
+
+def read_snapshot(run: Run, step: int) -> Snapshot:
+    """What a run kept of a step. Raises CorruptFileError, naming the file, for a damaged one."""
+    files, state = read_directory(snapshot_path(run, step))
+    observed = state["tracker"]["statistics"] if state["tracker"]["count"] else ()
+    trajectory = trajectory_of(files["trajectory"], observed)
+    return Snapshot(files["model"], trajectory, files["optimizer"])
+
+
+def lacks(run: Run, statistics: Mapping[str, str | None], snapshots: Sequence[int]) -> list[str]:
+    """In words: what of this a finished run did not record."""
+    steps = [step for step in snapshots if not has_snapshot(run, step, statistics)]
+    missing = unrecorded(run.manifest["tracker"], statistics)
+    return [*missing, *(f"a snapshot of step {step}" for step in steps)]

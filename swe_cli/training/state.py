@@ -1,13 +1,14 @@
 """A model in training, and the loop: one state, one ``fit``, on a page. Callbacks look on."""
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from swe_cli.contracts import IGNORED, Prediction, Setup
 from swe_cli.errors import Interrupted, TrainingError
@@ -15,59 +16,81 @@ from swe_cli.records import Batch, Tensors
 from swe_cli.seeds import derive, global_randomness
 
 
-class Phase(NamedTuple):
-    """A part of a model's life: its streams of randomness, for batches and for torch's global
-    generators during a step, and its words of failure.
-    """
-
-    batch_seed: Callable[[int, int], int]
-    dropout: Callable[[int, int, torch.device], AbstractContextManager[None]]
-    failure: str
-    hint: str
-
-
-TRAINING = Phase(
-    lambda seed, number: derive(seed, "batches", number),
-    lambda seed, step, device: global_randomness(seed, "dropout", step, device),
-    "The {what} at step {step}; the last good checkpoint is kept.",
-    "Lower training.learning_rate, or set training.gradient_clip=1.0.",
-)
-RECOVERY = Phase(
-    lambda seed, number: derive(seed, "recovery", number),
-    lambda seed, step, device: global_randomness(seed, "recovery_dropout", step, device),
-    "The {what} at recovery step {step}.",
-    "Lower recovery.learning_rate.",
-)
-
-
 @dataclass
 class TrainState:
-    """All that a step needs and changes. Losses are nats per token, steps count from 1.
+    """All that a step needs and changes. Steps count from 1.
 
     ``learner`` is what is trained: the model, or the model with a loss of its own around it.
-    ``best`` holds the weights of the lowest validation loss.
+    ``recovering``: after a cut, with streams of randomness of its own.
     """
 
     setup: Setup
     optimizer: torch.optim.Optimizer
-    phase: Phase
     learning_rate_at: Callable[[int], float]
     batch_size: int
     accumulation: int = 1
     gradient_clip: float = 0.0
     learner: Callable[[Batch], Prediction] | None = None
+    recovering: bool = False
     step: int = 0
-    best_step: int = 0
-    best_loss_nats: float | None = None  # None until the first evaluation
-    final_loss_nats: float | None = None
-    recent_losses: list[float] = field(default_factory=list)
-    best: Tensors = field(default_factory=dict)
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """What the optimizer moves, in its order."""
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    @property
+    def _names(self) -> list[str]:
+        names: dict[Tensor, str] = {p: name for name, p in self.setup.model.named_parameters()}
+        return [names[parameter] for parameter in self.parameters]
+
+    def optimizer_tensors(self) -> Tensors:
+        """The state of the optimizer, ``<parameter>/<slot>``."""
+        state = self.optimizer.state_dict()["state"]
+        return {
+            f"{name}/{slot}": value
+            for place, name in enumerate(self._names)
+            for slot, value in state.get(place, {}).items()
+        }
+
+    def load_optimizer(self, saved: Tensors) -> None:
+        """Give the optimizer a copy of the state that ``optimizer_tensors`` gave."""
+        names, state = self._names, defaultdict[int, Tensors](dict)
+        for key, value in saved.items():
+            name, _, slot = key.rpartition("/")
+            # Version 0.1 wrote the place of a parameter among those of the optimizer.
+            place = names.index(name) if name in names else int(name)
+            state[place][slot] = value.clone()
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+    def batch_seed(self, part: int) -> int:
+        """The seed of one of the ``accumulation`` batches of this step."""
+        seed, number = self.setup.seed, self.step * self.accumulation + part
+        if self.recovering:
+            return derive(seed, "recovery", number)
+        return derive(seed, "batches", number)
+
+    def dropout(self) -> AbstractContextManager[None]:
+        """Torch's global generators, seeded for this step."""
+        seed, device = self.setup.seed, self.setup.machine.device
+        if self.recovering:
+            return global_randomness(seed, "recovery_dropout", self.step, device)
+        return global_randomness(seed, "dropout", self.step, device)
 
     def check_finite(self, what: str, value: float) -> None:
         """Raise TrainingError, naming the step, for a value that is not finite."""
-        if not math.isfinite(value):
-            failure = self.phase.failure.format(what=f"{what} is {value}", step=self.step)
-            raise TrainingError(failure, self.phase.hint)
+        if math.isfinite(value):
+            return
+        if self.recovering:
+            raise TrainingError(
+                f"The {what} is {value} at recovery step {self.step}.",
+                "Lower recovery.learning_rate.",
+            )
+        raise TrainingError(
+            f"The {what} is {value} at step {self.step}; the last good checkpoint is kept.",
+            "Lower training.learning_rate, or set training.gradient_clip=1.0.",
+        )
 
 
 class Callback:
@@ -104,8 +127,7 @@ def fit(state: TrainState, steps: int, callbacks: Sequence[Callback] = ()) -> No
     state.setup.model.train()
     for _ in range(steps):
         state.step += 1
-        seed, device = state.setup.seed, state.setup.machine.device
-        with state.phase.dropout(seed, state.step, device):
+        with state.dropout():
             loss = train_step(state, callbacks)
         metrics = {"loss_nats": loss, "learning_rate": state.learning_rate_at(state.step)}
         for callback in callbacks:
@@ -126,7 +148,7 @@ def train_step(state: TrainState, callbacks: Sequence[Callback] = ()) -> float:
             "train",
             size=state.batch_size,
             context=setup.model.context,
-            seed=state.phase.batch_seed(setup.seed, state.step * state.accumulation + part),
+            seed=state.batch_seed(part),
         )
         batch = setup.machine.move(batch)
         with setup.machine.precision():
@@ -134,15 +156,14 @@ def train_step(state: TrainState, callbacks: Sequence[Callback] = ()) -> float:
         loss = losses.sum() / (batch["targets"] != IGNORED).sum() / state.accumulation
         loss.backward()
         total += loss.item()
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    norm = nn.utils.get_total_norm([p.grad for p in state.parameters if p.grad is not None])
     try:
         state.check_finite("loss", total)
         state.check_finite("norm of the gradient", float(norm))
         for callback in callbacks:
             callback.before_step(state)
         if state.gradient_clip > 0:
-            nn.utils.clip_grads_with_norm_(parameters, state.gradient_clip, norm)
+            nn.utils.clip_grads_with_norm_(state.parameters, state.gradient_clip, norm)
         optimizer.step()
     finally:  # a model whose training failed may be trained again
         optimizer.zero_grad(set_to_none=True)

@@ -1,7 +1,7 @@
 """The trajectory, recorded while a model trains: statistics of every weight, a small sample."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -81,8 +81,7 @@ class Tracker(Callback):
         generator = torch.Generator().manual_seed(derive(seed, "sample"))
         order = torch.randperm(sum(w.numel() for w in followed.values()), generator=generator)
         self._sample_index = order[: tracking.sample].sort().values
-        self._sample_steps: list[int] = []
-        self._sample_values: list[Tensor] = []
+        self._sample: dict[int, Tensor] = {}  # step → values
 
     @torch.no_grad()
     def before_step(self, state: TrainState) -> None:
@@ -105,8 +104,7 @@ class Tracker(Callback):
             for statistic in self.statistics.values():
                 statistic.update(self.weights, self.count, amount / self.total_weight)
         if self.tracking.sample and (state.step == 1 or state.step % self._sample_every == 0):
-            self._sample_steps.append(state.step)
-            self._sample_values.append(gather(self._followed, self._sample_index))
+            self._sample[state.step] = gather(self._followed, self._sample_index)
 
     def _observes(self, step: int) -> bool:
         return step > self.tracking.start and (step - self.tracking.start) % self.every == 0
@@ -118,10 +116,10 @@ class Tracker(Callback):
             for name, statistic in self.statistics.items()
             for parameter, tensor in statistic.state().items()
         }
-        if self._sample_values:
+        if self._sample:
             saved["sample/index"] = self._sample_index
-            saved["sample/steps"] = torch.tensor(self._sample_steps)
-            saved["sample/values"] = torch.stack(self._sample_values)
+            saved["sample/steps"] = torch.tensor([*self._sample])
+            saved["sample/values"] = torch.stack([*self._sample.values()])
         return saved
 
     def info(self) -> dict[str, Any]:
@@ -139,11 +137,11 @@ class Tracker(Callback):
     def load(self, saved: Tensors, info: Mapping[str, Any]) -> None:
         """Continue from what ``tensors`` and ``info`` gave."""
         self.count, self.total_weight = info["count"], info["total_weight"]
-        for name, statistic in self.statistics.items():
-            statistic.load(statistic_of(saved, name))
+        for name, tensors in trajectory_of(saved, self.statistics).items():
+            self.statistics[name].load(tensors)
         if "sample/values" in saved:
-            self._sample_steps = saved["sample/steps"].tolist()
-            self._sample_values = list(saved["sample/values"])
+            steps = saved["sample/steps"].tolist()
+            self._sample = dict(zip(steps, saved["sample/values"], strict=True))
 
 
 def unrecorded(info: Mapping[str, Any], statistics: Mapping[str, str | None]) -> list[str]:
@@ -154,21 +152,19 @@ def unrecorded(info: Mapping[str, Any], statistics: Mapping[str, str | None]) ->
     return sorted(name for name, source in statistics.items() if recorded.get(name, "") != source)
 
 
-def statistic_of(saved: Tensors, name: str) -> Tensors:
-    """The tensors of one statistic, by parameter name, out of a trajectory file."""
-    prefix = f"{name}/"
-    return {key.removeprefix(prefix): t for key, t in saved.items() if key.startswith(prefix)}
+def trajectory_of(saved: Tensors, statistics: Iterable[str]) -> dict[str, Tensors]:
+    """The tensors of these statistics, by parameter name, out of a trajectory file."""
+    trajectory: dict[str, Tensors] = {name: {} for name in statistics}
+    for key, tensor in saved.items():
+        name, _, parameter = key.partition("/")
+        if name in trajectory:
+            trajectory[name][parameter] = tensor
+    return trajectory
 
 
 def gather(tensors: Tensors, index: Tensor) -> Tensor:
-    """Values at positions of all tensors laid end to end, in name order of ``tensors``: (n,).
-
-    ``index`` is sorted.
-    """
-    values, offset = [], 0
-    for tensor in tensors.values():
-        here = index[(index >= offset) & (index < offset + tensor.numel())] - offset
-        if len(here):
-            values.append(tensor.reshape(-1)[here.to(tensor.device)].cpu())
-        offset += tensor.numel()
-    return torch.cat(values).float() if values else torch.empty(0)
+    """Values at positions of all tensors laid end to end, in the order of ``tensors``: (n,)."""
+    if not len(index):
+        return torch.empty(0)
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors.values()])
+    return flat[index.to(flat.device)].float().cpu()

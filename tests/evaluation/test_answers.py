@@ -25,7 +25,7 @@ from swe_cli.evaluation.measure import (
 from swe_cli.models.gpt import GPT
 from swe_cli.models.llava import LLaVA
 from swe_cli.models.vision import VisionTransformer
-from swe_cli.training.state import TRAINING, TrainState, fit
+from swe_cli.training.state import TrainState, fit
 
 IMAGES = 16
 PIXELS = np.repeat(np.arange(IMAGES) * 16, 12).astype(np.uint8).reshape(IMAGES, 3, 2, 2)
@@ -69,9 +69,7 @@ def model(data):
     )
     optimizer = torch.optim.AdamW(model.parameters())
     fit(
-        TrainState(
-            setup_of(model, data), optimizer, TRAINING, lambda step: 5e-3, 16, gradient_clip=1.0
-        ),
+        TrainState(setup_of(model, data), optimizer, lambda step: 5e-3, 16, gradient_clip=1.0),
         150,
     )
     return model

@@ -10,7 +10,7 @@ from swe_cli.contracts import LayerCriterion
 from swe_cli.errors import RunError, UsageError
 from swe_cli.experiments.spec import built
 from swe_cli.files import read_json, read_tensors
-from swe_cli.training.checkpoint import missing_snapshots, snapshot_path
+from swe_cli.training.run import snapshot_path
 
 SHORT = ("training.steps=6", "keep=models")
 
@@ -86,7 +86,7 @@ def test_a_snapshot_that_is_missing_means_training_again_and_that_is_said(text, 
         model.after(3)
     assert "tracking.snapshots=[3]" in caught.value.hint
     run = trained(plan, tmp_path)
-    assert not missing_snapshots(run, [3])
+    assert snapshot_path(run, 3).is_dir()
     for name, tensors in before[0].items():
         again = contents(run)[0][name]
         assert all(torch.equal(again[key], tensor) for key, tensor in tensors.items())

@@ -57,7 +57,9 @@ def test_wanda_masks_are_identical(name, layer):
     module, x = layer
     pattern, n, m = PATTERNS[name]
     ours = module.weight.detach().clone()
-    choose = ChooseOfLayer(ours.clone(), ours.numel() // 2, pattern, "row")
+    choose = ChooseOfLayer(
+        ours.clone(), ours.numel() // 2, pattern, "row", torch.ones_like(ours, dtype=torch.bool)
+    )
     Wanda().prune_layer(ours, inputs_of(x), choose)
     assert torch.equal(ours, theirs(wanda, module, x, n, m))
 
@@ -80,7 +82,15 @@ def test_sparsegpt_weights_are_equal_to_a_thousandth(name, layer):
     pattern, n, m = PATTERNS[name]
     ours = module.weight.detach().clone()
     choose = (
-        OneMore() if n == 0 else ChooseOfLayer(ours.clone(), ours.numel() // 2, pattern, "tensor")
+        OneMore()
+        if n == 0
+        else ChooseOfLayer(
+            ours.clone(),
+            ours.numel() // 2,
+            pattern,
+            "tensor",
+            torch.ones_like(ours, dtype=torch.bool),
+        )
     )
     SparseGPT(damping=0.01, block=128).prune_layer(ours, inputs_of(x), choose)
     _, expected = theirs(
@@ -101,7 +111,13 @@ def test_sparsegpt_weights_are_equal_to_a_thousandth(name, layer):
 def test_an_exact_count_differs_from_theirs_by_one_weight_a_block(layer):
     module, x = layer
     ours = module.weight.detach().clone()
-    choose = ChooseOfLayer(ours.clone(), ours.numel() // 2, Unstructured(), "tensor")
+    choose = ChooseOfLayer(
+        ours.clone(),
+        ours.numel() // 2,
+        Unstructured(),
+        "tensor",
+        torch.ones_like(ours, dtype=torch.bool),
+    )
     SparseGPT(damping=0.01, block=128).prune_layer(ours, inputs_of(x), choose)
     options = {"block_size": 128, "dampening_frac": 0.01, "preserve_sparsity_mask": False}
     _, expected = theirs(sparsegpt, module, x, 0, 0, **options)

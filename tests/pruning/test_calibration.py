@@ -94,7 +94,7 @@ def inputs_of(model, layer):
 
 def test_wanda_scores_by_the_norms_of_dense_inputs():
     model = model_of()
-    scores = calibrated(model).dense_scores("wanda", Wanda())
+    scores = calibrated(model).dense_scores(Wanda())
     assert list(scores) == list(model.prunable(model.weights(), "linear"))
     for place in (0, 1):
         layer = model.layers[place].mlp.contract
@@ -171,7 +171,7 @@ def test_n_of_m_holds_in_every_group():
 def test_what_is_no_matrix_of_a_block_cannot_be_judged_by_inputs():
     model = model_of()
     with pytest.raises(PruningError, match="prunable=linear"):
-        calibrated(model, "all").dense_scores("wanda", Wanda())
+        calibrated(model, "all").dense_scores(Wanda())
 
 
 def test_rows_of_different_lengths_are_cut_to_their_own():
@@ -253,20 +253,23 @@ class Mixing(torch.nn.Module):
 
 
 class Called(Model):
-    """Two blocks, called ``by`` position, keyword or both. ``between``: what they are apart by."""
+    """Three blocks, called ``by`` position, keyword or both. ``between``: what they are apart by;
+    ``own``: whether each is shifted by something of its own.
+    """
 
     context = 12
 
-    def __init__(self, by, returns_tuple, between):
+    def __init__(self, by, returns_tuple, between=False, own=False):
         super().__init__()
         torch.manual_seed(4)
-        self.by, self.between = by, between
+        self.by, self.between, self.own = by, between, own
         self.embedding = torch.nn.Embedding(DATA.shape.vocabulary_size, 8)
         self.layers = torch.nn.ModuleList(Mixing(returns_tuple) for _ in range(3))
 
     def forward(self, batch):
         x, shift = self.embedding(batch["tokens"]), batch["tokens"][..., None] / 10
         for layer in self.layers:
+            shift = shift + 1 if self.own else shift
             if self.by == "position":
                 x = layer(x, shift, 0.5)
             elif self.by == "both":
@@ -289,7 +292,7 @@ def test_it_does_not_matter_how_blocks_are_called_or_what_they_return_beside(cri
             model = Called(by, returns_tuple, between)
             calibration = calibrated(model)
             assert calibration._follows(model.blocks(), samples(model)[0])[1:] == [not between] * 2
-            scores = calibration.dense_scores("criterion", criterion)
+            scores = calibration.dense_scores(criterion)
             masks = pruned(model, criterion, within="row")
             results.append((scores, masks, model.weights()))
     assert [int((~mask).sum()) for mask in results[0][1].values()] == [96] * 6
@@ -303,3 +306,12 @@ def test_it_does_not_matter_how_blocks_are_called_or_what_they_return_beside(cri
     if isinstance(criterion, Wanda):
         ranks = (dense[name].abs() * x.square().sum(0).sqrt()).argsort(1).argsort(1)
         assert torch.equal(masks[name], ranks >= 4)
+
+
+def test_each_block_is_run_with_all_that_it_is_called_with_itself():
+    """A mask or a shift may be another one from block to block, though the stream flows through."""
+    model = Called("both", False, own=True)
+    scores = calibrated(model).dense_scores(Wanda())
+    for place, layer in enumerate(model.layers):
+        expected = layer.read.weight.abs() * inputs_of(model, layer.read).square().sum(0).sqrt()
+        torch.testing.assert_close(scores[f"layers.{place}.read.weight"], expected.detach())

@@ -98,9 +98,8 @@ def test_live_weights_of_a_later_round_meet_their_first_ones_on_the_cpu(far):
 def test_fuse_takes_live_weights_and_masks_of_the_cpu(far, monkeypatch, kind):
     monkeypatch.setattr(torch.Tensor, "__bool__", lambda tensor: True)  # where there is no value
     model, lens, _ = far
-    layers = model.units(kind)
-    stays = {units.layer: torch.ones(len(units), dtype=torch.bool) for units in layers}
-    masks = UnitCut(model, lens, kind, {}).masks(layers, stays)
+    cut = UnitCut(model, lens, kind, {})
+    masks = cut.masks({n: torch.ones(size, dtype=torch.bool) for n, size in cut.sizes.items()})
     assert devices(masks) == {CPU}
     weights = lens(model.weights())
     assert devices(weights) == {DEVICE}

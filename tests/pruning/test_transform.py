@@ -13,7 +13,7 @@ from swe_cli.evaluation.loss import validation_loss
 from swe_cli.models.transformer import FactorizedMLP
 from swe_cli.pruning import transform as transforming
 from swe_cli.pruning.shrink import load
-from swe_cli.pruning.transform import transform
+from swe_cli.pruning.transform import chosen_of, transform
 from swe_cli.transforms.trawl import TRAWL
 
 DATA = dataset()
@@ -53,12 +53,12 @@ def test_every_candidate_is_measured_and_the_best_is_kept():
     kept = {n: t.clone() for n, t in weights.items()}
     found = transformed(model, how, weights)
     assert all(torch.equal(weights[n], kept[n]) for n in kept)
-    assert [(t.layer, t.rank) for t in found.tried] == [
+    assert [(t.layer, t.rank) for t in found] == [
         ("layers.0.mlp", 2), ("layers.0.mlp", 8), ("layers.1.mlp", 2), ("layers.1.mlp", 8)
     ]  # fmt: skip
-    assert found.chosen == min(found.tried, key=lambda t: t.validation_loss_nats)
+    assert chosen_of(found) == min(found, key=lambda t: t.validation_loss_nats)
     whole = sum(t.numel() for t in weights.values())
-    for tried, candidate in zip(found.tried, how.candidates(weights), strict=True):
+    for tried, candidate in zip(found, how.candidates(weights), strict=True):
         fresh = model_of()
         rewritten = how.apply(weights, candidate, 3)
         load(fresh, rewritten)
@@ -69,7 +69,7 @@ def test_every_candidate_is_measured_and_the_best_is_kept():
         missed = [m - t for m, t in zip(mlp.matrices(), true, strict=True)]
         error = math.hypot(*map(torch.norm, missed)) / math.hypot(*map(torch.norm, true))
         assert tried.relative_error == pytest.approx(error, rel=1e-4)
-        if tried == found.chosen:
+        if tried == chosen_of(found):
             live = model.weights()
             assert live.keys() == rewritten.keys()
             assert all(torch.equal(live[n], t) for n, t in rewritten.items())
@@ -79,7 +79,7 @@ def test_a_live_model_that_holds_factors_is_transformed_again_to_the_same():
     model = model_of()
     weights = named(model)
     tried, made = zip(
-        *((transformed(model, trawl(), weights).tried, named(model)) for _ in range(2)), strict=True
+        *((transformed(model, trawl(), weights), named(model)) for _ in range(2)), strict=True
     )
     assert tried[0] == tried[1]
     assert all(torch.equal(made[0][name], made[1][name]) for name in made[0])
@@ -88,12 +88,12 @@ def test_a_live_model_that_holds_factors_is_transformed_again_to_the_same():
 def test_the_whole_stack_is_one_candidate():
     model = model_of()
     found = transformed(model, trawl(stack="all", ranks=[4]))
-    assert found.chosen.layer == "layers.0.mlp+layers.1.mlp"
-    assert found.chosen.parameters == (
+    assert chosen_of(found).layer == "layers.0.mlp+layers.1.mlp"
+    assert chosen_of(found).parameters == (
         sum(p.numel() for p in model_of().parameters()) - 2 * DENSE_MLP + 4 * (4 + 5 * 16)
     )
     assert model.layers[0].mlp.left is model.layers[1].mlp.left
-    assert 0 < found.chosen.relative_error < 1
+    assert 0 < chosen_of(found).relative_error < 1
 
 
 def test_full_rank_tucker_loses_nothing():
@@ -101,25 +101,25 @@ def test_full_rank_tucker_loses_nothing():
     dense = validation_loss(setup_of(model, DATA), 4)
     how = trawl(method="tucker", layers=[0], ranks=[8, 32])
     found = transformed(model, how)
-    exact = found.tried[1]
+    exact = found[1]
     assert exact.relative_error < 1e-5
     assert exact.validation_loss_nats == pytest.approx(dense, abs=1e-4)
     assert not exact.saves_memory
-    assert found.chosen is found.tried[0]
+    assert chosen_of(found) is found[0]
 
 
 def test_what_saves_no_memory_is_shown_and_not_chosen(monkeypatch):
     losses(monkeypatch, 3.0, 1.0)
     found = transformed(model_of(), trawl(layers=[0], ranks=[24, 25]))
-    assert [t.saves_memory for t in found.tried] == [True, False]  # 24 · 82 < 2048 < 25 · 82
-    assert found.chosen.rank == 24
-    assert found.chosen.validation_loss_nats == 3.0
+    assert [t.saves_memory for t in found] == [True, False]  # 24 · 82 < 2048 < 25 · 82
+    assert chosen_of(found).rank == 24
+    assert chosen_of(found).validation_loss_nats == 3.0
 
 
 def test_ties_go_to_fewer_parameters(monkeypatch):
     losses(monkeypatch, 2.0, 2.0, 2.0, math.nan)
     found = transformed(model_of(), trawl(layers=[0], ranks=[8, 2, 4, 1]))
-    assert found.chosen.rank == 2
+    assert chosen_of(found).rank == 2
 
 
 def test_where_nothing_saves_memory_that_is_said_before_any_work():

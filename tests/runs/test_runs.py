@@ -313,8 +313,12 @@ def test_an_ambiguous_or_unknown_run_says_what_there_is(tmp_path):
     with pytest.raises(RunError, match="is called 'gpt9'") as caught:
         find_run("gpt9", tmp_path)
     assert "swe runs" in str(caught.value)
-    with pytest.raises(RunError):
-        find_run("train-nano-1", tmp_path, ("sweep",))
+    for other in ("train-nano-1", "nano-1", str(tmp_path / "runs" / "train-nano-1")):
+        with pytest.raises(RunError, match="train-nano-1 is no sweep or prune run") as caught:
+            find_run(other, tmp_path, ("sweep", "prune"))
+        assert "swe runs" in str(caught.value)
+    with pytest.raises(RunError, match="is called 'train-nano'"):
+        find_run("train-nano", tmp_path, ("sweep",))  # none of several is what is asked for
 
 
 # Locks

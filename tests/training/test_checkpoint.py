@@ -6,7 +6,6 @@ import torch
 from swe_cli.errors import Interrupted
 from swe_cli.experiments.ensure import build
 from swe_cli.files import read_directory, write_directory
-from swe_cli.training.checkpoint import load_optimizer, optimizer_state
 
 from .toys import After, assert_same, contents, run_of, spec_of, trained, write_text
 
@@ -47,21 +46,20 @@ def test_with_frozen_parts_positions_are_those_of_what_is_trained(written_by, tm
     model.get_parameter(frozen).requires_grad_(False)
     states = []
     for _ in range(2):
-        optimizer = setup.recipe.begin(setup.setup).optimizer
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        for place, parameter in enumerate(parameters):
+        state = setup.recipe.begin(setup.setup)
+        for place, parameter in enumerate(state.parameters):
             parameter.grad = torch.full_like(parameter, float(place + 1))
-        optimizer.step()
-        states.append(optimizer_state(model, optimizer))
+        state.optimizer.step()
+        states.append(state.optimizer_tensors())
     saved, _ = states
     names = [name for name, p in model.named_parameters() if p.requires_grad]
     assert saved.keys() == {f"{name}/{slot}" for name in names for slot in SLOTS}
     if written_by == "position":
         matrices = {name: p.dim() >= 2 for name, p in model.named_parameters()}
         saved = by_position(names, matrices, saved)
-    fresh = setup.recipe.begin(setup.setup).optimizer
-    load_optimizer(model, fresh, saved)
-    loaded = optimizer_state(model, fresh)
+    fresh = setup.recipe.begin(setup.setup)
+    fresh.load_optimizer(saved)
+    loaded = fresh.optimizer_tensors()
     assert all(torch.equal(loaded[name], value) for name, value in states[0].items())
     value = next(iter(saved.values()))
     assert all(of.data_ptr() != value.data_ptr() for of in loaded.values())  # a copy

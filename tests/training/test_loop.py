@@ -17,7 +17,7 @@ from swe_cli.files import read_tensors
 from swe_cli.pruning.recover import EnforceMasks
 from swe_cli.store import Run
 from swe_cli.training.run import RECENT, Training, train_run
-from swe_cli.training.state import TRAINING, Callback, StopWhen, TrainState, fit, train_step
+from swe_cli.training.state import Callback, StopWhen, TrainState, fit, train_step
 from swe_cli.training.tracker import Tracker
 
 from .toys import Steps, dataset, gpt, never, recipe, setup_of
@@ -197,9 +197,7 @@ def plain_state(model, data, batches, clip=0.0):
     given = iter(batches)
     setup.dataset = type("Given", (), {"random_batch": lambda *_, **of: next(given)})()
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    return TrainState(
-        setup, optimizer, TRAINING, lambda step: 1.0, 3, len(batches), gradient_clip=clip
-    )
+    return TrainState(setup, optimizer, lambda step: 1.0, 3, len(batches), gradient_clip=clip)
 
 
 def test_accumulating_two_batches_is_one_batch_twice_as_large():
@@ -382,7 +380,7 @@ def test_stop_at_the_last_step_is_the_end(run):
 
 def test_checkpoints_come_at_their_steps_but_not_at_the_end(run):
     kept, folder = [], run.recorder.run.path / "checkpoints"
-    write = "swe_cli.training.checkpoint.write_directory"
+    write = "swe_cli.training.run.write_directory"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(write, lambda path, *_: kept.append(path.relative_to(folder).name))
         run(checkpoint_every=4)
