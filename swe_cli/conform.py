@@ -1,12 +1,16 @@
 """A component held against its contract. A user's class need not inherit from it."""
 
 import inspect
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import nn
 
-from swe_cli.errors import UsageError
+from swe_cli.errors import PruningError, SweError, UsageError
 
 T = TypeVar("T")
 
@@ -35,6 +39,23 @@ def conform(component: Any, contract: type[T], name: str, expected: str | None =
             raise refused(why, f"Let it inherit from {home}.") from None
     conforming: T = component
     return conforming
+
+
+@contextmanager
+def calling(name: str, failing: type[SweError] = PruningError) -> Iterator[None]:
+    """Say which component, ``name`` as one types it, raised what, and in which line.
+
+    It raises ``failing``, unless it was a sentence already.
+    """
+    try:
+        yield
+    except SweError:
+        raise
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        words = " ".join(f"{type(error).__name__}: {error}".split())
+        line = f"{Path(where.filename).name}, line {where.lineno}"
+        raise failing(f"{name} failed ({line}): {words}.", "See docs/extend.md.") from error
 
 
 @cache

@@ -282,7 +282,8 @@ class Statistic:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that a criterion may look at, already reduced to the prunable tensors.
+    """All that a criterion may look at, already reduced to the prunable tensors; to be read only,
+    since all criteria are shown the same.
 
     ``weights``: those the mask will be put on (``base``). ``trajectory``: statistic → tensors.
     ``calibration``: those of ``GRADIENTS`` asked for → tensors. ``seed``: for those that draw.

@@ -68,6 +68,7 @@ def write_tensors(path: Path, tensors: Tensors, metadata: Mapping[str, Any] | No
 def write_directory(path: Path, files: Mapping[str, Tensors], state: Mapping[str, Any]) -> None:
     """Write a directory of tensor files and ``state.json`` that appears whole or not at all."""
     with _replacing(path) as temporary:
+        _remove(temporary)
         hashes = {}
         for name, tensors in files.items():
             file = temporary / f"{name}.safetensors"
@@ -82,6 +83,7 @@ def remove_directory(path: Path) -> None:
     removed = path.with_name(f".{path.name}.{os.getpid()}.removed.tmp")
     if path.exists():
         with storage(path):
+            shutil.rmtree(removed, ignore_errors=True)
             os.replace(path, removed)
             shutil.rmtree(removed)
 

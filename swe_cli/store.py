@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from subprocess import DEVNULL
 from typing import Any
@@ -150,9 +150,9 @@ class Run:
         with suppress(OSError), filelock.FileLock(lock, timeout=0):
             return None
         held = _read_or_none(self.path / ".holder.json")
-        if not held:
-            return "another process"
-        return f"process {held['process']} on {held['host']} since {held['since']}"
+        with suppress(KeyError):
+            return f"process {held['process']} on {held['host']} since {held['since']}"
+        return "another process"
 
     @contextmanager
     def hold(self, wait: bool = False) -> Iterator[None]:
@@ -221,9 +221,12 @@ def _meant(token: str, runs: list[Run]) -> list[Run]:
 
 def provenance() -> dict[str, Any]:
     """Where a number comes from: code, packages, host, time."""
-    packages = {name: version(name) for name in ("swe-cli", "torch", "numpy", "safetensors")}
+    versions: dict[str, str | None] = {"python": platform.python_version(), "swe-cli": None}
+    for package in ("swe-cli", "torch", "numpy", "safetensors"):
+        with suppress(PackageNotFoundError):  # a checkout on the path need not be installed
+            versions[package] = version(package)
     return {
-        "versions": {"python": platform.python_version(), **packages},
+        "versions": versions,
         "commit": _commit(),
         "host": platform.node(),
         "written": datetime.now().astimezone().isoformat(),

@@ -33,6 +33,7 @@ from swe_cli.models.gpt import generate as continue_tokens
 from swe_cli.records import Tensors
 from swe_cli.report.terminal import print_row
 from swe_cli.store import Run
+from swe_cli.training.tracker import unrecorded
 
 
 def train(this: Page) -> None:
@@ -60,10 +61,12 @@ def prune(this: Page) -> None:
     training = stored_training(run, this.root, values["device"], values["threads"])
     model = training.composed["model"]
     spec = cut_spec(this.composed, this.root, roles_of(model))
-    check_recorded(spec, run.manifest["tracker"]["statistics"], run.name)
+    tracker, sources = run.manifest["tracker"], spec.sources
+    stale = unrecorded(tracker, sources)
+    check_recorded(spec, {*tracker["statistics"]} - {*stale}, run.name)
     steps, at_step = training.composed["training"].instance.steps, spec.plan.at_step
     check_early(spec, steps)
-    check_kept(run, [] if at_step is None else [at_step])
+    check_kept(run, [] if at_step is None else [at_step], sources)
     cell = cells_of(spec, training)[spec.kind]
     name = f"prune-{model.name}-{spec.method_name}-{cell.hash[:8]}"
     pruned = Run(run.path.parent / name)

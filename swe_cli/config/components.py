@@ -13,9 +13,10 @@ import sysconfig
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -124,9 +125,14 @@ def source_of(component: Component) -> str | None:
     None for our own, whose version is recorded. A module that is alone (an empty ``__init__.py``
     beside it says nothing), or that pip installed, is told by its own bytes.
     """
-    module = component.target.__module__
-    path = getattr(sys.modules.get(module), "__file__", None)
-    package = module.partition(".")[0]
+    module = sys.modules.get(component.target.__module__)
+    return None if module is None else _source_of(module)
+
+
+@cache
+def _source_of(module: ModuleType) -> str | None:
+    """Taken once: a file that is edited meanwhile is not the code that runs."""
+    path, package = getattr(module, "__file__", None), module.__name__.partition(".")[0]
     if package == _PACKAGE or path is None:
         return None
     files: list[tuple[str, bytes]] = []

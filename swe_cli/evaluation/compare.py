@@ -73,8 +73,10 @@ def share_interval(hits: np.ndarray[Any, Any], counts: np.ndarray[Any, Any]) -> 
 
 def _resamples(count: int) -> Iterator[np.ndarray[Any, np.dtype[np.float64]]]:
     rows = max(1, CHUNK_BYTES // (8 * count))
-    for start in range(0, RESAMPLES, rows):
-        yield _draw(count, min(rows, RESAMPLES - start), start)
+    starts = range(0, RESAMPLES, rows)
+    draw = _draw if len(starts) <= 2 else _draw.__wrapped__  # more would not be kept
+    for start in starts:
+        yield draw(count, min(rows, RESAMPLES - start), start)
 
 
 @lru_cache(maxsize=4)

@@ -101,7 +101,8 @@ def metrics(
             if before is not None:
                 yield "delta_before_recovery", paired_difference(before, reference)
             for name, of in answered.items():
-                yield f"delta_{name}", paired_difference(after, reference, of, "questions")
+                if of in reference:  # which may be older than the measure
+                    yield f"delta_{name}", paired_difference(after, reference, of, "questions")
 
 
 # Answers to questions

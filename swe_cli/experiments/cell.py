@@ -309,7 +309,8 @@ class CellRun:
         if spec.blind:
             protocol = replace(protocol, random_batches=0)
         self.after = self.measure()
-        references = {DENSE.kind: self.after, **references}
+        if spec.control is DENSE:
+            references = {DENSE.kind: self.after}
         self.metrics = dict(metrics(trained, protocol, self.after, self.before, references))
         self.lap("evaluation")
         self.weights = trained.model.weights()

@@ -77,6 +77,8 @@ def ensure_trained(
             if spec.lacking:
                 lacking = ", ".join(spec.lacking)
                 observer.say(f"{run.name} did not record {lacking}: training it again.")
+            else:
+                observer.say(f"{run.name} was being trained again, and not done: it goes on.")
             recorded, known = run.manifest["tracker"]["statistics"], spec.root.options("statistic")
             if strange := sorted({*recorded} - {*known}):  # of a --config-dir that was not given
                 observer.say(f"It will no longer hold {', '.join(strange)}, not known here.")

@@ -13,7 +13,7 @@ from swe_cli.pruning.shrink import load
 from swe_cli.records import Tensors
 from swe_cli.store import Run
 from swe_cli.training.recipe import Recipe, check_roles
-from swe_cli.training.run import Snapshot, read_snapshot, snapshot_path
+from swe_cli.training.run import Snapshot, has_snapshot, read_snapshot
 
 BASES = ("final", "best", "averaged")  # the weights that every training of ours leaves
 ALWAYS_RECORDED = "weighted_average"  # the dense_averaged control and base=averaged need it
@@ -98,11 +98,16 @@ class TrainedModel(Setup):
         return self.dataset.fingerprint(split, context=self.model.context)
 
 
-def check_kept(run: Run, steps: Iterable[int]) -> None:
-    """Raise RunError, with the flag to train with, for a step that a run kept no snapshot of."""
+def check_kept(
+    run: Run, steps: Iterable[int], statistics: Mapping[str, str | None] | None = None
+) -> None:
+    """Raise RunError, with the flag to train with, for a step that a run kept no snapshot of, or
+    none with these ``statistics`` (name → hash of the code, where a user wrote it).
+    """
     for step in steps:
-        if not snapshot_path(run, step).is_dir():
+        if not has_snapshot(run, step, statistics or {}):
+            having = f", with {', '.join(statistics)}" if statistics else ""
             raise RunError(
-                f"{run.name} did not keep what it was after step {step}.",
+                f"{run.name} did not keep what it was after step {step}{having}.",
                 f"Train with tracking.snapshots=[{step}], or sweep schedule.at_step={step}.",
             )

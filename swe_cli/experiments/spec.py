@@ -151,6 +151,11 @@ class Spec:
         criteria = [*([self.criterion] if self.criterion else []), *self.consulted.values()]
         return [need for criterion in criteria for need in built(criterion).needs]
 
+    @property
+    def sources(self) -> dict[str, str | None]:
+        """Of the statistics among them, the hash of the code where a user wrote it."""
+        return {need: self.statistics.get(need) for need in recorded_needs(self.needs)}
+
 
 # Every key that has a column of its own.
 SETTING_KEYS = {f.name for f in fields(Spec)} - {
@@ -185,7 +190,8 @@ def cut_spec(composed: Composed, root: ConfigRoot, roles: Sequence[str] | None) 
     if built(chosen["criterion"]).granularity == "mask":
         said |= {"ratio": None, "rate": None}
     elif (ratio := built(chosen["pattern"]).ratio) is not None:
-        said |= {"pattern": chosen["pattern"], "ratio": ratio}  # no allocation is asked
+        # No allocation is asked, and no rate: there is one cell on an axis of them.
+        said |= {"pattern": chosen["pattern"], "ratio": ratio, "rate": None}
     else:
         allocation = chosen["allocation"]
         if meant := built(allocation).stands_for(built(chosen["criterion"])):
@@ -300,9 +306,10 @@ def _check_schedule(spec: Spec, composed: Composed) -> None:
                 ("Raise recovery.steps" if recovery.steps else "Write recovery=finetune")
                 + ", or write schedule=one_shot",
             )
-    if schedule.at_step is not None and composed.values["base"] == "best":
+    base = composed.values["base"]
+    if schedule.at_step is not None and base not in ("final", "averaged"):
         raise UsageError(
-            f"{named} cuts what there is after step {schedule.at_step}, not the best of later.",
+            f"{named} cuts what there is after step {schedule.at_step}, not the {base} of later.",
             "Write base=final or base=averaged",
         )
 

@@ -84,6 +84,9 @@ class TrainingSpec:
         """What it is trained on, read once a process. DataError where that has changed."""
         dataset = load_dataset(self.composed["data"], self.composed["tokenizer"])
         if dataset.sha256 != self.config["identity"]["data"]["sha256"]:
+            if not self.run.finished:
+                since = f"The data of {self.run.name} has changed since it was planned."
+                raise DataError(since, "Type the same command again.")
             raise DataError(
                 f"The data of {self.run.name} has changed since it was trained.",
                 "Put the old data back, or train again on the new ones.",

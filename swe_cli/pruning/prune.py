@@ -5,7 +5,10 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import NamedTuple
 
+import torch
+
 from swe_cli.allocation.counts import Row
+from swe_cli.conform import calling
 from swe_cli.contracts import (
     GRADIENTS,
     INPUTS,
@@ -25,7 +28,7 @@ from swe_cli.errors import PruningError
 from swe_cli.patterns.shapes import Unstructured
 from swe_cli.pruning.calibration import CalibratedModel, Calibration
 from swe_cli.pruning.masks import UnitCut, cut_counts, jaccard_of_cuts
-from swe_cli.ranking import Ranking
+from swe_cli.ranking import Ranking, exact_count
 from swe_cli.records import Counts, Masks, Scores
 
 
@@ -100,7 +103,8 @@ class Scorer:
         if isinstance(criterion, LayerCriterion):
             scores = self.calibrated.dense_scores(criterion)
         elif isinstance(criterion, WeightCriterion):
-            scores = criterion.score(self.evidence_for(criterion))
+            with calling(f"criterion={judge.name}"):
+                scores = criterion.score(self.evidence_for(criterion))
         else:
             raise PruningError(f"criterion={judge.name} draws its masks: it ranks nothing.")
         shapes = {name: weight.shape for name, weight in self.evidence.weights.items()}
@@ -128,7 +132,9 @@ def prune(method: Method, scorer: Scorer, at_round: int = 1) -> Masks:
     """
     criterion, pattern, earlier = method.judge.criterion, method.pattern, scorer.earlier
     if isinstance(criterion, DrawnCriterion):
-        drawn = criterion.draw(scorer.evidence_for(criterion), at_round)
+        with calling(f"criterion={method.judge.name}"):
+            drawn = criterion.draw(scorer.evidence_for(criterion), at_round)
+        _check_masks(drawn, scorer, f"criterion={method.judge.name}")
         return {n: m & earlier[n].to(m.device) if earlier else m for n, m in drawn.items()}
     ranking = scorer.rank(method.judge)
     if pattern.unit is not None:  # units are ranked, and counted, layer by layer
@@ -146,8 +152,26 @@ def prune(method: Method, scorer: Scorer, at_round: int = 1) -> Masks:
         counts = _allocate(method, scorer, ranking, scorer.rank, cut_counts(earlier))
     within = method.allocation.within
     if isinstance(criterion, LayerCriterion):
-        return scorer.calibrated.prune(criterion, counts, pattern, within, earlier)
-    return pattern.masks(ranking, counts, within)
+        with calling(f"criterion={method.judge.name}"):
+            masks = scorer.calibrated.prune(criterion, counts, pattern, within, earlier)
+    else:
+        with calling(f"The pattern {type(pattern).__name__}"):
+            masks = pattern.masks(ranking, counts, within)
+    _check_masks(masks, scorer, f"The pattern {type(pattern).__name__}", counts)
+    return masks
+
+
+def _check_masks(masks: Masks, scorer: Scorer, who: str, counts: Counts | None = None) -> None:
+    """Raise PruningError, naming ``who`` made them, for masks that are not what was asked for."""
+    weights = scorer.evidence.weights
+    shapes = {name: (weight.shape, torch.bool) for name, weight in weights.items()}
+    if {name: (mask.shape, mask.dtype) for name, mask in masks.items()} != shapes:
+        raise PruningError(
+            f"{who} gave masks of other tensors, shapes or types than bool ones of the prunable."
+        )
+    if counts is not None and cut_counts(masks) != counts:
+        cut, asked = sum(cut_counts(masks).values()), sum(counts.values())
+        raise PruningError(f"{who} cut {cut} weights, or others, where exactly {asked} had to go.")
 
 
 def overlap_with_magnitude(method: Method, scorer: Scorer, masks: Masks) -> float | None:
@@ -175,8 +199,10 @@ def _allocate(
     """Exact counts per tensor, or per layer where ``ranking`` is of units. ``rank`` ranks the same
     by another criterion; ``gone``: how many of each earlier rounds have cut.
     """
+    who = f"The allocation {type(method.allocation).__name__}"
     if method.rate is not None:
-        return method.allocation.counts_at_rate(ranking, method.rate)
+        with calling(who):
+            return method.allocation.counts_at_rate(ranking, method.rate)
     assert method.ratio is not None
     model, judges = scorer.setup.model, method.consulted
     names = {module: name for name, module in model.named_modules()}
@@ -186,7 +212,12 @@ def _allocate(
         blocks=[names[block] for block in model.blocks()],
         sensitivities=lambda: scorer.calibrated.sensitivities,
     )
-    return at_least(method.allocation.counts(ranking, method.ratio, context), gone)
+    with calling(who):
+        counts = method.allocation.counts(ranking, method.ratio, context)
+    asked = exact_count(method.ratio, ranking.total)
+    if counts.keys() != ranking.sizes.keys() or sum(counts.values()) != asked:
+        raise PruningError(f"{who} did not share out {asked} of {ranking.total} among all tensors.")
+    return at_least(counts, gone)
 
 
 def at_least(counts: Counts, floors: Counts) -> Counts:

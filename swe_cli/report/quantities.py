@@ -119,5 +119,5 @@ BEFORE_RECOVERY, TO_RECOVERED = "delta_before_recovery_nats", "delta_recovered_n
 # Everything that has a mean over seeds and an interval.
 ESTIMATED = [c for q in QUANTITIES for c in (q.mean, q.before, q.delta)]
 ESTIMATED += [BEFORE_RECOVERY, TO_RECOVERED]
-_NAMES = "|".join([*(quantity.name for quantity in OF_QUESTIONS), "rmse"])
+_NAMES = "|".join([*(quantity.name for quantity in QUANTITIES if quantity is not LOSS), "rmse"])
 MEASURE = re.compile(rf"(delta_)?({_NAMES})([._].*)?|unparsable|sparsity\..+")

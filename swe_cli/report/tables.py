@@ -179,7 +179,7 @@ def _place(line: tuple[Mapping[str, Any], Mapping[str, Scalar]]) -> tuple[Any, .
     """Controls first, then axes, settings and cuts; at last whatever else tells rows apart."""
     row, axes = line
     return (
-        KINDS.index(row["kind"]),
+        KINDS.index(row["kind"]) if row["kind"] in KINDS else len(KINDS),  # of another version
         row["model"],
         row["data"],
         tuple((name, _rank(value)) for name, value in sorted(axes.items())),

@@ -76,6 +76,8 @@ def train_run(
     state, tracker = recipe.begin(setup), _tracker(training)
     run.begin(training.config)
     remove_litter(run.path)
+    if run.finished:  # what says that it is being trained again, should it be killed at once
+        (run.path / CHECKPOINTS).mkdir(exist_ok=True)
     recorder = _Recorder(run, training, tracker, stop)
     recorder.start(state)
     started, resumed_at = time.perf_counter(), state.step

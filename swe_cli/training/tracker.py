@@ -9,8 +9,9 @@ import torch
 from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
+from swe_cli.conform import calling
 from swe_cli.contracts import Count, Statistic
-from swe_cli.errors import UsageError
+from swe_cli.errors import TrainingError, UsageError
 from swe_cli.records import Tensors
 from swe_cli.seeds import derive
 from swe_cli.training.state import Callback, TrainState
@@ -101,8 +102,9 @@ class Tracker(Callback):
             if self.tracking.weighting == "exponential":
                 self.total_weight *= self.tracking.decay
             self.total_weight += amount
-            for statistic in self.statistics.values():
-                statistic.update(self.weights, self.count, amount / self.total_weight)
+            for name, statistic in self.statistics.items():
+                with calling(f"statistic={name}", TrainingError):
+                    statistic.update(self.weights, self.count, amount / self.total_weight)
         if self.tracking.sample and (state.step == 1 or state.step % self._sample_every == 0):
             self._sample[state.step] = gather(self._followed, self._sample_index)
 
@@ -163,8 +165,14 @@ def trajectory_of(saved: Tensors, statistics: Iterable[str]) -> dict[str, Tensor
 
 
 def gather(tensors: Tensors, index: Tensor) -> Tensor:
-    """Values at positions of all tensors laid end to end, in the order of ``tensors``: (n,)."""
-    if not len(index):
-        return torch.empty(0)
-    flat = torch.cat([tensor.reshape(-1) for tensor in tensors.values()])
-    return flat[index.to(flat.device)].float().cpu()
+    """Values at sorted positions of all tensors laid end to end, in the order of ``tensors``: (n,).
+
+    Tensor by tensor: a copy of all of them would be as large as the model.
+    """
+    ends = torch.tensor([tensor.numel() for tensor in tensors.values()]).cumsum(0)
+    inside = torch.bucketize(index, ends, right=True)
+    values = [torch.empty(0)]
+    for place, tensor in enumerate(tensors.values()):
+        here = index[inside == place] - (ends[place] - tensor.numel())
+        values.append(tensor.reshape(-1)[here.to(tensor.device)].float().cpu())
+    return torch.cat(values)

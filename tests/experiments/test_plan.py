@@ -155,6 +155,13 @@ def test_n_of_m_asks_no_allocation_and_is_one_cell_under_all(plan):
     assert "calibration" not in pruned(made)[0].config  # which ecoflap would have asked for
 
 
+def test_n_of_m_is_one_cell_on_an_axis_of_rates(plan):
+    made = plan("criteria=swe", "patterns=unstructured,2of4", "rates=1.0,1.5", "allocation=sigma")
+    (fixed,) = [cell for cell in pruned(made) if cell.spec.pattern.name == "2of4"]
+    assert (fixed.spec.ratio, fixed.spec.rate) == (0.5, None)
+    assert len(pruned(made)) == 3
+
+
 def test_a_layerwise_criterion_that_is_ranked_over_layers_unasked_is_noted(plan):
     (note,) = plan("criteria=swe,wanda", "ratio=0.5").notes
     assert note.startswith("wanda ranks all layers together here; as published, allocation=row")

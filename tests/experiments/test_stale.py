@@ -104,3 +104,14 @@ def test_what_asks_no_component_of_the_users_is_not_touched_by_an_edit(swept_wit
         {**FILES, name: FILES[name].replace(before, after)}, "criterion=swe"
     )
     assert (again.trained, again.ran, again.rows, said) == (0, 0, first.rows, [])
+
+
+def test_a_prune_by_a_statistic_that_was_edited_since_is_refused(swept_with, swe, tmp_path):
+    _, _, plan = swept_with(FILES, "criterion=by_peak")
+    name, (before, after) = EDITS["of the statistic"]
+    swept_with({**FILES, name: FILES[name].replace(before, after)}, "criterion=magnitude")
+    run, own = plan.trainings[0].run, ("--config-dir", tmp_path / "own" / "conf")
+    refused = swe("prune", run.path, *own, "criterion=by_peak", "ratio=0.5", "recovery=none")
+    assert refused.exit_code == 1
+    said = f"criterion=by_peak needs peak, which {run.name} did not record."
+    assert said in " ".join(refused.output.split())

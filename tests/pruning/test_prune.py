@@ -3,7 +3,7 @@ import torch
 from training.toys import batch_of, gpt, setup_of
 
 from swe_cli.allocation.counts import Global, Like, Sigma, Uniform
-from swe_cli.contracts import Allocation, Evidence, Model, WeightCriterion
+from swe_cli.contracts import Allocation, DrawnCriterion, Evidence, Model, Pattern, WeightCriterion
 from swe_cli.criteria.weights import SWE, Magnitude, Random, SWEMean
 from swe_cli.errors import PruningError
 from swe_cli.evaluation.loss import window_losses
@@ -249,3 +249,56 @@ def test_a_missing_statistic_names_the_flag():
     with pytest.raises(PruningError, match="needs mean, which train-x did not record") as caught:
         check_needs("criterion=swe_mean", SWEMean(), ("weighted_average",), "train-x")
     assert "tracking.statistics=[mean]" in str(caught.value)
+
+
+# What a component of a user's own gives is held against what was asked for
+
+
+class Miscounting(Allocation):
+    def counts(self, ranking, ratio, context):
+        return dict.fromkeys(ranking.sizes, 1)
+
+
+class Forgetful(Allocation):
+    def counts(self, ranking, ratio, context):
+        return {}
+
+
+class Sloppy(Pattern):
+    def masks(self, ranking, counts, within):
+        return ranking.masks({name: max(0, count - 1) for name, count in counts.items()})
+
+
+class Drawing(DrawnCriterion):
+    def __init__(self, masks):
+        self.masks = masks
+
+    def draw(self, evidence, round):
+        return self.masks
+
+
+class Broken(WeightCriterion):
+    def score(self, evidence):
+        return evidence.trajectory["peaks"]
+
+
+WEIGHTS = {"a": torch.arange(1.0, 5.0), "b": torch.arange(2.0, 8.0)}
+KEPT = {name: torch.ones(len(weight), dtype=torch.bool) for name, weight in WEIGHTS.items()}
+
+
+@pytest.mark.parametrize(
+    ("criterion", "method", "said"),
+    [
+        (Magnitude(), {"allocation": Miscounting()}, "Miscounting did not share out 5 of 10"),
+        (Magnitude(), {"allocation": Forgetful()}, "Forgetful did not share out 5 of 10"),
+        (Magnitude(), {"pattern": Sloppy()}, "Sloppy cut 3 weights, or others, where exactly 5"),
+        (Drawing({"a": KEPT["a"]}), {}, "criterion=own gave masks of other tensors"),
+        (Drawing({**KEPT, "b": KEPT["a"]}), {}, "criterion=own gave masks of other tensors"),
+        (Drawing(WEIGHTS), {}, "criterion=own gave masks of other tensors"),
+        (Broken(), {}, r"criterion=own failed \(test_prune.py, line \d+\): KeyError: 'peaks'"),
+    ],
+)
+def test_what_a_component_gives_is_exact_or_an_error_that_names_it(criterion, method, said):
+    method = Method(Judge(criterion, "own", "own"), 0.5, **{"allocation": Global(), **method})
+    with pytest.raises(PruningError, match=said):
+        prune(method, Scorer(setup_of(Model(), None), dict, Evidence(WEIGHTS)))
