@@ -153,7 +153,7 @@ def sweep(
     words: Words, config_dir: ConfigDir, wait: Wait, show: Show, quiet: Quiet, debug: Debug
 ) -> None:
     """Train once per training, score once per criterion, cut many; then report."""
-    _run("sweep.sweep", debug, words, config_dir, quiet, wait, show=show)
+    _run("report.sweep", debug, words, config_dir, quiet, wait, show=show)
 
 
 OUTPUT = "Write here instead of beside the run."

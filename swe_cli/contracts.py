@@ -4,11 +4,13 @@ A component may be a plain class with what its contract asks for; ``conform.conf
 defaults.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
 from pydantic import Field
@@ -16,17 +18,15 @@ from torch import Tensor, nn
 
 from swe_cli.conform import conform
 from swe_cli.device import Machine
+from swe_cli.errors import PruningError
 from swe_cli.ranking import Ranking, Within
-from swe_cli.records import Batch, Masks
-from swe_cli.records import Counts as Counts
-from swe_cli.records import Scores as Scores
-from swe_cli.records import Tensors as Tensors
+from swe_cli.records import Batch, Counts, Masks, Scores, Tensors
 
 Lens = Callable[[Mapping[str, Tensor]], Tensors]  # picks the prunable part, as views
 Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
 PrunableSet = Literal["linear", "all"]
 UnitKind = Literal["neuron", "head"]
-Granularity = Literal["weight", "layer", "mask"]
 
 # What a calibration set can tell, beside the statistics of training, in a criterion's ``needs``.
 # Of the loss, per weight: E[g], E[|W·g|] and E[g²] over samples, g the gradient of one sample.
@@ -236,10 +236,19 @@ class Setup:
     machine: Machine
     seed: int
 
-    def mean_loss(self, batch: Batch) -> Tensor:
-        """Nats per predicted token of a batch that lies on the device."""
+    def random_batch(self, split: Split, size: int, seed: int) -> Batch:
+        """Windows as long as the model's context, at random places of a split."""
+        context = self.model.context
+        return self.dataset.random_batch(split, size=size, context=context, seed=seed)
+
+    def mean_loss(
+        self, batch: Batch, learner: Callable[[Batch], Prediction] | None = None
+    ) -> Tensor:
+        """Nats per predicted token of a batch that lies on the device; by the model, or by what
+        trains it.
+        """
         with self.machine.precision():
-            losses = self.model(batch).losses
+            losses = (learner or self.model)(batch).losses
         mean: Tensor = losses.sum() / (batch["targets"] != IGNORED).sum()
         return mean
 
@@ -302,7 +311,7 @@ class Criterion:
     allocation.
     """
 
-    granularity: ClassVar[Granularity]
+    granularity: ClassVar[Literal["weight", "layer", "mask"]]
     needs: Sequence[str] = ()
     published: str = "global"
     updates_weights: bool = False
@@ -334,15 +343,49 @@ class LayerInputs:
         return self.square_sum.sqrt()
 
 
-class Choose(Protocol):
-    """Says which weights of consecutive columns stay, by pattern, allocation and exact count."""
+@dataclass(frozen=True)
+class Choose:
+    """Says which weights of consecutive columns of a layer stay; once, left to right.
+
+    Exactly ``count`` of all are cut, each column having its share of them. ``kept``: the mask of
+    earlier rounds, whose cuts go first.
+    """
+
+    weight: Tensor
+    count: int
+    pattern: "Pattern"
+    within: Within
+    kept: Tensor
 
     @property
     def group(self) -> int | None:
         """How many consecutive columns must be asked about together; None: any number."""
+        return self.pattern.group
 
     def __call__(self, scores: Tensor, first: int) -> Tensor:
-        """Scores (out, k) of columns from ``first`` on → bool, True = kept; once, left to right."""
+        """Scores (out, k) of columns from ``first`` on → bool, True = kept."""
+        last = first + scores.shape[1]
+        if not scores.isfinite().all():
+            raise PruningError("The scores of a layer are not finite.")
+        # An update may have given life to what was cut: it goes again, before all else.
+        scores = scores.masked_fill(~self.kept[:, first:last], -math.inf)
+        ranking = Ranking({"layer": scores}, {"layer": self.weight[:, first:last]})
+        counts = {"layer": self._upto[last] - self._upto[first]}
+        return self.pattern.masks(ranking, counts, self.within)["layer"].to(scores.device)
+
+    @cached_property
+    def _upto(self) -> list[int]:
+        """How many of the columns before each one, and of all, are cut: what went before, and an
+        even share of the rest. Row by row a multiple of the rows: they stay at most one apart.
+        """
+        rows, columns = self.weight.shape
+        lost = (~self.kept).sum(0)
+        gone = (lost.cumsum(0) - lost).tolist()
+        unit = rows if self.within == "row" else 1
+        rest = (self.count - int(lost.sum())) // unit
+        shares = [(2 * rest * column + columns) // (2 * columns) for column in range(columns)]
+        upto = [before + unit * share for before, share in zip(gone, shares, strict=True)]
+        return [*upto, self.count]
 
 
 class LayerCriterion(Criterion):
@@ -436,8 +479,8 @@ class Allocation:
 class Pattern:
     """Which masks are legal, weight by weight.
 
-    ``ratio``: the only fraction it can cut, no allocation asked; None: any. ``group``: consecutive
-    inputs that are judged together. ``unit``: what is taken out whole; counts are then of units.
+    ``ratio``: the only fraction it can cut, no allocation asked; None: any. ``group``: how many
+    consecutive inputs are judged together. ``unit``: what is taken out whole; counts are of units.
     """
 
     ratio: float | None = None
@@ -446,7 +489,7 @@ class Pattern:
 
     def masks(self, ranking: Ranking, counts: Counts, within: Within) -> Masks:
         """Masks that cut exactly ``counts``."""
-        return ranking.masks(counts, within)
+        return ranking.masks(counts, self.group or within)
 
 
 # Transforms, launchers

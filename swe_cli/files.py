@@ -46,6 +46,13 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
+def write_files(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
+    """Write files by name, each atomically. Gives their paths."""
+    for name, data in contents.items():
+        write_bytes(folder / name, data)
+    return [folder / name for name in contents]
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically, readable and with sorted keys."""
     text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False)
@@ -135,19 +142,14 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON, or say which file is damaged."""
+def read_json(path: Path, *needed: str) -> Any:
+    """Read JSON, of an object that must have ``needed`` keys; or say which file is damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise _corrupt(path, "is missing", "Run") from None
     except ValueError as error:
         raise _corrupt(path, f"is damaged: {error}") from None
-
-
-def read_object(path: Path, *needed: str) -> dict[str, Any]:
-    """A JSON object that holds the keys it must have, or CorruptFileError naming the file."""
-    value: dict[str, Any] = read_json(path)
     for key in needed:
         if not isinstance(value, dict) or key not in value:
             raise _corrupt(path, f"is damaged: it holds no {key}")

@@ -49,7 +49,6 @@ class Ranking:
 
     @cached_property
     def scores(self) -> Scores:
-        """Float tensors by name."""
         return self._scores() if callable(self._scores) else self._scores
 
     @cached_property
@@ -105,43 +104,27 @@ class Ranking:
         scaled._sorted = {n: _divided(flat, divisors[n]) for n, flat in self._sorted.items()}
         return scaled
 
-    def masks(self, counts: Counts, within: Within = "tensor") -> Masks:
+    def masks(self, counts: Counts, within: Within | int = "tensor") -> Masks:
         """Keep-masks (bool, True = kept): exactly ``counts[name]`` lowest scores are cut.
 
-        The lowest of the whole tensor, or with ``row`` of each row, all rows losing the same (the
-        first ones one more, where it does not come out even). What has one dimension is one row.
+        The lowest of the whole tensor, or with ``row`` of each row, or of every so many consecutive
+        scores of a row, all of these losing the same (the first ones one more, where it does not
+        come out even). What has one dimension is one row.
+
+        Raises PruningError where rows are not a multiple of so many long.
         """
         for name, size in self.sizes.items():
             if not 0 <= counts[name] <= size:
                 raise PruningError(f"Cannot cut {counts[name]} of the {size} weights of {name}.")
-        by_row = within == "row"
-        rows = {n: len(s) if by_row and s.dim() > 1 else 1 for n, s in self.scores.items()}
-        return self._masks(counts, rows)
-
-    def best_of(self, keep: int, of: int) -> Masks:
-        """Keep the ``keep`` highest of every ``of`` consecutive scores of a row.
-
-        Raises PruningError where rows are not a multiple of ``of`` long.
-        """
-        for name, score in self.scores.items():
-            if score.shape[-1] % of:
-                raise PruningError(
-                    f"{name} has rows of {score.shape[-1]}, which {of} does not divide.",
-                    "Choose another N:M, or leave it out (prunable=linear, roles=…).",
-                )
-        groups = {name: size // of for name, size in self.sizes.items()}
-        return self._masks({name: number * (of - keep) for name, number in groups.items()}, groups)
-
-    def _masks(self, counts: Counts, rows: Counts) -> Masks:
-        """Keep-masks of tensors taken as so many rows each."""
-        if 1 in rows.values():
+        parts = {name: _parts(name, score.shape, within) for name, score in self.scores.items()}
+        if 1 in parts.values():
             _ = self._sorted  # made before threads ask for it
 
         def mask(name: str) -> Tensor:
             shape = self.scores[name].shape
             if not self.sizes[name]:
                 return torch.ones(shape, dtype=torch.bool)
-            return torch.from_numpy(self._kept(name, rows[name], counts[name])).view(shape)
+            return torch.from_numpy(self._kept(name, parts[name], counts[name])).view(shape)
 
         return dict(zip(self.scores, _in_threads(mask, self.scores), strict=True))
 
@@ -197,6 +180,18 @@ def _in_threads(function: Callable[[Any], Any], jobs: Iterable[Any]) -> list[Any
     """
     with ThreadPoolExecutor(max_workers=max(1, torch.get_num_threads())) as pool:
         return list(pool.map(function, jobs))
+
+
+def _parts(name: str, shape: torch.Size, within: Within | int) -> int:
+    """Into how many parts a tensor falls, of which each loses the same."""
+    if isinstance(within, str):
+        return shape[0] if within == "row" and len(shape) > 1 else 1
+    if shape[-1] % within:
+        raise PruningError(
+            f"{name} has rows of {shape[-1]}, which {within} does not divide.",
+            "Choose another N:M, or leave it out (prunable=linear, roles=…).",
+        )
+    return shape.numel() // within
 
 
 def _flat(tensor: Tensor) -> Array:

@@ -50,10 +50,6 @@ SETTINGS = (
 )
 # What a model that is smaller than the dense one costs, among the metrics.
 COSTS = ("parameters", "bytes", "flops_per_token", "rank")
-IN_NATS = (
-    *("loss", "loss_before_recovery", "random_batches_loss"),
-    *("delta", "delta_before_recovery", "delta_recovered"),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +90,7 @@ class Row:
         values = dict.fromkeys(COLUMNS) | {name: getattr(self, name) for name in OF_ROW}
         values |= {name: self.settings[name] for name in self.settings.keys() - self.varied.keys()}
         for name, (mean, low, high) in self.metrics.items():
-            values[f"{name}_nats" if name in IN_NATS else name] = mean
+            values[f"{name}_nats" if f"{name}_nats" in COLUMNS else name] = mean
             bounds = {f"{name}_low": low, f"{name}_high": high}
             values |= {column: bound for column, bound in bounds.items() if bound is not None}
         return values
@@ -112,13 +108,9 @@ class Row:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Row":
         """Read a row back; columns this version does not know are dropped."""
-        settings = {name: values.get(name) for name in SETTINGS}
-        settings |= values.get("settings", {})
-        columns = {
-            name: values[name] for name in COLUMNS if name in values and name not in settings
-        }
-        of_row = {name: columns.pop(name) for name in OF_ROW if name in columns}
-        columns |= values.get("measures", {})
+        settings = {name: values.get(name) for name in SETTINGS} | values.get("settings", {})
+        measured = [n for n in COLUMNS if n in values and n not in (*OF_ROW, *SETTINGS)]
+        columns = {name: values[name] for name in measured} | values.get("measures", {})
         metrics = {}
         for column, mean in columns.items():  # loss_nats, loss_low, loss_high are one metric
             name = column.removesuffix("_nats")
@@ -126,7 +118,7 @@ class Row:
                 bounds = columns.get(f"{name}_low"), columns.get(f"{name}_high")
                 metrics[name] = Interval(mean, *bounds)
         return cls(
-            **of_row,
+            **{name: values[name] for name in OF_ROW if name in values},
             settings={name: value for name, value in settings.items() if value is not None},
             metrics=metrics,
             axes=values.get("axes", {}),

@@ -20,7 +20,7 @@ from typing import Any
 import filelock
 
 from swe_cli.errors import RunError
-from swe_cli.files import canonical, read_object, read_tensors, sha256, storage, write_json
+from swe_cli.files import canonical, read_json, read_tensors, sha256, storage, write_json
 from swe_cli.records import Tensors
 
 FORMAT_VERSION = 1
@@ -83,7 +83,8 @@ class Run:
     @property
     def config(self) -> dict[str, Any]:
         needed = {"train": ("identity", "paths"), "prune": ("training",)}.get(self.kind, ())
-        return read_object(self.path / "config.json", *needed)
+        config: dict[str, Any] = read_json(self.path / "config.json", *needed)
+        return config
 
     @property
     def written(self) -> float:
@@ -96,7 +97,8 @@ class Run:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        return read_object(self.path / "manifest.json", "status", "files")
+        manifest: dict[str, Any] = read_json(self.path / "manifest.json", "status", "files")
+        return manifest
 
     @property
     def finished(self) -> bool:

@@ -11,10 +11,9 @@ from common import alternate
 from llmcompressor.modifiers.pruning.sparsegpt.sgpt_sparsify import sparsify_weight
 from torch import nn
 
-from swe_cli.contracts import LayerInputs
+from swe_cli.contracts import Choose, LayerInputs
 from swe_cli.criteria.layers import SparseGPT
 from swe_cli.patterns.shapes import NOfM, Unstructured
-from swe_cli.pruning.calibration import ChooseOfLayer
 
 SHAPES = {
     "qkv": (1152, 384),
@@ -44,7 +43,7 @@ def main() -> None:
 
             def ours(module=module, inputs=inputs, found=found, pattern=pattern) -> None:
                 weight = module.weight.clone()
-                choose = ChooseOfLayer(
+                choose = Choose(
                     weight.clone(),
                     weight.numel() // 2,
                     pattern,

@@ -9,9 +9,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from swe_cli.contracts import Allocation, AllocationContext, Counts, Criterion
+from swe_cli.contracts import Allocation, AllocationContext, Criterion
 from swe_cli.errors import PruningError
 from swe_cli.ranking import Ranking, Within, exact_count
+from swe_cli.records import Counts
 
 
 class Global(Allocation):

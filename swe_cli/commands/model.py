@@ -3,21 +3,21 @@
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.columns import Columns
 from rich.panel import Panel
 from rich.text import Text
 
-from swe_cli.commands.progress import listening
-from swe_cli.commands.shared import Page, pruned_row, training_of
+from swe_cli.commands.shared import Page, listening, pruned_row, training_of
 from swe_cli.contracts import Questions
 from swe_cli.controls import DENSE
 from swe_cli.errors import Interrupted, RunError, UsageError
 from swe_cli.evaluation.measure import answers_of
 from swe_cli.experiments.cell import Cell, evaluate_pruned, run_cell
 from swe_cli.experiments.ensure import ensure_trained
-from swe_cli.experiments.model import TrainedModel, check_kept
+from swe_cli.experiments.model import TrainedModel
 from swe_cli.experiments.spec import (
     Spec,
     check_early,
@@ -31,8 +31,10 @@ from swe_cli.experiments.training import roles_of, stored_training, training_spe
 from swe_cli.models.gpt import GPT
 from swe_cli.models.gpt import generate as continue_tokens
 from swe_cli.records import Tensors
+from swe_cli.report.console import say
 from swe_cli.report.terminal import print_row
 from swe_cli.store import Run
+from swe_cli.training.run import check_kept
 from swe_cli.training.tracker import unrecorded
 
 
@@ -66,7 +68,7 @@ def prune(this: Page) -> None:
     check_recorded(spec, {*tracker["statistics"]} - {*stale}, run.name)
     steps, at_step = training.composed["training"].instance.steps, spec.plan.at_step
     check_early(spec, steps)
-    check_kept(run, [] if at_step is None else [at_step], sources)
+    check_kept(run, at_step, sources)
     cell = cells_of(spec, training)[spec.kind]
     name = f"prune-{model.name}-{spec.method_name}-{cell.hash[:8]}"
     pruned = Run(run.path.parent / name)
@@ -104,10 +106,8 @@ def evaluate(this: Page) -> None:
     print_row(this.console, row)
 
 
-def generate(
-    this: Page, *, prompt: str, image: Path | None, length: int, temperature: float, seed: int
-) -> None:
-    """Continue ``prompt``, or answer it looking at ``image``.
+def generate(this: Page, *, prompt: str, image: Path | None, **sampling: Any) -> None:
+    """Continue ``prompt`` by ``sampling``, or answer it looking at ``image``.
 
     A pruned run is shown beside the model it was cut from.
     """
@@ -131,14 +131,13 @@ def generate(
         if asked:
             text = _answer(trained, prompt, image)
         else:
-            text = _continuation(trained, prompt, image, length, temperature, seed)
+            text = _continuation(trained, prompt, image, **sampling)
         panels.append(Panel(Text(prompt, "bold") + text, title=title, width=width))
     if asked:
         unknown = getattr(getattr(trained.dataset, "tokenizer", None), "unknown", None)
         new = [word for word in prompt.split() if unknown in trained.dataset.encode(word)]
         if new:
-            said = f"Words that {trained.name} never saw: {', '.join(new)}."
-            this.console.print(said, markup=False)
+            say(this.console, f"Words that {trained.name} never saw: {', '.join(new)}.")
     this.console.print(Columns(panels, padding=0, expand=False))
 
 
@@ -168,12 +167,7 @@ def _answer(trained: TrainedModel, question: str, image: Path | None) -> Text:
 
 
 def _continuation(
-    trained: TrainedModel,
-    prompt: str,
-    image: Path | None,
-    length: int,
-    temperature: float,
-    seed: int,
+    trained: TrainedModel, prompt: str, image: Path | None, *, seed: int, **how: Any
 ) -> Text:
     if image is not None:
         reason = f"{trained.name} is a text model; it looks at no image."
@@ -182,7 +176,5 @@ def _continuation(
         raise RunError(f"{trained.name} is not a text model.", "Name another: swe runs")
     trained.model.eval()
     ids, generator = trained.dataset.encode(prompt), torch.Generator().manual_seed(seed)
-    grown = continue_tokens(
-        trained.model, ids, length=length, temperature=temperature, generator=generator
-    )
+    grown = continue_tokens(trained.model, ids, generator=generator, **how)
     return Text(trained.dataset.decode(grown[len(ids) :]))

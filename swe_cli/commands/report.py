@@ -1,4 +1,4 @@
-"""swe report: rows that are there already → table, figures, terminal; the end of swe sweep, too."""
+"""swe sweep, report: overrides → cells → rows; rows → table, figures, terminal."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,15 +8,16 @@ from typing import Any
 
 import pandas as pd
 
-from swe_cli.commands.shared import Page, training_of
+from swe_cli.commands.shared import Page, listening, training_of
 from swe_cli.config import ConfigRoot, component, did_you_mean
 from swe_cli.contracts import Evidence
 from swe_cli.errors import RunError, SweError, UsageError
 from swe_cli.evaluation.loss import Measured
 from swe_cli.experiments.model import ALWAYS_RECORDED
 from swe_cli.experiments.spec import built
+from swe_cli.experiments.sweep import Outcome, plan_sweep, run_sweep, timings
 from swe_cli.experiments.training import stored_training
-from swe_cli.files import read_json, read_tensors
+from swe_cli.files import read_json, read_tensors, write_bytes, write_json
 from swe_cli.ranking import Ranking, exact_count
 from swe_cli.records import Row, Scalar
 from swe_cli.report.against import compare_with, print_comparison, write_comparisons
@@ -24,12 +25,49 @@ from swe_cli.report.figures import MANY, curve, weight_evolution, write_figure
 from swe_cli.report.grid import grid
 from swe_cli.report.quantities import LOSS, QUANTITIES
 from swe_cli.report.summary import summarise, write_means
-from swe_cli.report.tables import frame, split_by_protocol, write
+from swe_cli.report.tables import csv_bytes, frame, split_by_protocol, write
 from swe_cli.report.terminal import print_summary
+from swe_cli.report.text import count
 from swe_cli.store import Run, list_runs
 from swe_cli.training.tracker import gather
 
 JUDGE, SHARE = "swe", 0.5  # of the figure of weights
+
+
+def sweep(this: Page) -> None:
+    """Run what is missing of a sweep, then write and show its report."""
+    with listening(this.resume) as stop:
+        plan = plan_sweep(this.tokens, this.root, this.results)
+        run = Run(this.results / "runs" / f"sweep-{plan.name}-{plan.hash[:8]}")
+        with run.hold(this.wait):
+            run.begin({"identity": {"sweep": plan.hash}, "words": list(this.words)})
+            for note in plan.notes:
+                this.watcher.say(note)
+            with this.watcher.showing():
+                outcome = run_sweep(plan, this.watcher, stop, this.wait)
+            cells = [{"cell": cell.hash, "axes": dict(cell.axes)} for cell in plan.cells]
+            write_json(run.path / "cells.json", cells)
+            write_json(run.path / "failed.json", [row.to_json() for row in outcome.failed])
+            write_bytes(run.path / "timings.csv", csv_bytes(pd.DataFrame(timings(plan))))
+            present(this, run.path, frame(outcome.rows), run.path.parent)
+            run.finish(["cells.json", "table.csv"], failed=len(outcome.failed))
+    _print_outcome(this, run, outcome)
+
+
+def _print_outcome(this: Page, run: Run, outcome: Outcome) -> None:
+    """What ran, and where its time went. Raises SweError where cells failed."""
+    ran = f"{outcome.trained} trained, {count(outcome.ran, 'cell')} run, {outcome.reused} reused"
+    this.print(f"\n{run.name}: {ran}, {outcome.seconds:.0f} s")
+    if outcome.stages:
+        stages = [f"{stage} {seconds:.0f} s" for stage, seconds in outcome.stages.items()]
+        this.print(f"  {', '.join(stages)}")
+    this.print(f"  {run.path}")
+    if outcome.failed:
+        failed, first = len(outcome.failed), outcome.failed[0].error
+        raise SweError(
+            f"{failed} of {len(outcome.rows)} cells failed, first: {first}",
+            "The other rows are safe. The same command tries the failed ones again.",
+        )
 
 
 def report(this: Page, *, folder: Path | None, against: str | None) -> None:

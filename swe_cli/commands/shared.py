@@ -1,28 +1,37 @@
-"""A command as it was typed, which every page is given: its words read, its run found."""
+"""A command as it was typed: its words read, its run found, its work shown and stopped."""
 
 import os
 import shlex
+import signal
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import yaml
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
-from swe_cli.commands.progress import Watcher
 from swe_cli.config import Composed, ConfigRoot, Tokens, compose, read_tokens
-from swe_cli.errors import RunError, UsageError
+from swe_cli.errors import Interrupted, RunError, UsageError
+from swe_cli.experiments.ensure import Observer
 from swe_cli.experiments.sweep import compose_point, preview
 from swe_cli.experiments.training import results_root
 from swe_cli.records import Row
 from swe_cli.store import Run, find_run, list_runs
+from swe_cli.training.state import Callback, TrainState
 
 TAKE_A_RUN = ("prune", "evaluate", "report", "generate")
 AMOUNTS = ("ratio", "rate", "fuse")  # of swe prune, which has options of these names, too
 WEIGHTS = (".pt", ".pth", ".bin", ".safetensors", ".ckpt")
 TRAIN = "Train one: swe train model=gpt_nano"
+PLAIN_SECONDS = 10.0  # without a terminal, one line of progress about this often
 
 
 class _Console(Console):
@@ -77,7 +86,7 @@ class Page:
         return _Console(highlight=False, width=None if sys.stdout.isatty() else 80)
 
     @cached_property
-    def watcher(self) -> Watcher:
+    def watcher(self) -> "Watcher":
         return Watcher(self.quiet)
 
     def print(self, text: str) -> None:
@@ -104,7 +113,7 @@ class Page:
         ``quiet``: say it only where an unfinished one is newer.
         """
         if self.tokens.runs:
-            run, why = _named_run(self.tokens.runs[0], self.results, kinds), ""
+            run, why = find_run(self.tokens.runs[0], self.results, kinds), ""
         else:
             runs = list_runs(self.results, kinds)
             finished = next((run for run in runs if run.finished), None)
@@ -120,7 +129,7 @@ class Page:
 
 
 def _read(command: str, words: Sequence[str]) -> Tokens:
-    """The words told apart. Raises UsageError for what the command does not take."""
+    """The words told apart. UsageError for what the command does not take, RunError for weights."""
     keys = [word.partition("=")[0] for word in words]
     if command == "prune":
         for key in AMOUNTS:
@@ -141,14 +150,11 @@ def _read(command: str, words: Sequence[str]) -> Tokens:
     if len(tokens.runs) > allowed:
         left = f"takes {'one' if allowed else 'no'} run; {tokens.runs[allowed]!r} is left over"
         raise UsageError(f"swe {command} {left}.", "Overrides: key=value.")
+    for token in tokens.runs:
+        if token.endswith(WEIGHTS):
+            reason = f"{token} is a file of weights; what can be cut is a training of swe train."
+            raise RunError(reason, f"List them: swe runs. {TRAIN}")
     return tokens
-
-
-def _named_run(token: str, results: Path, kinds: tuple[str, ...]) -> Run:
-    if token.endswith(WEIGHTS):
-        reason = f"{token} is a file of weights; what can be cut is a training of swe train."
-        raise RunError(reason, f"List them: swe runs. {TRAIN}")
-    return find_run(token, results, kinds)
 
 
 def pruned_row(run: Run) -> Row:
@@ -169,3 +175,130 @@ def training_of(run: Run) -> Run:
             "Put that folder back, or type the swe train that makes it again.",
         )
     return training
+
+
+# Long work
+
+
+@contextmanager
+def listening(resume: str | None = None) -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and SIGTERM as a question that loops ask; a second signal ends at once.
+
+    An ``Interrupted`` that passes through leaves with the exit code of its signal, and ``resume``
+    for a hint where it has none.
+    """
+    taken: list[int] = []
+
+    def take(number: int, frame: FrameType | None) -> None:
+        if taken:
+            raise KeyboardInterrupt
+        taken.append(number)
+
+    def asked() -> bool:
+        return bool(taken)
+
+    before = {number: signal.signal(number, take) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    except Interrupted as interruption:
+        interruption.hint = interruption.hint or resume
+        interruption.exit_code = 128 + next(iter(taken), signal.SIGINT)
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Watcher(Observer):
+    """Shows long work: a bar with rate and time left, or plain lines when not on a terminal."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+        self.console = Console(stderr=True, highlight=False)
+        # At 80 columns a bar must not wrap: the note gives way first, and the name is said above.
+        whole, short = Column(no_wrap=True), Column(no_wrap=True, overflow="ellipsis", ratio=1)
+        self.bars = Progress(
+            TextColumn("  {task.description}", table_column=whole),
+            BarColumn(bar_width=10, table_column=whole),
+            MofNCompleteColumn(table_column=whole),
+            TextColumn("{task.fields[rate]}", table_column=whole),
+            TimeRemainingColumn(table_column=whole),
+            TextColumn("{task.fields[note]}", table_column=short),
+            console=self.console,
+            expand=True,
+        )
+
+    def showing(self) -> AbstractContextManager[object]:
+        """Show the bars meanwhile, where they can be seen."""
+        seen = self.console.is_terminal and not self.quiet
+        return self.bars if seen else nullcontext()
+
+    def say(self, text: str) -> None:
+        if not self.quiet:
+            self.console.print(text, markup=False, soft_wrap=True)
+
+    def training(self, name: str, steps: int) -> Callback:
+        self.say(f"Training {name}: {steps} steps")
+        return _Training(self, "training", "step", steps)
+
+    def recovery(self, steps: int) -> Callback:
+        return _Work(self, "recovery", "step", max(1, steps))
+
+    def cells(self, total: int, reused: int) -> None:
+        if reused:
+            self.say(f"{reused} of {total} cells are there already.")
+        if total > reused:
+            self._cells = _Work(self, "cells", "cell", total - reused)
+
+    def cell_done(self, row: Row) -> None:
+        self._cells.advance(_in_words(row))
+
+
+def _in_words(row: Row) -> str:
+    """A cell in a few words, for progress."""
+    settings = row.settings
+    base = settings.get("base", "final")
+    words = [settings.get("criterion"), settings.get("roles"), "" if base == "final" else base]
+    amount = settings.get("ratio", settings.get("rate"))
+    loss = row.error if row.status == "failed" else f"loss {row.mean('loss'):.4f}"
+    named = [row.kind] if row.kind != "pruned" else words
+    return " ".join(str(word) for word in [*named, amount, loss] if word not in (None, ""))
+
+
+class _Work(Callback):
+    """So many units of work: what moves a bar or, without one, says a line now and then."""
+
+    def __init__(self, watcher: Watcher, title: str, unit: str, total: int) -> None:
+        self._watcher, self._title, self._unit, self._total = watcher, title, unit, total
+        self._started = self._spoken = time.monotonic()
+        self._done = self._before = 0
+        self._bar = watcher.bars.add_task(title, total=total, rate="", note="")
+
+    def after_step(self, state: TrainState, metrics: dict[str, Any]) -> None:
+        self.advance(f"loss {metrics['loss_nats']:.3f}")
+
+    def advance(self, note: str) -> None:
+        """One more is done; a few words about it."""
+        self._done += 1
+        now = time.monotonic()
+        speed = (self._done - self._before) / max(1e-9, now - self._started)
+        rate = f"{speed:.1f} {self._unit}s/s"
+        bars = self._watcher.bars
+        bars.update(self._bar, completed=self._done, rate=rate, note=note)
+        due = now - self._spoken >= PLAIN_SECONDS or self._done >= self._total
+        if due and not bars.live.is_started:
+            self._spoken = now
+            left = f"{(self._total - self._done) / speed:.0f} s left"
+            done = f"{self._unit} {self._done}/{self._total}"
+            self._watcher.say(f"{self._title}: {done}, {rate}, {left}, {note}")
+
+
+class _Training(_Work):
+    """Counts the steps before the checkpoint that it goes on from, too."""
+
+    def after_step(self, state: TrainState, metrics: dict[str, Any]) -> None:
+        if not self._done:
+            self._done = self._before = state.step - 1
+            if self._before:
+                self._watcher.say(f"Going on from step {self._before} of {self._total}")
+        super().after_step(state, metrics)

@@ -7,10 +7,10 @@ Convention: arguments that come from the run (a vocabulary size, a text) are pos
 from YAML are keyword-only.
 """
 
-from swe_cli.config.components import Component, as_typed, described_options, source_of
+from swe_cli.config.components import Component, as_typed, source_of
 from swe_cli.config.compose import Composed, choice_options, component, compose
 from swe_cli.config.root import ConfigRoot, completions, shipped_conf
-from swe_cli.config.words import Tokens, did_you_mean, expand_range, is_path_key, read_tokens
+from swe_cli.config.words import Tokens, did_you_mean, expand_range, read_tokens
 
 __all__ = [
     "Component",
@@ -22,10 +22,8 @@ __all__ = [
     "completions",
     "component",
     "compose",
-    "described_options",
     "did_you_mean",
     "expand_range",
-    "is_path_key",
     "read_tokens",
     "shipped_conf",
     "source_of",

@@ -110,13 +110,8 @@ class Component:
         return described
 
 
-def described_options(described: Mapping[str, Any]) -> dict[str, Any]:
-    """The options out of what ``Component.describe`` gave, of components inside it too."""
-    return {
-        key: described_options(value) if isinstance(value, Mapping) else value
-        for key, value in described.items()
-        if key not in ("name", "source")
-    }
+def nothing() -> None:
+    """What the choice ``none`` of a group builds."""
 
 
 def source_of(component: Component) -> str | None:

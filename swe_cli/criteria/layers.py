@@ -42,7 +42,6 @@ class SparseGPT(LayerCriterion):
     λ = ``damping`` · mean diag H. An input that is always zero is cut first, within the budget.
     """
 
-    published = "uniform"
     updates_weights = True
     needs = ("input_gram",)
 

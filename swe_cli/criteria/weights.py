@@ -9,16 +9,22 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from swe_cli.contracts import Evidence, Scores, WeightCriterion
+from swe_cli.contracts import Evidence, WeightCriterion
+from swe_cli.records import Scores
 from swe_cli.seeds import derive
 
 SMALLEST = 1e-12  # where nothing in a tensor ever moved
 
 
+def as_it_is(criterion: WeightCriterion, weight: Tensor, known: Tensor) -> Tensor:
+    """What is known of a tensor is its score."""
+    return known.clone()
+
+
 class Equation(WeightCriterion):
     # Each tensor by itself: its weights and, of what ``needs`` names, in that order, its own.
     # A comment, since ``swe criteria`` shows the docstrings of bases.
-    equation: Callable[..., Tensor]
+    equation: Callable[..., Tensor] = as_it_is
 
     def score(self, evidence: Evidence) -> Scores:
         known = {**evidence.trajectory, **evidence.calibration}
@@ -99,9 +105,6 @@ class MeanMagnitude(Equation):
 
     needs = ("mean_magnitude",)
 
-    def equation(self, weight: Tensor, mean: Tensor) -> Tensor:
-        return mean.clone()
-
 
 @dataclass(frozen=True, kw_only=True)
 class Stability(Equation):
@@ -125,9 +128,6 @@ class Movement(Equation):
 
     needs = ("movement",)
 
-    def equation(self, weight: Tensor, moved: Tensor) -> Tensor:
-        return moved.clone()
-
 
 class NetMovement(Equation):
     """``|W − W_0|``: a weight that training did not need to move goes first (Zhou et al. 2019)."""
@@ -142,9 +142,6 @@ class PathLength(Equation):
     """``Σ_t |W_t − W_{t−1}|``: a weight that training left alone goes first. Ours."""
 
     needs = ("path_length",)
-
-    def equation(self, weight: Tensor, path: Tensor) -> Tensor:
-        return path.clone()
 
 
 # By gradients of the calibration set
@@ -169,9 +166,6 @@ class Taylor(Equation):
     """
 
     needs = ("mean_saliency",)
-
-    def equation(self, weight: Tensor, saliency: Tensor) -> Tensor:
-        return saliency.clone()
 
 
 class Fisher(Equation):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -20,12 +20,11 @@ from pydantic import Field
 from rich.console import Console
 from rich.progress import wrap_file
 
-from swe_cli.contracts import Count, Split
+from swe_cli.contracts import SPLITS, Count, Split
 from swe_cli.data.cache import cache_folder, write_cached
 from swe_cli.errors import DataError, UsageError
 
 CHUNK = 1 << 20  # characters, or bytes while hashing
-SPLITS: tuple[Split, ...] = get_args(Split)
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 # By the letter that ls shows: reading these might wait, or never end.

@@ -40,7 +40,6 @@ class CharTokenizer(Tokenizer):
         self._ids[points] = np.arange(len(points), dtype=np.uint32)
 
     def encode(self, text: str) -> NDArray[np.uint32]:
-        """Ids (N,), one a character. Raises DataError naming unknown characters."""
         if unknown := sorted(set(text) - set(self.vocabulary)):
             others = " and others" if len(unknown) > 10 else ""
             raise DataError(
@@ -74,7 +73,6 @@ class WordTokenizer(Tokenizer):
         self._ids = {word: index for index, word in enumerate(self.vocabulary)}
 
     def encode(self, text: str) -> NDArray[np.uint32]:
-        """Ids (N,)."""
         ids = [self._ids.get(word, self.unknown) for word in WORD.findall(text)]
         return np.array(ids, np.uint32)
 

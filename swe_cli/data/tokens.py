@@ -64,11 +64,6 @@ class TokenizedDataset(Dataset):
     def decode(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(ids)
 
-    def fingerprint_of(self, split: Split, **protocol: object) -> str:
-        """Sixteen hex digits of what a loss on a split depends on, besides the weights."""
-        own = {"split": split, "tokenizer": self.tokenizer.sha256}
-        return digest(protocol | own)[:16]
-
 
 class TextDataset(TokenizedDataset):
     """A text, encoded chunk by chunk; every token but the first is predicted.
@@ -115,10 +110,9 @@ class TextDataset(TokenizedDataset):
         return -(-len(self.tokens["train"]) // (size * context))
 
     def fingerprint(self, split: Split, *, context: int) -> str:
-        text, characters = self.text.sha256, self.text.splits[split]
-        return self.fingerprint_of(
-            split, text=text, characters=characters, window=context, stride=context
-        )
+        of_text = {"text": self.text.sha256, "characters": self.text.splits[split]}
+        windows = {"split": split, "window": context, "stride": context}
+        return digest({"tokenizer": self.tokenizer.sha256, **of_text, **windows})[:16]
 
     def characters(self, split: Split) -> int:
         """Characters of a split less those of its first token, which nobody predicts."""
@@ -162,7 +156,7 @@ class QuestionDataset(TokenizedDataset, Questions):
         ids = cache(self.encode)  # questions repeat
         self._encoded = {split: self._encode(split, ids) for split in source.examples}
         self.answer_tokens = max(
-            int((of["needed"] - of["separator"]).max()) for of in self._encoded.values()
+            int((of["targets"] != IGNORED).sum(1).max()) for of in self._encoded.values()
         )
         answers = [
             (example.answer, source.place(split, row))
@@ -224,7 +218,8 @@ class QuestionDataset(TokenizedDataset, Questions):
         return -(-len(self.source.examples["train"]) // size)
 
     def fingerprint(self, split: Split, *, context: int) -> str:
-        return self.fingerprint_of(split, questions=self.sha256, window="image")
+        windows = {"split": split, "questions": self.sha256, "window": "image"}
+        return digest({"tokenizer": self.tokenizer.sha256, **windows})[:16]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Up to the end token; separators are left out."""
@@ -233,15 +228,15 @@ class QuestionDataset(TokenizedDataset, Questions):
         return self.tokenizer.decode([token for token in answer if token != self.separator])
 
     def _encode(self, split: Split, ids: Callable[[str], list[int]]) -> Batch:
-        """``tokens`` int32 (n, longest) and, int64 (n,): where the ``separator`` stands, positions
-        ``needed`` (the end is only predicted), ``images``, and the ``window``.
+        """``tokens`` and ``targets`` int32 (n, longest) and, int64 (n,): positions ``needed`` (the
+        end is only predicted), ``images``, and the ``window``.
         """
         examples = self.source.examples[split]
         if not examples:
             raise DataError(f"The {split} split holds no question.", "Give it more of the data.")
         images = [example.image for example in examples]
         windows = {image: number for number, image in enumerate(dict.fromkeys(images))}
-        tokens = []
+        tokens, targets = [], []
         for row, example in enumerate(examples):
             answer = ids(example.answer)
             if self.tokenizer.unknown in answer or not answer:
@@ -250,11 +245,13 @@ class QuestionDataset(TokenizedDataset, Questions):
                     "word that nothing in the training split holds.",
                     "Leave the row out, or spell answers letter by letter: tokenizer=chars",
                 )
-            tokens.append([*ids(example.question), self.separator, *answer, self.end])
+            question = ids(example.question)
+            tokens.append([*question, self.separator, *answer, self.end])
+            targets.append([*[IGNORED] * len(question), *answer, self.end])
         return {
             "tokens": _filled(tokens).int(),
-            "separator": torch.tensor([row.index(self.separator) for row in tokens]),
-            "needed": torch.tensor([len(row) - 1 for row in tokens]),
+            "targets": _filled(targets, IGNORED).int(),
+            "needed": torch.tensor([len(row) for row in targets]),
             "images": torch.tensor(images),
             "window": torch.tensor([windows[image] for image in images]),
         }
@@ -273,14 +270,10 @@ class QuestionDataset(TokenizedDataset, Questions):
         return encoded
 
     def _batch(self, encoded: Batch, rows: Tensor) -> Batch:
-        separator, needed = encoded["separator"][rows, None], encoded["needed"][rows, None]
-        longest = int(needed.max())
-        tokens = encoded["tokens"][rows, : longest + 1].long()
-        position = torch.arange(longest)
-        predicted = (separator <= position) & (position < needed)
+        longest = int(encoded["needed"][rows].max())
         return {
-            "tokens": tokens[:, :-1].contiguous(),
-            "targets": tokens[:, 1:].where(predicted, IGNORED),
+            "tokens": encoded["tokens"][rows, :longest].long(),
+            "targets": encoded["targets"][rows, :longest].long(),
             "window": encoded["window"][rows],
             **self._pixels(encoded["images"][rows]),
         }
@@ -296,6 +289,7 @@ class QuestionDataset(TokenizedDataset, Questions):
         return {"images": pixels.contiguous(), "image": place}
 
 
-def _filled(rows: Sequence[Sequence[int]]) -> Tensor:
-    """Rows filled up with token 0 on the right, int64 (n, longest)."""
-    return pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
+def _filled(rows: Sequence[Sequence[int]], value: int = 0) -> Tensor:
+    """Rows filled up with ``value`` on the right, int64 (n, longest)."""
+    tensors = [torch.tensor(row) for row in rows]
+    return pad_sequence(tensors, batch_first=True, padding_value=value)

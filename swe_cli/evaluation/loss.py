@@ -90,13 +90,9 @@ def validation_loss(setup: Setup, size: int) -> float:
 
 def random_batches_loss(setup: Setup, evaluation: Evaluation) -> float:
     """Mean loss over random windows, in nats: how the SWE paper evaluates, beside the full pass."""
+    split, size = evaluation.split, evaluation.batch_size
     batches = (
-        setup.dataset.random_batch(
-            evaluation.split,
-            size=evaluation.batch_size,
-            context=setup.model.context,
-            seed=derive(setup.seed, "random_batches", index),
-        )
+        setup.random_batch(split, size, derive(setup.seed, "random_batches", index))
         for index in range(evaluation.random_batches)
     )
     return mean_of(window_losses(setup, batches), "nats")

@@ -24,8 +24,7 @@ from swe_cli.files import read_json, read_tensors, storage, write_json, write_te
 from swe_cli.pruning.masks import apply_masks, fuse, sparsity, zeros
 from swe_cli.pruning.prune import Scorer, check_evidence, overlap_with_magnitude, prune
 from swe_cli.pruning.recover import EnforceMasks, Recovery
-from swe_cli.pruning.shrink import shrink
-from swe_cli.pruning.transform import Tried, chosen_of, transform
+from swe_cli.pruning.shrink import Tried, chosen_of, shrink, transform
 from swe_cli.records import COSTS, Interval, Masks, Row, Scalar, Tensors
 from swe_cli.store import identity, provenance
 from swe_cli.training.state import Callback, StopWhen, TrainState, fit
@@ -309,7 +308,7 @@ class CellRun:
         if spec.blind:
             protocol = replace(protocol, random_batches=0)
         self.after = self.measure()
-        if spec.control is DENSE:
+        if spec.kind == DENSE.kind:
             references = {DENSE.kind: self.after}
         self.metrics = dict(metrics(trained, protocol, self.after, self.before, references))
         self.lap("evaluation")

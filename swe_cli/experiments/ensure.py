@@ -5,10 +5,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 from swe_cli.config import component
-from swe_cli.contracts import Dataset, Model, Questions, Setup, Split
+from swe_cli.contracts import SPLITS, Dataset, Model, Questions, Setup
 from swe_cli.errors import RunError
 from swe_cli.experiments.spec import built
 from swe_cli.experiments.training import FROM_RUN, TrainingSpec, new_model, stored_training
@@ -19,7 +18,6 @@ from swe_cli.store import Run
 from swe_cli.training.run import Training, train_run
 from swe_cli.training.state import Callback
 
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 BY_TOKEN = ("token_embedding", "head")  # tensors with a row for every token
 BY_POSITION = "position_embedding"
 OF_DATA = ("patch_embedding", BY_POSITION)  # tensors whose shapes the images decide
@@ -112,7 +110,7 @@ def build(spec: TrainingSpec) -> Training:
         tracking=composed["tracking"].instance,
         statistics={name: partial(built, chosen) for name, chosen in spec.statistics.items()},
         config=spec.config,
-        sources={name: source for name, source in spec.sources.items() if source},
+        sources=spec.sources,
         snapshots=spec.snapshots,
     )
 
@@ -193,7 +191,6 @@ def _spelling(dataset: Dataset) -> dict[str, int]:
 
 def _specials(dataset: Dataset) -> dict[str, int]:
     """Tokens that spell nothing."""
-    if not dataset.questions:
-        return {}
-    asked = cast(Questions, dataset)
-    return {"separator": asked.separator, "end": asked.end}
+    if isinstance(dataset, Questions):
+        return {"separator": dataset.separator, "end": dataset.end}
+    return {}

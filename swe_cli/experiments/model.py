@@ -1,6 +1,6 @@
 """A model that one can cut, whoever trained it, and what it can start from."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 
@@ -13,7 +13,7 @@ from swe_cli.pruning.shrink import load
 from swe_cli.records import Tensors
 from swe_cli.store import Run
 from swe_cli.training.recipe import Recipe, check_roles
-from swe_cli.training.run import Snapshot, has_snapshot, read_snapshot
+from swe_cli.training.run import Snapshot, read_snapshot
 
 BASES = ("final", "best", "averaged")  # the weights that every training of ours leaves
 ALWAYS_RECORDED = "weighted_average"  # the dense_averaged control and base=averaged need it
@@ -49,7 +49,6 @@ class TrainedModel(Setup):
         """The training as it was after a step. RunError where that was not kept."""
         if self.run is None:
             raise RunError(f"{self.name} is no training: it has no step {step}.", "Cut it at once.")
-        check_kept(self.run, [step])
         if step not in self._snapshots:
             self._snapshots = {step: read_snapshot(self.run, step)}  # one is enough to hold
         return self._snapshots[step]
@@ -70,7 +69,7 @@ class TrainedModel(Setup):
 
     def lens(self, which: PrunableSet, roles: str) -> Lens:
         """What may be cut: of one role, or with ``all`` of those that were trained."""
-        check_roles(self.model.roles, [] if roles == "all" else [roles], "roles")
+        check_roles(self.model.roles, roles, "roles")
         trains = self.recipe.trains if self.recipe else "all"
         trained = self.model.roles if trains == "all" else trains
         chosen = set(trained) if roles == "all" else {roles}
@@ -96,18 +95,3 @@ class TrainedModel(Setup):
     def fingerprint(self, split: Split) -> str:
         """Of what it is measured on: rows that differ are not compared."""
         return self.dataset.fingerprint(split, context=self.model.context)
-
-
-def check_kept(
-    run: Run, steps: Iterable[int], statistics: Mapping[str, str | None] | None = None
-) -> None:
-    """Raise RunError, with the flag to train with, for a step that a run kept no snapshot of, or
-    none with these ``statistics`` (name → hash of the code, where a user wrote it).
-    """
-    for step in steps:
-        if not has_snapshot(run, step, statistics or {}):
-            having = f", with {', '.join(statistics)}" if statistics else ""
-            raise RunError(
-                f"{run.name} did not keep what it was after step {step}{having}.",
-                f"Train with tracking.snapshots=[{step}], or sweep schedule.at_step={step}.",
-            )

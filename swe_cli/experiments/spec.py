@@ -1,7 +1,7 @@
 """What a cell does, typed: a cut, or a control. Its identity, and what cannot be said together."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from swe_cli.config import Component, Composed, ConfigRoot, component, source_of
@@ -17,12 +17,12 @@ from swe_cli.contracts import (
     criterion_of,
 )
 from swe_cli.controls import PRUNED, Control
-from swe_cli.errors import UsageError
+from swe_cli.errors import PruningError, UsageError
 from swe_cli.files import canonical
-from swe_cli.pruning.prune import Judge, Method, check_needs, recorded_needs
+from swe_cli.pruning.prune import Judge, Method, recorded_needs
 from swe_cli.pruning.recover import Recovery
 from swe_cli.pruning.schedule import Schedule
-from swe_cli.records import Scalar
+from swe_cli.records import SETTINGS, Scalar
 from swe_cli.training.recipe import check_roles
 
 MASK_GROUPS = ("criterion", "allocation", "pattern", "schedule", "calibration")
@@ -98,7 +98,7 @@ class Spec:
         settings = {
             key: value.name if isinstance(value, Component) else value
             for key, value in self._said().items()
-            if key in SETTING_KEYS
+            if key in SETTINGS
         }
         if self.transform is not None:
             settings["criterion"] = self.method_name
@@ -157,12 +157,6 @@ class Spec:
         return {need: self.statistics.get(need) for need in recorded_needs(self.needs)}
 
 
-# Every key that has a column of its own.
-SETTING_KEYS = {f.name for f in fields(Spec)} - {
-    *("control", "transform", "calibration", "evaluation", "consulted", "statistics")
-}
-
-
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _plain(part) for name, part in value.items()}
@@ -176,10 +170,9 @@ def cut_spec(composed: Composed, root: ConfigRoot, roles: Sequence[str] | None) 
     UsageError for a role that the model does not have.
     """
     chosen, values = composed.components, composed.values
-    said: dict[str, Any] = {key: values[key] for key in SETTING_KEYS & values.keys()}
+    said: dict[str, Any] = {key: values[key] for key in SETTINGS if key in values}
     said |= {key: chosen[key] for key in ("evaluation", "recovery")}
-    if roles is not None and said["roles"] != "all":
-        check_roles(roles, [said["roles"]], "roles")
+    check_roles(roles, said["roles"], "roles")
     if len(roles or ()) == 1:
         said["roles"] = None
     if built(chosen["transform"]) is not None:
@@ -333,13 +326,20 @@ def check_early(spec: Spec, steps: int) -> None:
 
 
 def check_recorded(spec: Spec, recorded: Collection[str], run: str) -> None:
-    """Raise PruningError, naming who asks, for a statistic that a run did not record."""
-    if spec.criterion is not None:
-        check_needs(f"criterion={spec.criterion.name}", spec.judge.criterion, recorded, run)
+    """Raise PruningError, naming who asks and the flag to train with, for a statistic that a run
+    did not record.
+    """
+    asking = {} if spec.criterion is None else {f"criterion={spec.criterion.name}": spec.criterion}
     for name, chosen in spec.consulted.items():
         assert spec.allocation is not None
-        asks = f"allocation={spec.allocation.name} ranks by {name}, which"
-        check_needs(asks, built(chosen), recorded, run)
+        asking[f"allocation={spec.allocation.name} ranks by {name}, which"] = chosen
+    for asks, chosen in asking.items():
+        needs = recorded_needs(built(chosen).needs)
+        if missing := ",".join(need for need in needs if need not in recorded):
+            raise PruningError(
+                f"{asks} needs {missing}, which {run} did not record.",
+                f"Train with tracking.statistics=[{missing}], or sweep: it records what it needs.",
+            )
 
 
 def note_on(spec: Spec, typed: Collection[str]) -> str | None:

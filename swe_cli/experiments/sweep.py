@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
@@ -24,7 +25,6 @@ from swe_cli.experiments.cell import Cell, check_stop, run_cell
 from swe_cli.experiments.ensure import Observer, ensure_trained
 from swe_cli.experiments.model import BASES
 from swe_cli.experiments.spec import (
-    SETTING_KEYS,
     Spec,
     built,
     check_early,
@@ -36,12 +36,12 @@ from swe_cli.experiments.spec import (
 from swe_cli.experiments.training import TRAINING_GROUPS, TrainingSpec, roles_of, training_spec
 from swe_cli.files import read_json
 from swe_cli.pruning.prune import recorded_needs
-from swe_cli.records import Row, Scalar
+from swe_cli.records import SETTINGS, Row, Scalar
 from swe_cli.store import identity
 
 MACHINE_KEYS = ("seed", "device", "dtype", "threads")
 # Keys whose axis has a column of its own in every table.
-AXIS_COLUMNS = {"model", "data", "seed", "transform", *SETTING_KEYS}
+AXIS_COLUMNS = {"model", "data", "seed", "transform", *SETTINGS}
 
 
 @dataclass(frozen=True)
@@ -202,10 +202,8 @@ def _values(words: Iterable[str]) -> dict[str, Scalar]:
 
 def _number_or_text(text: str) -> Scalar:
     for kind in (int, float):
-        try:
+        with suppress(ValueError):
             return kind(text)
-        except ValueError:
-            pass
     return text
 
 
@@ -241,7 +239,7 @@ def run_sweep(
     Raises Interrupted when ``stop`` asks; finished cells and checkpoints are safe by then.
     """
     outcome, started = Outcome(), time.perf_counter()
-    rows: dict[str, Row] = {}
+    lost: dict[str, BaseException] = {}  # why there is no row, by the hash of a cell
     train: Callable[[TrainingSpec], bool] = ensure_trained
     run: Callable[[Cell], Row] = run_cell
     if plan.launcher.in_process:  # elsewhere nobody can look on, and jobs cannot be asked to stop
@@ -251,7 +249,7 @@ def run_sweep(
         if isinstance(trained, TrainingError):
             observer.say(f"{training.run.name}: {trained.message}")
             of_it = [cell for cell in plan.cells if cell.training.run == training.run]
-            rows |= {cell.hash: _failed(cell, trained) for cell in of_it}
+            lost |= {cell.hash: trained for cell in of_it}
         elif isinstance(trained, BaseException):
             raise trained
         else:
@@ -260,33 +258,33 @@ def run_sweep(
             check_stop(stop)
     if outcome.trained:
         outcome.stages["training"] = time.perf_counter() - started
-    cells = [cell for cell in plan.cells if cell.hash not in rows]
+    cells = [cell for cell in plan.cells if cell.hash not in lost]
     missing = [cell for cell in cells if not cell.done()]
     outcome.reused = len(cells) - len(missing)
     observer.cells(len(cells), outcome.reused)
-    lost: dict[str, BaseException] = {}
     for controls in (True, False):  # controls first: pruned cells read their windows
         jobs = []
         for cell in (cell for cell in missing if (cell.kind != PRUNED) is controls):
             # What it is compared with failed, and would again.
             errors = [lost[read.hash] for read in cell.reads.values() if read.hash in lost]
             if errors:
-                rows[cell.hash] = _failed(cell, errors[0])
-                observer.cell_done(rows[cell.hash])
+                lost[cell.hash] = errors[0]
+                observer.cell_done(_failed(cell, errors[0]))
             else:
                 jobs.append(cell)
         for cell, result in plan.launcher.map(run, jobs):
-            if isinstance(result, Row):
-                rows[cell.hash] = result
-            else:
-                rows[cell.hash], lost[cell.hash] = _failed(cell, result), result
+            if not isinstance(result, Row):
+                lost[cell.hash] = result
+                result = _failed(cell, result)
             outcome.ran += 1
             for stage, seconds in _timing(cell).get("seconds", {}).items():
                 outcome.stages[stage] = outcome.stages.get(stage, 0.0) + seconds
-            observer.cell_done(rows[cell.hash])
+            observer.cell_done(result)
             if not plan.launcher.in_process:
                 check_stop(stop)
-    outcome.rows = [rows[cell.hash] if cell.hash in rows else cell.row() for cell in plan.cells]
+    outcome.rows = [
+        _failed(cell, lost[cell.hash]) if cell.hash in lost else cell.row() for cell in plan.cells
+    ]
     outcome.seconds = time.perf_counter() - started
     return outcome
 

@@ -7,14 +7,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from swe_cli.config import (
-    Component,
-    Composed,
-    ConfigRoot,
-    component,
-    described_options,
-    source_of,
-)
+from swe_cli.config import Component, Composed, ConfigRoot, component, source_of
 from swe_cli.contracts import Dataset, Model
 from swe_cli.data.tokens import dataset_of
 from swe_cli.device import Machine, resolve
@@ -25,8 +18,8 @@ from swe_cli.records import Tensors
 from swe_cli.seeds import global_randomness
 from swe_cli.store import Run, find_run, identity
 from swe_cli.training.recipe import Recipe, check_roles, freeze
-from swe_cli.training.run import CHECKPOINTS, lacks
-from swe_cli.training.tracker import Tracking, trajectory_of
+from swe_cli.training.run import CHECKPOINTS, has_snapshot
+from swe_cli.training.tracker import Tracking, trajectory_of, unrecorded
 
 FROM_RUN = "from_run"
 TRAINING_GROUPS = ("model", "data", "tokenizer", "pretraining", "training", "tracking")
@@ -101,7 +94,9 @@ class TrainingSpec:
     @property
     def lacking(self) -> list[str]:
         """In words: what of this its finished run did not record."""
-        return lacks(self.run, self.sources, self.snapshots)
+        missing = unrecorded(self.run.manifest["tracker"], self.sources)
+        steps = (at for at in self.snapshots if not has_snapshot(self.run, at, self.sources))
+        return [*missing, *(f"a snapshot of step {step}" for step in steps)]
 
     def done(self) -> bool:
         """Whether a finished run serves."""
@@ -126,9 +121,7 @@ def training_spec(
     machine = resolve(values["device"], values["dtype"], values["threads"])
     recipe: Recipe = composed["training"].instance  # options that cannot be are refused
     tracking: Tracking = composed["tracking"].instance
-    roles = roles_of(composed["model"])
-    if roles is not None and recipe.trains != "all":
-        check_roles(roles, recipe.trains, "training.trains")
+    check_roles(roles_of(composed["model"]), recipe.trains, "training.trains")
     described = {group: _without_paths(composed[group]) for group in TRAINING_GROUPS}
     described["data"]["sha256"] = load_dataset(composed["data"], composed["tokenizer"]).sha256
     described["seed"], described["machine"] = values["seed"], machine.identity()
@@ -181,13 +174,22 @@ def stored_training(
     config = run.config
     described, components = config["identity"], {}
     for group in ("model", "data", "tokenizer", "training"):
-        options = {k: v for k, v in described_options(described[group]).items() if k != "sha256"}
+        options = _options(described[group])
         for key, path in config["paths"].items():
             if key.startswith(f"{group}."):
                 _set(options, key.removeprefix(f"{group}."), path)
         components[group] = component(group, described[group]["name"], root, options)
     composed = Composed(components, {"device": device, "threads": threads})
     return TrainingSpec(run, config, composed, root)
+
+
+def _options(described: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a stored component, and of components inside it."""
+    return {
+        key: _options(value) if isinstance(value, Mapping) else value
+        for key, value in described.items()
+        if key not in ("name", "source", "sha256")
+    }
 
 
 @lru_cache(maxsize=1)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from swe_cli.contracts import Model, PrunableSet, Tensors, UnitKind, Units
+from swe_cli.contracts import Model, PrunableSet, UnitKind, Units
+from swe_cli.records import Tensors
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
 MATRICES = ("qkv.weight", "projection.weight", "expand.weight", "contract.weight")

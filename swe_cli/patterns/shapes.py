@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 from swe_cli.contracts import Pattern
 from swe_cli.errors import UsageError
-from swe_cli.ranking import Ranking, Within
-from swe_cli.records import Counts, Masks
 
 
 class Unstructured(Pattern):
@@ -37,9 +35,6 @@ class NOfM(Pattern):
     @property
     def group(self) -> int:  # type: ignore[override]
         return self.of
-
-    def masks(self, ranking: Ranking, counts: Counts, within: Within) -> Masks:
-        return ranking.best_of(self.keep, self.of)
 
 
 def two_of_four() -> NOfM:

@@ -69,57 +69,56 @@ def fuse(weights: Tensors, masks: Masks, most_zeros: float) -> Masks:
 class UnitCut:
     """Whole units of one kind of a model, judged by the scores of their weights.
 
-    ``earlier``: the masks of earlier rounds; may be empty. Raises PruningError where there is no
-    layer of whose units all matrices may be cut.
+    ``earlier``: the masks of earlier rounds; may be empty. ``left``: the units of each layer that
+    they leave, bool (units,). Raises PruningError where there is no layer of whose units all
+    matrices may be cut.
     """
 
     def __init__(self, model: Model, lens: Lens, kind: UnitKind, earlier: Masks) -> None:
-        # The number, from 1 on, of the unit that each weight belongs to; 0: to none.
-        whole = {n: torch.zeros(p.shape, dtype=torch.long) for n, p in model.named_parameters()}
-        self.kind, self.owners = kind, lens(whole)
-        covered = {name.partition("[")[0] for name in self.owners}
-        layers = [
-            units
+        self.kind, self.lens, weights = kind, lens, model.weights()
+        self.shapes = {name: weight.shape for name, weight in weights.items()}
+        covered = {name.partition("[")[0] for name in lens(weights)}
+        self.layers = {
+            units.layer: units
             for units in model.units(kind)
             if {name for name in units.owned if name.endswith("weight")} <= covered
-        ]
-        if not layers:
+        }
+        if not self.layers:
             raise PruningError(
                 f"pattern={kind} finds none among what may be cut.", "Widen it: roles=all"
             )
-        self.sizes = {units.layer: len(units) for units in layers}
-        numbers = torch.arange(1, 1 + sum(self.sizes.values()))
-        for units, own in zip(layers, torch.split(numbers, [*self.sizes.values()]), strict=True):
-            for name, (dimension, index) in units.owned.items():
-                along = whole[name].movedim(dimension, 0)
-                along[index] = own.view(-1, *[1] * along.dim())
-        self.gone = {n: norm == 0 for n, norm in self._norms(earlier).items()} if earlier else {}
+        self.left = {n: norm > 0 for n, norm in self._norms(earlier).items()} if earlier else {}
 
     def ranking(self, ranking: Ranking) -> Ranking:
         """A unit's score is the norm of the scores of all its weights; what is gone goes first."""
         norms = self._norms(ranking.scores)
-        for layer, gone in self.gone.items():
-            norms[layer][gone] = -1.0  # a norm is not negative
+        for layer, left in self.left.items():
+            norms[layer][~left] = -1.0  # a norm is not negative
         return Ranking(norms)
 
     def _norms(self, values: Tensors) -> Tensors:
         """Of the values of all weights of each unit: layer → float64 (units,)."""
-        squares = torch.zeros(1 + sum(self.sizes.values()), dtype=torch.float64)
-        for name, owner in self.owners.items():
-            of_each = values[name].cpu().double().square().flatten()
-            squares += owner.flatten().bincount(of_each, minlength=len(squares))
-        norms = torch.split(squares[1:].sqrt(), [*self.sizes.values()])
-        return dict(zip(self.sizes, norms, strict=True))
+        names = [name for units in self.layers.values() for name in units.owned]
+        whole = {name: torch.zeros(self.shapes[name], dtype=torch.float64) for name in names}
+        for name, view in self.lens(whole).items():
+            view.copy_(values[name])
+        norms = {}
+        for layer, units in self.layers.items():
+            owned = [whole[n].movedim(along, 0)[i] for n, (along, i) in units.owned.items()]
+            norms[layer] = torch.cat([of.flatten(1) for of in owned], dim=1).norm(dim=1)
+        return norms
 
     def masks(self, stays: Masks) -> Masks:
         """Weight by weight, of ``stays`` (layer → bool (units,)). PruningError for a layer that
         would lose its every head.
         """
+        kept = {name: torch.ones(shape, dtype=torch.bool) for name, shape in self.shapes.items()}
         for layer, stay in stays.items():
             if self.kind == "head" and not stay.any():
                 raise PruningError(
                     f"This would remove every head of {layer}.",
                     "Lower the ratio. (allocation=uniform takes as many from every layer.)",
                 )
-        kept = torch.cat([torch.ones(1, dtype=torch.bool), *stays.values()])
-        return {name: kept[owner] for name, owner in self.owners.items()}
+            for name, (along, index) in self.layers[layer].owned.items():
+                kept[name].movedim(along, 0)[index[~stay].flatten()] = False
+        return self.lens(kept)

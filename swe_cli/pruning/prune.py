@@ -1,6 +1,6 @@
 """Scores + allocation + pattern → masks, of one round of cuts. Read ``prune`` first."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import NamedTuple
@@ -21,6 +21,7 @@ from swe_cli.contracts import (
     Lens,
     Pattern,
     Setup,
+    UnitKind,
     WeightCriterion,
 )
 from swe_cli.criteria.weights import Magnitude
@@ -73,7 +74,8 @@ class Scorer:
     evidence: Evidence
     calibration: Calibration | None = None
     earlier: Masks = field(default_factory=dict)
-    _rankings: dict[str, Ranking] = field(default_factory=dict)
+    _rankings: dict[tuple[str, UnitKind | None], Ranking] = field(default_factory=dict)
+    _units: dict[UnitKind, UnitCut] = field(default_factory=dict)
 
     @cached_property
     def calibrated(self) -> CalibratedModel:
@@ -81,14 +83,26 @@ class Scorer:
         assert self.calibration is not None
         return CalibratedModel(self.setup, self.calibration, self.lens)
 
-    def rank(self, judge: Judge) -> Ranking:
-        """The ranking by a criterion; that of one that judges layers is made when it is read."""
-        if judge.key not in self._rankings:
-            late = judge.criterion.granularity == "layer"
-            scores = partial(self._scores, judge)
-            ranking = Ranking(scores if late else scores(), self.evidence.weights)
-            self._rankings[judge.key] = ranking
-        return self._rankings[judge.key]
+    def units(self, kind: UnitKind) -> UnitCut:
+        """The units of one kind that may be cut."""
+        if kind not in self._units:
+            self._units[kind] = UnitCut(self.setup.model, self.lens, kind, self.earlier)
+        return self._units[kind]
+
+    def rank(self, judge: Judge, unit: UnitKind | None = None) -> Ranking:
+        """The ranking by a criterion, of weights or of units; that of one that judges layers is
+        made when it is read.
+        """
+        key = judge.key, unit
+        if key not in self._rankings:
+            if unit is not None:
+                ranking = self.units(unit).ranking(self.rank(judge))
+            else:
+                late = judge.criterion.granularity == "layer"
+                scores = partial(self._scores, judge)
+                ranking = Ranking(scores if late else scores(), self.evidence.weights)
+            self._rankings[key] = ranking
+        return self._rankings[key]
 
     def evidence_for(self, criterion: Criterion) -> Evidence:
         """What a criterion may look at, with the gradients that it needs."""
@@ -136,21 +150,11 @@ def prune(method: Method, scorer: Scorer, at_round: int = 1) -> Masks:
             drawn = criterion.draw(scorer.evidence_for(criterion), at_round)
         _check_masks(drawn, scorer, f"criterion={method.judge.name}")
         return {n: m & earlier[n].to(m.device) if earlier else m for n, m in drawn.items()}
-    ranking = scorer.rank(method.judge)
+    ranking = scorer.rank(method.judge, pattern.unit)
     if pattern.unit is not None:  # units are ranked, and counted, layer by layer
-        units = UnitCut(scorer.setup.model, scorer.lens, pattern.unit, earlier)
-
-        def rank(judge: Judge) -> Ranking:
-            return units.ranking(scorer.rank(judge))
-
-        by_unit = rank(method.judge)
-        gone = {layer: int(lost.sum()) for layer, lost in units.gone.items()}
-        return units.masks(by_unit.masks(_allocate(method, scorer, by_unit, rank, gone)))
-    if pattern.ratio is not None:  # every group loses the same: there is nothing to share out
-        counts = {name: round(pattern.ratio * n) for name, n in ranking.sizes.items()}
-    else:
-        counts = _allocate(method, scorer, ranking, scorer.rank, cut_counts(earlier))
-    within = method.allocation.within
+        units = scorer.units(pattern.unit)
+        return units.masks(ranking.masks(_allocate(method, scorer, cut_counts(units.left))))
+    counts, within = _allocate(method, scorer, cut_counts(earlier)), method.allocation.within
     if isinstance(criterion, LayerCriterion):
         with calling(f"criterion={method.judge.name}"):
             masks = scorer.calibrated.prune(criterion, counts, pattern, within, earlier)
@@ -189,25 +193,21 @@ def overlap_with_magnitude(method: Method, scorer: Scorer, masks: Masks) -> floa
     return jaccard_of_cuts(masks, prune(replace(method, judge=MAGNITUDE), scorer))
 
 
-def _allocate(
-    method: Method,
-    scorer: Scorer,
-    ranking: Ranking,
-    rank: Callable[[Judge], Ranking],
-    gone: Counts,
-) -> Counts:
-    """Exact counts per tensor, or per layer where ``ranking`` is of units. ``rank`` ranks the same
-    by another criterion; ``gone``: how many of each earlier rounds have cut.
-    """
+def _allocate(method: Method, scorer: Scorer, gone: Counts) -> Counts:
+    """Exact counts per tensor, or of units per layer, none below what earlier rounds have cut."""
+    pattern, judges = method.pattern, method.consulted
+    ranking = scorer.rank(method.judge, pattern.unit)
+    if pattern.ratio is not None:  # every group loses the same: there is nothing to share out
+        return {name: round(pattern.ratio * size) for name, size in ranking.sizes.items()}
     who = f"The allocation {type(method.allocation).__name__}"
     if method.rate is not None:
         with calling(who):
             return method.allocation.counts_at_rate(ranking, method.rate)
     assert method.ratio is not None
-    model, judges = scorer.setup.model, method.consulted
+    model = scorer.setup.model
     names = {module: name for name, module in model.named_modules()}
     context = AllocationContext(
-        rank_by=lambda name: rank(judges[name]),
+        rank_by=lambda name: scorer.rank(judges[name], pattern.unit),
         scores_by=lambda name: scorer.rank(judges[name]).scores,
         blocks=[names[block] for block in model.blocks()],
         sensitivities=lambda: scorer.calibrated.sensitivities,
@@ -236,19 +236,6 @@ def at_least(counts: Counts, floors: Counts) -> Counts:
 def recorded_needs(needs: Sequence[str]) -> tuple[str, ...]:
     """Of what a criterion needs, the statistics of training: not what a calibration set tells."""
     return tuple(need for need in needs if need not in (*GRADIENTS, *INPUTS))
-
-
-def check_needs(asks: str, criterion: Criterion, recorded: Collection[str], run: str) -> None:
-    """Raise PruningError, with the flag to train with, for a statistic that was not recorded.
-
-    ``asks``: who needs it, in words.
-    """
-    missing = ",".join(name for name in recorded_needs(criterion.needs) if name not in recorded)
-    if missing:
-        raise PruningError(
-            f"{asks} needs {missing}, which {run} did not record.",
-            f"Train with tracking.statistics=[{missing}], or sweep: it records what it needs.",
-        )
 
 
 def check_evidence(judge: Judge, evidence: Evidence, run: str, at_step: int | None) -> None:

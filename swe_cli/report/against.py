@@ -11,9 +11,9 @@ import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
-from swe_cli.evaluation.compare import paired_difference
 from swe_cli.evaluation.loss import Measured
-from swe_cli.files import write_bytes
+from swe_cli.evaluation.measure import paired_difference
+from swe_cli.files import write_files
 from swe_cli.report import tables, text
 from swe_cli.report.console import print_grid, say, title
 from swe_cli.report.quantities import LOSS, bounds, sign
@@ -151,11 +151,9 @@ def write_comparisons(comparisons: Sequence[Comparison], folder: Path) -> list[P
     """``against-<criterion>.csv`` and ``.md``, of all protocols."""
     pages = [_markdown(comparison) for comparison in comparisons if comparison.lines]
     records = [record for comparison in comparisons for record in _records(comparison)]
-    contents = {"csv": tables.csv_bytes(pd.DataFrame(records)), "md": "\n".join(pages).encode()}
-    paths = [folder / f"against-{comparisons[0].criterion}.{ending}" for ending in contents]
-    for path, data in zip(paths, contents.values(), strict=True):
-        write_bytes(path, data)
-    return paths
+    name = f"against-{comparisons[0].criterion}"
+    data = tables.csv_bytes(pd.DataFrame(records))
+    return write_files(folder, {f"{name}.csv": data, f"{name}.md": "\n".join(pages).encode()})
 
 
 def verdict(compared: Compared) -> str:

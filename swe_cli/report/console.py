@@ -28,10 +28,7 @@ def print_table(console: Console, heads: Sequence[str], rows: Sequence[Cells]) -
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for head in heads:
         table.add_column(
-            Text(head),
-            justify="right" if head else "left",
-            no_wrap=bool(head),
-            overflow="fold",
+            Text(head), justify="right" if head else "left", no_wrap=bool(head), overflow="fold"
         )
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))

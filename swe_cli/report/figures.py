@@ -15,7 +15,7 @@ import vl_convert
 
 from swe_cli.controls import BY_KIND, PRUNED, Control
 from swe_cli.errors import SweError
-from swe_cli.files import write_bytes
+from swe_cli.files import write_files
 from swe_cli.report.quantities import Quantity, bounds
 from swe_cli.report.summary import Summary
 from swe_cli.report.text import count, exact, number
@@ -65,10 +65,8 @@ def write_figure(figure: Any, folder: Path, name: str) -> list[Path]:
     """Write ``name.png`` (120 dpi) and ``name.svg``, atomically; same figure, same bytes."""
     svg = vl_convert.vegalite_to_svg(figure.to_json(indent=None, validate=False))
     svg = re.sub(r"gradient_\d+", "gradient", svg)  # which counts the figures of this process
-    contents = {"png": vl_convert.svg_to_png(svg, ppi=DPI), "svg": svg.encode()}
-    for ending, data in contents.items():
-        write_bytes(folder / f"{name}.{ending}", data)
-    return [folder / f"{name}.{ending}" for ending in contents]
+    png = vl_convert.svg_to_png(svg, ppi=DPI)
+    return write_files(folder, {f"{name}.png": png, f"{name}.svg": svg.encode()})
 
 
 def weight_evolution(

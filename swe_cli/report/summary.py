@@ -14,7 +14,7 @@ from scipy.special import stdtrit  # scipy.stats takes a second to import
 
 from swe_cli.controls import KIND_NAMES, PRUNED
 from swe_cli.errors import SweError
-from swe_cli.files import write_bytes
+from swe_cli.files import write_files
 from swe_cli.records import Interval
 from swe_cli.report.quantities import ESTIMATED, LOSS, OF_QUESTIONS, Quantity, bounds
 from swe_cli.report.tables import caveats, csv_bytes, records, settings_of
@@ -146,9 +146,7 @@ def summarise(table: pd.DataFrame, published: Mapping[str, str] | None = None) -
 
 def write_means(summaries: Sequence[Summary], folder: Path) -> list[Path]:
     """Write ``summary.csv``. Raises StorageError where the folder cannot be written."""
-    path = folder / "summary.csv"
-    write_bytes(path, csv_bytes(means(summaries)))
-    return [path]
+    return write_files(folder, {"summary.csv": csv_bytes(means(summaries))})
 
 
 def means(summaries: Sequence[Summary]) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from swe_cli.controls import KIND_NAMES, KINDS, PRUNED
-from swe_cli.files import write_bytes
+from swe_cli.files import write_files
 from swe_cli.records import COLUMNS, COSTS, OF_ROW, OPTIONAL_SETTINGS, SETTINGS, Row, Scalar
 from swe_cli.report.quantities import LOSS, MEASURE, OF_QUESTIONS, QUANTITIES, Quantity
 from swe_cli.report.text import NOTHING, exact, markdown_table, number
@@ -130,13 +130,11 @@ def write(
     plain = table.copy(deep=False)
     plain.attrs = {}  # which Parquet would keep, too
     contents = {
-        "csv": csv_bytes(table),
-        "parquet": plain.to_parquet(engine="pyarrow", index=False),
-        "md": markdown(table, notes).encode(),
+        "table.csv": csv_bytes(table),
+        "table.parquet": plain.to_parquet(engine="pyarrow", index=False),
+        "table.md": markdown(table, notes).encode(),
     }
-    for ending, data in contents.items():
-        write_bytes(folder / f"table.{ending}", data)
-    return [folder / f"table.{ending}" for ending in contents]
+    return write_files(folder, contents)
 
 
 def markdown(table: pd.DataFrame, notes: Sequence[str] = ()) -> str:

@@ -1,6 +1,5 @@
 """How numbers and names are spelt wherever people read them."""
 
-import math
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
@@ -10,7 +9,7 @@ import numpy as np
 NOTHING = "–"
 MARKS = {-1: "▼", 0: "", 1: "▲"}  # the sign of a difference that is certain
 
-_DECIMALS = ((10, ".4f"), (100, ".3f"), (1000, ".2f"), (10_000, ".1f"), (math.inf, ".1e"))
+_DECIMALS = ((10, ".4f"), (100, ".3f"), (1000, ".2f"), (10_000, ".1f"))
 _CLEAR_WITHOUT_KEY = ("allocation", "pattern", "roles", "by")
 
 

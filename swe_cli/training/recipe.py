@@ -73,10 +73,6 @@ class Recipe:
         )
 
 
-def no_pretraining() -> None:
-    """What ``pretraining=none`` builds: the model is trained in one stage."""
-
-
 def build_optimizer(
     parameters: Iterable[nn.Parameter],
     kind: Literal["adamw", "adam"],
@@ -100,14 +96,16 @@ def build_optimizer(
 
 def freeze(model: Model, trains: Trains) -> None:
     """Let only the roles that are trained have gradients. Raises UsageError for another's role."""
-    check_roles(model.roles, [] if trains == "all" else trains, "training.trains")
+    check_roles(model.roles, trains, "training.trains")
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(trains == "all" or model.role_of(name) in trains)
 
 
-def check_roles(roles: Sequence[str], asked: Iterable[str], key: str) -> None:
-    """Raise UsageError for a role that the model does not have."""
-    for role in asked:
+def check_roles(roles: Sequence[str] | None, asked: Trains | str, key: str) -> None:
+    """Raise UsageError for a role that the model does not have, where its roles are known."""
+    if roles is None or asked == "all":
+        return
+    for role in [asked] if isinstance(asked, str) else asked:
         if role not in roles:
             raise UsageError(
                 f"{key}: this model has no {role}.", f"Its roles are {', '.join(roles)}; or all."

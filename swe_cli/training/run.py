@@ -56,7 +56,7 @@ class Training:
     tracking: Tracking
     statistics: Mapping[str, Callable[[Tensors], Statistic]]
     config: Mapping[str, Any]
-    sources: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, str | None] = field(default_factory=dict)
     snapshots: Sequence[int] = ()
 
 
@@ -268,6 +268,20 @@ def snapshot_path(run: Run, step: int) -> Path:
     return run.path / SNAPSHOTS / f"step-{step:08d}"
 
 
+def check_kept(
+    run: Run, step: int | None, statistics: Mapping[str, str | None] | None = None
+) -> None:
+    """Raise RunError, with the flag to train with, for a step that a run kept no snapshot of, or
+    none with these ``statistics`` (name → hash of the code, where a user wrote it).
+    """
+    if step is not None and not has_snapshot(run, step, statistics or {}):
+        having = f", with {', '.join(statistics)}" if statistics else ""
+        raise RunError(
+            f"{run.name} did not keep what it was after step {step}{having}.",
+            f"Train with tracking.snapshots=[{step}], or sweep schedule.at_step={step}.",
+        )
+
+
 def has_snapshot(run: Run, step: int, statistics: Mapping[str, str | None]) -> bool:
     """Whether a run kept what it was after a step, with all of these statistics."""
     path = snapshot_path(run, step)
@@ -275,15 +289,9 @@ def has_snapshot(run: Run, step: int, statistics: Mapping[str, str | None]) -> b
 
 
 def read_snapshot(run: Run, step: int) -> Snapshot:
-    """What a run kept of a step. Raises CorruptFileError, naming the file, for a damaged one."""
+    """What a run kept of a step. RunError where that is nothing; CorruptFileError for damage."""
+    check_kept(run, step)
     files, state = read_directory(snapshot_path(run, step))
     observed = state["tracker"]["statistics"] if state["tracker"]["count"] else ()
     trajectory = trajectory_of(files["trajectory"], observed)
     return Snapshot(files["model"], trajectory, files["optimizer"])
-
-
-def lacks(run: Run, statistics: Mapping[str, str | None], snapshots: Sequence[int]) -> list[str]:
-    """In words: what of this a finished run did not record."""
-    steps = [step for step in snapshots if not has_snapshot(run, step, statistics)]
-    missing = unrecorded(run.manifest["tracker"], statistics)
-    return [*missing, *(f"a snapshot of step {step}" for step in steps)]

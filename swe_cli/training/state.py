@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from swe_cli.contracts import IGNORED, Prediction, Setup
+from swe_cli.contracts import Prediction, Setup
 from swe_cli.errors import Interrupted, TrainingError
 from swe_cli.records import Batch, Tensors
 from swe_cli.seeds import derive, global_randomness
@@ -140,21 +140,12 @@ def train_step(state: TrainState, callbacks: Sequence[Callback] = ()) -> float:
     Raises TrainingError as ``fit`` does.
     """
     setup, optimizer, total = state.setup, state.optimizer, 0.0
-    learner = state.learner or setup.model
     for group in optimizer.param_groups:
         group["lr"] = state.learning_rate_at(state.step)
     for part in range(state.accumulation):
-        batch = setup.dataset.random_batch(
-            "train",
-            size=state.batch_size,
-            context=setup.model.context,
-            seed=state.batch_seed(part),
-        )
-        batch = setup.machine.move(batch)
-        with setup.machine.precision():
-            losses = learner(batch).losses
-        loss = losses.sum() / (batch["targets"] != IGNORED).sum() / state.accumulation
-        loss.backward()
+        batch = setup.random_batch("train", state.batch_size, state.batch_seed(part))
+        loss = setup.mean_loss(setup.machine.move(batch), state.learner) / state.accumulation
+        loss.backward()  # type: ignore[no-untyped-call]
         total += loss.item()
     norm = nn.utils.get_total_norm([p.grad for p in state.parameters if p.grad is not None])
     try:

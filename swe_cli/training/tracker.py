@@ -65,7 +65,7 @@ class Tracker(Callback):
         steps: int,
         steps_per_epoch: int,
         seed: int,
-        sources: Mapping[str, str] | None = None,
+        sources: Mapping[str, str | None] | None = None,
     ) -> None:
         self.weights, self.statistics, self.tracking = weights, statistics, tracking
         self.sources = {name: (sources or {}).get(name) for name in statistics}

@@ -11,8 +11,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from swe_cli.contracts import Candidate, Tensors, Transform
+from swe_cli.contracts import Candidate, Transform
 from swe_cli.errors import PruningError, UsageError
+from swe_cli.records import Tensors
 from swe_cli.seeds import derive
 
 EXPAND, CONTRACT = ".expand.weight", ".contract.weight"

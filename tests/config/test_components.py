@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from swe_cli.config import Component, ConfigRoot, component, compose, source_of
+from swe_cli.config.components import _source_of
 from swe_cli.errors import UsageError
 
 CRITERION = """
@@ -103,8 +104,11 @@ def test_every_module_of_its_package_tells_a_component(own, tmp_path):
     chosen = own(files, "own_two.good.Good")
     sources = [source_of(chosen)]
     (tmp_path / "own_two/deep/helper.py").write_text("EXTREME = min")
+    assert source_of(chosen) == sources[0]  # what runs is what was read
+    _source_of.cache_clear()  # as in a new process
     sources.append(source_of(chosen))
     (tmp_path / "own_two/deep/helper.py").rename(tmp_path / "own_two/helper.py")
+    _source_of.cache_clear()
     sources.append(source_of(chosen))
     assert len({*sources, bytes_hash(CRITERION)}) == 4
     assert chosen.describe()["source"] == sources[-1]
@@ -118,6 +122,7 @@ def test_a_part_inside_one_of_ours_is_told_by_its_package_too(own, tmp_path):
     whole = Component("model", "mixed", ours.target, {**ours.options, "vision": inside})
     before = whole.describe()
     (tmp_path / "own_part/helper.py").write_text("A = 2")
+    _source_of.cache_clear()  # as in a new process
     after = whole.describe()
     assert source_of(whole) is None
     assert before["vision"].pop("source") != after["vision"].pop("source")

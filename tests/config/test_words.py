@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swe_cli.config import compose, expand_range, is_path_key, read_tokens
-from swe_cli.config.words import parse_override, value_of
+from swe_cli.config import compose, expand_range, read_tokens
+from swe_cli.config.words import is_path_key, parse_override, value_of
 from swe_cli.errors import UsageError
 
 

@@ -141,7 +141,8 @@ def test_every_pattern_declares_what_it_is(pattern):
 def test_a_fixed_pattern_cuts_its_own_ratio_of_every_group(pattern):
     chosen = built("pattern", pattern)
     scores = {"w": torch.rand(5, 24, generator=torch.Generator().manual_seed(1))}
-    mask = chosen.masks(Ranking(scores), {"w": 0}, "tensor")["w"]
+    counts = {"w": round(chosen.ratio * 5 * 24)}
+    mask = chosen.masks(Ranking(scores), counts, "tensor")["w"]
     groups = mask.view(5, -1, chosen.group)
     assert ((~groups).float().mean(2) == chosen.ratio).all()
     values = scores["w"].view_as(groups)

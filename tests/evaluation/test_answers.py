@@ -13,7 +13,6 @@ from swe_cli.contracts import Example
 from swe_cli.data.questions import QuestionSet, digest_of
 from swe_cli.data.tokenizers import CharTokenizer
 from swe_cli.data.tokens import QuestionDataset
-from swe_cli.evaluation.compare import paired_difference
 from swe_cli.evaluation.loss import Evaluation
 from swe_cli.evaluation.measure import (
     answers_of,
@@ -21,10 +20,10 @@ from swe_cli.evaluation.measure import (
     measure,
     measures,
     median_answer,
+    paired_difference,
 )
 from swe_cli.models.gpt import GPT
-from swe_cli.models.llava import LLaVA
-from swe_cli.models.vision import VisionTransformer
+from swe_cli.models.llava import LLaVA, VisionTransformer
 from swe_cli.training.state import TrainState, fit
 
 IMAGES = 16

@@ -3,9 +3,9 @@ import pytest
 from scipy.stats import binomtest, bootstrap
 
 from swe_cli.errors import SweError
-from swe_cli.evaluation import compare
-from swe_cli.evaluation.compare import mean_interval, paired_difference, share_interval
+from swe_cli.evaluation import measure
 from swe_cli.evaluation.loss import mean_of
+from swe_cli.evaluation.measure import mean_interval, paired_difference, share_interval
 
 COUNT = 60
 
@@ -80,9 +80,9 @@ def test_resamples_may_be_drawn_in_pieces(pieces, monkeypatch):
     one = losses()
     expected = of_scipy(one["nats"], one["tokens"])
     width = expected.high - expected.low
-    rows = -(-compare.RESAMPLES // pieces)
-    monkeypatch.setattr(compare, "CHUNK_BYTES", rows * 8 * COUNT)
-    drawn = [(counts.shape, counts.sum(axis=1)) for counts in compare._resamples(COUNT)]
+    rows = -(-measure.RESAMPLES // pieces)
+    monkeypatch.setattr(measure, "CHUNK_BYTES", rows * 8 * COUNT)
+    drawn = [(counts.shape, counts.sum(axis=1)) for counts in measure._resamples(COUNT)]
     assert len(drawn) == pieces
     assert sum(shape[0] for shape, _ in drawn) == 9_999
     assert all((total == COUNT).all() for _, total in drawn)
@@ -92,14 +92,14 @@ def test_resamples_may_be_drawn_in_pieces(pieces, monkeypatch):
 
 
 def test_pieces_are_not_the_same_resamples_again(monkeypatch):
-    monkeypatch.setattr(compare, "CHUNK_BYTES", 100 * 8 * COUNT)
-    first, second, *_ = compare._resamples(COUNT)
+    monkeypatch.setattr(measure, "CHUNK_BYTES", 100 * 8 * COUNT)
+    first, second, *_ = measure._resamples(COUNT)
     assert not np.array_equal(first, second)
 
 
 def test_even_windows_larger_than_a_piece_are_drawn(monkeypatch):
-    monkeypatch.setattr(compare, "CHUNK_BYTES", 1)
-    monkeypatch.setattr(compare, "RESAMPLES", 50)
+    monkeypatch.setattr(measure, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(measure, "RESAMPLES", 50)
     found = loss_interval(losses())
     assert found.low < found.mean < found.high
 

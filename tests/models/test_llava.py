@@ -10,8 +10,7 @@ from swe_cli.config import Component, ConfigRoot, component
 from swe_cli.contracts import IGNORED, DataShape
 from swe_cli.errors import UsageError
 from swe_cli.models.gpt import greedy
-from swe_cli.models.llava import LLaVA
-from swe_cli.models.vision import VisionTransformer
+from swe_cli.models.llava import LLaVA, VisionTransformer
 
 SHAPE = DataShape(13, image=(3, 8, 8))
 SMALL = {"layers": 2, "heads": 2, "width": 16, "context": 20, "patch": 4}

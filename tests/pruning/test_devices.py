@@ -99,7 +99,8 @@ def test_fuse_takes_live_weights_and_masks_of_the_cpu(far, monkeypatch, kind):
     monkeypatch.setattr(torch.Tensor, "__bool__", lambda tensor: True)  # where there is no value
     model, lens, _ = far
     cut = UnitCut(model, lens, kind, {})
-    masks = cut.masks({n: torch.ones(size, dtype=torch.bool) for n, size in cut.sizes.items()})
+    whole = {n: torch.ones(len(units), dtype=torch.bool) for n, units in cut.layers.items()}
+    masks = cut.masks(whole)
     assert devices(masks) == {CPU}
     weights = lens(model.weights())
     assert devices(weights) == {DEVICE}

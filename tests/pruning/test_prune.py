@@ -4,11 +4,11 @@ from training.toys import batch_of, gpt, setup_of
 
 from swe_cli.allocation.counts import Global, Like, Sigma, Uniform
 from swe_cli.contracts import Allocation, DrawnCriterion, Evidence, Model, Pattern, WeightCriterion
-from swe_cli.criteria.weights import SWE, Magnitude, Random, SWEMean
+from swe_cli.criteria.weights import SWE, Magnitude, Random
 from swe_cli.errors import PruningError
 from swe_cli.evaluation.loss import window_losses
 from swe_cli.pruning.masks import apply_masks, cut_counts, sparsity, zeros
-from swe_cli.pruning.prune import Judge, Method, Scorer, check_needs, prune
+from swe_cli.pruning.prune import Judge, Method, Scorer, prune
 from swe_cli.statistics.running import WeightedAverage
 
 VOCABULARY = 11
@@ -243,12 +243,6 @@ def test_scores_that_do_not_fit_are_refused(scores, named):
 def test_nan_weights_are_refused_by_name():
     with pytest.raises(PruningError, match="w hold NaN"):
         masks_of(Evidence({"w": torch.tensor([1.0, float("nan")])}, {}), Magnitude(), ratio=0.5)
-
-
-def test_a_missing_statistic_names_the_flag():
-    with pytest.raises(PruningError, match="needs mean, which train-x did not record") as caught:
-        check_needs("criterion=swe_mean", SWEMean(), ("weighted_average",), "train-x")
-    assert "tracking.statistics=[mean]" in str(caught.value)
 
 
 # What a component of a user's own gives is held against what was asked for

@@ -11,9 +11,8 @@ from swe_cli.contracts import Candidate, Transform
 from swe_cli.errors import Interrupted, PruningError
 from swe_cli.evaluation.loss import validation_loss
 from swe_cli.models.transformer import FactorizedMLP
-from swe_cli.pruning import transform as transforming
-from swe_cli.pruning.shrink import load
-from swe_cli.pruning.transform import chosen_of, transform
+from swe_cli.pruning import shrink as shrinking
+from swe_cli.pruning.shrink import chosen_of, load, transform
 from swe_cli.transforms.trawl import TRAWL
 
 DATA = dataset()
@@ -44,7 +43,7 @@ def transformed(model, how, weights=None, **more):
 def losses(monkeypatch, *given):
     """Validation losses in the order in which they are asked for."""
     left = iter(given)
-    monkeypatch.setattr(transforming, "validation_loss", lambda *_: next(left))
+    monkeypatch.setattr(shrinking, "validation_loss", lambda *_: next(left))
 
 
 def test_every_candidate_is_measured_and_the_best_is_kept():
