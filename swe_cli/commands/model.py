@@ -52,7 +52,7 @@ def train(this: Page) -> None:
     this.print(spec.run.name)
     this.print(f"  best validation loss   {best:.4f} nats at step {results['best_step']}")
     this.print(f"  final validation loss  {final:.4f} nats at step {results['steps']}")
-    this.print(f"  next: swe prune {spec.run.name} --ratio 0.5")
+    this.print(f"  next: swe prune {this.named(spec.run)} --ratio 0.5")
 
 
 def prune(this: Page) -> None:
@@ -89,7 +89,7 @@ def prune(this: Page) -> None:
         pruned.finish(["model.safetensors"], row=row.to_json())
     this.print(pruned.name)
     print_row(this.console, row)
-    this.print(f"  next: swe report {run.name}")
+    this.print(f"  next: swe report {this.named(run)}")
 
 
 def evaluate(this: Page) -> None:

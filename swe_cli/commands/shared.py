@@ -73,6 +73,11 @@ class Page:
     def results(self) -> Path:
         return results_root(self.composed.values["results_dir"])
 
+    def named(self, run: Run) -> str:
+        """A run as one types it: by its name, or by its path where that is not looked through."""
+        here = run.path.resolve().parent == (results_root(None) / "runs").resolve()
+        return run.name if here else str(run.path)
+
     @property
     def resume(self) -> str:
         """The command as one would type it again."""

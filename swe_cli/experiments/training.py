@@ -121,6 +121,7 @@ def training_spec(
     machine = resolve(values["device"], values["dtype"], values["threads"])
     recipe: Recipe = composed["training"].instance  # options that cannot be are refused
     tracking: Tracking = composed["tracking"].instance
+    tracking.steps_between(recipe.steps)
     check_roles(roles_of(composed["model"]), recipe.trains, "training.trains")
     described = {group: _without_paths(composed[group]) for group in TRAINING_GROUPS}
     described["data"]["sha256"] = load_dataset(composed["data"], composed["tokenizer"]).sha256

@@ -17,6 +17,7 @@ from swe_cli.report.text import count, exact, number, short, short_label
 PANELS = {"after recovery": LOSS.delta, "before recovery": BEFORE_RECOVERY}
 MOST_COLUMNS = 14  # with numbers in the cells; beyond, colour alone says it
 CELL, ROW = 36, 16  # pixels: how wide a column is, and how high a row
+LABELS, SIGN = 240, 6  # pixels: about as wide as the names of lines, and a sign of a subtitle, are
 FIRST_WORD = "split(datum.value, ' ')[0]"  # in Vega's language
 FAILED = "×"
 CORNER = "M-1,-1L1,-1L1,1Z"  # a triangle that fills the upper right
@@ -59,7 +60,8 @@ def grid(summary: Summary) -> alt.HConcatChart:
     words = f"{summary.model} on {summary.data}: loss against {against}; {seeds}"
     corner = f"corner: paired {summary.intervals} excludes 0; bold: lowest of its column{failed}"
     charts = alt.hconcat(*panels, spacing=12).resolve_scale(color="shared")
-    return titled(charts, words, [corner, *summary.caveats], 100 * len(panels))
+    signs = (LABELS + len(panels) * len(columns) * CELL) // SIGN
+    return titled(charts, words, [corner, *summary.caveats], signs)
 
 
 def columns_of(summary: Summary) -> list[str]:

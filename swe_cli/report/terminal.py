@@ -124,9 +124,6 @@ def _print_quantity(console: Console, summary: Summary, quantity: Quantity) -> N
         title(console, "Controls: nothing cut")
         rows = [[p["label"], *_measured(p, quantity)] for p in summary.controls]
         print_table(console, ["", *heads], rows)
-    if len(summary.lines) > 1:
-        title(console, "Side by side")
-        _print_by_cut(console, summary.lines, lambda point: _marked(point, quantity))
     for line in summary.lines:
         title(console, line.label)
         best = line.best(quantity)
@@ -136,6 +133,9 @@ def _print_quantity(console: Console, summary: Summary, quantity: Quantity) -> N
         ]
         head = "ratio" if line.by == "ratio" else "sparsity"
         print_table(console, [head, "before", *heads], rows)
+    if len(summary.lines) > 1:
+        title(console, "Side by side")
+        _print_by_cut(console, summary.lines, lambda point: _marked(point, quantity))
     better, worse = MARKS[quantity.better], MARKS[-quantity.better]
     signs = f"{better} better, {worse} worse than dense (paired 95% interval excludes 0)"
     best_of = "highest" if quantity.better > 0 else "lowest"

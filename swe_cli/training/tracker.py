@@ -45,14 +45,28 @@ class Tracking:
         if any(step < 0 for step in self.snapshots):
             raise UsageError("tracking.snapshots names a step before the first.")
 
+    def steps_between(self, steps: int, steps_per_epoch: int = 1) -> int:
+        """Steps between observations. UsageError where nothing would be observed in ``steps``: an
+        average of nothing is zero everywhere, and would cut anything.
+        """
+        every = steps_per_epoch if self.every == "epoch" else self.every
+        if self.start + every > steps:
+            raise UsageError(
+                f"tracking.every={self.every} ({every} steps) from tracking.start="
+                f"{self.start} observes nothing in training.steps={steps}.",
+                "Lower tracking.every or tracking.start.",
+            )
+        return every
+
 
 class Tracker(Callback):
-    """Feeds statistics after every observed optimizer step; memory does not grow with steps.
+    """Feeds statistics after every observed optimizer step; memory does not grow with
+    steps, but for the sample (see ``SAMPLE_POINTS``).
 
     ``weights``: the live parameters by name. ``followed``: the part of them that the sample draws
     from (the prunable matrices), by prunable name. ``sources``: statistic → hash of its code, where
     a user wrote it: what another version accumulated is not its own. Raises UsageError where
-    nothing would be observed: an average of nothing is zero everywhere, and would cut anything.
+    nothing would be observed.
     """
 
     def __init__(
@@ -69,13 +83,7 @@ class Tracker(Callback):
     ) -> None:
         self.weights, self.statistics, self.tracking = weights, statistics, tracking
         self.sources = {name: (sources or {}).get(name) for name in statistics}
-        self.every = steps_per_epoch if tracking.every == "epoch" else tracking.every
-        if tracking.start + self.every > steps:
-            raise UsageError(
-                f"tracking.every={tracking.every} ({self.every} steps) from tracking.start="
-                f"{tracking.start} observes nothing in training.steps={steps}.",
-                "Lower tracking.every or tracking.start.",
-            )
+        self.every = tracking.steps_between(steps, steps_per_epoch)
         self.count, self.total_weight = 0, 0.0
         self._followed = followed
         self._sample_every = max(1, steps // SAMPLE_POINTS)
