@@ -15,8 +15,20 @@ from swe_cli.store import Run
 from swe_cli.training.recipe import Recipe, check_roles
 from swe_cli.training.run import Snapshot, read_snapshot
 
-BASES = ("final", "best", "averaged")  # the weights that every training of ours leaves
 ALWAYS_RECORDED = "weighted_average"  # the dense_averaged control and base=averaged need it
+
+
+def _averaged(run: Run, trajectory: Mapping[str, Tensors]) -> Tensors:
+    """What was frozen and not tracked stood still: it is its own average."""
+    return {**run.tensors("model.safetensors"), **trajectory[ALWAYS_RECORDED]}
+
+
+# The weights that every training of ours leaves, each made of its run and trajectory.
+BASES: Mapping[str, Callable[[Run, Mapping[str, Tensors]], Tensors]] = {
+    "final": lambda run, trajectory: run.tensors("model.safetensors"),
+    "best": lambda run, trajectory: run.tensors("best.safetensors"),
+    "averaged": _averaged,
+}
 
 
 @dataclass

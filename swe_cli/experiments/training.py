@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,8 @@ from swe_cli.contracts import Dataset, Model
 from swe_cli.data.tokens import dataset_of
 from swe_cli.device import Machine, resolve
 from swe_cli.errors import DataError, UsageError
-from swe_cli.experiments.model import ALWAYS_RECORDED, TrainedModel
+from swe_cli.experiments.model import ALWAYS_RECORDED, BASES, TrainedModel
 from swe_cli.experiments.spec import built
-from swe_cli.records import Tensors
 from swe_cli.seeds import global_randomness
 from swe_cli.store import Run, find_run, identity
 from swe_cli.training.recipe import Recipe, check_roles, freeze
@@ -208,22 +207,13 @@ def _opened(spec: TrainingSpec, written: int) -> TrainedModel:
         )
     saved = run.tensors("trajectory.safetensors")
     trajectory = trajectory_of(saved, run.manifest["tracker"]["statistics"])
-
-    def averaged() -> Tensors:
-        """What was frozen and not tracked stood still: it is its own average."""
-        return {**run.tensors("model.safetensors"), **trajectory[ALWAYS_RECORDED]}
-
     return TrainedModel(
         model,
         dataset,
         machine,
         spec.config["identity"]["seed"],
         name=run.name,
-        bases={
-            "final": lambda: run.tensors("model.safetensors"),
-            "best": lambda: run.tensors("best.safetensors"),
-            "averaged": averaged,
-        },
+        bases={base: partial(make, run, trajectory) for base, make in BASES.items()},
         trajectory=trajectory,
         recipe=recipe,
         run=run,
