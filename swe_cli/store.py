@@ -221,6 +221,19 @@ def _meant(token: str, runs: list[Run]) -> list[Run]:
     )
 
 
+def training_of(run: Run) -> Run:
+    """A training as it is; of a pruned run, what it was cut from. RunError where that is gone."""
+    if run.kind != "prune":
+        return run
+    training = Run(run.path.parent / run.config["training"])
+    if not training.exists:
+        raise RunError(
+            f"{run.name} was cut from {training.name}, which is not in {run.path.parent}.",
+            "Put that folder back, or type the swe train that makes it again.",
+        )
+    return training
+
+
 def provenance() -> dict[str, Any]:
     """Where a number comes from: code, packages, host, time."""
     versions: dict[str, str | None] = {"python": platform.python_version(), "swe-cli": None}

@@ -10,7 +10,7 @@ from rich.columns import Columns
 from rich.panel import Panel
 from rich.text import Text
 
-from swe_cli.commands.shared import Page, listening, pruned_row, training_of
+from swe_cli.commands.shared import Page, listening, pruned_row
 from swe_cli.contracts import Questions
 from swe_cli.controls import DENSE
 from swe_cli.errors import Interrupted, RunError, UsageError
@@ -33,7 +33,7 @@ from swe_cli.models.gpt import generate as continue_tokens
 from swe_cli.records import Tensors
 from swe_cli.report.console import say
 from swe_cli.report.terminal import print_row
-from swe_cli.store import Run
+from swe_cli.store import Run, training_of
 from swe_cli.training.run import check_kept
 from swe_cli.training.tracker import unrecorded
 

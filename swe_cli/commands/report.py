@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from swe_cli.commands.shared import Page, listening, training_of
+from swe_cli.commands.shared import Page, listening
 from swe_cli.config import ConfigRoot, component, did_you_mean
 from swe_cli.contracts import Evidence
 from swe_cli.errors import RunError, SweError, UsageError
@@ -28,7 +28,7 @@ from swe_cli.report.summary import summarise, write_means
 from swe_cli.report.tables import csv_bytes, frame, split_by_protocol, write
 from swe_cli.report.terminal import print_summary
 from swe_cli.report.text import count
-from swe_cli.store import Run, list_runs
+from swe_cli.store import Run, list_runs, training_of
 from swe_cli.training.tracker import gather
 
 JUDGE, SHARE = "swe", 0.5  # of the figure of weights
@@ -104,7 +104,8 @@ def _table(run: Run, root: ConfigRoot) -> pd.DataFrame:
         rows = _rows_of_training(run, root)
         hint = f"Cut it: swe prune {run.name} --ratio 0.5"
     elif not (run.path / "cells.json").is_file():
-        hint = "Type the same swe sweep: it goes on. Or report a training: swe report train-…"
+        again = "Wait for it" if run.holder() else "Type the same swe sweep: it goes on"
+        hint = f"{again}. Or report what its trainings have so far: swe report train-…"
         raise RunError(f"{run.name} is {run.status}.", hint)
     else:
         cells, failed = read_json(run.path / "cells.json"), run.path / "failed.json"

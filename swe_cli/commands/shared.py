@@ -169,19 +169,6 @@ def pruned_row(run: Run) -> Row:
     return Row.from_json(run.manifest["row"])
 
 
-def training_of(run: Run) -> Run:
-    """A training as it is; of a pruned run, what it was cut from. RunError where that is gone."""
-    if run.kind != "prune":
-        return run
-    training = Run(run.path.parent / run.config["training"])
-    if not training.exists:
-        raise RunError(
-            f"{run.name} was cut from {training.name}, which is not in {run.path.parent}.",
-            "Put that folder back, or type the swe train that makes it again.",
-        )
-    return training
-
-
 # Long work
 
 

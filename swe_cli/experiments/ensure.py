@@ -14,7 +14,7 @@ from swe_cli.experiments.training import FROM_RUN, TrainingSpec, new_model, stor
 from swe_cli.files import write_json
 from swe_cli.pruning.shrink import load
 from swe_cli.records import Row
-from swe_cli.store import Run
+from swe_cli.store import Run, training_of
 from swe_cli.training.run import Training, train_run
 from swe_cli.training.state import Callback
 
@@ -125,7 +125,7 @@ def init_from_run(model: Model, role: str, ours: TrainingSpec, run: Run) -> None
     did not know, and positions beyond its last, keep their fresh weights. Raises RunError, naming
     the first tensor, where another shape does not fit, and the option in which the towers differ.
     """
-    trained = Run(run.path.parent / run.config["training"]) if run.kind == "prune" else run
+    trained = training_of(run)
     whole, chosen = trained.config["identity"]["model"], ours.composed["model"]
     there = whole.get(role, whole)
     here = (chosen.options[role] if role else chosen).describe()
