@@ -31,7 +31,7 @@ OF_MASKS = {*MASK_GROUPS, "ratio", "rate", "fuse"}  # a transform takes none of 
 # Contracts by group, which is called the same.
 CONTRACTS: Mapping[str, type] = {
     contract.__name__.lower(): contract
-    for contract in (Allocation, Launcher, Model, Pattern, Statistic, Transform)
+    for contract in (Allocation, Launcher, Model, Pattern, Schedule, Statistic, Transform)
 }
 
 
@@ -136,7 +136,7 @@ class Spec:
     @property
     def plan(self) -> Schedule:
         """When the cut is made: at once, unless a schedule says otherwise."""
-        schedule: Schedule = self.schedule.instance if self.schedule else Schedule(rounds=1)
+        schedule: Schedule = built(self.schedule) if self.schedule else Schedule(rounds=1)
         return schedule
 
     @property
@@ -279,7 +279,7 @@ def check_spec(
 
 
 def _check_schedule(spec: Spec, composed: Composed) -> None:
-    schedule: Schedule = composed["schedule"].instance
+    schedule: Schedule = built(composed["schedule"])
     pattern: Pattern = built(composed["pattern"])
     recovery: Recovery = composed["recovery"].instance
     named = f"schedule={composed['schedule'].name}"

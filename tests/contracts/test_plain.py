@@ -276,6 +276,25 @@ class ByRate(FirstFirst):
         return ranking.below(dict.fromkeys(ranking.sizes, rate))
 
 
+def test_a_plain_schedule():
+    class Halves:
+        rounds = 2
+
+        def fraction(self, done):
+            return done / 2
+
+    schedule = built(Component("schedule", "halves", Halves, {}))
+    assert (schedule.fraction(1), schedule.steps_of(1, 10), schedule.at_step) == (0.5, 5, None)
+
+
+def test_a_schedule_without_rounds_is_named():
+    class Mute:
+        pass
+
+    with pytest.raises(UsageError, match="Mute, which is no Schedule: it lacks rounds"):
+        built(Component("schedule", "mute", Mute, {}))
+
+
 def test_what_a_plain_class_can_do_it_need_not_declare():
     statistic = built(plain("statistic", Pushed), {"w": torch.ones(2)})
     assert statistic.sees_gradients
