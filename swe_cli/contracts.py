@@ -4,13 +4,11 @@ A component may be a plain class with what its contract asks for; ``conform.conf
 defaults.
 """
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar, get_args
 
 import numpy as np
 from pydantic import Field
@@ -18,7 +16,6 @@ from torch import Tensor, nn
 
 from swe_cli.conform import conform
 from swe_cli.device import Machine
-from swe_cli.errors import PruningError
 from swe_cli.ranking import Ranking, Within
 from swe_cli.records import Batch, Counts, Masks, Scores, Tensors
 
@@ -343,49 +340,15 @@ class LayerInputs:
         return self.square_sum.sqrt()
 
 
-@dataclass(frozen=True)
-class Choose:
-    """Says which weights of consecutive columns of a layer stay; once, left to right.
-
-    Exactly ``count`` of all are cut, each column having its share of them. ``kept``: the mask of
-    earlier rounds, whose cuts go first.
-    """
-
-    weight: Tensor
-    count: int
-    pattern: "Pattern"
-    within: Within
-    kept: Tensor
+class Choose(Protocol):
+    """Says which weights of consecutive columns of a layer stay; once, left to right."""
 
     @property
     def group(self) -> int | None:
         """How many consecutive columns must be asked about together; None: any number."""
-        return self.pattern.group
 
     def __call__(self, scores: Tensor, first: int) -> Tensor:
         """Scores (out, k) of columns from ``first`` on → bool, True = kept."""
-        last = first + scores.shape[1]
-        if not scores.isfinite().all():
-            raise PruningError("The scores of a layer are not finite.")
-        # An update may have given life to what was cut: it goes again, before all else.
-        scores = scores.masked_fill(~self.kept[:, first:last], -math.inf)
-        ranking = Ranking({"layer": scores}, {"layer": self.weight[:, first:last]})
-        counts = {"layer": self._upto[last] - self._upto[first]}
-        return self.pattern.masks(ranking, counts, self.within)["layer"].to(scores.device)
-
-    @cached_property
-    def _upto(self) -> list[int]:
-        """How many of the columns before each one, and of all, are cut: what went before, and an
-        even share of the rest. Row by row a multiple of the rows: they stay at most one apart.
-        """
-        rows, columns = self.weight.shape
-        lost = (~self.kept).sum(0)
-        gone = (lost.cumsum(0) - lost).tolist()
-        unit = rows if self.within == "row" else 1
-        rest = (self.count - int(lost.sum())) // unit
-        shares = [(2 * rest * column + columns) // (2 * columns) for column in range(columns)]
-        upto = [before + unit * share for before, share in zip(gone, shares, strict=True)]
-        return [*upto, self.count]
 
 
 class LayerCriterion(Criterion):

@@ -11,9 +11,10 @@ from common import alternate
 from llmcompressor.modifiers.pruning.sparsegpt.sgpt_sparsify import sparsify_weight
 from torch import nn
 
-from swe_cli.contracts import Choose, LayerInputs
+from swe_cli.contracts import LayerInputs
 from swe_cli.criteria.layers import SparseGPT
 from swe_cli.patterns.shapes import NOfM, Unstructured
+from swe_cli.pruning.calibration import ChooseOfLayer
 
 SHAPES = {
     "qkv": (1152, 384),
@@ -43,7 +44,7 @@ def main() -> None:
 
             def ours(module=module, inputs=inputs, found=found, pattern=pattern) -> None:
                 weight = module.weight.clone()
-                choose = Choose(
+                choose = ChooseOfLayer(
                     weight.clone(),
                     weight.numel() // 2,
                     pattern,

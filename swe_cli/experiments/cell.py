@@ -16,7 +16,6 @@ from swe_cli.controls import DENSE
 from swe_cli.errors import Interrupted
 from swe_cli.evaluation.loss import Evaluation, Measured
 from swe_cli.evaluation.measure import cost, measure, metrics
-from swe_cli.experiments.ensure import never
 from swe_cli.experiments.model import TrainedModel
 from swe_cli.experiments.spec import Spec, built, check_recorded
 from swe_cli.experiments.training import TrainingSpec
@@ -27,7 +26,7 @@ from swe_cli.pruning.recover import EnforceMasks, Recovery
 from swe_cli.pruning.shrink import Tried, chosen_of, shrink, transform
 from swe_cli.records import COSTS, Interval, Masks, Row, Scalar, Tensors
 from swe_cli.store import identity, provenance
-from swe_cli.training.state import Callback, StopWhen, TrainState, fit
+from swe_cli.training.state import Callback, StopWhen, TrainState, fit, never
 
 BATCH_SIZE = 8  # of the recovery of a model that nobody knows the training of
 

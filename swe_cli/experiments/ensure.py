@@ -16,7 +16,7 @@ from swe_cli.pruning.shrink import load
 from swe_cli.records import Row
 from swe_cli.store import Run, training_of
 from swe_cli.training.run import Training, train_run
-from swe_cli.training.state import Callback
+from swe_cli.training.state import Callback, never
 
 BY_TOKEN = ("token_embedding", "head")  # tensors with a row for every token
 BY_POSITION = "position_embedding"
@@ -42,11 +42,6 @@ class Observer:
 
 
 NOBODY = Observer()
-
-
-def never() -> bool:
-    """Nobody asks to stop."""
-    return False
 
 
 def ensure_trained(

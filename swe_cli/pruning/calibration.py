@@ -1,6 +1,7 @@
 """What a calibration set tells of a model: gradients, the inputs of its layers, its steepness."""
 
 import inspect
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -15,7 +16,6 @@ from torch import Tensor, nn
 from swe_cli.contracts import (
     GRADIENTS,
     IGNORED,
-    Choose,
     Count,
     LayerCriterion,
     LayerInputs,
@@ -25,7 +25,7 @@ from swe_cli.contracts import (
 )
 from swe_cli.errors import PruningError
 from swe_cli.evaluation.loss import evaluating
-from swe_cli.ranking import Within
+from swe_cli.ranking import Ranking, Within
 from swe_cli.records import Batch, Counts, Masks, Scores, Tensors
 from swe_cli.seeds import derive
 
@@ -123,7 +123,7 @@ class CalibratedModel:
         for name, inputs in walk if pruned else list(walk):  # all seen before anything is cut
             weight = views[name]
             kept = earlier.get(name, torch.ones(weight.shape, dtype=torch.bool)).to(weight.device)
-            choose = Choose(weight, counts[name], pattern, within, kept)
+            choose = ChooseOfLayer(weight, counts[name], pattern, within, kept)
             masks[name] = criterion.prune_layer(weight, inputs, choose).cpu()
         return {name: masks[name] for name in views}
 
@@ -243,6 +243,47 @@ def _hidden(output: Any) -> Any:
 
 class _Reached(Exception):  # noqa: N818 - no error: the way out of a forward pass
     pass
+
+
+@dataclass(frozen=True)
+class ChooseOfLayer:
+    """A ``Choose``: exactly ``count`` of a layer's weights are cut, each column having its share of
+    them. ``kept``: the mask of earlier rounds, whose cuts go first.
+    """
+
+    weight: Tensor
+    count: int
+    pattern: Pattern
+    within: Within
+    kept: Tensor
+
+    @property
+    def group(self) -> int | None:
+        return self.pattern.group
+
+    def __call__(self, scores: Tensor, first: int) -> Tensor:
+        last = first + scores.shape[1]
+        if not scores.isfinite().all():
+            raise PruningError("The scores of a layer are not finite.")
+        # An update may have given life to what was cut: it goes again, before all else.
+        scores = scores.masked_fill(~self.kept[:, first:last], -math.inf)
+        ranking = Ranking({"layer": scores}, {"layer": self.weight[:, first:last]})
+        counts = {"layer": self._upto[last] - self._upto[first]}
+        return self.pattern.masks(ranking, counts, self.within)["layer"].to(scores.device)
+
+    @cached_property
+    def _upto(self) -> list[int]:
+        """How many of the columns before each one, and of all, are cut: what went before, and an
+        even share of the rest. Row by row a multiple of the rows: they stay at most one apart.
+        """
+        rows, columns = self.weight.shape
+        lost = (~self.kept).sum(0)
+        gone = (lost.cumsum(0) - lost).tolist()
+        unit = rows if self.within == "row" else 1
+        rest = (self.count - int(lost.sum())) // unit
+        shares = [(2 * rest * column + columns) // (2 * columns) for column in range(columns)]
+        upto = [before + unit * share for before, share in zip(gone, shares, strict=True)]
+        return [*upto, self.count]
 
 
 @contextmanager

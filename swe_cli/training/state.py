@@ -106,6 +106,11 @@ class Callback:
         """
 
 
+def never() -> bool:
+    """Nobody asks to stop."""
+    return False
+
+
 @dataclass(frozen=True)
 class StopWhen(Callback):
     """Ends a training where it is, once ``asked`` says so."""

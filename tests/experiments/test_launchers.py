@@ -14,9 +14,10 @@ from training.toys import Silent, sweep_of, swept
 from swe_cli.config import ConfigRoot
 from swe_cli.experiments import cell as cells
 from swe_cli.experiments.cell import run_cell
-from swe_cli.experiments.ensure import ensure_trained, never
+from swe_cli.experiments.ensure import ensure_trained
 from swe_cli.experiments.sweep import run_sweep
 from swe_cli.files import read_tensors
+from swe_cli.training.state import never
 
 SPAWN = multiprocessing.get_context("spawn")
 COMMON = ("training.steps=4", "recovery.steps=2", "keep=models")

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 from training.toys import dataset, gpt, setup_of
 
-from swe_cli.contracts import Choose, LayerInputs
+from swe_cli.contracts import LayerInputs
 from swe_cli.criteria.layers import SparseGPT, Wanda
 from swe_cli.evaluation.loss import mean_of, window_losses
 from swe_cli.patterns.shapes import NOfM, Unstructured
-from swe_cli.pruning.calibration import CalibratedModel, Calibration
+from swe_cli.pruning.calibration import CalibratedModel, Calibration, ChooseOfLayer
 
 pytestmark = pytest.mark.peers
 wanda = pytest.importorskip(
@@ -57,7 +57,7 @@ def test_wanda_masks_are_identical(name, layer):
     module, x = layer
     pattern, n, m = PATTERNS[name]
     ours = module.weight.detach().clone()
-    choose = Choose(
+    choose = ChooseOfLayer(
         ours.clone(), ours.numel() // 2, pattern, "row", torch.ones_like(ours, dtype=torch.bool)
     )
     Wanda().prune_layer(ours, inputs_of(x), choose)
@@ -84,7 +84,7 @@ def test_sparsegpt_weights_are_equal_to_a_thousandth(name, layer):
     choose = (
         OneMore()
         if n == 0
-        else Choose(
+        else ChooseOfLayer(
             ours.clone(),
             ours.numel() // 2,
             pattern,
@@ -111,7 +111,7 @@ def test_sparsegpt_weights_are_equal_to_a_thousandth(name, layer):
 def test_an_exact_count_differs_from_theirs_by_one_weight_a_block(layer):
     module, x = layer
     ours = module.weight.detach().clone()
-    choose = Choose(
+    choose = ChooseOfLayer(
         ours.clone(),
         ours.numel() // 2,
         Unstructured(),
