@@ -266,8 +266,18 @@ class Statistic:
         """Whether it defines ``before_step``, for which gradients are gathered."""
         return type(self).before_step is not Statistic.before_step
 
-    def before_step(self, weights: Tensors, gradients: Tensors) -> None:
-        """See a step that is about to be taken and observed, and the gradients at ``weights``."""
+    @property
+    def sees_optimizer(self) -> bool:
+        """Whether it defines ``after_step``, for which the optimizer's state is gathered."""
+        return type(self).after_step is not Statistic.after_step
+
+    def before_step(self, weights: Tensors, gradients: Tensors, share: float) -> None:
+        """See a step that is about to be taken and observed: the gradients of its mean loss at
+        ``weights``, before any clipping, and the ``share`` that ``update`` will be given.
+        """
+
+    def after_step(self, optimizer: Mapping[str, Tensors]) -> None:
+        """See what the optimizer keeps after an observed step: slot → tensors by parameter name."""
 
     @abstractmethod
     def update(self, weights: Tensors, index: int, share: float) -> None:

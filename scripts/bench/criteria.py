@@ -30,11 +30,12 @@ def lived() -> Evidence:
     for index in range(1, OBSERVED + 1):
         steps = {n: 0.001 * torch.randn(w.shape, generator=generator) for n, w in weights.items()}
         for statistic in made.values():
-            statistic.before_step(weights, steps)
+            statistic.before_step(weights, steps, 2 / (index + 1))
         for name, weight in weights.items():
             weight.sub_(steps[name])
         for statistic in made.values():
             statistic.update(weights, index, 2 / (index + 1))
+            statistic.after_step({"exp_avg_sq": {n: g.square() for n, g in steps.items()}})
     return Evidence(weights, {name: statistic.state() for name, statistic in made.items()})
 
 

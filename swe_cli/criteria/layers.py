@@ -11,25 +11,45 @@ from torch import Tensor
 from swe_cli.contracts import Choose, LayerCriterion, LayerInputs
 from swe_cli.errors import PruningError, SweWarning
 
+SMALLEST = 1e-12  # where all of a row or column is cut
 MOST_DAMPING = 1e3  # times the mean diagonal: beyond it the Hessian says nothing
 
 
-class Wanda(LayerCriterion):
-    """``|W_ij| · ‖X_j‖₂``, X the inputs of the layer over the calibration tokens (Sun et al. 2023).
-
-    Published with the scores of one output row compared with each other: ``allocation=row``.
-    """
-
+class ByNorm(LayerCriterion):
+    # What the next two share. A comment, since ``swe criteria`` shows the docstrings of bases.
     published = "row"
     needs = ("input_norm",)
-
-    def score_layer(self, weight: Tensor, inputs: LayerInputs) -> Tensor:
-        return weight.abs() * inputs.norm
 
     def prune_layer(self, weight: Tensor, inputs: LayerInputs, choose: Choose) -> Tensor:
         kept = choose(self.score_layer(weight, inputs), 0)
         weight.mul_(kept)
         return kept
+
+
+class Wanda(ByNorm):
+    """``|W_ij| · ‖X_j‖₂``, X the inputs of the layer over the calibration tokens (Sun et al. 2023).
+
+    Published with the scores of one output row compared with each other: ``allocation=row``.
+    """
+
+    def score_layer(self, weight: Tensor, inputs: LayerInputs) -> Tensor:
+        return weight.abs() * inputs.norm
+
+
+@dataclass(frozen=True, kw_only=True)
+class RIA(ByNorm):
+    """``(|W_ij| / Σ_i |W_ij| + |W_ij| / Σ_j |W_ij|) · ‖X_j‖₂^a`` (Zhang et al. 2024).
+
+    Relative importance and activations, arXiv 2402.15657: how much of what its input gives, and of
+    what its output takes, is the weight's. a = ``power``.
+    """
+
+    power: Annotated[float, Field(ge=0, description="The published: criterion.power=0.5")]
+
+    def score_layer(self, weight: Tensor, inputs: LayerInputs) -> Tensor:
+        size = weight.abs()
+        columns, rows = (size.sum(along, keepdim=True).clamp(min=SMALLEST) for along in (0, 1))
+        return (size / columns + size / rows) * inputs.norm**self.power
 
 
 @dataclass(frozen=True, kw_only=True)

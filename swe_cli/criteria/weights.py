@@ -144,6 +144,59 @@ class PathLength(Equation):
     needs = ("path_length",)
 
 
+# By curvature: Optimal Brain Damage, ½ · w² · H, H as gradients tell it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saliency(Equation):
+    # What those below share.
+    power: Annotated[float, Field(ge=0, description="Optimal Brain Damage: criterion.power=0.25")]
+
+    def equation(self, weight: Tensor, curvature: Tensor) -> Tensor:
+        return weight.abs() * curvature.pow(self.power)
+
+
+class OBD(Saliency):
+    """``|W| · E_t[g_t²]^p``, g_t the gradients of training: ``swe_obd`` of the weights as they are.
+
+    p = ``power``. Optimal Brain Damage (LeCun et al. 1990) with H = √E_t[g_t²], the curvature that
+    Adam believes in, ranks as p = ¼ does. With ``base=averaged`` it is ``swe_obd``. Ours.
+    """
+
+    needs = ("square_gradient",)
+
+
+class SWEOBD(Saliency):
+    """``|W̄| · E_t[g_t²]^p``: weights and their curvature, both averaged over training. Ours.
+
+    At p = ``power`` = ¼ it ranks as ``W̄² · √E_t[g_t²]``: Optimal Brain Damage, ½·w²·H, with the
+    curvature Adam believes in. p = 0 is ``swe``; p = ½ has the averaged Fisher information for H.
+    """
+
+    needs = ("weighted_average", "square_gradient")
+
+    def equation(self, weight: Tensor, average: Tensor, curvature: Tensor) -> Tensor:  # type: ignore[override]
+        return super().equation(average, curvature)
+
+
+class Squisher(Saliency):
+    """``W² · v``, v Adam's second moment at the end of training (arXiv 2507.18807).
+
+    Ranks as ``|W| · v^p`` with p = ``power`` = ½.
+    """
+
+    needs = ("adam_v",)
+
+
+class OBDSqrt(Saliency):
+    """``|W| · E[g²]^p``, g the gradient of one calibration sample: ``obd`` without a trajectory.
+
+    p = ``power`` = ¼: Optimal Brain Damage with the square root of the Fisher information. Ours.
+    """
+
+    needs = ("mean_square_gradient",)
+
+
 # By gradients of the calibration set
 
 

@@ -1,7 +1,7 @@
 """What is tracked while a model trains, one tensor a parameter."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -121,7 +121,7 @@ class Movement(Statistic):
         self.moved = zeros(weights)
         self.states = {"": self.moved}
 
-    def before_step(self, weights: Tensors, gradients: Tensors) -> None:
+    def before_step(self, weights: Tensors, gradients: Tensors, share: float) -> None:
         """See one step that is about to be taken; parameters without a gradient stand still."""
         known = {name: g.float() for name, g in gradients.items() if name in self.moved}
         for now, gradient, moved in parts(weights, known, self.moved):
@@ -129,6 +129,46 @@ class Movement(Statistic):
 
     def update(self, weights: Tensors, index: int, share: float) -> None:
         """Nothing: it is too late for this step."""
+
+
+class SquareGradient(Statistic):
+    """``E_t[g_t²]``: ``S += (a_t / Σ a) · (g_t² − S)``, weighted as W̄ is. Ours.
+
+    g_t is the gradient of the step's mean loss, before any clipping and without any decay: of a
+    batch, so that S falls as batches grow. A parameter without a gradient counts as 0.
+    """
+
+    def __init__(self, weights: Tensors) -> None:
+        self.square = zeros(weights)
+        self.states = {"": self.square}
+
+    def before_step(self, weights: Tensors, gradients: Tensors, share: float) -> None:
+        torch._foreach_mul_(list(self.square.values()), 1.0 - share)
+        known = {name: s for name, s in self.square.items() if name in gradients}
+        for gradient, square in parts(gradients, known) if known else ():
+            torch._foreach_addcmul_(square, gradient, gradient, value=share)
+
+    def update(self, weights: Tensors, index: int, share: float) -> None:
+        """Nothing: its gradient is of the weights before the step."""
+
+
+class AdamV(Statistic):
+    """Adam's second moment v as it is after the last observation (Kingma & Ba 2015).
+
+    Unlike ``square_gradient`` it is of gradients that were clipped, forgets as β₂ says, and with
+    Adam's coupled decay (not AdamW's) contains the decay. What is not trained has none: 0.
+    """
+
+    def __init__(self, weights: Tensors) -> None:
+        self.v = zeros(weights)
+        self.states = {"": self.v}
+
+    def after_step(self, optimizer: Mapping[str, Tensors]) -> None:
+        known = {n: v for n, v in optimizer["exp_avg_sq"].items() if n in self.v}
+        torch._foreach_copy_([self.v[name] for name in known], list(known.values()))
+
+    def update(self, weights: Tensors, index: int, share: float) -> None:
+        """Nothing: it looks at the optimizer."""
 
 
 def zeros(weights: Tensors) -> Tensors:

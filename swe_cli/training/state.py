@@ -46,12 +46,16 @@ class TrainState:
 
     def optimizer_tensors(self) -> Tensors:
         """The state of the optimizer, ``<parameter>/<slot>``."""
-        state = self.optimizer.state_dict()["state"]
-        return {
-            f"{name}/{slot}": value
-            for place, name in enumerate(self._names)
-            for slot, value in state.get(place, {}).items()
-        }
+        slots = self.optimizer_slots()
+        return {f"{name}/{slot}": of[name] for slot, of in slots.items() for name in of}
+
+    def optimizer_slots(self) -> dict[str, Tensors]:
+        """The state of the optimizer: slot → tensors by parameter name."""
+        slots = defaultdict[str, Tensors](dict)
+        for name, parameter in zip(self._names, self.parameters, strict=True):
+            for slot, value in self.optimizer.state.get(parameter, {}).items():
+                slots[slot][name] = value
+        return slots
 
     def load_optimizer(self, saved: Tensors) -> None:
         """Give the optimizer a copy of the state that ``optimizer_tensors`` gave."""

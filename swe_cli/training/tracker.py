@@ -85,6 +85,7 @@ class Tracker(Callback):
         self.sources = {name: (sources or {}).get(name) for name in statistics}
         self.every = tracking.steps_between(steps, steps_per_epoch)
         self.count, self.total_weight = 0, 0.0
+        self._sees_optimizer = any(of.sees_optimizer for of in statistics.values())
         self._followed = followed
         self._sample_every = max(1, steps // SAMPLE_POINTS)
         generator = torch.Generator().manual_seed(derive(seed, "sample"))
@@ -94,27 +95,37 @@ class Tracker(Callback):
 
     @torch.no_grad()
     def before_step(self, state: TrainState) -> None:
-        watching = [of for of in self.statistics.values() if of.sees_gradients]
+        watching = {name: of for name, of in self.statistics.items() if of.sees_gradients}
         if watching and self._observes(state.step):
             parameters = state.setup.model.named_parameters()
             gradients = {name: p.grad for name, p in parameters if p.grad is not None}
-            for statistic in watching:
-                statistic.before_step(self.weights, gradients)
+            amount, total = self._next()
+            for name, statistic in watching.items():
+                with calling(f"statistic={name}", TrainingError):
+                    statistic.before_step(self.weights, gradients, amount / total)
 
     @torch.no_grad()
     def after_step(self, state: TrainState, metrics: dict[str, Any]) -> None:
         if self._observes(state.step):
+            amount, self.total_weight = self._next()
             self.count += 1
-            growing = {"linear": float(self.count), "sqrt": math.sqrt(self.count)}
-            amount = growing.get(self.tracking.weighting, 1.0)
-            if self.tracking.weighting == "exponential":
-                self.total_weight *= self.tracking.decay
-            self.total_weight += amount
+            slots = state.optimizer_slots() if self._sees_optimizer else {}
             for name, statistic in self.statistics.items():
                 with calling(f"statistic={name}", TrainingError):
                     statistic.update(self.weights, self.count, amount / self.total_weight)
+                    if statistic.sees_optimizer:
+                        statistic.after_step(slots)
         if self.tracking.sample and (state.step == 1 or state.step % self._sample_every == 0):
             self._sample[state.step] = gather(self._followed, self._sample_index)
+
+    def _next(self) -> tuple[float, float]:
+        """The weight of the observation that comes next, and the total weight with it."""
+        index, total = self.count + 1, self.total_weight
+        growing = {"linear": float(index), "sqrt": math.sqrt(index)}
+        amount = growing.get(self.tracking.weighting, 1.0)
+        if self.tracking.weighting == "exponential":
+            total *= self.tracking.decay
+        return amount, total + amount
 
     def _observes(self, step: int) -> bool:
         return step > self.tracking.start and (step - self.tracking.start) % self.every == 0

@@ -52,8 +52,10 @@ def life():
     for name in names("statistic"):
         statistic = built("statistic", name, observations[0])
         for index, observed in enumerate(observations, 1):
-            statistic.before_step(observed, {n: w.cos() for n, w in observed.items()})
+            gradients = {n: w.cos() for n, w in observed.items()}
+            statistic.before_step(observed, gradients, 2 / (index + 1))
             statistic.update(observed, index, index / (index * (index + 1) / 2))
+            statistic.after_step({"exp_avg_sq": {n: g.square() for n, g in gradients.items()}})
         trajectory[name] = {n: t.clone() for n, t in statistic.state().items()}
     calibration = {
         of: {n: torch.randn(w.shape, generator=generator).abs() for n, w in weights.items()}

@@ -267,7 +267,7 @@ def test_a_plain_statistic():
 class Pushed(Travelled):
     """What has ``before_step`` is shown gradients, without a word more."""
 
-    def before_step(self, weights, gradients):
+    def before_step(self, weights, gradients, share):
         self.pushed = gradients
 
 

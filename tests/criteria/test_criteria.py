@@ -50,11 +50,39 @@ def lived(**statistics: list[float]) -> Evidence:
         ("net_movement", lived(initial_weights=[2.5, 1.0]), [0.5, 2.0]),
         ("path_length", lived(path_length=[7.0, 0.1]), [7.0, 0.1]),
         ("movement", lived(movement=[-2.0, 0.5]), [-2.0, 0.5]),  # signed: towards zero goes first
+        # 16^¼ = 2, 81^¼ = 3; of the average −1 and 3, and of the weights 3 and −1.
+        (
+            "swe_obd",
+            lived(weighted_average=[-1.0, 3.0], square_gradient=[16.0, 81.0]),
+            [2.0, 9.0],
+        ),
+        ("obd", lived(square_gradient=[16.0, 81.0]), [6.0, 3.0]),
+        ("squisher", lived(adam_v=[16.0, 81.0]), [12.0, 9.0]),  # 3 · 4, 1 · 9
     ],
 )
 def test_the_trajectory_family_by_hand(name, evidence, expected):
     found = scores(name, evidence)["w"]
     torch.testing.assert_close(found, torch.tensor(expected))
+
+
+def test_obd_sqrt_by_hand_and_its_scores_rank_as_obd_does():
+    weights, square = {"w": torch.tensor([3.0, -1.0])}, {"w": torch.tensor([16.0, 81.0])}
+    evidence = Evidence(weights, calibration={"mean_square_gradient": square})
+    found = scores("obd_sqrt", evidence)["w"]
+    torch.testing.assert_close(found, torch.tensor([6.0, 3.0]))
+    # ½ · w² · H with H = √E[g²] is half the square of it.
+    torch.testing.assert_close(found.square() / 2, weights["w"].square() * square["w"].sqrt() / 2)
+
+
+def test_the_power_goes_from_swe_to_the_averaged_fisher_information():
+    evidence = lived(weighted_average=[-1.0, 3.0], square_gradient=[16.0, 0.0])
+
+    def powered(power):
+        chosen = component("criterion", "swe_obd", ConfigRoot(), {"power": power})
+        return chosen.build().score(evidence)["w"].tolist()
+
+    assert powered(0.0) == [1.0, 3.0]  # 0⁰ = 1: it is swe
+    assert powered(0.5) == [4.0, 0.0]
 
 
 def test_what_has_no_spread_is_never_cut_first_and_its_zeros_are_numbers_too():

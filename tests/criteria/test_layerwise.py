@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from swe_cli.contracts import LayerInputs
-from swe_cli.criteria.layers import SparseGPT, Wanda
+from swe_cli.criteria.layers import RIA, SparseGPT, Wanda
 from swe_cli.errors import PruningError, SweWarning
 
 
@@ -33,6 +33,23 @@ def test_wanda_by_hand():
     kept = Wanda().prune_layer(weight, inputs, Choose(1))
     assert kept.tolist() == [[True, False], [True, False]]
     assert weight.tolist() == [[1.0, 0.0], [3.0, 0.0]]
+
+
+def test_ria_by_hand():
+    weight = torch.tensor([[1.0, -2.0], [3.0, 0.0]])
+    inputs = fed(torch.tensor([[0.0, 3.0], [4.0, 0.0], [0.0, 4.0]]))  # norms 4 and 5, roots 2, √5
+    score = RIA(power=0.5).score_layer(weight, inputs)
+    # Columns sum to 4 and 2, rows to 3 and 3.
+    by_hand = [[(1 / 4 + 1 / 3) * 2, (2 / 2 + 2 / 3) * 5**0.5], [(3 / 4 + 3 / 3) * 2, 0.0]]
+    torch.testing.assert_close(score, torch.tensor(by_hand))
+    kept = RIA(power=0.5).prune_layer(weight, inputs, Choose(1))
+    assert kept.tolist() == [[False, True], [True, False]]
+    assert weight.tolist() == [[0.0, -2.0], [3.0, 0.0]]
+
+
+def test_ria_scores_what_is_cut_everywhere_by_zero():
+    score = RIA(power=0.5).score_layer(torch.tensor([[0.0, 1.0], [0.0, 2.0]]), fed(torch.eye(2)))
+    torch.testing.assert_close(score, torch.tensor([[0.0, 1 / 3 + 1], [0.0, 2 / 3 + 1]]))
 
 
 # H = [[2, 1], [1, 2]], H⁻¹ = [[2, −1], [−1, 2]] / 3, U = [[√⅔, −1/(3√⅔)], [0, √½]].

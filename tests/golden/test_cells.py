@@ -102,6 +102,8 @@ CHOICES = (
     "criterion=swe ratio=0.5 data=easy_vqa tokenizer=words data.train_images=20",
     "criterion=swe ratio=0.5 data=easy_vqa_small tokenizer=words model=llava_nano",
     "criterion=swe ratio=0.5 data=image_folder data.path=images data.image_size=16 tokenizer=words",
+    # Since 0.3
+    "criteria=swe_obd,obd,squisher,obd_sqrt,ria ratio=0.5",
 )
 UNNAMED = ("allocation=published", "transform=none")  # another choice, and nothing
 

@@ -8,13 +8,16 @@ import torch
 from training.walks import STEPS, amounts, observed, tracked, walk
 
 from swe_cli.statistics.running import (
+    AdamV,
     InitialWeights,
     MeanMagnitude,
     Movement,
     PathLength,
     SqrtAverage,
+    SquareGradient,
     WeightedVariance,
 )
+from swe_cli.training.state import TrainState
 from swe_cli.training.tracker import Tracker, Tracking
 
 HAND = [{"w": torch.tensor([w])} for w in (1.0, -3.0, 2.0)]
@@ -100,6 +103,54 @@ def test_the_total_of_a_resumed_sqrt_average_is_the_same_to_the_last_bit():
     for index, weights in enumerate(path[20:], start=21):
         resumed.update(weights, index, 0.0)
     assert torch.equal(resumed.state()["matrix"], whole.state()["matrix"])
+
+
+@pytest.mark.parametrize("weighting", ["linear", "exponential"])
+@CADENCES
+def test_square_gradient_weighs_steps_as_the_average_does(every, start, weighting):
+    parameter = torch.nn.Parameter(torch.zeros(3))
+    still = torch.nn.Parameter(torch.zeros(2))
+    parameters = {"moves": parameter, "still": still}
+    live = {name: p.detach() for name, p in parameters.items()}
+    model = SimpleNamespace(named_parameters=parameters.items)
+    statistic = SquareGradient(live)
+    tracking = Tracking(every=every, start=start, weighting=weighting, decay=0.9, sample=0)
+    tracker = Tracker(
+        live, {"s": statistic}, live, tracking, steps=STEPS, steps_per_epoch=7, seed=0
+    )
+    for step in range(1, STEPS + 1):
+        state = SimpleNamespace(step=step, setup=SimpleNamespace(model=model))
+        parameter.grad = torch.tensor([1.0, -2.0, 0.5]) * step
+        tracker.before_step(state)
+        parameter.grad.zero_()  # as clipping would change it
+        tracker.after_step(state, {})
+    steps = observed(every, start)
+    shares = amounts(weighting, len(steps))
+    mean = sum(a * step**2 for a, step in zip(shares, steps, strict=True)) / sum(shares)
+    expected = torch.tensor([1.0, 4.0, 0.25], dtype=torch.float64) * mean
+    close(statistic.state()["moves"], expected)
+    assert not statistic.state()["still"].any()  # nobody gave it a gradient
+
+
+def test_adam_v_is_what_the_optimizer_keeps_at_the_last_observation():
+    parameters = {
+        "a": torch.nn.Parameter(torch.ones(3)),
+        "frozen": torch.nn.Parameter(torch.ones(2)),
+    }
+    live = {name: p.detach() for name, p in parameters.items()}
+    optimizer = torch.optim.Adam([parameters["a"]], betas=(0.9, 0.5), fused=True)
+    model = SimpleNamespace(named_parameters=parameters.items)
+    state = TrainState(SimpleNamespace(model=model), optimizer, lambda step: 0.1, 1)
+    statistic = AdamV(live)
+    tracking = Tracking(every=2, start=0, weighting="linear", decay=0.9, sample=0)
+    tracker = Tracker(live, {"v": statistic}, live, tracking, steps=5, steps_per_epoch=1, seed=0)
+    for state.step in range(1, 6):
+        parameters["a"].grad = torch.full((3,), float(state.step))
+        optimizer.step()
+        tracker.after_step(state, {})
+    # v ← v / 2 + g² / 2 of the steps 1 to 4; the fifth was not observed.
+    close(statistic.state()["a"], torch.full((3,), 1 / 16 + 4 / 8 + 9 / 4 + 16 / 2).double())
+    assert not statistic.state()["frozen"].any()
 
 
 @CADENCES

@@ -311,7 +311,7 @@ def test_a_plain_class_that_looks_before_the_step_is_shown_the_whole_gradient():
         def __init__(self, weights):
             self.sum = {name: torch.zeros_like(weight) for name, weight in weights.items()}
 
-        def before_step(self, weights, gradients):
+        def before_step(self, weights, gradients, share):
             for name, total in self.sum.items():
                 total.add_(gradients[name])
 
