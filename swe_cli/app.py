@@ -148,12 +148,21 @@ def evaluate(
     _run("model.evaluate", debug, words, config_dir, quiet, show=show)
 
 
+REFRESH = "Measure rows anew that an older version measured less of."
+
+
 @app.command(epilog="Example: swe sweep ratios=0.1..0.9 criteria=swe,magnitude,random seeds=0,1,2")
 def sweep(
-    words: Words, config_dir: ConfigDir, wait: Wait, show: Show, quiet: Quiet, debug: Debug
+    words: Words,
+    refresh: Annotated[bool, _option("--refresh", help=REFRESH)],
+    config_dir: ConfigDir,
+    wait: Wait,
+    show: Show,
+    quiet: Quiet,
+    debug: Debug,
 ) -> None:
     """Train once per training, score once per criterion, cut many; then report."""
-    _run("report.sweep", debug, words, config_dir, quiet, wait, show=show)
+    _run("report.sweep", debug, words, config_dir, quiet, wait, show=show, refresh=refresh)
 
 
 OUTPUT = "Write here instead of beside the run."

@@ -38,6 +38,13 @@ COLUMNS: tuple[str, ...] = (
     *("delta_recovered_nats", "delta_recovered_low", "delta_recovered_high"),
     *("jaccard_magnitude", "random_batches_loss_nats", "training"),
 )
+# Those of a later version, at the end of tables that have them.
+YOUNGER: tuple[str, ...] = (
+    *("loss_calibrated_nats", "loss_calibrated_low", "loss_calibrated_high"),
+    *("delta_calibrated_nats", "delta_calibrated_low", "delta_calibrated_high"),
+    *("delta_recovered_calibrated_nats", "delta_recovered_calibrated_low"),
+    *("delta_recovered_calibrated_high", "temperature", "top1"),
+)
 # Of COLUMNS, those that say what a row is of; and what says how it was cut, in COLUMNS or beside.
 OF_ROW = (
     *("kind", "status", "error", "model", "data", "seed"),
@@ -59,7 +66,9 @@ class Row:
     ``settings`` say how it was cut; one that does not apply is left out. ``metrics`` hold what was
     measured, by name. Losses and deltas are nats per token, their intervals 95 % over the windows
     of the test split; deltas are paired, window by window: ``delta`` against ``dense``,
-    ``delta_recovered`` against ``dense_recovered``, both after recovery. ``axes`` holds the keys
+    ``delta_recovered`` against ``dense_recovered``, both after recovery. ``…_calibrated``: at each
+    model's own softmax ``temperature``, fitted on validation; ``top1``: the fraction of tokens that
+    it ranks first. ``axes`` holds the keys
     that a sweep varies and that have no column of their own (``tracking.every``, …).
     """
 
@@ -76,6 +85,11 @@ class Row:
     metrics: Mapping[str, Interval] = field(default_factory=dict)
     axes: Mapping[str, Scalar] = field(default_factory=dict)
 
+    @property
+    def calibrated(self) -> bool:
+        """Whether all was measured that this version measures."""
+        return "loss_calibrated" in self.metrics
+
     def mean(self, metric: str) -> float | None:
         """The mean of a metric; None where it was not measured."""
         return self.metrics[metric].mean if metric in self.metrics else None
@@ -90,7 +104,7 @@ class Row:
         values = dict.fromkeys(COLUMNS) | {name: getattr(self, name) for name in OF_ROW}
         values |= {name: self.settings[name] for name in self.settings.keys() - self.varied.keys()}
         for name, (mean, low, high) in self.metrics.items():
-            values[f"{name}_nats" if f"{name}_nats" in COLUMNS else name] = mean
+            values[f"{name}_nats" if f"{name}_nats" in (*COLUMNS, *YOUNGER) else name] = mean
             bounds = {f"{name}_low": low, f"{name}_high": high}
             values |= {column: bound for column, bound in bounds.items() if bound is not None}
         return values

@@ -34,10 +34,13 @@ from swe_cli.training.tracker import gather
 JUDGE, SHARE = "swe", 0.5  # of the figure of weights
 
 
-def sweep(this: Page) -> None:
-    """Run what is missing of a sweep, then write and show its report."""
+def sweep(this: Page, *, refresh: bool = False) -> None:
+    """Run what is missing of a sweep, then write and show its report.
+
+    ``refresh``: what an older version measured less of is missing, too.
+    """
     with listening(this.resume) as stop:
-        plan = plan_sweep(this.tokens, this.root, this.results)
+        plan = plan_sweep(this.tokens, this.root, this.results, refresh=refresh)
         run = Run(this.results / "runs" / f"sweep-{plan.name}-{plan.hash[:8]}")
         with run.hold(this.wait):
             run.begin({"identity": {"sweep": plan.hash}, "words": list(this.words)})

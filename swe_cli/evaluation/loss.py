@@ -1,5 +1,6 @@
 """The full, deterministic pass: every token of a split once, window by window."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -9,7 +10,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pydantic import NonNegativeInt
+from scipy.interpolate import CubicHermiteSpline
 from torch import Tensor
+from torch.nn import functional as F
 
 from swe_cli.contracts import IGNORED, Count, Model, Setup
 from swe_cli.records import Batch
@@ -26,8 +29,9 @@ class Evaluation:
 
 
 # Sums over every evaluation window (N,), by name, so that two models are compared paired: "nats"
-# float64, its loss, and "tokens" int64, how many were predicted; of questions also "correct", and
-# what ``measure`` adds to it.
+# float64, its loss, and "tokens" int64, how many were predicted; of a calibrated model "calibrated"
+# float64, its loss at its own "temperature" (once a token), and "right", how many tokens it ranks
+# first; of questions also "correct", and what ``measure`` adds to it.
 Measured = dict[str, np.ndarray[Any, Any]]
 
 
@@ -36,9 +40,45 @@ def mean_of(measured: Measured, name: str, per: str = "tokens") -> float:
     return float(measured[name].sum() / measured[per].sum())
 
 
+# 1/τ of the temperatures τ that are tried: from 16 to a quarter
+SHARPNESSES = tuple(2.0 ** (k / 2) for k in range(-8, 5))
+
+
 @torch.inference_mode()
-def row_pass(setup: Setup, batches: Iterable[Batch]) -> Measured:
-    """Of every row, in order, "nats", "tokens", and the number of its "window", int64 (N,).
+def fit_temperature(setup: Setup, batches: Iterable[Batch]) -> float:
+    """The softmax temperature τ of the least loss over ``batches`` (Guo et al. 2017).
+
+    In one pass, without keeping logits: the loss and its slope are summed at every one of
+    ``SHARPNESSES``, and the minimum is that of the cubic spline through them. 1 where the loss is
+    not finite.
+    """
+    at = np.log(SHARPNESSES)
+    sums = torch.zeros(2, len(at), dtype=torch.float64)
+    with evaluating(setup.model):
+        for batch in batches:
+            moved = setup.machine.move(batch)
+            with setup.machine.precision():
+                logits = setup.model(moved).logits
+            predicted = moved["targets"] != IGNORED
+            z, target = logits[predicted].float(), moved["targets"][predicted]
+            right = z.gather(-1, target[:, None])[:, 0]
+            for place, sharpness in enumerate(SHARPNESSES):
+                scaled = z * sharpness
+                loss = scaled.logsumexp(-1) - sharpness * right
+                slope = (scaled.softmax(-1) * z).sum(-1) - right
+                sums[:, place] += torch.stack([loss.sum(), sharpness * slope.sum()]).cpu().double()
+    if not sums.isfinite().all():
+        return 1.0
+    spline = CubicHermiteSpline(at, *sums.numpy())
+    flat = spline.derivative().roots(extrapolate=False)
+    best = min((at[0], at[-1], *flat[np.isfinite(flat)]), key=spline)
+    return math.exp(-best)
+
+
+@torch.inference_mode()
+def row_pass(setup: Setup, batches: Iterable[Batch], temperature: float | None = None) -> Measured:
+    """Of every row, in order, "nats", "tokens", and the number of its "window", int64 (N,); with a
+    ``temperature`` what a calibrated model has.
 
     Of questions also "correct" bool (N,): a greedy answer is right exactly where the likeliest
     token is right at every place of the right answer.
@@ -52,10 +92,18 @@ def row_pass(setup: Setup, batches: Iterable[Batch]) -> Measured:
             targets = moved["targets"]
             rows["nats"].append(losses.cpu().double().sum(dim=1))
             rows["tokens"].append((targets != IGNORED).sum(dim=1).cpu())
+            right = logits.argmax(-1) == targets
+            if temperature is not None:
+                scaled = (logits.float() / temperature).flatten(0, -2)
+                nats = F.cross_entropy(
+                    scaled, targets.flatten(), ignore_index=IGNORED, reduction="none"
+                )
+                rows["calibrated"].append(nats.view_as(targets).cpu().double().sum(dim=1))
+                rows["right"].append(right.sum(dim=1).cpu())
+                rows["temperature"].append(temperature * rows["tokens"][-1].double())
             if "window" in batch:
-                right = (logits.argmax(-1) == targets) | (targets == IGNORED)
                 rows["window"].append(batch["window"])
-                rows["correct"].append(right.all(dim=1).cpu())
+                rows["correct"].append((right | (targets == IGNORED)).all(dim=1).cpu())
     found = {name: torch.cat(tensors).numpy() for name, tensors in rows.items()}
     return {"window": np.arange(len(found["nats"])), **found}
 

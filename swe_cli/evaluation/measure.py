@@ -25,6 +25,7 @@ from swe_cli.evaluation.loss import (
     Measured,
     by_window,
     evaluating,
+    fit_temperature,
     mean_of,
     random_batches_loss,
     row_pass,
@@ -41,17 +42,28 @@ NORMAL_QUANTILE = 1.959963984540054  # of 97.5 %
 CHUNK_BYTES = 64 * 2**20  # resampled window counts are drawn in pieces of at most this size
 
 
-def measure(setup: Setup, evaluation: Evaluation, shuffle_images: int | None = None) -> Measured:
+def measure(
+    setup: Setup,
+    evaluation: Evaluation,
+    shuffle_images: int | None = None,
+    *,
+    calibrate: bool = True,
+) -> Measured:
     """The full, deterministic pass. ``shuffle_images`` (a seed) shows every question another
-    image of the split: what is left is what the questions alone give away.
+    image of the split: what is left is what the questions alone give away. With ``calibrate`` also
+    at the model's own softmax temperature, which a pass over the validation split tells.
 
     Raises PruningError where the loss is not a number.
     """
     dataset, split, size = setup.dataset, evaluation.split, evaluation.batch_size
     what, advice = "window", "Raise data.test_characters, or lower model.context."
     shown = {"shuffle_images": shuffle_images} if isinstance(dataset, Questions) else {}
-    windows = dataset.windows(split, context=setup.model.context, size=size, **shown)
-    rows = row_pass(setup, windows)
+
+    def windows(of: Split) -> Iterator[Batch]:
+        return dataset.windows(of, context=setup.model.context, size=size, **shown)
+
+    temperature = fit_temperature(setup, windows("validation")) if calibrate else None
+    rows = row_pass(setup, windows(split), temperature)
     if isinstance(dataset, Questions):
         what, advice = "image", "Ask about more of them."
         rows |= _answers(setup, dataset, dataset.examples(split, **shown), rows["correct"], size)
@@ -82,6 +94,10 @@ def metrics(
     """
     dataset, mean_loss = setup.dataset, mean_of(after, "nats")
     yield "loss", mean_interval(after["nats"], after["tokens"])
+    if "calibrated" in after:
+        yield "loss_calibrated", mean_interval(after["calibrated"], after["tokens"])
+        yield "temperature", Interval(mean_of(after, "temperature"))
+        yield "top1", Interval(mean_of(after, "right"))
     if evaluation.random_batches:
         yield "random_batches_loss", Interval(random_batches_loss(setup, evaluation))
     characters = dataset.characters(evaluation.split)
@@ -101,6 +117,9 @@ def metrics(
             yield f"{name}_before_recovery", Interval(mean_of(before, of, "questions"))
     for kind, reference in (references or {}).items():
         yield f"delta{kind.removeprefix('dense')}", paired_difference(after, reference)
+        if "calibrated" in after and "calibrated" in reference:  # which may be older
+            calibrated = paired_difference(after, reference, "calibrated")
+            yield f"delta{kind.removeprefix('dense')}_calibrated", calibrated
         if kind == "dense":
             if before is not None:
                 yield "delta_before_recovery", paired_difference(before, reference)

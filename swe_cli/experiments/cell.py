@@ -37,6 +37,7 @@ class Cell:
 
     ``reads``: the cells its deltas are measured against, by kind. ``model_to``: a file to keep the
     pruned model in. ``axes``: the values of a sweep that its table shows beside the row.
+    ``refresh``: to be measured anew where its row is of a version that measured less.
     """
 
     spec: Spec
@@ -44,6 +45,7 @@ class Cell:
     reads: Mapping[str, "Cell"] = field(default_factory=dict)
     model_to: Path | None = None
     axes: Mapping[str, Scalar] = field(default_factory=dict)
+    refresh: bool = False
 
     @property
     def kind(self) -> str:
@@ -65,7 +67,9 @@ class Cell:
     def done(self) -> bool:
         """Whether its row, its windows and the model it keeps are there."""
         files = [self.folder / "row.json", self.folder / "windows.safetensors", self.model_to]
-        return all(file is None or file.is_file() for file in files)
+        if not all(file is None or file.is_file() for file in files):
+            return False
+        return not self.refresh or self.row().calibrated
 
     def row(self) -> Row:
         """The row of a cell that is done."""
@@ -139,7 +143,7 @@ def execute(
     elif spec.criterion is not None:
         run.prune()
     if spec.recovery is not None and not run.recovers_between_cuts:
-        run.before = run.measure()
+        run.before = run.measure(calibrate=not spec.recovery_steps)
         run.recover(spec.recovery_steps)
     if spec.fuse is not None:
         run.fuse(spec.fuse)
@@ -292,11 +296,12 @@ class CellRun:
 
     # Measure
 
-    def measure(self) -> Measured:
+    def measure(self, *, calibrate: bool = True) -> Measured:
         """The live model, window by window: once, until it is another."""
         if self._measured is None:
             shuffled = self.trained.seed if self.spec.blind else None
-            self._measured = measure(self.trained, self.spec.evaluation.instance, shuffled)
+            protocol: Evaluation = self.spec.evaluation.instance
+            self._measured = measure(self.trained, protocol, shuffled, calibrate=calibrate)
             self.lap("evaluation")
         return self._measured
 

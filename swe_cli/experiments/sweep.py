@@ -62,8 +62,13 @@ class SweepPlan:
         return identity({"cells": sorted(cell.hash for cell in self.cells)})
 
 
-def plan_sweep(tokens: Tokens, root: ConfigRoot, results: Path) -> SweepPlan:
-    """Expand the axes and compose every cell from scalars. Raises UsageError before any work."""
+def plan_sweep(
+    tokens: Tokens, root: ConfigRoot, results: Path, *, refresh: bool = False
+) -> SweepPlan:
+    """Expand the axes and compose every cell from scalars. Raises UsageError before any work.
+
+    ``refresh``: rows of a version that measured less are measured anew.
+    """
     composed = compose_point(tokens, root)
     axes = axes_of(composed, tokens)
     given = _values(tokens.overrides)
@@ -94,7 +99,7 @@ def plan_sweep(tokens: Tokens, root: ConfigRoot, results: Path) -> SweepPlan:
                 statistics=dict(sorted({**same.statistics, **training.statistics}.items())),
             )
             notes += training.dataset.notes
-        for cell in cells_of(spec, *specified[key]).values():
+        for cell in cells_of(spec, *specified[key], refresh=refresh).values():
             if cell.hash not in cells:
                 keep = point.values["keep"] == "models"
                 model_to = cell.folder / "model.safetensors" if keep else None
@@ -126,18 +131,20 @@ def preview(tokens: Tokens, root: ConfigRoot) -> Composed:
     return replace(composed, values={**composed.values, "axes": spanned})
 
 
-def cells_of(spec: Spec, training: TrainingSpec, questions: bool = False) -> dict[str, Cell]:
+def cells_of(
+    spec: Spec, training: TrainingSpec, questions: bool = False, *, refresh: bool = False
+) -> dict[str, Cell]:
     """The cell of one cut and those of the controls it is judged by, by kind.
 
-    ``questions``: whether its data are.
+    ``questions``: whether its data are. ``refresh``: see ``Cell``.
     """
     cells: dict[str, Cell] = {}
     controls = controls_of(BASES, questions=questions)
     for control in sorted(controls, key=lambda control: control.recovered):
         reads = {} if control is DENSE else {DENSE.kind: cells[DENSE.kind]}
-        cells[control.kind] = Cell(control_spec(control, spec), training, reads)
+        cells[control.kind] = Cell(control_spec(control, spec), training, reads, refresh=refresh)
     reads = {kind: cells[kind] for kind in (DENSE.kind, RECOVERED.kind)}
-    return {**cells, spec.kind: Cell(spec, training, reads)}
+    return {**cells, spec.kind: Cell(spec, training, reads, refresh=refresh)}
 
 
 def compose_point(tokens: Tokens, root: ConfigRoot, *point: str) -> Composed:

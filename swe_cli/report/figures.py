@@ -230,7 +230,8 @@ def _cuts(summary: Summary, quantity: Quantity) -> pd.DataFrame:
         cuts["colour"] = points["roles"].replace("all", "all modules") + " cut"
         cuts["shape"] = line.map({line.label: line.without_roles for line in summary.lines})
     names = [quantity.mean, quantity.delta, *bounds(quantity.delta), quantity.before]
-    mean, delta, low, high, unrecovered = (quantity.scale * points[name] for name in names)
+    values = points.reindex(columns=names).astype(float) * quantity.scale
+    mean, delta, low, high, unrecovered = (values[name] for name in names)
     after = cuts.assign(stage=AFTER, value=mean, low=mean + low - delta, high=mean + high - delta)
     before = cuts.assign(stage=BEFORE, value=unrecovered)
     cuts = pd.concat([after, before]).replace([math.inf, -math.inf], math.nan)

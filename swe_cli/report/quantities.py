@@ -1,4 +1,4 @@
-"""What is tabled and drawn against sparsity: loss everywhere; accuracy and MAE of questions.
+"""What is tabled and drawn against sparsity: loss, also calibrated; of questions accuracy and MAE.
 
 A quantity that is added here is in every table, figure, summary and row.
 """
@@ -16,11 +16,11 @@ from swe_cli.report.text import NOTHING, number
 class Quantity:
     """How one quantity is read from a table's columns, spelt and drawn.
 
-    ``mean``, ``before`` (recovery) and ``delta`` (paired, against dense) are columns; see
-    ``bounds`` for those of their intervals. ``better`` is the direction of better. ``percent``: a
-    fraction, spelt and drawn in percent, which cannot explode. ``tolerance``: what a cut may cost
-    and still hold, in the column's unit; infinite where there are no break-points. ``baseline`` is
-    the answer that one could always give, and ``baseline_column`` its worth.
+    ``mean``, ``before`` (recovery, "" where not measured) and ``delta`` (paired, against dense) are
+    columns; see ``bounds`` for those of their intervals. ``better`` is the direction of better.
+    ``percent``: a fraction, spelt and drawn in percent, which cannot explode. ``tolerance``: what a
+    cut may cost and still hold, in the column's unit; infinite where there are no break-points.
+    ``baseline`` is the answer that one could always give, and ``baseline_column`` its worth.
     """
 
     name: str
@@ -28,7 +28,7 @@ class Quantity:
     title: str
     axis: str
     mean: str
-    before: str
+    before: str = ""
     delta: str
     better: Literal[-1, 1] = -1
     percent: bool = False
@@ -112,12 +112,23 @@ MAE = Quantity(
     baseline="median answer",
     baseline_column="mae_median",
 )
+# At each model's own softmax temperature: what a cut gains beyond that, dense has not to gain.
+CALIBRATED = Quantity(
+    name="calibrated",
+    short="calibrated",
+    title="calibrated loss",
+    axis="loss at its own temperature (nats per token)",
+    mean="loss_calibrated_nats",
+    delta="delta_calibrated_nats",
+    tolerance=0.01,
+)
 OF_QUESTIONS = (ACCURACY, MAE)
-QUANTITIES = (LOSS, *OF_QUESTIONS)
+QUANTITIES = (LOSS, *OF_QUESTIONS, CALIBRATED)
 # Differences of loss to other references, or at another time, than ``LOSS.delta``.
 BEFORE_RECOVERY, TO_RECOVERED = "delta_before_recovery_nats", "delta_recovered_nats"
+TO_RECOVERED_CALIBRATED = "delta_recovered_calibrated_nats"
 # Everything that has a mean over seeds and an interval.
-ESTIMATED = [c for q in QUANTITIES for c in (q.mean, q.before, q.delta)]
-ESTIMATED += [BEFORE_RECOVERY, TO_RECOVERED]
-_NAMES = "|".join([*(quantity.name for quantity in QUANTITIES if quantity is not LOSS), "rmse"])
+ESTIMATED = [c for q in QUANTITIES for c in (q.mean, q.before, q.delta) if c]
+ESTIMATED += [BEFORE_RECOVERY, TO_RECOVERED, TO_RECOVERED_CALIBRATED]
+_NAMES = "|".join([*(quantity.name for quantity in OF_QUESTIONS), "rmse"])
 MEASURE = re.compile(rf"(delta_)?({_NAMES})([._].*)?|unparsable|sparsity\..+")

@@ -16,7 +16,7 @@ from swe_cli.controls import KIND_NAMES, PRUNED
 from swe_cli.errors import SweError
 from swe_cli.files import write_files
 from swe_cli.records import Interval
-from swe_cli.report.quantities import ESTIMATED, LOSS, OF_QUESTIONS, Quantity, bounds
+from swe_cli.report.quantities import CALIBRATED, ESTIMATED, LOSS, OF_QUESTIONS, Quantity, bounds
 from swe_cli.report.tables import caveats, csv_bytes, records, settings_of
 from swe_cli.report.text import count, label, word
 
@@ -54,7 +54,8 @@ class Summary:
     only one), ``x`` (where it stands: the ratio asked for, or the sparsity achieved where that is
     another: by rate, where a ratio is of neurons or heads, where slices were fused), ``failed`` (at
     any seed: a mean over the seeds that survived would flatter it), ``cells`` (its rows, by seed),
-    ``line``, ``by``, ``parts`` (what tells it from the others) and ``label``. ``settings``: the
+    ``line``, ``by``, ``parts`` (what tells it from the others) and ``label``. ``uncalibrated``: how
+    many rows are of a version that fitted no temperature. ``settings``: the
     columns that tell lines of one criterion apart. ``baselines``: of what is always answered the
     same, by the name of the quantity. ``published``: criterion → its allocation, where known.
     """
@@ -65,6 +66,7 @@ class Summary:
     seeds: tuple[int, ...]
     points: pd.DataFrame
     failed: pd.DataFrame
+    uncalibrated: int
     settings: Sequence[str]
     baselines: Mapping[str, float]
     published: Mapping[str, str]
@@ -138,6 +140,7 @@ def summarise(table: pd.DataFrame, published: Mapping[str, str] | None = None) -
         seeds=tuple(sorted(map(int, done["seed"].unique()))),
         points=_points(table[(table["kind"] == PRUNED) | (table["status"] == "done")], settings),
         failed=table[table["status"] == "failed"],
+        uncalibrated=int(done.get(CALIBRATED.mean, pd.Series(index=done.index)).isna().sum()),
         settings=settings,
         baselines={name: float(of.mean()) for name, of in worth.items() if of.notna().any()},
         published=published or {},

@@ -13,8 +13,17 @@ import pandas as pd
 
 from swe_cli.controls import KIND_NAMES, KINDS, PRUNED
 from swe_cli.files import write_files
-from swe_cli.records import COLUMNS, COSTS, OF_ROW, OPTIONAL_SETTINGS, SETTINGS, Row, Scalar
-from swe_cli.report.quantities import LOSS, MEASURE, OF_QUESTIONS, QUANTITIES, Quantity
+from swe_cli.records import (
+    COLUMNS,
+    COSTS,
+    OF_ROW,
+    OPTIONAL_SETTINGS,
+    SETTINGS,
+    YOUNGER,
+    Row,
+    Scalar,
+)
+from swe_cli.report.quantities import CALIBRATED, LOSS, MEASURE, OF_QUESTIONS, Quantity
 from swe_cli.report.text import NOTHING, exact, markdown_table, number
 
 # What tells lines of one criterion apart, beside the axes of a sweep; in the order of labels.
@@ -50,11 +59,13 @@ def frame(rows: Iterable[Row]) -> pd.DataFrame:
     axes = sorted({axis for _, varied in lines for axis in varied})
     present = {name for line, _ in lines for name in line}
     names = [*COLUMNS, *(name for name in OPTIONAL_SETTINGS if name in present)]
-    names += sorted(present - {*COLUMNS, *OPTIONAL_SETTINGS})
+    names += sorted(present - {*COLUMNS, *OPTIONAL_SETTINGS, *YOUNGER})
     table = {
         name: pd.Series([line.get(name) for line, _ in lines], dtype=_dtype(name)) for name in names
     }
     table |= {axis: _axis([varied.get(axis) for _, varied in lines]) for axis in axes}
+    younger = [name for name in YOUNGER if name in present]
+    table |= {n: pd.Series([of.get(n) for of, _ in lines], dtype="float64") for n in younger}
     made = pd.DataFrame(table)
     made.attrs["axes"] = axes
     return made
@@ -62,7 +73,7 @@ def frame(rows: Iterable[Row]) -> pd.DataFrame:
 
 def axes_of(table: pd.DataFrame) -> list[str]:
     """The columns that hold what a sweep varied; of a table that was read, by their names."""
-    ours = {*COLUMNS, *OPTIONAL_SETTINGS, *COSTS}
+    ours = {*COLUMNS, *OPTIONAL_SETTINGS, *COSTS, *YOUNGER}
     read = [c for c in map(str, table.columns) if c not in ours and not MEASURE.fullmatch(c)]
     return [axis for axis in table.attrs.get("axes", read) if axis in table]
 
@@ -216,15 +227,26 @@ def _numbers(row: Mapping[str, Any], roles: Sequence[str], *, bits: bool) -> dic
 
     cells = {name: spelt(name) for name in ("sparsity", *roles)}
     cells["loss before recovery"] = spelt(LOSS.before)
-    for quantity in (q for q in QUANTITIES if q.mean in row):
-        delta = "delta" if quantity is LOSS else f"delta {quantity.short}"
-        cells[quantity.short] = quantity.phrase(row, quantity.mean)
-        cells[delta] = quantity.phrase(row, quantity.delta)
+
+    def measured(*quantities: Quantity) -> dict[str, str]:
+        known = [q for q in quantities if q.mean in row]
+        return {
+            head: q.phrase(row, column)
+            for q in known
+            for head, column in (
+                (q.short, q.mean),
+                ("delta" if q is LOSS else f"delta {q.short}", q.delta),
+            )
+        }
+
+    cells |= measured(LOSS, *OF_QUESTIONS)
     if "unparsable" in row:
         cells["unparsable"] = spelt("unparsable", "{:.1%}".format)
     cells |= {name: spelt(name, "{:,.0f}".format) for name in COSTS if name in row}
     if bits:
         cells["bits per character"] = spelt("bits_per_character")
+    if "top1" in row:
+        cells |= {**measured(CALIBRATED), "top-1": spelt("top1", "{:.1%}".format)}
     return cells
 
 

@@ -13,11 +13,13 @@ from swe_cli.records import COSTS, Row
 from swe_cli.report.console import print_grid, print_pairs, print_table, say, title
 from swe_cli.report.quantities import (
     BEFORE_RECOVERY,
+    CALIBRATED,
     LOSS,
     MAE,
     OF_QUESTIONS,
     QUANTITIES,
     TO_RECOVERED,
+    TO_RECOVERED_CALIBRATED,
     Quantity,
     bounds,
     sign,
@@ -40,6 +42,9 @@ _LOSSES = {
     "against dense": LOSS.delta,
     "before recovery, against dense": BEFORE_RECOVERY,
     "against dense recovered": TO_RECOVERED,
+    "calibrated loss": CALIBRATED.mean,
+    "calibrated, against dense": CALIBRATED.delta,
+    "calibrated, against dense recovered": TO_RECOVERED_CALIBRATED,
 }
 
 
@@ -77,6 +82,8 @@ def _pairs(row: Row) -> Iterator[tuple[str, str]]:
         if of["recovery"] != "none" or "before" not in words:
             unit = "" if column.startswith("delta_") else "nats per token"
             yield words, LOSS.phrase(of, column, unit)
+    yield "temperature, of validation", spelled("temperature", number)
+    yield "top-1", spelled("top1", "{:.1%}".format)
     yield "bits per character", spelled("bits_per_character", number)
     yield "perplexity", spelled("perplexity", number)
     yield "overlap with magnitude", spelled("jaccard_magnitude", number)
@@ -124,16 +131,18 @@ def _print_quantity(console: Console, summary: Summary, quantity: Quantity) -> N
         title(console, "Controls: nothing cut")
         rows = [[p["label"], *_measured(p, quantity)] for p in summary.controls]
         print_table(console, ["", *heads], rows)
-    for line in summary.lines:
+    several = len(summary.lines) > 1
+    for line in summary.lines if quantity is not CALIBRATED or not several else ():
         title(console, line.label)
         best = line.best(quantity)
+        before = [quantity.before] if quantity.before else []
         rows = [
-            [_cut(p), quantity.spell(p[quantity.before]), *_measured(p, quantity, best)]
+            [_cut(p), *(quantity.spell(p[c]) for c in before), *_measured(p, quantity, best)]
             for p in line.points
         ]
         head = "ratio" if line.by == "ratio" else "sparsity"
-        print_table(console, [head, "before", *heads], rows)
-    if len(summary.lines) > 1:
+        print_table(console, [head, *(["before"] if before else []), *heads], rows)
+    if several:
         title(console, "Side by side")
         _print_by_cut(console, summary.lines, lambda point: _marked(point, quantity))
     better, worse = MARKS[quantity.better], MARKS[-quantity.better]
@@ -267,6 +276,9 @@ def _print_gaps(console: Console, summary: Summary) -> None:
     ]
     if short:
         say(console, f"\nFewer seeds than elsewhere: {'; '.join(short)}.", "yellow")
+    if summary.uncalibrated:
+        rows = f"{count(summary.uncalibrated, 'row')} of an older version: no calibrated loss."
+        say(console, f"{rows} Add --refresh to the swe sweep.", "yellow")
     if len(summary.failed):
         first = records(summary.failed)[0]
         cut = exact(first["ratio"]) or exact(first["rate"])

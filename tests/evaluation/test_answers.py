@@ -125,7 +125,9 @@ def test_errors_are_of_the_numbers_that_were_said(data, model, said):
 def test_neither_batches_nor_neighbours_change_an_answer(data, model):
     one, many = found(data, model, size=1), found(data, model, size=64)
     assert one.keys() == many.keys()
-    assert all(one[name].tolist() == many[name].tolist() for name in one)
+    summed = ("temperature", "calibrated")  # in another order, batch by batch
+    assert all(one[name].tolist() == many[name].tolist() for name in one if name not in summed)
+    assert all(one[name].tolist() == pytest.approx(many[name].tolist()) for name in summed)
 
 
 def test_a_number_that_never_ends_is_none(data, model, monkeypatch):

@@ -5,16 +5,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize_scalar
 from training.toys import MACHINE, dataset, gpt, setup_of
 
-from swe_cli.contracts import IGNORED
+from swe_cli.contracts import IGNORED, Prediction
 from swe_cli.evaluation.loss import (
     Evaluation,
+    fit_temperature,
     mean_of,
     random_batches_loss,
     window_losses,
 )
-from swe_cli.evaluation.measure import metrics
+from swe_cli.evaluation.measure import measure, metrics
 from swe_cli.seeds import derive
 
 DATA = dataset()
@@ -51,6 +53,89 @@ def test_the_full_pass_is_the_naive_loop_token_by_token():
     windows = [expected[i : i + CONTEXT] for i in range(0, len(expected), CONTEXT)]
     assert found["tokens"].tolist() == [len(window) for window in windows]
     assert found["nats"].tolist() == pytest.approx([sum(window) for window in windows], abs=1e-4)
+
+
+def every_logit(model, split):
+    """Logits float64 (N, V) and targets (N,) of a whole split."""
+    logits, targets = [], []
+    for batch in DATA.windows(split, context=CONTEXT, size=4):
+        known = batch["targets"] != IGNORED
+        logits.append(model(batch).logits[known].double())
+        targets.append(batch["targets"][known])
+    return torch.cat(logits).detach(), torch.cat(targets)
+
+
+@pytest.mark.parametrize("sharpness", [0.1, 1.0, 3.0, 20.0])
+def test_the_temperature_is_that_of_the_least_loss_as_a_search_finds_it(sharpness):
+    model = model_of().eval()
+    model.token_embedding.weight.data.mul_(sharpness)  # the head's too
+    z, y = every_logit(model, "validation")
+
+    def loss(log):
+        return float(torch.nn.functional.cross_entropy(z / math.exp(log), y))
+
+    found = fit_temperature(
+        setup_of(model, DATA), DATA.windows("validation", context=CONTEXT, size=4)
+    )
+    best = minimize_scalar(loss, bounds=(math.log(0.25), math.log(16)), method="bounded")
+    assert loss(math.log(found)) <= best.fun + 1e-6
+    assert 0.25 - 1e-9 <= found <= 16 + 1e-9
+
+
+def test_a_calibrated_loss_is_of_the_test_split_at_the_temperature_of_validation():
+    model = model_of().eval()
+    setup, protocol = (
+        setup_of(model, DATA),
+        Evaluation(split="test", batch_size=4, random_batches=0),
+    )
+    measured = measure(setup, protocol)
+    found = dict(metrics(setup, protocol, measured))
+    temperature = fit_temperature(setup, DATA.windows("validation", context=CONTEXT, size=4))
+    assert found["temperature"].mean == pytest.approx(temperature)
+    z, y = every_logit(model, "test")
+    by_hand = torch.nn.functional.cross_entropy(z / temperature, y)
+    assert found["loss_calibrated"].mean == pytest.approx(float(by_hand), abs=1e-5)
+    assert found["top1"].mean == pytest.approx(float((z.argmax(1) == y).double().mean()))
+    assert "calibrated" not in measure(setup, protocol, calibrate=False)
+
+
+def test_a_temperature_takes_away_what_only_it_is():
+    """Logits twice as sharp are another model with another loss, and the same calibrated one."""
+    protocol = Evaluation(split="test", batch_size=4, random_batches=0)
+    setups = [setup_of(Knowing(sharpness), DATA) for sharpness in (1.0, 2.0)]
+    one, two = (dict(metrics(setup, protocol, measure(setup, protocol))) for setup in setups)
+    assert one["loss"].mean != pytest.approx(two["loss"].mean, abs=1e-2)
+    assert one["loss_calibrated"].mean == pytest.approx(two["loss_calibrated"].mean, abs=1e-5)
+    assert 2 * one["temperature"].mean == pytest.approx(two["temperature"].mean, rel=1e-3)
+    assert one["top1"] == two["top1"]
+
+
+def test_what_is_not_finite_has_no_temperature():
+    model = model_of().eval()
+    model.token_embedding.weight.data.fill_(math.nan)
+    windows = DATA.windows("validation", context=CONTEXT, size=4)
+    assert fit_temperature(setup_of(model, DATA), windows) == 1.0
+
+
+class Knowing(torch.nn.Module):
+    """A model that knows the answer, more or less, as sharply as it is told to."""
+
+    context = CONTEXT
+
+    def __init__(self, sharpness):
+        super().__init__()
+        self.sharpness, size = sharpness, DATA.shape.vocabulary_size
+        noise = torch.randn(size, size, generator=torch.Generator().manual_seed(2))
+        self.noise = torch.nn.Parameter(noise)
+
+    def forward(self, batch):
+        targets = batch["targets"].clamp(min=0)
+        known = torch.nn.functional.one_hot(targets, DATA.shape.vocabulary_size)
+        logits = self.sharpness * (self.noise[batch["tokens"]] + 2 * known)
+        losses = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), batch["targets"].flatten(), reduction="none"
+        )
+        return Prediction(losses.view_as(targets), logits)
 
 
 def test_the_mean_is_weighted_by_tokens():

@@ -73,7 +73,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 def assert_same_rows(path: Path, reference: Path) -> None:
     found, expected = rows_of(path), rows_of(reference)
-    assert list(found[0]) == list(expected[0])
+    assert list(found[0])[: len(expected[0])] == list(expected[0])  # columns are only appended
     for line, (row, before) in enumerate(zip(found, expected, strict=True)):
         for column, value in before.items():
             where = f"line {line}, {column} of {path}"
@@ -87,6 +87,8 @@ def assert_same_rows(path: Path, reference: Path) -> None:
 def assert_same_text(path: Path, reference: Path) -> None:
     """Every word but the numbers, and the numbers, as they are rounded, but for a processor's."""
     found, expected = path.read_text(), reference.read_text()
+    if "| calibrated |" in found:  # and two more, younger than the reference: the last of a line
+        found = re.sub(r"^(\|.*?\|)(?:[^|]*\|){3}$", r"\1", found, flags=re.MULTILINE)
     assert NUMBER.sub("#", found) == NUMBER.sub("#", expected), path
     for now, before in zip(NUMBER.findall(found), NUMBER.findall(expected), strict=True):
         one, other = (float(number.replace("−", "-")) for number in (now, before))

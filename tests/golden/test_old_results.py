@@ -66,6 +66,22 @@ def test_the_same_sweep_again_runs_nothing_and_writes_the_same_bytes(results: Pa
     assert table.read_bytes() == before
 
 
+def test_rows_that_are_uncalibrated_are_counted_and_filled_when_asked(results: Path) -> None:
+    before = {name: row["loss_nats"] for name, row in rows_of(results).items()}
+    assert "8 rows of an older version: no calibrated loss" in command("report", SWEPT)
+    assert "0 cells run, 8 reused" in command("sweep", *SWEEP)
+    assert "loss_calibrated_nats" not in rows_of(results)["dense  "]
+    said = command("sweep", *SWEEP, "--refresh")
+    assert f"{SWEPT}: 0 trained, 8 cells run, 0 reused" in said
+    assert "of an older version" not in said
+    for name, row in rows_of(results).items():
+        assert float(row["loss_nats"]) == pytest.approx(float(before[name]), abs=1e-3)
+        assert float(row["loss_calibrated_nats"]) <= float(row["loss_nats"]) + 0.05
+        if row["kind"] == "pruned":
+            assert row["delta_recovered_calibrated_nats"]
+    assert "0 cells run, 8 reused" in command("sweep", *SWEEP, "--refresh")
+
+
 def test_the_same_cut_again_is_reused(results: Path) -> None:
     cell = results / "runs" / "cells" / "b01fd05bd5ea400f"
     before = state_of(cell)
@@ -93,10 +109,10 @@ def test_every_cut_of_a_training_is_reported(results: Path, name: str) -> None:
 
 def test_they_are_measured_again(results: Path) -> None:
     dense = float(rows_of(results)["dense  "]["loss_nats"])
-    (said,) = re.findall(r"loss (\d+\.\d+) nats", command("evaluate", TRAIN, "device=cpu"))
+    (said, *_) = re.findall(r"loss (\d+\.\d+) nats", command("evaluate", TRAIN, "device=cpu"))
     assert float(said) == pytest.approx(dense, abs=1e-3)
     row = json.loads((results / "runs" / PRUNED / "manifest.json").read_text())["row"]
-    (said,) = re.findall(r"loss (\d+\.\d+) nats", command("evaluate", PRUNED, "device=cpu"))
+    (said, *_) = re.findall(r"loss (\d+\.\d+) nats", command("evaluate", PRUNED, "device=cpu"))
     assert float(said) == pytest.approx(row["loss_nats"], abs=1e-3)
 
 
