@@ -10,7 +10,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pydantic import NonNegativeInt
-from scipy.interpolate import CubicHermiteSpline
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -52,6 +51,8 @@ def fit_temperature(setup: Setup, batches: Iterable[Batch]) -> float:
     ``SHARPNESSES``, and the minimum is that of the cubic spline through them. 1 where the loss is
     not finite.
     """
+    from scipy.interpolate import CubicHermiteSpline  # a report needs none, and need not wait
+
     at = np.log(SHARPNESSES)
     sums = torch.zeros(2, len(at), dtype=torch.float64)
     with evaluating(setup.model):
