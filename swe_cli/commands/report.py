@@ -11,16 +11,18 @@ import pandas as pd
 from swe_cli.commands.shared import Page, listening
 from swe_cli.config import ConfigRoot, component, did_you_mean
 from swe_cli.contracts import Evidence
+from swe_cli.controls import PRUNED
 from swe_cli.errors import RunError, SweError, UsageError
 from swe_cli.evaluation.loss import Measured
 from swe_cli.experiments.model import ALWAYS_RECORDED
 from swe_cli.experiments.spec import built
-from swe_cli.experiments.sweep import Outcome, plan_sweep, run_sweep, timings
+from swe_cli.experiments.sweep import Outcome, SweepPlan, plan_sweep, run_sweep, timings
 from swe_cli.experiments.training import stored_training
 from swe_cli.files import read_json, read_tensors, write_bytes, write_json
 from swe_cli.ranking import Ranking, exact_count
 from swe_cli.records import Row, Scalar
 from swe_cli.report.against import compare_with, print_comparison, write_comparisons
+from swe_cli.report.compare import check_declared, present_declared
 from swe_cli.report.figures import MANY, curve, weight_evolution, write_figure
 from swe_cli.report.grid import grid
 from swe_cli.report.quantities import LOSS, QUANTITIES
@@ -28,9 +30,10 @@ from swe_cli.report.summary import summarise, write_means
 from swe_cli.report.tables import csv_bytes, frame, split_by_protocol, write
 from swe_cli.report.terminal import print_summary
 from swe_cli.report.text import count
-from swe_cli.store import Run, list_runs, training_of
+from swe_cli.store import Run, list_runs, provenance, training_of
 from swe_cli.training.tracker import gather
 
+COMPARE = "compare.json"  # what a sweep declared before it ran
 JUDGE, SHARE = "swe", 0.5  # of the figure of weights
 
 
@@ -44,6 +47,7 @@ def sweep(this: Page, *, refresh: bool = False) -> None:
         run = Run(this.results / "runs" / f"sweep-{plan.name}-{plan.hash[:8]}")
         with run.hold(this.wait):
             run.begin({"identity": {"sweep": plan.hash}, "words": list(this.words)})
+            declare(run, plan)
             for note in plan.notes:
                 this.watcher.say(note)
             with this.watcher.showing():
@@ -52,9 +56,31 @@ def sweep(this: Page, *, refresh: bool = False) -> None:
             write_json(run.path / "cells.json", cells)
             write_json(run.path / "failed.json", [row.to_json() for row in outcome.failed])
             write_bytes(run.path / "timings.csv", csv_bytes(pd.DataFrame(timings(plan))))
-            present(this, run.path, frame(outcome.rows), run.path.parent)
+            present(this, run.path, frame(outcome.rows), run.path)
             run.finish(["cells.json", "table.csv"], failed=len(outcome.failed))
     _print_outcome(this, run, outcome)
+
+
+def declare(run: Run, plan: SweepPlan) -> None:
+    """Keep the comparison that a sweep declares, with how much of it had been measured by then.
+
+    Raises UsageError for one that its rows cannot answer, and for another than it declared before.
+    """
+    if plan.compare is None:
+        return
+    cuts = [cell for cell in plan.cells if cell.kind == PRUNED]
+    rows = (cell.new_row(fingerprint="", axes=cell.axes) for cell in cuts)
+    check_declared(frame(rows), plan.compare)
+    path, declared = run.path / COMPARE, plan.compare
+    if not path.is_file():
+        done = sum(cell.done() for cell in cuts)
+        how_far = {"done": done, "cells": len(cuts), **provenance()}
+        write_json(path, {"declared": declared, **how_far})
+    elif (before := read_json(path))["declared"] != declared:
+        raise UsageError(
+            f"{run.name} declared another comparison, {before['written'][:10]}.",
+            "Compare that; or explore, without compare: swe report --against CRITERION",
+        )
 
 
 def _print_outcome(this: Page, run: Run, outcome: Outcome) -> None:
@@ -93,7 +119,7 @@ def report(this: Page, *, folder: Path | None, against: str | None) -> None:
     own = run.path if run.kind == "sweep" else run.path / "report"
     place = folder.expanduser() if folder else own
     # A run named by its path has its trainings beside it, wherever that is.
-    written = present(this, place, table, run.path.parent, against)
+    written = present(this, place, table, run.path, against)
     if not this.quiet:
         this.print("\n".join(["", *map(str, written)]))
 
@@ -159,13 +185,15 @@ def _options(config: Mapping[str, Any], root: ConfigRoot) -> dict[str, Scalar]:
 
 
 def present(
-    this: Page, folder: Path, table: pd.DataFrame, runs: Path, against: str | None = None
+    this: Page, folder: Path, table: pd.DataFrame, own: Path, against: str | None = None
 ) -> list[Path]:
     """Write the table and the figures of all rows into ``folder`` and print their summary.
 
-    One set of figures per protocol: rows that were measured differently never share one. ``runs``
-    is where their trainings and cells lie; ``against``, what every line is then compared with.
+    One set of figures per protocol: rows that were measured differently never share one. ``own``
+    is the run's folder, beside which its trainings and cells lie; ``against``, what every line is
+    then compared with.
     """
+    runs = own.parent
     judges = {
         name: built(component("criterion", name, this.root))
         for name in table["criterion"].dropna().unique()
@@ -194,6 +222,10 @@ def present(
             this.print(f"No weight figure: {error.message}")
         for name, figure in figures.items():
             written += write_figure(figure, folder / "figures", f"{name}{suffix}")
+    if (own / COMPARE).is_file():
+        stored = read_json(own / COMPARE)
+        for group in groups:
+            written += present_declared(this.console, group, stored, folder)
     if against is not None:
         windows = partial(_windows, runs / "cells")
         comparisons = [compare_with(summary, against, windows) for summary in summaries]

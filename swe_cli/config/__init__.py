@@ -7,7 +7,7 @@ Convention: arguments that come from the run (a vocabulary size, a text) are pos
 from YAML are keyword-only.
 """
 
-from swe_cli.config.components import Component, as_typed, source_of
+from swe_cli.config.components import Component, Declaration, as_typed, source_of
 from swe_cli.config.compose import Composed, choice_options, component, compose
 from swe_cli.config.root import ConfigRoot, completions, shipped_conf
 from swe_cli.config.words import Tokens, did_you_mean, expand_range, read_tokens
@@ -16,6 +16,7 @@ __all__ = [
     "Component",
     "Composed",
     "ConfigRoot",
+    "Declaration",
     "Tokens",
     "as_typed",
     "choice_options",

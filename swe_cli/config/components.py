@@ -22,12 +22,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic import PydanticInvalidForJsonSchema as NoSchema
 from pydantic import PydanticSchemaGenerationError as NotChecked
+from typing_extensions import TypedDict  # which pydantic asks for, before Python 3.12
 
 from swe_cli.config.words import did_you_mean, is_path_key
 from swe_cli.errors import UsageError
 
 _PACKAGE = __package__.partition(".")[0]
 Adapter = TypeAdapter[Any]
+Plain = str | int | float | bool | None
 _FROM_RUN: Adapter = TypeAdapter(str | None)
 MISSING = "???"  # OmegaConf's sign for a value that the user must give
 EXAMPLES = {"integer": "10", "number": "0.1", "boolean": "true", "string": "TEXT"}
@@ -35,6 +37,21 @@ TYPES = (("a valid ", "a "), ("a integer", "an integer"), ("a boolean", "true or
 RATIO = Field(ge=0, lt=1, title="it is the fraction to cut", description="For example: ratio=0.5")
 SLICES = "slices with more zeros than that are cut whole"
 FUSE = Field(ge=0, lt=1, title=SLICES, description="The paper's: fuse=0.75")
+
+
+class Declaration(TypedDict):
+    """A comparison that a sweep declares before it runs. Lines are told by column → value.
+
+    ``line`` is compared with ``primary`` and with each of ``secondary``, which are as ``line`` but
+    for what they name, at ``ratios``, by the column ``of``.
+    """
+
+    line: dict[str, Plain]
+    primary: dict[str, Plain]
+    secondary: list[dict[str, Plain]]
+    ratios: list[float]
+    of: Literal["loss_calibrated_nats", "loss_nats"]
+    __pydantic_config__ = {"extra": "forbid"}  # type: ignore[misc]  # noqa: RUF012
 
 
 @dataclass(kw_only=True)
@@ -53,6 +70,7 @@ class Settings:
     rate: Annotated[float, Field(ge=0, description="For example: rate=1.575")] | None
     fuse: Annotated[float, FUSE] | None
     keep: Literal["rows", "models"]
+    compare: Declaration | None
     axes: dict[str, Any]
 
 
@@ -223,6 +241,12 @@ def _refusal(key: str, adapter: Adapter, value: Any, error: ValidationError) -> 
         others = [as_typed(one.get("const")) for one in choices if one is not bounded]
         tail = f": {reason}" if reason else f", or {others[0]}" if others and not hint else ""
         return UsageError(f"{key}={as_typed(value)} {_bound(bounded)}{tail}.", hint)
+    for one in problems:
+        inner = ".".join(map(str, (key, *one["loc"])))
+        if one["type"] == "missing":
+            return UsageError(f"{inner} is needed.", f"Write {inner}, as {key} has others.")
+        if one["type"] == "extra_forbidden":
+            return UsageError(f"{inner} is not a key of {key}.", f"Take {inner} out.")
     messages = [one["msg"].removeprefix("Input should be ") for one in problems]
     expected = " or ".join(dict.fromkeys(messages))
     for theirs, ours in TYPES:

@@ -12,6 +12,7 @@ from typing import Any
 from swe_cli.config import (
     Composed,
     ConfigRoot,
+    Declaration,
     Tokens,
     choice_options,
     compose,
@@ -48,7 +49,7 @@ AXIS_COLUMNS = {"model", "data", "seed", "transform", *SETTINGS}
 class SweepPlan:
     """All of a sweep. Trainings come first, then cells; controls before what reads them.
 
-    ``notes``: what a user should know of it before it runs.
+    ``notes``: what a user should know of it before it runs. ``compare``: what it is to show.
     """
 
     name: str
@@ -56,6 +57,7 @@ class SweepPlan:
     cells: Sequence[Cell]
     launcher: Launcher
     notes: Sequence[str] = ()
+    compare: Declaration | None = None
 
     @property
     def hash(self) -> str:
@@ -114,6 +116,7 @@ def plan_sweep(
         sorted(cells.values(), key=lambda cell: (cell.kind == PRUNED, places[cell.training.hash])),
         built(composed["launcher"]),
         tuple(dict.fromkeys(notes)),
+        composed.values["compare"],
     )
 
 

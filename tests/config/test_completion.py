@@ -13,7 +13,7 @@ ROOT = ConfigRoot()
 @pytest.mark.parametrize(
     ("incomplete", "words"),
     [
-        ("criterion=sw", ["criterion=swe", "criterion=swe_mean", "criterion=swe_sqrt"]),
+        ("criterion=swe_m", ["criterion=swe_mean"]),
         ("criterion=swe,wan", ["criterion=swe,wanda"]),
         ("criteria=wanda,sn", ["criteria=wanda,snip"]),
         ("criteria=snip,sn", []),

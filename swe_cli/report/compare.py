@@ -1,0 +1,167 @@
+"""The comparison that a sweep declares before it runs: one line of cuts against others, over seeds.
+
+Paired t over seeds, Holm's correction in each family (Holm 1979), and what could have been seen.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from scipy.special import nctdtrinc, stdtr, stdtrit
+
+from swe_cli.config import Declaration
+from swe_cli.controls import PRUNED
+from swe_cli.errors import UsageError
+from swe_cli.files import write_files
+from swe_cli.records import Scalar
+from swe_cli.report.console import print_table, say, title
+from swe_cli.report.summary import t_interval
+from swe_cli.report.tables import csv_bytes, records, settings_of
+from swe_cli.report.text import MARKS, NOTHING, exact, markdown_table, word
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+POWER, LEVEL = 0.8, 0.05
+MEASURED = (
+    *("seeds", "loss_nats", "other_nats", "difference_nats", "difference_low", "difference_high"),
+    *("p", "detectable_nats"),
+)
+HEADS = ["ratio", "seeds", "loss", "other", "difference", "p", "could see", ""]
+LEGEND = (
+    "difference: the line less the other, nats per token, paired; mean and 95% t interval over "
+    "seeds. p: Holm's, in its family. could see: what this test, at the family's strictest level, "
+    f"finds four times of five. {MARKS[-1]} better, {MARKS[1]} worse: p < {LEVEL:g}."
+)
+
+
+def check_declared(table: pd.DataFrame, declared: Declaration) -> None:
+    """Raise UsageError where a declared line is not there, at every ratio, or is several."""
+    for line in ({}, *(other for _, other in _others(declared))):
+        _losses(table, {**declared["line"], **line}, declared)
+
+
+def compared(table: pd.DataFrame, declared: Declaration) -> pd.DataFrame:
+    """What came of each other line at each ratio.
+
+    ``family``, ``against``, ``ratio``, ``seeds`` (at which both were measured), the means of both,
+    ``loss_nats`` and ``other_nats``, ``difference_nats`` with ``difference_low`` and ``…_high``,
+    ``p``, ``detectable_nats`` (at 80 % power and the family's strictest level) and ``p_holm``. Of
+    one seed nothing is known but the means.
+    """
+    mine, found = _losses(table, declared["line"], declared), []
+    for family, other in _others(declared):
+        theirs = _losses(table, {**declared["line"], **other}, declared)
+        size = len(declared["secondary"]) if family == "secondary" else 1
+        tests = size * len(declared["ratios"])
+        for ratio in declared["ratios"]:
+            both = pd.concat([mine[ratio], theirs[ratio]], axis=1, join="inner").dropna()
+            about = {"family": family, "against": words_of(other), "ratio": ratio}
+            values = both.to_numpy(float)
+            found.append(about | _tested(values[:, 0], values[:, 1], tests))
+    results = pd.DataFrame(found)
+    return results.assign(p_holm=results.groupby("family")["p"].transform(holm))
+
+
+def _tested(mine: Array, theirs: Array, tests: int) -> dict[str, float]:
+    n = len(mine)
+    found = dict.fromkeys(MEASURED, math.nan) | {"seeds": n}
+    if n:
+        found |= {"loss_nats": mine.mean(), "other_nats": theirs.mean()}
+        ends = t_interval(list(mine - theirs))
+        found |= zip(("difference_nats", "difference_low", "difference_high"), ends, strict=True)
+    if n > 1:
+        error = float((mine - theirs).std(ddof=1)) / n**0.5
+        strictest = float(stdtrit(n - 1, 1 - LEVEL / tests / 2))
+        found["detectable_nats"] = error * float(nctdtrinc(n - 1, 1 - POWER, strictest))
+        if error > 0:  # else all are alike: there is nothing to test
+            found["p"] = 2 * float(stdtr(n - 1, -abs(found["difference_nats"] / error)))
+    return found
+
+
+def holm(p: "pd.Series[float]") -> "pd.Series[float]":
+    """Adjusted p values of one family (Holm 1979); what could not be tested counts among them."""
+    order = p.sort_values(na_position="last")
+    return (order * np.arange(len(p), 0, -1)).cummax().clip(upper=1.0)
+
+
+def words_of(settings: Mapping[str, Scalar]) -> str:
+    """``fisher, allocation global``."""
+    rest = [f"{key} {word(value)}" for key, value in settings.items() if key != "criterion"]
+    return ", ".join([*([word(settings["criterion"])] if "criterion" in settings else []), *rest])
+
+
+def present_declared(
+    console: Console, table: pd.DataFrame, stored: Mapping[str, Any], folder: Path
+) -> list[Path]:
+    """Print what came of a declared comparison, ``stored`` as ``compare.json`` is, and write it:
+    ``compare.csv`` and ``compare.md``.
+    """
+    declared: Declaration = stored["declared"]
+    results = compared(table, declared)
+    heading = f"Declared: {words_of(declared['line'])}, by {declared['of']}"
+    when = (
+        f"Declared {stored['written'][:16].replace('T', ' ')} at commit {stored['commit']}, when "
+        f"{stored['done']} of its {stored['cells']} cuts had been measured."
+    )
+    title(console, heading)
+    say(console, when, "dim")
+    parts = [f"# {heading}", when, LEGEND]
+    for (family, against), rows in results.groupby(["family", "against"], sort=False):
+        name, lines = f"{family}: against {against}", [_spelt(row) for row in records(rows)]
+        title(console, name)
+        print_table(console, HEADS, lines)
+        parts += [f"## {name}", markdown_table([HEADS, *lines], left=1)]
+    say(console, LEGEND, "dim")
+    page = "\n\n".join(parts) + "\n"
+    return write_files(folder, {"compare.csv": csv_bytes(results), "compare.md": page.encode()})
+
+
+def _spelt(row: Mapping[str, Any]) -> list[str]:
+    def spelt(name: str, spec: str) -> str:
+        return NOTHING if row[name] is None else format(row[name], spec)
+
+    low, high = (spelt(f"difference_{end}", "+.3f") for end in ("low", "high"))
+    sure = row["p_holm"] is not None and row["p_holm"] < LEVEL
+    return [
+        exact(row["ratio"]),
+        str(row["seeds"]),
+        *(spelt(name, ".3f") for name in ("loss_nats", "other_nats")),
+        f"{spelt('difference_nats', '+.3f')} [{low}, {high}]",
+        *(spelt("p_holm", ".2g"), spelt("detectable_nats", ".3f")),
+        MARKS[1 if row["difference_nats"] > 0 else -1] if sure else "",
+    ]
+
+
+def _others(declared: Declaration) -> Sequence[tuple[str, Mapping[str, Scalar]]]:
+    secondary = [("secondary", other) for other in declared["secondary"]]
+    return [("primary", declared["primary"]), *secondary]
+
+
+def _losses(table: pd.DataFrame, line: Mapping[str, Scalar], declared: Declaration) -> pd.DataFrame:
+    """What is compared of one line: seeds × ratios. UsageError where it is none, or several."""
+    rows, settings = table[table["kind"] == PRUNED], settings_of(table)
+    for key, value in line.items():
+        if key not in ("criterion", *settings):
+            known = ", ".join(["criterion", *settings])
+            raise UsageError(f"compare: these rows have no {key}.", f"Name some of: {known}.")
+        rows = rows.loc[[not pd.isna(v) and word(v) == word(value) for v in rows[key]]]
+    for ratio in declared["ratios"]:
+        if not (rows["ratio"] == ratio).any():
+            raise UsageError(
+                f"compare: no row is of {words_of(line)} at ratio {exact(ratio)}.",
+                "Sweep it too, or declare what is swept.",
+            )
+    rows = rows[rows["ratio"].isin(declared["ratios"])]
+    if rows.duplicated(["seed", "ratio"]).any():
+        told = [key for key in settings if rows[key].nunique(dropna=False) > 1]
+        differ = f"differ in {', '.join(told)}" if told else "differ in nothing that has a column"
+        raise UsageError(
+            f"compare: several lines are {words_of(line)}; they {differ}.",
+            f"Say which: compare.line.{(told or ['allocation'])[0]}=…",
+        )
+    if declared["of"] not in rows:  # of a sweep that has not run, or of an older version
+        rows = rows.assign(**{declared["of"]: math.nan})
+    return rows.pivot(index="seed", columns="ratio", values=declared["of"])
