@@ -392,6 +392,21 @@ class DrawnCriterion(Criterion):
         """Masks of the weights as they are, of round 1, 2, … of a schedule, from the run's seed."""
 
 
+class Update:
+    """What the weights that a mask keeps become, whoever chose it; ``needs``: what of ``INPUTS``.
+
+    Asked matrix by matrix, first to last; every block on what updated ones before it give.
+    """
+
+    needs: Sequence[str] = ("input_gram",)
+
+    @abstractmethod
+    def solve(self, weight: Tensor, kept: Tensor, inputs: LayerInputs) -> Tensor:
+        """New weights (out, in) of uncut ones and their mask, True = kept, neither to be changed.
+        Where it cuts they become zero, whatever is given there.
+        """
+
+
 def criterion_of(component: Any, name: str) -> Criterion:
     """A criterion by what it can do: draw masks, prune layers, or score weights."""
     by_method: dict[str, type[Any]] = {"draw": DrawnCriterion, "prune_layer": LayerCriterion}

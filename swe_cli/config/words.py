@@ -20,6 +20,7 @@ PLURALS = {
     "recoveries": "recovery",
     "schedules": "schedule",
     "transforms": "transform",
+    "updates": "update",
     "seeds": "seed",
 }
 LARGEST_RANGE = 10_000  # values

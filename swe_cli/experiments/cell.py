@@ -213,13 +213,21 @@ class CellRun:
                 self._fit(state, self.schedule.steps_of(at_round, steps))
 
     def cut(self, at_round: int) -> None:
-        """One round of cuts. Criteria that update weights do so in the live model."""
+        """One round of cuts. Criteria that update weights do so in the live model; an update of its
+        own starts from what was there before them.
+        """
         method, scorer, run = self.spec.method(at_round), self._scorer(), self.trained.name
         check_recorded(self.spec, self.trained.trajectory, run)
         for judge in (method.judge, *method.consulted.values()):
             check_evidence(judge, scorer.evidence, run, self.schedule.at_step)
+        how = self.spec.update
+        uncut = {name: w.clone() for name, w in self._live().items()} if how else {}
         self.masks = prune(method, scorer, at_round)
         self.overlap = overlap_with_magnitude(method, scorer, self.masks)
+        if how is not None:
+            self.lap("cut")
+            scorer.calibrated.update(built(how), f"update={how.name}", uncut, self.masks)
+            self.lap("update")
         self._apply_masks()
 
     def fuse(self, most_zeros: float) -> None:

@@ -14,6 +14,7 @@ from swe_cli.contracts import (
     PrunableSet,
     Statistic,
     Transform,
+    Update,
     criterion_of,
 )
 from swe_cli.controls import PRUNED, Control
@@ -25,13 +26,14 @@ from swe_cli.pruning.schedule import Schedule
 from swe_cli.records import SETTINGS, Scalar
 from swe_cli.training.recipe import check_roles
 
-MASK_GROUPS = ("criterion", "allocation", "pattern", "schedule", "calibration")
+MASK_GROUPS = ("criterion", "allocation", "pattern", "schedule", "calibration", "update")
 CUT_GROUPS = (*MASK_GROUPS, "recovery", "transform", "evaluation")
+NOT_SETTINGS = ("transform", "calibration", "evaluation", "consulted", "statistics")
 OF_MASKS = {*MASK_GROUPS, "ratio", "rate", "fuse"}  # a transform takes none of it
 # Contracts by group, which is called the same.
 CONTRACTS: Mapping[str, type] = {
     contract.__name__.lower(): contract
-    for contract in (Allocation, Launcher, Model, Pattern, Schedule, Statistic, Transform)
+    for contract in (Allocation, Launcher, Model, Pattern, Schedule, Statistic, Transform, Update)
 }
 
 
@@ -55,10 +57,10 @@ class Spec:
     """One cut and what is done around it, or a control. What does not apply is None: a control has
     nothing that cuts, a transform no criterion, a drawn mask no allocation, N:M no allocation.
 
-    ``base``: whose weights it starts from. ``fuse``: the fraction of zeros beyond which slices are
-    cut whole afterwards. ``consulted``: criteria that the allocation asks. ``statistics``: the
-    hashes of the code of those that a user wrote, since scores are made of them. ``roles``: where
-    there are several.
+    ``base``: whose weights it starts from. ``update``: what becomes of the weights that stay.
+    ``fuse``: the fraction of zeros beyond which slices are cut whole afterwards. ``consulted``:
+    criteria that the allocation asks. ``statistics``: the hashes of the code of those that a user
+    wrote, since scores are made of them. ``roles``: where there are several.
     """
 
     control: Control | None = None
@@ -69,6 +71,7 @@ class Spec:
     schedule: Component | None = None
     recovery: Component | None = None
     calibration: Component | None = None
+    update: Component | None = None
     evaluation: Component
     consulted: Mapping[str, Component] = field(default_factory=dict)
     statistics: Mapping[str, str] = field(default_factory=dict)
@@ -98,7 +101,7 @@ class Spec:
         settings = {
             key: value.name if isinstance(value, Component) else value
             for key, value in self._said().items()
-            if key in SETTINGS
+            if key not in NOT_SETTINGS
         }
         if self.transform is not None:
             settings["criterion"] = self.method_name
@@ -179,6 +182,8 @@ def cut_spec(composed: Composed, root: ConfigRoot, roles: Sequence[str] | None) 
         said |= dict.fromkeys(OF_MASKS & said.keys())
         return Spec(transform=chosen["transform"], **said)
     said |= {key: chosen[key] for key in ("criterion", "schedule")}
+    if built(chosen["update"]) is not None:
+        said["update"] = chosen["update"]
     probes = False
     if built(chosen["criterion"]).granularity == "mask":
         said |= {"ratio": None, "rate": None}
@@ -194,7 +199,7 @@ def cut_spec(composed: Composed, root: ConfigRoot, roles: Sequence[str] | None) 
         said |= {"pattern": chosen["pattern"], "allocation": allocation, "consulted": consulted}
     spec = Spec(**said)
     recorded = recorded_needs(spec.needs)
-    if probes or len(recorded) < len(spec.needs):
+    if probes or spec.update is not None or len(recorded) < len(spec.needs):
         spec = replace(spec, calibration=chosen["calibration"])
     if root.extra is None:  # all statistics are ours
         return spec

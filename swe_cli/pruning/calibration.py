@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from swe_cli.conform import calling
 from swe_cli.contracts import (
     GRADIENTS,
     IGNORED,
@@ -22,6 +23,7 @@ from swe_cli.contracts import (
     Lens,
     Pattern,
     Setup,
+    Update,
 )
 from swe_cli.errors import PruningError
 from swe_cli.evaluation.loss import evaluating
@@ -127,6 +129,35 @@ class CalibratedModel:
             masks[name] = criterion.prune_layer(weight, inputs, choose).cpu()
         return {name: masks[name] for name in views}
 
+    @torch.no_grad()
+    def update(self, how: Update, who: str, uncut: Tensors, masks: Masks) -> None:
+        """Make of the live model what ``how``, called ``who``, makes of the ``uncut`` weights under
+        ``masks``, block by block. What is no matrix of a block is masked, no more.
+        """
+        views, pruned = self._views(), self.calibration.inputs == "pruned"
+        for name, view in views.items():
+            view.copy_(uncut[name])
+        known = {layer for block in self._layers() for layer in block}
+        matrices = [name for name in views if name.partition("[")[0] in known]
+        if not matrices:
+            raise PruningError(
+                f"{who} finds no matrix of a block among what may be cut.",
+                "Widen it, prunable=linear roles=all, or write update=none",
+            )
+        walk: Iterable[tuple[str, LayerInputs]] = self._walk(how, matrices, pruned=pruned)
+        walk = walk if pruned else list(walk)  # all seen before anything is masked
+        for name in views.keys() - {*matrices}:
+            views[name].mul_(masks[name].to(views[name].device))
+        for name, inputs in walk:
+            view, kept = views[name], masks[name].to(views[name].device)
+            if kept.all():
+                continue
+            with calling(who):
+                solved = how.solve(view, kept, inputs)
+                if solved.shape != view.shape or not solved[kept].isfinite().all():
+                    raise PruningError(f"{who} gave {name} another shape, or what is no number.")
+            view.copy_(solved.masked_fill(~kept, 0.0))
+
     @cached_property
     def sensitivities(self) -> dict[str, float]:
         """Σ over batches of |L(θ + εz) − L(θ − εz)| / 2ε per prunable tensor θ, z ~ N(0, I).
@@ -156,24 +187,28 @@ class CalibratedModel:
     def _views(self) -> Tensors:
         return self.lens(self.setup.model.weights())
 
+    def _layers(self) -> list[dict[str, nn.Linear]]:
+        """The linear layers of every block, by the name of their matrix."""
+        names = {module: name for name, module in self.setup.model.named_modules()}
+        return [
+            {f"{names[m]}.weight": m for m in block.modules() if isinstance(m, nn.Linear)}
+            for block in self.setup.model.blocks()
+        ]
+
     def _walk(
-        self, criterion: LayerCriterion, *, pruned: bool
+        self, asking: LayerCriterion | Update, names: Iterable[str] | None = None, *, pruned: bool
     ) -> Iterator[tuple[str, LayerInputs]]:
-        """The prunable names in the linear layers of every block, first to last, each with what its
-        layer is fed.
+        """The prunable ``names``, by default all, in the linear layers of every block, first to
+        last, each with what its layer is fed.
 
         With ``pruned`` a block is run again once its names were visited, so that the next one sees
         what the pruned one gives. Only the inputs of one block are held at a time.
         """
         inside: dict[str, list[str]] = {}
-        for name in self._views():
+        for name in self._views() if names is None else names:
             inside.setdefault(name.partition("[")[0], []).append(name)
-        model, names = self.setup.model, {m: name for name, m in self.setup.model.named_modules()}
+        model, layers = self.setup.model, self._layers()
         blocks = list(model.blocks())
-        layers = [
-            {f"{names[m]}.weight": m for m in block.modules() if isinstance(m, nn.Linear)}
-            for block in blocks
-        ]
         if lost := inside.keys() - {name for block in layers for name in block}:
             raise PruningError(
                 f"What judges layers by their inputs, as Wanda does, cannot score {min(lost)}.",
@@ -187,7 +222,7 @@ class CalibratedModel:
                 visited = {name: m for name, m in layers[place].items() if name in inside}
                 if not follows[place]:
                     calls = [self._calls([block], batch)[block][0] for batch in batches]
-                with watching(visited, "input_gram" in criterion.needs) as fed:
+                with watching(visited, "input_gram" in asking.needs) as fed:
                     outputs = self._run(block, calls)
                 for layer, inputs in fed.items():
                     for name in inside[layer]:

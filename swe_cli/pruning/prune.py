@@ -79,8 +79,12 @@ class Scorer:
 
     @cached_property
     def calibrated(self) -> CalibratedModel:
-        """The live model, for who needs a calibration set; it has said so before."""
-        assert self.calibration is not None
+        """The live model, for who needs a calibration set. PruningError where there is none."""
+        if self.calibration is None:
+            raise PruningError(
+                "This cut looks at a calibration set, and it was given none.",
+                "Name one in its Spec: calibration=component('calibration', 'train', ConfigRoot())",
+            )
         return CalibratedModel(self.setup, self.calibration, self.lens)
 
     def units(self, kind: UnitKind) -> UnitCut:

@@ -158,9 +158,9 @@ def markdown(table: pd.DataFrame, notes: Sequence[str] = ()) -> str:
     values = {name: table[name].dropna().unique() for name in [*settings, *axes_of(table)]}
     # A cut that a setting does not touch differs from one that it does; a control does not.
     cuts = table[table["kind"] == PRUNED]
-    partly = {name for name in settings if len(values[name]) and cuts[name].isna().any()}
+    partly = {name for name in values if len(values[name]) and cuts[name].isna().any()}
     varying = [name for name in values if len(values[name]) > 1 or name in partly]
-    fixed = [f"{n} {values[n][0]}" for n in settings if len(values[n]) and n not in varying]
+    fixed = [f"{n} {values[n][0]}" for n in values if len(values[n]) and n not in varying]
     titles = [*BEFORE, *varying, *AFTER]
     if table["rate"].isna().all():
         titles.remove("rate")

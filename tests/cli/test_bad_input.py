@@ -82,6 +82,18 @@ def refused(result, code, *said):
         ("prune transform=trawl_cp criterion=swe", USAGE, "so criterion has no meaning beside it"),
         ("prune transform=trawl_cp --ratio 0.5", USAGE, "Leave ratio out, or write transform=none"),
         ("prune transform=trawl_cp transform.ranks=[0]", USAGE, "rank"),
+        ("prune transform=trawl_cp update=least_squares", USAGE, "so update has no meaning beside"),
+        ("prune ratio=0.5 update.damping=1", USAGE, "It belongs to update=least_squares."),
+        (
+            "prune ratio=0.5 update=last_squares",
+            USAGE,
+            "Did you mean least_squares? Choose one of:",
+        ),
+        (
+            "sweep ratio=0.5 updates=none,least_squares update.damping=-1",
+            USAGE,
+            "update.damping=-1 must not be negative. Write update.damping=0.01",
+        ),
         ("sweep transform=trawl_cp criteria=swe,magnitude", USAGE, "cuts nothing, so criterion"),
         ("prune ratio=0.5 schedule=iterative recovery=none", USAGE, "of which recovery=none has 0"),
         ("prune pattern=2of4 schedule=iterative", USAGE, "Write schedule=one_shot"),

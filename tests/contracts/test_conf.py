@@ -30,7 +30,7 @@ def test_every_choice_is_checked_against_what_it_builds(group, name):
     assert chosen.name == name
     assert callable(chosen.target)
     if group not in NO_RUNTIME:
-        nothing = (group, name) in (("pretraining", "none"), ("transform", "none"))
+        nothing = chosen.target is component("update", "none", ROOT).target
         assert (chosen.build() is None) is nothing
 
 
@@ -109,6 +109,9 @@ def test_every_cell_of_an_experiment_composes(name):
         ("calibration=train", "samples", 1, "calibration.samples=1 must be at least 2."),
         ("evaluation=test", "random_batches", -1, "evaluation.random_batches=-1 must not be"),
         ("criterion=sparsegpt", "block", 0, "criterion.block=0 must be at least 1."),
+        ("update=least_squares", "damping", -0.1, "update.damping=-0.1 must not be negative."),
+        ("update=least_squares", "tolerance", 0.0, "update.tolerance=0.0 is not in (0, 1)."),
+        ("update=least_squares", "steps", 0, "update.steps=0 must be at least 1."),
         ("allocation=owl", "strength", 1.0, "allocation.strength=1.0 is not in [0, 1)."),
         ("allocation=ecoflap", "slack", 0.0, "allocation.slack=0.0 is not in (0, 1]."),
         ("model=gpt_nano", "layers", 0, "model.layers=0 must be at least 1."),

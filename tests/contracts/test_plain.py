@@ -18,9 +18,10 @@ from swe_cli.contracts import (
     Pattern,
     Prediction,
     Statistic,
+    Update,
     WeightCriterion,
 )
-from swe_cli.errors import UsageError
+from swe_cli.errors import PruningError, UsageError
 from swe_cli.experiments.cell import execute
 from swe_cli.experiments.model import TrainedModel
 from swe_cli.experiments.spec import Spec, built
@@ -111,6 +112,14 @@ class Halved:
         new["layers.0.0.weight"] = weights["layers.0.0.weight"][:8]
         new["layers.0.2.weight"] = weights["layers.0.2.weight"][:, :8]
         return new
+
+
+class Doubled:
+    """Two for one, as dropout does."""
+
+    def solve(self, weight, kept, inputs):
+        assert inputs.gram.shape == (weight.shape[1],) * 2
+        return 2 * weight
 
 
 class Backwards:
@@ -251,6 +260,17 @@ def test_a_plain_transform():
     assert result.metrics["sparsity"].mean == 0.5
 
 
+def test_a_plain_update():
+    result, weights = cell_of(update=plain("update", Doubled))
+    for name, mask in result.masks.items():
+        assert torch.equal(result.weights[name], 2 * weights[name] * mask)
+    own = built(plain("update", Doubled))
+    assert isinstance(own, Update)
+    assert own.needs == ("input_gram",)
+    with pytest.raises(PruningError, match="it was given none"):
+        cell_of(update=plain("update", Doubled), calibration=None)
+
+
 def test_a_plain_statistic():
     weights = {"w": torch.tensor([1.0, 2.0])}
     statistic = built(plain("statistic", Travelled), weights)
@@ -334,6 +354,7 @@ def without(cls, *members):
         ("allocation", "Allocation", FirstFirst, {}, ["counts"]),
         ("transform", "Transform", Halved, {}, ["candidates"]),
         ("transform", "Transform", Halved, {}, ["candidates", "apply"]),
+        ("update", "Update", Doubled, {}, ["solve"]),
         ("launcher", "Launcher", Backwards, {}, ["map"]),
         ("model", "Model", Module, {}, ["context", "forward"]),
         ("model", "Model", Module, {}, ["context"]),

@@ -104,8 +104,9 @@ CHOICES = (
     "criterion=swe ratio=0.5 data=image_folder data.path=images data.image_size=16 tokenizer=words",
     # Since 0.3
     "criteria=swe_obd,obd,squisher,obd_sqrt,ria ratio=0.5",
+    "criterion=random ratio=0.5 updates=none,least_squares calibration.samples=64",
 )
-UNNAMED = ("allocation=published", "transform=none")  # another choice, and nothing
+UNNAMED = ("allocation=published", "transform=none", "update=none")  # another choice, and nothing
 
 
 @pytest.fixture

@@ -1,0 +1,3 @@
+from training.toys import one_thread
+
+__all__ = ["one_thread"]
