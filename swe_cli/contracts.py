@@ -271,6 +271,11 @@ class Statistic:
         """Whether it defines ``after_step``, for which the optimizer's state is gathered."""
         return type(self).after_step is not Statistic.after_step
 
+    def expect(self, observations: int, of_run: float) -> None:
+        """Know, before the first, how many observations there will be; ``of_run``: how many of them
+        a run is long, from its first step on.
+        """
+
     def before_step(self, weights: Tensors, gradients: Tensors, share: float) -> None:
         """See a step that is about to be taken and observed: the gradients of its mean loss at
         ``weights``, before any clipping, and the ``share`` that ``update`` will be given.

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from swe_cli.commands.shared import Page, listening, pruned_row
 from swe_cli.contracts import Questions
-from swe_cli.controls import DENSE
+from swe_cli.controls import BY_KIND, DENSE
 from swe_cli.errors import Interrupted, RunError, UsageError
 from swe_cli.evaluation.measure import answers_of
 from swe_cli.experiments.cell import Cell, evaluate_pruned, run_cell
@@ -23,6 +23,7 @@ from swe_cli.experiments.spec import (
     check_early,
     check_recorded,
     check_spec,
+    control_spec,
     cut_spec,
     note_on,
 )
@@ -59,17 +60,24 @@ def prune(this: Page) -> None:
     """Cut a finished training once; keep the model, print what it lost."""
     typed, values = [word.partition("=")[0] for word in this.words], this.composed.values
     check_spec(cut_spec(this.composed, this.root, None), this.composed, typed)
+    asked = [BY_KIND[kind] for kind in values["controls"]]
+    for control in asked:
+        if control.training:
+            why = f"{control.kind} is a training of its own, and swe prune trains none."
+            raise UsageError(why, f"Type: swe sweep controls=[{control.kind}]")
     run = this.chosen_run(("train",), "Cutting", quiet=this.quiet)
     training = stored_training(run, this.root, values["device"], values["threads"])
     model = training.composed["model"]
     spec = cut_spec(this.composed, this.root, roles_of(model))
     tracker, sources = run.manifest["tracker"], spec.sources
     stale = unrecorded(tracker, sources)
-    check_recorded(spec, {*tracker["statistics"]} - {*stale}, run.name)
+    for one in (spec, *(control_spec(control, spec) for control in asked)):
+        check_recorded(one, {*tracker["statistics"]} - {*stale}, run.name)
     steps, at_step = training.composed["training"].instance.steps, spec.plan.at_step
     check_early(spec, steps)
     check_kept(run, at_step, sources)
-    cell = cells_of(spec, training)[spec.kind]
+    cells = cells_of(spec, training, asked=dict.fromkeys(values["controls"], training))
+    cell = cells[spec.kind]
     name = f"prune-{model.name}-{spec.method_name}-{cell.hash[:8]}"
     pruned = Run(run.path.parent / name)
     cell = replace(cell, model_to=pruned.path / "model.safetensors")
@@ -81,6 +89,7 @@ def prune(this: Page) -> None:
         pruned.begin({"training": run.name, "cell": cell.hash, "cut": cell.config})
         try:
             row = run_cell(cell, stop, [this.watcher.recovery(steps)])
+            controls = [run_cell(cells[control.kind], stop) for control in asked]
         except Interrupted:
             raise
         except Exception:
@@ -88,7 +97,8 @@ def prune(this: Page) -> None:
             raise
         pruned.finish(["model.safetensors"], row=row.to_json())
     this.print(pruned.name)
-    print_row(this.console, row)
+    for one_row in (row, *controls):
+        print_row(this.console, one_row)
     this.print(f"  next: swe report {this.named(run)}")
 
 

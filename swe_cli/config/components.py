@@ -25,6 +25,7 @@ from pydantic import PydanticSchemaGenerationError as NotChecked
 from typing_extensions import TypedDict  # which pydantic asks for, before Python 3.12
 
 from swe_cli.config.words import did_you_mean, is_path_key
+from swe_cli.controls import ASKED
 from swe_cli.errors import UsageError
 
 _PACKAGE = __package__.partition(".")[0]
@@ -65,7 +66,8 @@ class Settings:
     results_dir: str | None
     prunable: Literal["linear", "all"]
     roles: str
-    base: Literal["final", "averaged", "best"]
+    base: Literal["final", "averaged", "best", "latest", "ema"]
+    controls: list[Literal[ASKED]]  # type: ignore[valid-type]
     ratio: Annotated[float, RATIO] | None
     rate: Annotated[float, Field(ge=0, description="For example: rate=1.575")] | None
     fuse: Annotated[float, FUSE] | None
@@ -229,6 +231,8 @@ def check(key: str, adapter: Adapter, value: Any) -> Any:
 
 def as_typed(value: Any) -> str:
     """A value as one types it."""
+    if isinstance(value, list):
+        return f"[{','.join(map(as_typed, value))}]"
     return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
@@ -258,6 +262,8 @@ def _refusal(key: str, adapter: Adapter, value: Any, error: ValidationError) -> 
             return UsageError(quoted, f"Write {key}={value}")
     free = [choice.get("type") for choice in choices if not choice.keys() & {"enum", "const"}]
     example = next((f"Write {key}={EXAMPLES[kind]}" for kind in free if kind in EXAMPLES), None)
+    if free == ["array"] and not isinstance(value, list):
+        example = f"Write {key}=[{as_typed(value)}]"
     return UsageError(f"{key}={as_typed(value)} is wrong: it should be {expected}.", example)
 
 

@@ -77,9 +77,21 @@ class SWEMean(Equation):
     """``|mean_t W_t|``: SWE (arXiv 2502.17071) with all steps counting the same. An ablation."""
 
     needs = ("mean",)
+    equation = SWE.equation
 
-    def equation(self, weight: Tensor, mean: Tensor) -> Tensor:
-        return mean.abs()
+
+class SWELatest(Equation):
+    """``|mean of W_t over the last 10 % of the run|``, LAWA's average. An ablation of SWE, ours."""
+
+    needs = ("latest_average",)
+    equation = SWE.equation
+
+
+class SWEEMA(Equation):
+    """``|Σ_t d^{T−t}·W_t|``, with a half-life of 2 % of the run. An ablation of SWE, ours."""
+
+    needs = ("exponential_average",)
+    equation = SWE.equation
 
 
 class SWESqrt(Equation):

@@ -54,7 +54,9 @@ class Cell:
     @property
     def config(self) -> dict[str, Any]:
         """What is stored: plain values."""
-        return {**self.training.of_cells, **self.spec.identity()}
+        read = {cell.training.hash for cell in self.reads.values()} - {self.training.hash}
+        against = {"against": sorted(read)} if read else {}  # the deltas of a control trained anew
+        return {**self.training.of_cells, **self.spec.identity(), **against}
 
     @cached_property
     def hash(self) -> str:
@@ -217,7 +219,8 @@ class CellRun:
         own starts from what was there before them.
         """
         method, scorer, run = self.spec.method(at_round), self._scorer(), self.trained.name
-        check_recorded(self.spec, self.trained.trajectory, run)
+        # Its base is there: the weights of a stranger come without a trajectory.
+        check_recorded(replace(self.spec, base="final"), self.trained.trajectory, run)
         for judge in (method.judge, *method.consulted.values()):
             check_evidence(judge, scorer.evidence, run, self.schedule.at_step)
         how = self.spec.update

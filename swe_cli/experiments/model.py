@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 
 from torch import Tensor
 
@@ -16,18 +17,20 @@ from swe_cli.training.recipe import Recipe, check_roles
 from swe_cli.training.run import Snapshot, read_snapshot
 
 ALWAYS_RECORDED = "weighted_average"  # the dense_averaged control and base=averaged need it
+# Bases that are a statistic of the training: which one.
+AVERAGES = {"averaged": ALWAYS_RECORDED, "latest": "latest_average", "ema": "exponential_average"}
 
 
-def _averaged(run: Run, trajectory: Mapping[str, Tensors]) -> Tensors:
+def _average(statistic: str, run: Run, trajectory: Mapping[str, Tensors]) -> Tensors:
     """What was frozen and not tracked stood still: it is its own average."""
-    return {**run.tensors("model.safetensors"), **trajectory[ALWAYS_RECORDED]}
+    return {**run.tensors("model.safetensors"), **trajectory[statistic]}
 
 
-# The weights that every training of ours leaves, each made of its run and trajectory.
+# The weights that a training of ours leaves, each made of its run and trajectory.
 BASES: Mapping[str, Callable[[Run, Mapping[str, Tensors]], Tensors]] = {
     "final": lambda run, trajectory: run.tensors("model.safetensors"),
     "best": lambda run, trajectory: run.tensors("best.safetensors"),
-    "averaged": _averaged,
+    **{base: partial(_average, statistic) for base, statistic in AVERAGES.items()},
 }
 
 
@@ -50,7 +53,7 @@ class TrainedModel(Setup):
     _snapshots: dict[int, Snapshot] = field(default_factory=dict)
 
     def weights(self, base: str) -> Tensors:
-        """Parameters by name: ``final``, ``best`` (validation) or ``averaged`` (W̄)."""
+        """Parameters by name: ``final``, ``best`` (validation) or one of ``AVERAGES``."""
         if base not in self.bases:
             raise RunError(
                 f"{self.name} has no {base} weights.", f"It has {', '.join(self.bases)}."
@@ -73,11 +76,11 @@ class TrainedModel(Setup):
             return self.weights(base), self.trajectory
         snapshot = self.after(at_step)
         seen = snapshot.trajectory
-        if base != "averaged":
+        if base not in AVERAGES:
             return snapshot.weights, seen
         if not seen:
             raise PruningError(f"Nothing had been averaged by step {at_step}.", "Write base=final")
-        return {**snapshot.weights, **seen[ALWAYS_RECORDED]}, seen
+        return {**snapshot.weights, **seen[AVERAGES[base]]}, seen
 
     def lens(self, which: PrunableSet, roles: str) -> Lens:
         """What may be cut: of one role, or with ``all`` of those that were trained."""

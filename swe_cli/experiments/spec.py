@@ -19,6 +19,7 @@ from swe_cli.contracts import (
 )
 from swe_cli.controls import PRUNED, Control
 from swe_cli.errors import PruningError, UsageError
+from swe_cli.experiments.model import AVERAGES
 from swe_cli.files import canonical
 from swe_cli.pruning.prune import Judge, Method, recorded_needs
 from swe_cli.pruning.recover import Recovery
@@ -150,9 +151,10 @@ class Spec:
 
     @property
     def needs(self) -> list[str]:
-        """All that the criterion, and those its allocation asks, look at."""
+        """All that the criterion, and those its allocation asks, look at; and what the base is."""
         criteria = [*([self.criterion] if self.criterion else []), *self.consulted.values()]
-        return [need for criterion in criteria for need in built(criterion).needs]
+        base = [AVERAGES[self.base]] if self.base in AVERAGES else []
+        return [*base, *(need for criterion in criteria for need in built(criterion).needs)]
 
     @property
     def sources(self) -> dict[str, str | None]:
@@ -305,7 +307,7 @@ def _check_schedule(spec: Spec, composed: Composed) -> None:
                 + ", or write schedule=one_shot",
             )
     base = composed.values["base"]
-    if schedule.at_step is not None and base not in ("final", "averaged"):
+    if schedule.at_step is not None and base in ("best", "latest"):
         raise UsageError(
             f"{named} cuts what there is after step {schedule.at_step}, not the {base} of later.",
             "Write base=final or base=averaged",
@@ -319,8 +321,8 @@ def check_early(spec: Spec, steps: int) -> None:
     at_step = spec.plan.at_step
     if at_step == 0 and recorded_needs(spec.needs):
         raise UsageError(
-            f"criterion={spec.method_name} or its allocation judges by how weights "
-            "lived, and before the first step they have not.",
+            f"criterion={spec.method_name}, its allocation or base={spec.base} judges by how "
+            "weights lived, and before the first step they have not.",
             "Cut later, schedule.at_step=100, or by another: criterion=snip",
         )
     if at_step is not None and at_step >= steps:
@@ -334,13 +336,15 @@ def check_recorded(spec: Spec, recorded: Collection[str], run: str) -> None:
     """Raise PruningError, naming who asks and the flag to train with, for a statistic that a run
     did not record.
     """
-    asking = {} if spec.criterion is None else {f"criterion={spec.criterion.name}": spec.criterion}
+    own = f"base={spec.base}" if spec.control is None else f"controls=[{spec.kind}]"
+    asking: dict[str, Sequence[str]] = {own: [AVERAGES[spec.base]] if spec.base in AVERAGES else []}
+    if spec.criterion is not None:
+        asking[f"criterion={spec.criterion.name}"] = built(spec.criterion).needs
     for name, chosen in spec.consulted.items():
         assert spec.allocation is not None
-        asking[f"allocation={spec.allocation.name} ranks by {name}, which"] = chosen
-    for asks, chosen in asking.items():
-        needs = recorded_needs(built(chosen).needs)
-        if missing := ",".join(need for need in needs if need not in recorded):
+        asking[f"allocation={spec.allocation.name} ranks by {name}, which"] = built(chosen).needs
+    for asks, needs in asking.items():
+        if missing := ",".join(n for n in recorded_needs(needs) if n not in recorded):
             raise PruningError(
                 f"{asks} needs {missing}, which {run} did not record.",
                 f"Train with tracking.statistics=[{missing}], or sweep: it records what it needs.",

@@ -15,16 +15,17 @@ from swe_cli.config import (
     Declaration,
     Tokens,
     choice_options,
+    component,
     compose,
     expand_range,
     read_tokens,
 )
 from swe_cli.contracts import Launcher
-from swe_cli.controls import DENSE, PRUNED, RECOVERED, controls_of
+from swe_cli.controls import BY_KIND, DENSE, PRUNED, RECOVERED, controls_of
 from swe_cli.errors import SweError, TrainingError, UsageError
 from swe_cli.experiments.cell import Cell, check_stop, run_cell
 from swe_cli.experiments.ensure import Observer, ensure_trained
-from swe_cli.experiments.model import BASES
+from swe_cli.experiments.model import AVERAGES, BASES
 from swe_cli.experiments.spec import (
     Spec,
     built,
@@ -34,7 +35,13 @@ from swe_cli.experiments.spec import (
     cut_spec,
     note_on,
 )
-from swe_cli.experiments.training import TRAINING_GROUPS, TrainingSpec, roles_of, training_spec
+from swe_cli.experiments.training import (
+    TRAINING_GROUPS,
+    TrainingSpec,
+    another,
+    roles_of,
+    training_spec,
+)
 from swe_cli.files import read_json
 from swe_cli.pruning.prune import recorded_needs
 from swe_cli.records import SETTINGS, Row, Scalar
@@ -72,7 +79,7 @@ def plan_sweep(
     ``refresh``: rows of a version that measured less are measured anew.
     """
     composed = compose_point(tokens, root)
-    axes = axes_of(composed, tokens)
+    axes, asked = axes_of(composed, tokens), [BY_KIND[k] for k in composed.values["controls"]]
     given = _values(tokens.overrides)
     typed = given.keys() | tokens.axes.keys()
     points = []
@@ -83,8 +90,10 @@ def plan_sweep(
         check_early(spec, point["training"].instance.steps)
         points.append((_values(words), point, spec))
     statistics = {need for _, _, spec in points for need in recorded_needs(spec.needs)}
+    statistics |= {AVERAGES[control.base] for control in asked if control.base in AVERAGES}
     early = {step for _, _, spec in points if (step := spec.plan.at_step) is not None}
-    specified: dict[object, tuple[TrainingSpec, bool]] = {}  # and whether its data are questions
+    # And whether its data are questions, and what is trained for the controls that are asked for.
+    specified: dict[object, tuple[TrainingSpec, bool, Mapping[str, TrainingSpec]]] = {}
     trainings: dict[str, TrainingSpec] = {}
     cells: dict[str, Cell] = {}
     notes: list[str] = []
@@ -93,13 +102,19 @@ def plan_sweep(
         key = (*chosen, *(point.values[key] for key in MACHINE_KEYS))
         if key not in specified:  # which takes a look at the data: once for each
             training = training_spec(point, root, results, statistics, early)
-            specified[key] = training, training.dataset.questions
-            same = trainings.setdefault(training.hash, training)
-            trainings[training.hash] = replace(
-                same,
-                snapshots=tuple(sorted({*same.snapshots, *training.snapshots})),
-                statistics=dict(sorted({**same.statistics, **training.statistics}.items())),
-            )
+            recipe, anew = point["training"], dict[str, TrainingSpec]()
+            for control in asked:  # the same recipe where none of its options is another
+                options = {**recipe.options, **control.training}
+                other = another(point, training=component("training", recipe.name, root, options))
+                anew[control.kind] = training_spec(other, root, results)
+            specified[key] = training, training.dataset.questions, anew
+            for one in (training, *anew.values()):
+                same = trainings.setdefault(one.hash, one)
+                trainings[one.hash] = replace(
+                    same,
+                    snapshots=tuple(sorted({*same.snapshots, *one.snapshots})),
+                    statistics=dict(sorted({**same.statistics, **one.statistics}.items())),
+                )
             notes += training.dataset.notes
         for cell in cells_of(spec, *specified[key], refresh=refresh).values():
             if cell.hash not in cells:
@@ -135,17 +150,24 @@ def preview(tokens: Tokens, root: ConfigRoot) -> Composed:
 
 
 def cells_of(
-    spec: Spec, training: TrainingSpec, questions: bool = False, *, refresh: bool = False
+    spec: Spec,
+    training: TrainingSpec,
+    questions: bool = False,
+    asked: Mapping[str, TrainingSpec] | None = None,
+    *,
+    refresh: bool = False,
 ) -> dict[str, Cell]:
     """The cell of one cut and those of the controls it is judged by, by kind.
 
-    ``questions``: whether its data are. ``refresh``: see ``Cell``.
+    ``questions``: whether its data are. ``asked``: the controls that are asked for, and what is
+    trained anew for each. ``refresh``: see ``Cell``.
     """
     cells: dict[str, Cell] = {}
-    controls = controls_of(BASES, questions=questions)
+    controls = controls_of(BASES, questions=questions, asked=asked or ())
     for control in sorted(controls, key=lambda control: control.recovered):
         reads = {} if control is DENSE else {DENSE.kind: cells[DENSE.kind]}
-        cells[control.kind] = Cell(control_spec(control, spec), training, reads, refresh=refresh)
+        of = asked[control.kind] if asked and control.training else training
+        cells[control.kind] = Cell(control_spec(control, spec), of, reads, refresh=refresh)
     reads = {kind: cells[kind] for kind in (DENSE.kind, RECOVERED.kind)}
     return {**cells, spec.kind: Cell(spec, training, reads, refresh=refresh)}
 
@@ -189,6 +211,9 @@ def _shown_axes(cell: Cell, values: Mapping[str, Scalar]) -> dict[str, Scalar]:
 
 def axes_of(composed: Composed, tokens: Tokens) -> dict[str, tuple[str, ...]]:
     """Axes of the configuration, each replaced by what was typed for its key."""
+    if names := [word.partition("=")[2].strip("[]") for word in tokens.axes.get("controls", ())]:
+        hint = f"Write controls=[{','.join(names)}]"
+        raise UsageError("The controls are one list, of all cells.", hint)
     typed = _values(tokens.overrides).keys() | tokens.axes.keys()
     axes: dict[str, tuple[str, ...]] = {}
     for key, node in composed.values["axes"].items():

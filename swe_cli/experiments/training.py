@@ -12,7 +12,7 @@ from swe_cli.contracts import Dataset, Model
 from swe_cli.data.tokens import dataset_of
 from swe_cli.device import Machine, resolve
 from swe_cli.errors import DataError, UsageError
-from swe_cli.experiments.model import ALWAYS_RECORDED, BASES, TrainedModel
+from swe_cli.experiments.model import ALWAYS_RECORDED, AVERAGES, BASES, TrainedModel
 from swe_cli.experiments.spec import built
 from swe_cli.seeds import global_randomness
 from swe_cli.store import Run, find_run, identity
@@ -144,14 +144,8 @@ def training_spec(
     recorded = sorted({ALWAYS_RECORDED, *statistics, *tracking.statistics})
     first = None
     if composed["pretraining"].instance is not None:  # the same by another recipe, with none before
-        asked = composed["tracking"]  # what is kept besides is asked of the stage that is cut
-        kept_besides: dict[str, Any] = {"statistics": [], "snapshots": []}
-        stage = {
-            "training": composed["pretraining"],
-            "pretraining": component("pretraining", "none", root),
-            "tracking": replace(asked, options=asked.options | kept_besides),
-        }
-        before = replace(composed, components=composed.components | stage)
+        none = component("pretraining", "none", root)
+        before = another(composed, training=composed["pretraining"], pretraining=none)
         first = training_spec(before, root, results)
     return TrainingSpec(
         Run(results / "runs" / f"train-{composed['model'].name}-{identity(described)[:8]}"),
@@ -162,6 +156,14 @@ def training_spec(
         first,
         kept,
     )
+
+
+def another(composed: Composed, **parts: Component) -> Composed:
+    """The same but for ``parts``; what is kept besides is asked of the training that is cut."""
+    tracking = composed["tracking"]
+    bare: dict[str, Any] = {**tracking.options, "statistics": [], "snapshots": []}
+    parts["tracking"] = replace(tracking, options=bare)
+    return replace(composed, components=composed.components | parts)
 
 
 def stored_training(
@@ -213,7 +215,11 @@ def _opened(spec: TrainingSpec, written: int) -> TrainedModel:
         machine,
         spec.config["identity"]["seed"],
         name=run.name,
-        bases={base: partial(make, run, trajectory) for base, make in BASES.items()},
+        bases={
+            base: partial(make, run, trajectory)
+            for base, make in BASES.items()
+            if AVERAGES.get(base) in (None, *trajectory)
+        },
         trajectory=trajectory,
         recipe=recipe,
         run=run,

@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from swe_cli.contracts import Statistic
@@ -49,6 +51,38 @@ class SqrtAverage(WeightedAverage):
         self._seen = index
         self._total += math.sqrt(index)
         super().update(weights, index, math.sqrt(index) / self._total)
+
+
+class LatestAverage(WeightedAverage):
+    """The plain mean over the last ``fraction`` of the run, one observation at least (LAWA, Kaddour
+    2022); before that, the weights as they are.
+    """
+
+    def __init__(self, weights: Tensors, *, fraction: Annotated[float, Field(gt=0, le=1)]) -> None:
+        super().__init__(weights)
+        self.fraction, self.first = fraction, 1
+
+    def expect(self, observations: int, of_run: float) -> None:
+        self.first = max(1, 1 + observations - max(1, round(self.fraction * of_run)))
+
+    def update(self, weights: Tensors, index: int, share: float) -> None:
+        super().update(weights, index, 1.0 / max(1, 1 + index - self.first))
+
+
+class ExponentialAverage(WeightedAverage):
+    """``Σ d^{n−i}·W_i / Σ d^{n−i}``: what is older by ``half_life``, a fraction of the run, counts
+    half, whatever the weighting. No weight lies on the zeros that it begins with.
+    """
+
+    def __init__(self, weights: Tensors, *, half_life: Annotated[float, Field(gt=0, le=1)]) -> None:
+        super().__init__(weights)
+        self.half_life, self.decay = half_life, 0.5
+
+    def expect(self, observations: int, of_run: float) -> None:
+        self.decay = 0.5 ** (1.0 / (self.half_life * of_run))
+
+    def update(self, weights: Tensors, index: int, share: float) -> None:
+        super().update(weights, index, (1.0 - self.decay) / (1.0 - self.decay**index))
 
 
 class MeanMagnitude(Statistic):

@@ -29,7 +29,7 @@ class Recipe:
     optimizer: Literal["adamw", "adam"]
     learning_rate: PositiveFloat
     minimum_learning_rate: NonNegativeFloat
-    schedule: Literal["cosine", "constant"]
+    schedule: Literal["cosine", "constant", "linear_average"]
     warmup_steps: NonNegativeInt
     beta1: Fraction
     beta2: Fraction
@@ -45,11 +45,17 @@ class Recipe:
             raise UsageError("training.trains names no role.", "Write training.trains=all")
 
     def learning_rate_at(self, step: int) -> float:
-        """Learning rate of optimizer step ``step`` (1-based): linear warm-up, then the schedule."""
+        """Learning rate of optimizer step ``step`` (1-based): linear warm-up, then the schedule.
+
+        ``linear_average`` decays as averaging all weights, step i counting i, reweights the updates
+        of a constant rate: ``1 − i(i−1) / (T(T+1))`` (WSM, arXiv 2507.17634).
+        """
         if step <= self.warmup_steps:
             return self.learning_rate * step / self.warmup_steps
         if self.schedule == "constant":
             return self.learning_rate
+        if self.schedule == "linear_average":
+            return self.learning_rate * (1.0 - step * (step - 1) / (self.steps * (self.steps + 1)))
         done = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
         span = self.learning_rate - self.minimum_learning_rate
         return self.minimum_learning_rate + span * 0.5 * (1.0 + math.cos(math.pi * done))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -24,8 +25,9 @@ class Tracking:
     """When weights are observed and how much each observation counts.
 
     ``every``: optimizer steps between observations, or "epoch" = ceil(tokens / (batch · context)).
-    ``start``: steps before the first. ``weighting``: a_i of observation i: "linear" i (the paper),
-    "sqrt" √i, "uniform" 1, "exponential" 1 with all earlier ones multiplied by ``decay``.
+    ``start``: steps before the first, or a part of the training, "90%". ``weighting``: a_i of
+    observation i: "linear" i (the paper), "sqrt" √i, "uniform" 1, "exponential" 1 with all earlier
+    ones multiplied by ``decay``, or halved in a part of the training, "2%".
     ``sample``: how many single weights are followed for the weight-evolution figure.
     ``statistics``: what to record besides what the criteria at hand need.
     ``frozen``: observe parts that are not trained, too. ``snapshots``: steps after which all of the
@@ -33,9 +35,9 @@ class Tracking:
     """
 
     every: Count | Literal["epoch"]
-    start: NonNegativeInt
+    start: Annotated[int, Field(ge=0, description="Write tracking.start=0")] | str
     weighting: Literal["linear", "sqrt", "uniform", "exponential"]
-    decay: Annotated[float, Field(gt=0, lt=1)]
+    decay: Annotated[float, Field(gt=0, lt=1, description="A half-life: tracking.decay=2%")] | str
     sample: NonNegativeInt
     statistics: list[str] = field(default_factory=list)
     frozen: bool = False
@@ -44,19 +46,40 @@ class Tracking:
     def __post_init__(self) -> None:
         if any(step < 0 for step in self.snapshots):
             raise UsageError("tracking.snapshots names a step before the first.")
+        self.steps_before(1), self.decay_of(1, 1)  # which refuse what is no percentage
+
+    def steps_before(self, steps: int) -> int:
+        """Steps before the first observation, of ``steps``."""
+        start = self.start
+        return start if isinstance(start, int) else round(_part("start", start) * steps)
+
+    def decay_of(self, every: int, steps: int) -> float:
+        """What an observation leaves of the earlier ones, with ``every`` steps between them."""
+        if not isinstance(self.decay, str):
+            return self.decay
+        return float(0.5 ** (every / (_part("decay", self.decay) * steps)))
 
     def steps_between(self, steps: int, steps_per_epoch: int = 1) -> int:
         """Steps between observations. UsageError where nothing would be observed in ``steps``: an
         average of nothing is zero everywhere, and would cut anything.
         """
         every = steps_per_epoch if self.every == "epoch" else self.every
-        if self.start + every > steps:
+        if self.steps_before(steps) + every > steps:
             raise UsageError(
                 f"tracking.every={self.every} ({every} steps) from tracking.start="
                 f"{self.start} observes nothing in training.steps={steps}.",
                 "Lower tracking.every or tracking.start.",
             )
         return every
+
+
+def _part(key: str, value: str) -> float:
+    """The fraction of a training that "90%" is. UsageError for what is all of it, or nothing."""
+    with suppress(ValueError):
+        if value.endswith("%") and 0 < (percent := float(value[:-1])) < 100:
+            return percent / 100
+    why = f"tracking.{key}={value} is no part of a training."
+    raise UsageError(why, f"Write a percentage: tracking.{key}=10%")
 
 
 class Tracker(Callback):
@@ -84,6 +107,9 @@ class Tracker(Callback):
         self.weights, self.statistics, self.tracking = weights, statistics, tracking
         self.sources = {name: (sources or {}).get(name) for name in statistics}
         self.every = tracking.steps_between(steps, steps_per_epoch)
+        self.start, self.decay = tracking.steps_before(steps), tracking.decay_of(self.every, steps)
+        for statistic in statistics.values():
+            statistic.expect((steps - self.start) // self.every, steps / self.every)
         self.count, self.total_weight = 0, 0.0
         self._sees_optimizer = any(of.sees_optimizer for of in statistics.values())
         self._followed = followed
@@ -124,11 +150,11 @@ class Tracker(Callback):
         growing = {"linear": float(index), "sqrt": math.sqrt(index)}
         amount = growing.get(self.tracking.weighting, 1.0)
         if self.tracking.weighting == "exponential":
-            total *= self.tracking.decay
+            total *= self.decay
         return amount, total + amount
 
     def _observes(self, step: int) -> bool:
-        return step > self.tracking.start and (step - self.tracking.start) % self.every == 0
+        return step > self.start and (step - self.start) % self.every == 0
 
     def tensors(self) -> Tensors:
         """``<statistic>/<parameter>`` and ``sample/{index,steps,values}``: what is saved."""

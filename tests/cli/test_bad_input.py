@@ -125,6 +125,14 @@ def refused(result, code, *said):
             USAGE,
             "Name one that scores: allocation.criterion=swe",
         ),
+        ("train tracking.start=100%", USAGE, "tracking.start=100% is no part of a training"),
+        ("sweep tracking.decay=0%", USAGE, "Write a percentage: tracking.decay=10%"),
+        ("sweep controls=[dense_mean]", USAGE, "'dense_averaged_recovered', 'dense_latest', "),
+        (
+            "prune ratio=0.5 controls=[dense_ema,dense_decayed]",
+            USAGE,
+            "Type: swe sweep controls=[dense_decayed]",
+        ),
         ("train tracking.snapshots=[-1]", USAGE, "names a step before the first"),
         ("prune --ratio 0.5 --rate 1", USAGE, "a ratio or a rate, not both"),
         ("prune --ratio 1", USAGE, "ratio=1 is not in [0, 1)"),
@@ -315,6 +323,10 @@ def test_a_statistic_that_was_not_recorded_is_found_before_any_work(swe, own_run
     before = sorted(os.listdir(own_run.results / "runs"))
     result = swe("prune", own_run.name, "--ratio", "0.5", "criterion=swe_mean")
     refused(result, FAILED, "criterion=swe_mean needs mean", "tracking.statistics=[mean]")
+    for word in ("base=latest", "controls=[dense_latest]"):
+        result = swe("prune", own_run.name, "--ratio", "0.5", word)
+        said = f"{word} needs latest_average, which {own_run.name} did not record."
+        refused(result, FAILED, said, "tracking.statistics=[latest_average]")
     assert sorted(os.listdir(own_run.results / "runs")) == before
 
 

@@ -23,6 +23,16 @@ def test_a_rate_alone_means_the_paper_s_allocation(swe, own_run):
     assert stored["cut"]["rate"] == 0.5
 
 
+def test_a_cut_shows_the_controls_that_are_asked_for(swe, own_run):
+    words = ("prune", "-q", own_run.name, "--ratio", "0.5", "recovery.steps=2")
+    plain, asked = swe(*words), swe(*words, "controls=[dense_averaged_recovered]")
+    assert asked.exit_code == 0, asked.output
+    assert "averaged recovered" in asked.stdout
+    assert "averaged recovered" not in plain.stdout
+    assert asked.stdout.split()[0] == plain.stdout.split()[0] == own_run.pruned
+    assert "averaged recovered" in " ".join(swe("report", own_run.name).stdout.split())
+
+
 def test_a_run_is_found_by_prefix_by_its_tail_and_by_path(swe, own_run):
     for token in (own_run.name[:-2], own_run.name.removeprefix("train-"), own_run.path):
         shown = swe("evaluate", token)

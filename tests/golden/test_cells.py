@@ -82,6 +82,8 @@ CHOICES = (
     "transform=trawl_cp",
     "transform=trawl_tucker transform.layers=all transform.ranks=[8] transform.stack=all base=best",
     "transforms=none,trawl_cp criterion=swe ratio=0.5 recovery=none",
+    "criterion=swe_latest ratio=0.5 base=latest controls=[dense_latest,dense_averaged_recovered]",
+    "criterion=swe_ema ratio=0.5 base=ema controls=[dense_ema,dense_decayed]",
     # Trainings
     "criterion=swe ratio=0.5 training=adam_paper model=gpt_small",
     "criterion=swe ratio=0.5 training.learning_rate=1e-3 training.weight_decay=0 model=gpt_paper",
@@ -90,6 +92,8 @@ CHOICES = (
     "criterion=swe ratio=0.5 training.steps=300,600 model.width=32,64",
     "criterion=swe ratio=0.5 tracking.every=epoch tracking.start=5 tracking.weighting=sqrt",
     "criterion=swe ratio=0.5 tracking.every=2,3 tracking.weighting=exponential tracking.decay=0.5",
+    "criterion=swe ratio=0.5 tracking.start=90% tracking.weighting=exponential tracking.decay=2%",
+    "criterion=swe ratio=0.5 training.schedule=linear_average",
     "criterion=swe ratio=0.5 tracking.sample=0 tracking.statistics=[mean] tracking.frozen=true",
     "criterion=swe ratio=0.5 tokenizer=bpe tokenizer.vocabulary_size=300",
     "criterion=swe ratio=0.5 data=kjv_chars data.train_characters=2000",

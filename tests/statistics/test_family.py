@@ -1,6 +1,7 @@
 """The trajectory family against sums worked the slow way in float64, and by hand."""
 
 import math
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,9 @@ from training.walks import STEPS, amounts, observed, tracked, walk
 
 from swe_cli.statistics.running import (
     AdamV,
+    ExponentialAverage,
     InitialWeights,
+    LatestAverage,
     MeanMagnitude,
     Movement,
     PathLength,
@@ -151,6 +154,52 @@ def test_adam_v_is_what_the_optimizer_keeps_at_the_last_observation():
     # v ← v / 2 + g² / 2 of the steps 1 to 4; the fifth was not observed.
     close(statistic.state()["a"], torch.full((3,), 1 / 16 + 4 / 8 + 9 / 4 + 16 / 2).double())
     assert not statistic.state()["frozen"].any()
+
+
+HALF = partial(LatestAverage, fraction=0.5)
+QUARTER_LIFE = partial(ExponentialAverage, half_life=0.25)
+
+
+def test_the_end_of_a_run_by_hand():
+    path = [{"w": torch.tensor([w])} for w in (8.0, -1.0, 2.0, 5.0)]
+    assert tracked(path, HALF)[1]["w"].item() == 3.5  # (2 + 5) / 2, the last half of four
+    assert tracked(path, partial(LatestAverage, fraction=0.1))[1]["w"].item() == 5.0  # one at least
+    # One step is a half-life: 1/8, 1/4, 1/2 and 1 of them, by their sum.
+    found = tracked(path, QUARTER_LIFE)[1]["w"].item()
+    assert found == pytest.approx((8 / 8 - 1 / 4 + 2 / 2 + 5) / (1 / 8 + 1 / 4 + 1 / 2 + 1))
+
+
+@CADENCES
+@pytest.mark.parametrize("weighting", ["linear", "exponential"])
+def test_parts_are_of_the_whole_run_whatever_is_observed_of_it(every, start, weighting):
+    path, steps = walk(), observed(every, start)
+    options = {"every": every, "start": start, "weighting": weighting}
+    latest = [s for s in steps if s > STEPS / 2] if every == 1 else steps[-round(STEPS / 6) :]
+    close(tracked(path, HALF, **options)[1]["matrix"], double(path, latest).mean(0))
+    ages = torch.tensor([steps[-1] - step for step in steps], dtype=torch.float64)
+    shares = 0.5 ** (ages / (STEPS / 4))[:, None, None]
+    expected = (shares * double(path, steps)).sum(0) / shares.sum()
+    close(tracked(path, QUARTER_LIFE, **options)[1]["matrix"], expected)
+
+
+def test_a_mean_of_more_than_was_observed_is_of_all_that_was():
+    path = walk()
+    whole = partial(LatestAverage, fraction=1.0)
+    found = tracked(path, whole, start=30)[1]["matrix"]
+    close(found, double(path, observed(1, 30)).mean(0))
+
+
+def test_before_its_part_of_the_run_the_latest_average_is_the_weights_themselves():
+    path = walk()
+    statistic = LatestAverage(path[0], fraction=0.1)
+    statistic.expect(STEPS, STEPS)
+    for index, weights in enumerate(path[:37], start=1):
+        statistic.update(weights, index, 0.3)
+        if index < 37:
+            assert torch.equal(statistic.state()["matrix"], weights["matrix"])
+    assert torch.equal(statistic.state()["matrix"], path[36]["matrix"])  # the first of four
+    statistic.update(path[37], 38, 0.3)
+    close(statistic.state()["matrix"], double(path, [37, 38]).mean(0))
 
 
 @CADENCES

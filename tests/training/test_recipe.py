@@ -30,6 +30,14 @@ def test_cosine_by_hand():
     assert made.learning_rate_at(10) == pytest.approx(0.2)
 
 
+def test_the_decay_of_a_linear_average_by_hand():
+    made = recipe(learning_rate=0.5, schedule="linear_average", warmup_steps=0, steps=4)
+    rates = [made.learning_rate_at(step) for step in range(1, 5)]
+    assert rates == pytest.approx([0.5, 0.5 * 18 / 20, 0.5 * 14 / 20, 0.5 * 8 / 20])
+    warm = recipe(learning_rate=0.5, schedule="linear_average", warmup_steps=2, steps=4)
+    assert [warm.learning_rate_at(step) for step in (1, 2, 3, 4)] == [0.25, 0.5, *rates[2:]]
+
+
 def test_a_warm_up_as_long_as_the_training_divides_by_nothing():
     made = recipe(learning_rate=1.0, schedule="cosine", warmup_steps=5, steps=5)
     assert made.learning_rate_at(5) == pytest.approx(1.0)
