@@ -320,10 +320,11 @@ def check_early(spec: Spec, steps: int) -> None:
     """
     at_step = spec.plan.at_step
     if at_step == 0 and recorded_needs(spec.needs):
+        asks = f"criterion={spec.method_name} or its allocation judges by"
+        asks = f"base={spec.base} starts from" if spec.base in AVERAGES else asks
         raise UsageError(
-            f"criterion={spec.method_name}, its allocation or base={spec.base} judges by how "
-            "weights lived, and before the first step they have not.",
-            "Cut later, schedule.at_step=100, or by another: criterion=snip",
+            f"{asks} how weights lived, and before the first step they have not.",
+            "Cut later, schedule.at_step=100, or by another: criterion=snip base=final",
         )
     if at_step is not None and at_step >= steps:
         raise UsageError(

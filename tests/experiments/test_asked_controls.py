@@ -156,7 +156,7 @@ def test_an_early_cut_starts_from_the_average_of_then_if_there_was_one(text, tmp
     assert not swept(plan).failed
     for words, said in (
         (("schedule.at_step=4", "base=latest"), "not the latest of later"),
-        (("schedule.at_step=0", "base=ema"), "base=ema judges by how weights lived"),
+        (("schedule.at_step=0", "base=ema"), "base=ema starts from how weights lived"),
     ):
         with pytest.raises(UsageError, match=said):
             planned(text, tmp_path, *early, *words)
