@@ -21,12 +21,14 @@ CONF = REPOSITORY / "conf"
 # Threads are part of what a run is: those that the committed tables were made with.
 EXPERIMENTS = {
     "criteria_gpt": "threads=1",
+    "averages_gpt": "threads=1",
     "criteria_llava": "threads=1",
     "demo": "threads=2",
     "multimodal_demo": "threads=2",
     "paper_gpt": "threads=1",
     "paper_gpt_cpu": "threads=1",
     "swe_obd": "threads=1",
+    "updates_gpt": "threads=1",
 }
 TABLES = {
     "criteria_gpt": "criteria_gpt.csv",
@@ -35,7 +37,8 @@ TABLES = {
     "multimodal_demo": "multimodal_demo/table.csv",
 }
 LARGE = "criteria_gpt"
-SEEDS = {LARGE: "seed=0", "swe_obd": "seed=3"}  # of many, one is enough, but for the slow tests
+# Of many seeds one is enough, but for the slow tests.
+SEEDS = dict.fromkeys((LARGE, "averages_gpt", "updates_gpt"), "seed=0") | {"swe_obd": "seed=3"}
 TEXT = "data=text_file data.path=text.txt data.train_characters=500"
 SUMS = "model=llava_nano tokenizer=words data=digit_sums data.train_examples=40"
 SUMS = f"{SUMS} data.validation_examples=10 data.test_examples=10"
