@@ -28,8 +28,8 @@ UnitKind = Literal["neuron", "head"]
 # What a calibration set can tell, beside the statistics of training, in a criterion's ``needs``.
 # Of the loss, per weight: E[g], E[|W·g|] and E[g²] over samples, g the gradient of one sample.
 GRADIENTS = ("mean_gradient", "mean_saliency", "mean_square_gradient")
-# Of what a linear layer is fed: ‖X_j‖₂ per input; XᵀX.
-INPUTS = ("input_norm", "input_gram")
+# Of what a linear layer is fed: ‖X_j‖₂ per input; XᵀX; E and Var of X_j.
+INPUTS = ("input_norm", "input_gram", "input_variance")
 
 IGNORED = -100  # a target nobody has to predict
 
@@ -60,12 +60,14 @@ class Units:
     """Parallel units of one layer: the hidden neurons of an MLP, the heads of an attention.
 
     ``owned``: parameter name → (dimension, indices (units, n) along it) of what belongs to each.
+    ``output``: the one among them that a unit writes by, what it computed being its input.
     ``adds(weights)``: which units are the same whatever comes in, bool (units,), and what those add
     to the layer's output, (units, out). ``bias``: the parameter that this can be added to, or None.
     """
 
     layer: str
     owned: Mapping[str, tuple[int, Tensor]]
+    output: str
     adds: Callable[[Mapping[str, Tensor]], tuple[Tensor, Tensor]]
     bias: str | None
 
@@ -320,13 +322,14 @@ class Criterion:
     """What says which weights go; what it judges, ``granularity``, is one of three.
 
     ``needs``: statistics of the training, of ``GRADIENTS`` or ``INPUTS``. ``published``: its
-    allocation.
+    allocation. ``by_output``: units are judged as with a pattern that says so, whatever it says.
     """
 
     granularity: ClassVar[Literal["weight", "layer", "mask"]]
     needs: Sequence[str] = ()
     published: str = "global"
     updates_weights: bool = False
+    by_output: bool = False
 
 
 class WeightCriterion(Criterion):
@@ -343,16 +346,30 @@ class WeightCriterion(Criterion):
 class LayerInputs:
     """What a linear layer was fed over the calibration set, X float32 (tokens, in).
 
-    ``square_sum`` (in,) = Σ X_j²; ``gram`` (in, in) = XᵀX, where it was asked for.
+    ``square_sum`` (in,) = Σ X_j²; ``gram`` (in, in) = XᵀX, where it was asked for; ``sum`` (in,) =
+    Σ X_j over so many ``tokens``.
     """
 
     square_sum: Tensor
     gram: Tensor | None = None
+    sum: Tensor | None = None
+    tokens: int = 0
 
     @property
     def norm(self) -> Tensor:
         """‖X_j‖₂ (in,)."""
         return self.square_sum.sqrt()
+
+    @property
+    def mean(self) -> Tensor:
+        """E X_j (in,)."""
+        assert self.sum is not None
+        return self.sum / self.tokens
+
+    @property
+    def variance(self) -> Tensor:
+        """E (X_j − E X_j)² (in,)."""
+        return (self.square_sum / self.tokens - self.mean.square()).clamp(min=0.0)
 
 
 class Choose(Protocol):
@@ -370,10 +387,12 @@ class LayerCriterion(Criterion):
     """A criterion that judges a linear layer by what it is fed (``needs``: what of ``INPUTS``).
 
     Blocks are pruned first to last, each on what the pruned ones before it give: once per ratio.
+    ``compensates``: what units that go added on average is put into the bias of the layer's output.
     """
 
     granularity = "layer"
     published = "uniform"
+    compensates: bool = False
 
     @abstractmethod
     def score_layer(self, weight: Tensor, inputs: LayerInputs) -> Tensor:
@@ -474,11 +493,13 @@ class Pattern:
 
     ``ratio``: the only fraction it can cut, no allocation asked; None: any. ``group``: how many
     consecutive inputs are judged together. ``unit``: what is taken out whole; counts are of units.
+    ``by_output``: a unit is judged by the scores of its output matrix, not of all its weights.
     """
 
     ratio: float | None = None
     group: int | None = None
     unit: UnitKind | None = None
+    by_output: bool = False
 
     def masks(self, ranking: Ranking, counts: Counts, within: Within) -> Masks:
         """Masks that cut exactly ``counts``."""

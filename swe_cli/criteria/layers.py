@@ -16,7 +16,7 @@ MOST_DAMPING = 1e3  # times the mean diagonal: beyond it the Hessian says nothin
 
 
 class ByNorm(LayerCriterion):
-    # What the next two share. A comment, since ``swe criteria`` shows the docstrings of bases.
+    # What the next three share. A comment, since ``swe criteria`` shows the docstrings of bases.
     published = "row"
     needs = ("input_norm",)
 
@@ -50,6 +50,25 @@ class RIA(ByNorm):
         size = weight.abs()
         columns, rows = (size.sum(along, keepdim=True).clamp(min=SMALLEST) for along in (0, 1))
         return (size / columns + size / rows) * inputs.norm**self.power
+
+
+class FLAP(ByNorm):
+    """``Var(X_j) · W_ij²``, X the inputs of the layer over the calibration tokens (FLAP's WIFV, An
+    et al. 2024, arXiv 2312.11983).
+
+    Its root is the score, so that of a unit is ``√Σ_j Var(h_j) · ‖W2[:, j]‖²``, j its channels: it
+    is judged by its output matrix, whatever the pattern. What units that go added on average,
+    ``W2[:, cut] · E[h]``, goes into the bias of that layer, which gets one where it has none. (The
+    published ranks layers together by scores that are standardised in each.)
+    """
+
+    published = "uniform"
+    needs = ("input_variance",)
+    by_output = True
+    compensates = True
+
+    def score_layer(self, weight: Tensor, inputs: LayerInputs) -> Tensor:
+        return weight.abs() * inputs.variance.sqrt()
 
 
 @dataclass(frozen=True, kw_only=True)

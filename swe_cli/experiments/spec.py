@@ -135,7 +135,8 @@ class Spec:
         chosen = {"allocation": self.allocation, "pattern": self.pattern}
         parts = {group: built(part) for group, part in chosen.items() if part is not None}
         consulted = {name: judge_of(criterion) for name, criterion in self.consulted.items()}
-        return Method(self.judge, ratio, self.rate, consulted=consulted, **parts)
+        updated = self.update is not None
+        return Method(self.judge, ratio, self.rate, consulted=consulted, updated=updated, **parts)
 
     @property
     def plan(self) -> Schedule:

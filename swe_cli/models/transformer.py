@@ -127,12 +127,13 @@ class Attention(nn.Module):
         rows = torch.arange(self.qkv.out_features).view(3, -1, self.head_width)
         columns = rows[0]  # (H, D): in query, key and value heads lie in the same order
         mine = rows.transpose(0, 1).flatten(1)  # (H, 3 D)
-        owned = {f"{prefix}.qkv.weight": (0, mine), f"{prefix}.projection.weight": (1, columns)}
+        output = f"{prefix}.projection.weight"
+        owned = {f"{prefix}.qkv.weight": (0, mine), output: (1, columns)}
         if self.qkv.bias is not None:
             owned[f"{prefix}.qkv.bias"] = (0, mine)
 
         def adds(weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-            out = weights[f"{prefix}.projection.weight"][:, columns]  # (C, H, D)
+            out = weights[output][:, columns]  # (C, H, D)
             values = weights[f"{prefix}.qkv.weight"][rows[2]]  # (H, D, C)
             blind = (values == 0).flatten(1).all(1)
             silent = (out == 0).all(0).all(1)
@@ -141,7 +142,7 @@ class Attention(nn.Module):
             return blind | silent, torch.einsum("chd,hd->hc", out, bias[rows[2]])
 
         bias = f"{prefix}.projection.bias" if self.projection.bias is not None else None
-        return Units(prefix, owned, adds, bias)
+        return Units(prefix, owned, output, adds, bias)
 
 
 class MLP(nn.Module):
@@ -171,18 +172,19 @@ class MLP(nn.Module):
     def units(self, prefix: str) -> Units:
         """Its hidden neurons, by parameter names that begin with ``prefix``."""
         each = torch.arange(self.expand.out_features)[:, None]
-        owned = {f"{prefix}.expand.weight": (0, each), f"{prefix}.contract.weight": (1, each)}
+        output = f"{prefix}.contract.weight"
+        owned = {f"{prefix}.expand.weight": (0, each), output: (1, each)}
         if self.expand.bias is not None:
             owned[f"{prefix}.expand.bias"] = (0, each)
 
         def adds(weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-            read, out = weights[f"{prefix}.expand.weight"], weights[f"{prefix}.contract.weight"]
+            read, out = weights[f"{prefix}.expand.weight"], weights[output]
             bias = weights.get(f"{prefix}.expand.bias", read.new_zeros(len(read)))
             constant = (read == 0).all(1) | (out == 0).all(0)
             return constant, (out * ACTIVATIONS[self.activation](bias)).T
 
         bias = f"{prefix}.contract.bias" if self.contract.bias is not None else None
-        return Units(prefix, owned, adds, bias)
+        return Units(prefix, owned, output, adds, bias)
 
 
 class FactorizedMLP(nn.Module):

@@ -67,3 +67,22 @@ class Head(Pattern):
     """
 
     unit = "head"
+
+
+class NeuronOutput(Pattern):
+    """A hidden neuron, judged by its column of the second matrix alone: by Wanda's scores that is
+    ``‖h_u‖ · ‖W2[:, u]‖``, h_u what it computed over the calibration tokens.
+
+    What goes with it, and what a ratio is of, is as with ``neuron``.
+    """
+
+    unit, by_output = "neuron", True
+
+
+class HeadOutput(Pattern):
+    """A head, judged by its columns of the projection alone, whose inputs are what it computed.
+
+    What goes with it, and what a ratio is of, is as with ``head``.
+    """
+
+    unit, by_output = "head", True

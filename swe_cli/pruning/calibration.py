@@ -158,6 +158,23 @@ class CalibratedModel:
                     raise PruningError(f"{who} gave {name} another shape, or what is no number.")
             view.copy_(solved.masked_fill(~kept, 0.0))
 
+    @torch.no_grad()
+    def compensate(self, criterion: LayerCriterion, masks: Masks) -> None:
+        """Cut matrices of the live model as ``masks`` say, block by block; what the cut columns of
+        each added on average, W[:, cut] · E[x], goes into the bias, a new one where there is none.
+        """
+        views, pruned = self._views(), self.calibration.inputs == "pruned"
+        walk: Iterable[tuple[str, LayerInputs]] = self._walk(criterion, masks, pruned=pruned)
+        for name, inputs in walk if pruned else list(walk):
+            weight, layer = views[name], self.setup.model.get_submodule(name.rpartition(".")[0])
+            kept = masks[name].to(weight.device)
+            added = (weight * ~kept) @ inputs.mean
+            trains = layer.get_parameter("weight").requires_grad
+            if "bias" not in dict(layer.named_parameters()):
+                layer.register_parameter("bias", nn.Parameter(torch.zeros_like(added), trains))
+            layer.get_parameter("bias").add_(added)
+            weight.mul_(kept)
+
     @cached_property
     def sensitivities(self) -> dict[str, float]:
         """Σ over batches of |L(θ + εz) − L(θ − εz)| / 2ε per prunable tensor θ, z ~ N(0, I).
@@ -329,6 +346,8 @@ def watching(layers: Mapping[str, nn.Linear], gram: bool) -> Iterator[dict[str, 
     def add(sums: LayerInputs, layer: nn.Module, arguments: tuple[Tensor]) -> None:
         x = arguments[0].flatten(0, -2).float()
         sums.square_sum += x.square().sum(0)
+        sums.sum = x.sum(0) if sums.sum is None else sums.sum + x.sum(0)
+        sums.tokens += len(x)
         if sums.gram is not None:
             sums.gram.addmm_(x.T, x)
 

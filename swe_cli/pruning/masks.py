@@ -87,16 +87,19 @@ class UnitCut:
             raise PruningError(
                 f"pattern={kind} finds none among what may be cut.", "Widen it: roles=all"
             )
+        self.outputs = {units.output for units in self.layers.values()}
         self.left = {n: norm > 0 for n, norm in self._norms(earlier).items()} if earlier else {}
 
-    def ranking(self, ranking: Ranking) -> Ranking:
-        """A unit's score is the norm of the scores of all its weights; what is gone goes first."""
-        norms = self._norms(ranking.scores)
+    def ranking(self, ranking: Ranking, by_output: bool = False) -> Ranking:
+        """A unit's score is the norm of the scores of all its weights, or of those of its output
+        matrix; what is gone goes first.
+        """
+        norms = self._norms(ranking.scores, by_output)
         for layer, left in self.left.items():
             norms[layer][~left] = -1.0  # a norm is not negative
         return Ranking(norms)
 
-    def _norms(self, values: Tensors) -> Tensors:
+    def _norms(self, values: Tensors, by_output: bool = False) -> Tensors:
         """Of the values of all weights of each unit: layer → float64 (units,)."""
         names = [name for units in self.layers.values() for name in units.owned]
         whole = {name: torch.zeros(self.shapes[name], dtype=torch.float64) for name in names}
@@ -104,7 +107,8 @@ class UnitCut:
             view.copy_(values[name])
         norms = {}
         for layer, units in self.layers.items():
-            owned = [whole[n].movedim(along, 0)[i] for n, (along, i) in units.owned.items()]
+            judged = {units.output: units.owned[units.output]} if by_output else units.owned
+            owned = [whole[n].movedim(along, 0)[i] for n, (along, i) in judged.items()]
             norms[layer] = torch.cat([of.flatten(1) for of in owned], dim=1).norm(dim=1)
         return norms
 

@@ -49,7 +49,8 @@ class Method:
     """One way to cut: by what, how much, shared out how, in which shapes.
 
     Exactly one of ``ratio`` and ``rate`` is given, unless the criterion or the pattern fixes how
-    much. ``consulted``: criteria that the allocation ranks the same weights by.
+    much. ``consulted``: criteria that the allocation ranks the same weights by. ``updated``: an
+    update follows, from uncut weights, and makes up for the cut.
     """
 
     judge: Judge
@@ -58,6 +59,7 @@ class Method:
     allocation: Allocation = field(default_factory=Row)  # where the pattern asks none
     pattern: Pattern = field(default_factory=Unstructured)
     consulted: Mapping[str, Judge] = field(default_factory=dict)
+    updated: bool = False
 
 
 @dataclass
@@ -74,7 +76,7 @@ class Scorer:
     evidence: Evidence
     calibration: Calibration | None = None
     earlier: Masks = field(default_factory=dict)
-    _rankings: dict[tuple[str, UnitKind | None], Ranking] = field(default_factory=dict)
+    _rankings: dict[tuple[str, UnitKind | None, bool], Ranking] = field(default_factory=dict)
     _units: dict[UnitKind, UnitCut] = field(default_factory=dict)
 
     @cached_property
@@ -93,14 +95,16 @@ class Scorer:
             self._units[kind] = UnitCut(self.setup.model, self.lens, kind, self.earlier)
         return self._units[kind]
 
-    def rank(self, judge: Judge, unit: UnitKind | None = None) -> Ranking:
-        """The ranking by a criterion, of weights or of units; that of one that judges layers is
-        made when it is read.
+    def rank(self, judge: Judge, of: Pattern | None = None) -> Ranking:
+        """The ranking by a criterion, of weights or of the units of a pattern; that of one that
+        judges layers is made when it is read.
         """
-        key = judge.key, unit
+        unit = of.unit if of else None
+        by_output = judge.criterion.by_output or (of is not None and of.by_output)
+        key = judge.key, unit, by_output
         if key not in self._rankings:
             if unit is not None:
-                ranking = self.units(unit).ranking(self.rank(judge))
+                ranking = self.units(unit).ranking(self.rank(judge), by_output)
             else:
                 late = judge.criterion.granularity == "layer"
                 scores = partial(self._scores, judge)
@@ -154,10 +158,14 @@ def prune(method: Method, scorer: Scorer, at_round: int = 1) -> Masks:
             drawn = criterion.draw(scorer.evidence_for(criterion), at_round)
         _check_masks(drawn, scorer, f"criterion={method.judge.name}")
         return {n: m & earlier[n].to(m.device) if earlier else m for n, m in drawn.items()}
-    ranking = scorer.rank(method.judge, pattern.unit)
+    ranking = scorer.rank(method.judge, pattern)
     if pattern.unit is not None:  # units are ranked, and counted, layer by layer
         units = scorer.units(pattern.unit)
-        return units.masks(ranking.masks(_allocate(method, scorer, cut_counts(units.left))))
+        masks = units.masks(ranking.masks(_allocate(method, scorer, cut_counts(units.left))))
+        if isinstance(criterion, LayerCriterion) and criterion.compensates and not method.updated:
+            read = {n: mask for n, mask in masks.items() if n in units.outputs and not mask.all()}
+            scorer.calibrated.compensate(criterion, read)
+        return masks
     counts, within = _allocate(method, scorer, cut_counts(earlier)), method.allocation.within
     if isinstance(criterion, LayerCriterion):
         with calling(f"criterion={method.judge.name}"):
@@ -200,7 +208,7 @@ def overlap_with_magnitude(method: Method, scorer: Scorer, masks: Masks) -> floa
 def _allocate(method: Method, scorer: Scorer, gone: Counts) -> Counts:
     """Exact counts per tensor, or of units per layer, none below what earlier rounds have cut."""
     pattern, judges = method.pattern, method.consulted
-    ranking = scorer.rank(method.judge, pattern.unit)
+    ranking = scorer.rank(method.judge, pattern)
     if pattern.ratio is not None:  # every group loses the same: there is nothing to share out
         return {name: round(pattern.ratio * size) for name, size in ranking.sizes.items()}
     who = f"The allocation {type(method.allocation).__name__}"
@@ -211,7 +219,7 @@ def _allocate(method: Method, scorer: Scorer, gone: Counts) -> Counts:
     model = scorer.setup.model
     names = {module: name for name, module in model.named_modules()}
     context = AllocationContext(
-        rank_by=lambda name: scorer.rank(judges[name], pattern.unit),
+        rank_by=lambda name: scorer.rank(judges[name], pattern),
         scores_by=lambda name: scorer.rank(judges[name]).scores,
         blocks=[names[block] for block in model.blocks()],
         sensitivities=lambda: scorer.calibrated.sensitivities,

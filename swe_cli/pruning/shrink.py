@@ -20,14 +20,18 @@ from swe_cli.records import Tensors
 def fit(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Give ``module`` the layers that ``weights`` are of, so that they can be loaded by name.
 
-    Linear layers get their sizes; MLPs become factorised, or dense again. What the parameters hold
-    then is undefined, until it is loaded.
+    Linear layers get their sizes and biases; MLPs become factorised, or dense again. What the
+    parameters hold then is undefined, until it is loaded.
     """
     match_factorized(module, weights)
     for name, layer in module.named_modules():
         if not isinstance(layer, nn.Linear) or f"{name}.weight" not in weights:
             continue
         layer.out_features, layer.in_features = weights[f"{name}.weight"].shape
+        biased = f"{name}.bias" in weights  # a cut may have been made up for by a new one
+        if biased != (layer.bias is not None):
+            bias = nn.Parameter(layer.weight.new_empty(0), layer.weight.requires_grad)
+            layer.register_parameter("bias", bias if biased else None)
         for of, parameter in layer.named_parameters(recurse=False):
             shape = weights.get(f"{name}.{of}", parameter).shape
             if parameter.shape != shape:

@@ -69,4 +69,4 @@ def life():
 def fed(columns, seed=5, tokens=40):
     """What a layer of so many inputs was fed."""
     x = torch.randn(tokens, columns, generator=torch.Generator().manual_seed(seed))
-    return LayerInputs(x.square().sum(0), x.T @ x)
+    return LayerInputs(x.square().sum(0), x.T @ x, x.sum(0), len(x))

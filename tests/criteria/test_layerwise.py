@@ -1,15 +1,15 @@
-"""Wanda and SparseGPT on layers that are worked by hand or solved exactly."""
+"""Wanda, FLAP and SparseGPT on layers that are worked by hand or solved exactly."""
 
 import pytest
 import torch
 
 from swe_cli.contracts import LayerInputs
-from swe_cli.criteria.layers import RIA, SparseGPT, Wanda
+from swe_cli.criteria.layers import FLAP, RIA, SparseGPT, Wanda
 from swe_cli.errors import PruningError, SweWarning
 
 
 def fed(x):
-    return LayerInputs(x.square().sum(0), x.T @ x)
+    return LayerInputs(x.square().sum(0), x.T @ x, x.sum(0), len(x))
 
 
 class Choose:
@@ -50,6 +50,20 @@ def test_ria_by_hand():
 def test_ria_scores_what_is_cut_everywhere_by_zero():
     score = RIA(power=0.5).score_layer(torch.tensor([[0.0, 1.0], [0.0, 2.0]]), fed(torch.eye(2)))
     torch.testing.assert_close(score, torch.tensor([[0.0, 1 / 3 + 1], [0.0, 2 / 3 + 1]]))
+
+
+def test_flap_by_hand():
+    """The public code's WIFV is Var(X_j) · Σ_i W_ij² of a channel: (1, 0, 4) · (5, 74, 13)."""
+    weight = torch.tensor([[1.0, 5.0, -2.0], [-2.0, 7.0, 3.0]])
+    inputs = fed(torch.tensor([[1.0, 2.0, 0.0], [3.0, 2.0, -4.0]]))
+    assert inputs.mean.tolist() == [2.0, 2.0, -2.0]
+    assert inputs.variance.tolist() == [1.0, 0.0, 4.0]
+    scores = FLAP().score_layer(weight, inputs)
+    assert scores.tolist() == [[1.0, 0.0, 4.0], [2.0, 0.0, 6.0]]
+    torch.testing.assert_close(scores.square().sum(0), torch.tensor([5.0, 0.0, 52.0]))
+    kept = FLAP().prune_layer(weight, inputs, Choose(1))
+    assert kept.tolist() == [[True, False, True], [True, False, True]]
+    assert weight.tolist() == [[1.0, 0.0, -2.0], [-2.0, 0.0, 3.0]]
 
 
 # H = [[2, 1], [1, 2]], H⁻¹ = [[2, −1], [−1, 2]] / 3, U = [[√⅔, −1/(3√⅔)], [0, √½]].

@@ -62,6 +62,8 @@ CHOICES = (
     "criterion=taylor ratio=0.5 allocation=owl allocation.outlier=7 allocation.strength=0.05",
     "criterion=fisher ratio=0.5 pattern=neuron recovery.steps=10 recovery.batch_size=4",
     "criterion=wanda ratio=0.5 pattern=head calibration.inputs=dense calibration.batch_size=8",
+    "criterion=wanda ratio=0.5 patterns=neuron_output,head_output allocation=uniform",
+    "criterion=flap ratio=0.5 pattern=neuron allocation=published calibration.samples=8",
     "criterion=sparsegpt ratio=0.5 criterion.damping=1 criterion.block=64 pattern=unstructured",
     "criterion=bezier_actual",
     "criterion=bezier_mean criterion.u=1 criterion.by=multiply fuse=0.75",
