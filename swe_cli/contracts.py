@@ -23,13 +23,15 @@ Lens = Callable[[Mapping[str, Tensor]], Tensors]  # picks the prunable part, as 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 PrunableSet = Literal["linear", "all"]
-UnitKind = Literal["neuron", "head"]
+UnitKind = Literal["block", "neuron", "head"]  # what holds others before those
 
 # What a calibration set can tell, beside the statistics of training, in a criterion's ``needs``.
 # Of the loss, per weight: E[g], E[|W·g|] and E[g²] over samples, g the gradient of one sample.
 GRADIENTS = ("mean_gradient", "mean_saliency", "mean_square_gradient")
-# Of what a linear layer is fed: ‖X_j‖₂ per input; XᵀX; E and Var of X_j.
-INPUTS = ("input_norm", "input_gram", "input_variance")
+# Of what a linear layer is fed: ‖X_j‖₂ per input; XᵀX; E X_j, and so Var X_j.
+INPUTS = ("input_norm", "input_gram", "input_mean")
+# Of what flows through a block, of each of its n weights: (1 − E cos(x_in, x_out)) / √n.
+BLOCKS = ("block_influence",)
 
 IGNORED = -100  # a target nobody has to predict
 
@@ -57,17 +59,18 @@ class Prediction(NamedTuple):
 
 @dataclass(frozen=True)
 class Units:
-    """Parallel units of one layer: the hidden neurons of an MLP, the heads of an attention.
+    """Parallel units of one layer: the hidden neurons of an MLP, the heads of an attention; or one
+    block. Those of one ``layer`` are ranked, and counted, together: all blocks of a tower.
 
     ``owned``: parameter name → (dimension, indices (units, n) along it) of what belongs to each.
-    ``output``: the one among them that a unit writes by, what it computed being its input.
+    ``output``: the one among them that a unit writes by, what it computed being its input, or None.
     ``adds(weights)``: which units are the same whatever comes in, bool (units,), and what those add
-    to the layer's output, (units, out). ``bias``: the parameter that this can be added to, or None.
+    to the layer's output, (units, out). ``bias``: the parameter that this is added to, if there is.
     """
 
     layer: str
     owned: Mapping[str, tuple[int, Tensor]]
-    output: str
+    output: str | None
     adds: Callable[[Mapping[str, Tensor]], tuple[Tensor, Tensor]]
     bias: str | None
 
@@ -321,8 +324,9 @@ class Evidence:
 class Criterion:
     """What says which weights go; what it judges, ``granularity``, is one of three.
 
-    ``needs``: statistics of the training, of ``GRADIENTS`` or ``INPUTS``. ``published``: its
-    allocation. ``by_output``: units are judged as with a pattern that says so, whatever it says.
+    ``needs``: statistics of the training, of ``GRADIENTS``, ``INPUTS`` or ``BLOCKS``.
+    ``published``: its allocation. ``by_output``: units are judged as with a pattern that says so,
+    whatever it says. ``unit``: the only ones that it can judge, if any.
     """
 
     granularity: ClassVar[Literal["weight", "layer", "mask"]]
@@ -330,6 +334,7 @@ class Criterion:
     published: str = "global"
     updates_weights: bool = False
     by_output: bool = False
+    unit: UnitKind | None = None
 
 
 class WeightCriterion(Criterion):
@@ -365,11 +370,6 @@ class LayerInputs:
         """E X_j (in,)."""
         assert self.sum is not None
         return self.sum / self.tokens
-
-    @property
-    def variance(self) -> Tensor:
-        """E (X_j − E X_j)² (in,)."""
-        return (self.square_sum / self.tokens - self.mean.square()).clamp(min=0.0)
 
 
 class Choose(Protocol):

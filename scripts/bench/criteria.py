@@ -14,7 +14,7 @@ from masks import SHAPES
 
 from swe_cli.allocation.counts import Global
 from swe_cli.config import ConfigRoot, component
-from swe_cli.contracts import GRADIENTS, Criterion, Evidence
+from swe_cli.contracts import BLOCKS, GRADIENTS, Criterion, Evidence
 from swe_cli.experiments.spec import built
 from swe_cli.ranking import Ranking, exact_count
 
@@ -46,7 +46,7 @@ def free_of_data() -> dict[str, Criterion]:
     return {
         name: criterion
         for name, criterion in criteria.items()
-        if criterion.granularity == "weight" and not {*criterion.needs} & {*GRADIENTS}
+        if criterion.granularity == "weight" and not {*criterion.needs} & {*GRADIENTS, *BLOCKS}
     }
 
 

@@ -18,7 +18,7 @@ from rich.text import Text
 from swe_cli.commands.shared import Page
 from swe_cli.config import ConfigRoot, as_typed, component
 from swe_cli.config.words import PLURALS
-from swe_cli.contracts import GRADIENTS, INPUTS, Allocation, Criterion, Pattern
+from swe_cli.contracts import BLOCKS, GRADIENTS, INPUTS, Allocation, Criterion, Pattern
 from swe_cli.criteria.weights import Magnitude
 from swe_cli.errors import SweError
 from swe_cli.experiments.model import ALWAYS_RECORDED
@@ -136,7 +136,7 @@ def _criterion(name: str, criterion: Criterion) -> Entry:
     kinds = {
         STATISTICS: bool(recorded),
         OF_GRADIENTS: any(need in GRADIENTS for need in needs),
-        OF_INPUTS: any(need in INPUTS for need in needs),
+        OF_INPUTS: any(need in (*INPUTS, *BLOCKS) for need in needs),
     }
     judged = [kind for kind, needed in kinds.items() if needed]
     ratios = {"weight": "all, scored once", "layer": "one run each", "mask": "none: finds its own"}
@@ -153,6 +153,7 @@ def _criterion(name: str, criterion: Criterion) -> Entry:
     if len(recorded) < len(needs):
         more["to calibrate"] = "calibration.samples=… (of the training split)"
     more["to prune"] = f"swe prune {'' if drawn else '--ratio 0.5 '}criterion={name}"
+    more["to prune"] += f" pattern={criterion.unit}" if criterion.unit else ""
     if not drawn and criterion.published != "global":
         more["as published"] = f"{more['to prune']} allocation=published"
     section = f"Needs {' and '.join(judged) or 'nothing but the weights'}"

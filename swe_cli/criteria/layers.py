@@ -53,22 +53,22 @@ class RIA(ByNorm):
 
 
 class FLAP(ByNorm):
-    """``Var(X_j) · W_ij²``, X the inputs of the layer over the calibration tokens (FLAP's WIFV, An
-    et al. 2024, arXiv 2312.11983).
+    """``Var(X_j) · W_ij²``, X the inputs of the layer over the calibration tokens (An et al. 2024).
 
-    Its root is the score, so that of a unit is ``√Σ_j Var(h_j) · ‖W2[:, j]‖²``, j its channels: it
-    is judged by its output matrix, whatever the pattern. What units that go added on average,
-    ``W2[:, cut] · E[h]``, goes into the bias of that layer, which gets one where it has none. (The
-    published ranks layers together by scores that are standardised in each.)
+    WIFV of arXiv 2312.11983; the score is its root. A unit, of channels j, is judged by its output
+    matrix, whatever the pattern: ``√Σ_j Var(h_j) · ‖W2[:, j]‖²``. What units that go added on
+    average, ``W2[:, cut] · E[h]``, goes into that layer's bias, a new one where there is none.
+    (The published standardises scores in each layer, and ranks all together.)
     """
 
     published = "uniform"
-    needs = ("input_variance",)
+    needs = ("input_mean",)
     by_output = True
     compensates = True
 
     def score_layer(self, weight: Tensor, inputs: LayerInputs) -> Tensor:
-        return weight.abs() * inputs.variance.sqrt()
+        variance = inputs.square_sum / inputs.tokens - inputs.mean.square()
+        return weight.abs() * variance.clamp(min=0.0).sqrt()
 
 
 @dataclass(frozen=True, kw_only=True)

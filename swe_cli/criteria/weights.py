@@ -243,3 +243,12 @@ class Fisher(Equation):
 
     def equation(self, weight: Tensor, square: Tensor) -> Tensor:
         return weight.square() * square
+
+
+class BlockInfluence(Equation):
+    """``1 − E cos(x_in, x_out)`` of a block, over calibration tokens: the block that turns what
+    flows through least goes first (ShortGPT, Men et al. 2024). For ``pattern=block``.
+    """
+
+    needs = ("block_influence",)
+    unit = "block"

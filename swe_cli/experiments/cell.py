@@ -207,10 +207,10 @@ class CellRun:
         state, steps = None, 0
         if self.schedule.at_step is not None:
             state, steps = self._rest_of_training(self.schedule.at_step)
-        elif self.recovers_between_cuts:
-            state, steps = self._recovery(), self.spec.recovery_steps
         for at_round in range(1, self.schedule.rounds + 1):
             self.cut(at_round)
+            if state is None and self.recovers_between_cuts:  # of what a cut has left, or made
+                state, steps = self._recovery(), self.spec.recovery_steps
             if state is not None:
                 self._fit(state, self.schedule.steps_of(at_round, steps))
 

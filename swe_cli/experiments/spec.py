@@ -258,6 +258,8 @@ def check_spec(
                 f"criterion={spec.method_name} {own}; it takes no {refused[0]}.",
                 f"Leave {refused[0]} out{more if given else '.'}",
             )
+    elif (unit := spec.judge.criterion.unit) not in (None, built(composed["pattern"]).unit):
+        raise UsageError(f"criterion={spec.method_name} judges {unit}s.", f"Add pattern={unit}")
     elif spec.allocation is None:
         if any((key, values[key]) != ("ratio", spec.ratio) for key in given):
             pattern = composed["pattern"].name

@@ -53,8 +53,10 @@ class Transformer(Model):
         return chosen
 
     def units(self, kind: UnitKind) -> list[Units]:
-        owner = Attention if kind == "head" else MLP
-        units = [m.units(name) for name, m in self.named_modules() if isinstance(m, owner)]
+        owner: Any = {"block": Block, "neuron": MLP, "head": Attention}[kind]
+        owners = [(n, m) for n, m in self.named_modules() if isinstance(m, owner)]
+        left = (of for of in owners if kind == "neuron" or next(of[1].parameters()).numel())
+        units = [m.units(name) for name, m in left]
         return sorted(units, key=lambda of: self._place(of.layer))
 
     def _place(self, name: str) -> int:
@@ -74,9 +76,26 @@ class Block(nn.Module):
         self.mlp = mlp
 
     def forward(self, x: Tensor, cache: "Cache | None" = None) -> Tensor:
+        if not self.attention.qkv.weight.numel():  # taken out: all of its parameters are empty
+            return x
         x = x + self.attention(self.attention_norm(x), cache)
         x = x + self.mlp(self.mlp_norm(x))
         return x
+
+    def units(self, prefix: str) -> Units:
+        """Itself, one of its tower's, by parameter names that begin with ``prefix``."""
+        tower, _, place = prefix.rpartition(".")
+        owned = {n: (0, torch.arange(len(p))[None]) for n, p in self.named_parameters(prefix)}
+        outputs = [f"{prefix}.attention.projection", f"{prefix}.mlp.contract"]
+
+        def adds(weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+            out = torch.cat([weights[f"{of}.weight"] for of in outputs], dim=1)
+            biases = (weights[f"{of}.bias"] for of in outputs if f"{of}.bias" in weights)
+            return ~out.any()[None], sum(biases, start=out.new_zeros(1, len(out)))
+
+        before = f"{tower}.{int(place) - 1}.mlp.contract.bias"
+        first = f"{tower.removesuffix('layers')}position_embedding.weight"
+        return Units(tower, owned, None, adds, before if int(place) else first)
 
 
 class Attention(nn.Module):
@@ -127,13 +146,12 @@ class Attention(nn.Module):
         rows = torch.arange(self.qkv.out_features).view(3, -1, self.head_width)
         columns = rows[0]  # (H, D): in query, key and value heads lie in the same order
         mine = rows.transpose(0, 1).flatten(1)  # (H, 3 D)
-        output = f"{prefix}.projection.weight"
-        owned = {f"{prefix}.qkv.weight": (0, mine), output: (1, columns)}
+        owned = {f"{prefix}.qkv.weight": (0, mine), f"{prefix}.projection.weight": (1, columns)}
         if self.qkv.bias is not None:
             owned[f"{prefix}.qkv.bias"] = (0, mine)
 
         def adds(weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-            out = weights[output][:, columns]  # (C, H, D)
+            out = weights[f"{prefix}.projection.weight"][:, columns]  # (C, H, D)
             values = weights[f"{prefix}.qkv.weight"][rows[2]]  # (H, D, C)
             blind = (values == 0).flatten(1).all(1)
             silent = (out == 0).all(0).all(1)
@@ -142,7 +160,7 @@ class Attention(nn.Module):
             return blind | silent, torch.einsum("chd,hd->hc", out, bias[rows[2]])
 
         bias = f"{prefix}.projection.bias" if self.projection.bias is not None else None
-        return Units(prefix, owned, output, adds, bias)
+        return Units(prefix, owned, f"{prefix}.projection.weight", adds, bias)
 
 
 class MLP(nn.Module):
@@ -172,19 +190,18 @@ class MLP(nn.Module):
     def units(self, prefix: str) -> Units:
         """Its hidden neurons, by parameter names that begin with ``prefix``."""
         each = torch.arange(self.expand.out_features)[:, None]
-        output = f"{prefix}.contract.weight"
-        owned = {f"{prefix}.expand.weight": (0, each), output: (1, each)}
+        owned = {f"{prefix}.expand.weight": (0, each), f"{prefix}.contract.weight": (1, each)}
         if self.expand.bias is not None:
             owned[f"{prefix}.expand.bias"] = (0, each)
 
         def adds(weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-            read, out = weights[f"{prefix}.expand.weight"], weights[output]
+            read, out = weights[f"{prefix}.expand.weight"], weights[f"{prefix}.contract.weight"]
             bias = weights.get(f"{prefix}.expand.bias", read.new_zeros(len(read)))
             constant = (read == 0).all(1) | (out == 0).all(0)
             return constant, (out * ACTIVATIONS[self.activation](bias)).T
 
         bias = f"{prefix}.contract.bias" if self.contract.bias is not None else None
-        return Units(prefix, owned, output, adds, bias)
+        return Units(prefix, owned, f"{prefix}.contract.weight", adds, bias)
 
 
 class FactorizedMLP(nn.Module):

@@ -70,19 +70,24 @@ class Head(Pattern):
 
 
 class NeuronOutput(Pattern):
-    """A hidden neuron, judged by its column of the second matrix alone: by Wanda's scores that is
+    """As ``neuron``, but its score is of its column of the second matrix alone: with Wanda
     ``‖h_u‖ · ‖W2[:, u]‖``, h_u what it computed over the calibration tokens.
-
-    What goes with it, and what a ratio is of, is as with ``neuron``.
     """
 
     unit, by_output = "neuron", True
 
 
 class HeadOutput(Pattern):
-    """A head, judged by its columns of the projection alone, whose inputs are what it computed.
-
-    What goes with it, and what a ratio is of, is as with ``head``.
-    """
+    """As ``head``, but its score is of its columns of the projection alone."""
 
     unit, by_output = "head", True
+
+
+class Block(Pattern):
+    """A block goes with all its matrices, those of attention and MLP; what flows past them stays.
+
+    Its score is the norm of the scores of all its weights; the ratio is of blocks, all towers
+    together or, allocation=uniform, of each. ``swe prune`` then stores the shallower model.
+    """
+
+    unit = "block"

@@ -99,6 +99,26 @@ class CalibratedModel:
             for of, tensors in sums.items()
         }
 
+    @cached_property
+    def influence(self) -> Tensors:
+        """``BLOCKS`` of every prunable weight, over all tokens; ∞ of what lies in no such block."""
+        model, names = self.setup.model, {m: name for name, m in self.setup.model.named_modules()}
+        turned: dict[str, list[Tensor]] = {}
+        with torch.no_grad(), evaluating(model):
+            for batch in self.calibration.batches(self.setup, self.calibration.batch_size):
+                for block, (call, output) in self._calls(model.blocks(), batch).items():
+                    x = next(iter(call.arguments.values()))
+                    if x.shape == output.shape:
+                        cosines = torch.cosine_similarity(x.float(), output.float(), dim=-1)
+                        turned.setdefault(names[block], []).append(1 - cosines.flatten())
+        influence = {n: torch.full(view.shape, math.inf) for n, view in self._views().items()}
+        for name, of in turned.items():
+            inside = [score for n, score in influence.items() if n.startswith(f"{name}.")]
+            root = math.sqrt(sum(score.numel() for score in inside))
+            for score in inside:
+                score.fill_(float(torch.cat(of).mean()) / root)
+        return influence
+
     @torch.no_grad()
     def dense_scores(self, criterion: LayerCriterion) -> Scores:
         """What the criterion gives every prunable weight on what dense layers are fed."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from swe_cli.contracts import Lens, Model, UnitKind
+from swe_cli.contracts import Lens, Model, UnitKind, Units
 from swe_cli.errors import PruningError
 from swe_cli.ranking import Ranking
 from swe_cli.records import Counts, Masks, Tensors
@@ -78,16 +78,16 @@ class UnitCut:
         self.kind, self.lens, weights = kind, lens, model.weights()
         self.shapes = {name: weight.shape for name, weight in weights.items()}
         covered = {name.partition("[")[0] for name in lens(weights)}
-        self.layers = {
-            units.layer: units
-            for units in model.units(kind)
-            if {name for name in units.owned if name.endswith("weight")} <= covered
-        }
+        self.layers: dict[str, list[Units]] = {}
+        for units in model.units(kind):
+            if {name for name in units.owned if len(self.shapes[name]) > 1} <= covered:
+                self.layers.setdefault(units.layer, []).append(units)
+        self.units = [units for layer in self.layers.values() for units in layer]
+        self.outputs = {units.output for units in self.units if units.output}
         if not self.layers:
             raise PruningError(
                 f"pattern={kind} finds none among what may be cut.", "Widen it: roles=all"
             )
-        self.outputs = {units.output for units in self.layers.values()}
         self.left = {n: norm > 0 for n, norm in self._norms(earlier).items()} if earlier else {}
 
     def ranking(self, ranking: Ranking, by_output: bool = False) -> Ranking:
@@ -101,28 +101,31 @@ class UnitCut:
 
     def _norms(self, values: Tensors, by_output: bool = False) -> Tensors:
         """Of the values of all weights of each unit: layer → float64 (units,)."""
-        names = [name for units in self.layers.values() for name in units.owned]
+        names = [name for units in self.units for name in units.owned]
         whole = {name: torch.zeros(self.shapes[name], dtype=torch.float64) for name in names}
         for name, view in self.lens(whole).items():
             view.copy_(values[name])
-        norms = {}
-        for layer, units in self.layers.items():
-            judged = {units.output: units.owned[units.output]} if by_output else units.owned
-            owned = [whole[n].movedim(along, 0)[i] for n, (along, i) in judged.items()]
-            norms[layer] = torch.cat([of.flatten(1) for of in owned], dim=1).norm(dim=1)
-        return norms
+        norms: dict[str, list[Tensor]] = {}
+        for units in self.units:
+            judged = [units.output] if by_output and units.output else units.owned
+            owned = [whole[n].movedim(units.owned[n][0], 0)[units.owned[n][1]] for n in judged]
+            of_unit = torch.cat([of.flatten(1) for of in owned], dim=1)
+            norms.setdefault(units.layer, []).append(of_unit.norm(dim=1))
+        return {layer: torch.cat(of) for layer, of in norms.items()}
 
     def masks(self, stays: Masks) -> Masks:
         """Weight by weight, of ``stays`` (layer → bool (units,)). PruningError for a layer that
-        would lose its every head.
+        would lose its every head, and a tower its every block.
         """
         kept = {name: torch.ones(shape, dtype=torch.bool) for name, shape in self.shapes.items()}
         for layer, stay in stays.items():
-            if self.kind == "head" and not stay.any():
+            if self.kind != "neuron" and not stay.any():
                 raise PruningError(
-                    f"This would remove every head of {layer}.",
+                    f"This would remove every {self.kind} of {layer}.",
                     "Lower the ratio. (allocation=uniform takes as many from every layer.)",
                 )
-            for name, (along, index) in self.layers[layer].owned.items():
-                kept[name].movedim(along, 0)[index[~stay].flatten()] = False
+            parts = torch.split(stay, [len(units) for units in self.layers[layer]])
+            for units, part in zip(self.layers[layer], parts, strict=True):
+                for name, (along, index) in units.owned.items():
+                    kept[name].movedim(along, 0)[index[~part].flatten()] = False
         return self.lens(kept)

@@ -10,6 +10,7 @@ import torch
 from swe_cli.allocation.counts import Row
 from swe_cli.conform import calling
 from swe_cli.contracts import (
+    BLOCKS,
     GRADIENTS,
     INPUTS,
     Allocation,
@@ -49,8 +50,7 @@ class Method:
     """One way to cut: by what, how much, shared out how, in which shapes.
 
     Exactly one of ``ratio`` and ``rate`` is given, unless the criterion or the pattern fixes how
-    much. ``consulted``: criteria that the allocation ranks the same weights by. ``updated``: an
-    update follows, from uncut weights, and makes up for the cut.
+    much. ``consulted``: those the allocation ranks by. ``updated``: an ``Update`` makes up for it.
     """
 
     judge: Judge
@@ -99,12 +99,11 @@ class Scorer:
         """The ranking by a criterion, of weights or of the units of a pattern; that of one that
         judges layers is made when it is read.
         """
-        unit = of.unit if of else None
-        by_output = judge.criterion.by_output or (of is not None and of.by_output)
-        key = judge.key, unit, by_output
+        unit, by_output = (of.unit, of.by_output) if of else (None, False)
+        key = judge.key, unit, by_output or judge.criterion.by_output
         if key not in self._rankings:
             if unit is not None:
-                ranking = self.units(unit).ranking(self.rank(judge), by_output)
+                ranking = self.units(unit).ranking(self.rank(judge), by_output=key[2])
             else:
                 late = judge.criterion.granularity == "layer"
                 scores = partial(self._scores, judge)
@@ -113,12 +112,13 @@ class Scorer:
         return self._rankings[key]
 
     def evidence_for(self, criterion: Criterion) -> Evidence:
-        """What a criterion may look at, with the gradients that it needs."""
-        asked = [need for need in criterion.needs if need in GRADIENTS]
+        """What a criterion may look at, with what it needs of the calibration set."""
+        asked = [need for need in criterion.needs if need in (*GRADIENTS, *BLOCKS)]
         if not asked:
             return self.evidence
-        gradients = self.calibrated.gradients
-        return replace(self.evidence, calibration={need: gradients[need] for need in asked})
+        live = self.calibrated
+        told = {n: live.influence if n in BLOCKS else live.gradients[n] for n in asked}
+        return replace(self.evidence, calibration=told)
 
     def _scores(self, judge: Judge) -> Scores:
         criterion = judge.criterion
@@ -247,7 +247,7 @@ def at_least(counts: Counts, floors: Counts) -> Counts:
 
 def recorded_needs(needs: Sequence[str]) -> tuple[str, ...]:
     """Of what a criterion needs, the statistics of training: not what a calibration set tells."""
-    return tuple(need for need in needs if need not in (*GRADIENTS, *INPUTS))
+    return tuple(need for need in needs if need not in (*GRADIENTS, *INPUTS, *BLOCKS))
 
 
 def check_evidence(judge: Judge, evidence: Evidence, run: str, at_step: int | None) -> None:

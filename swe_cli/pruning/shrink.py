@@ -17,28 +17,30 @@ from swe_cli.records import Tensors
 # Loading
 
 
-def fit(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
+def fit(module: Model, weights: Mapping[str, Tensor]) -> None:
     """Give ``module`` the layers that ``weights`` are of, so that they can be loaded by name.
 
-    Linear layers get their sizes and biases; MLPs become factorised, or dense again. What the
-    parameters hold then is undefined, until it is loaded.
+    Linear layers and norms get their sizes (of a block that was taken out: none); those that units
+    are read by, biases, too; MLPs become factorised, or dense again. What the parameters hold then
+    is undefined, until it is loaded.
     """
     match_factorized(module, weights)
+    read = {units.output for kind in get_args(UnitKind) for units in module.units(kind)}
     for name, layer in module.named_modules():
-        if not isinstance(layer, nn.Linear) or f"{name}.weight" not in weights:
+        if f"{name}.weight" not in weights or not isinstance(layer, nn.Linear | nn.LayerNorm):
             continue
-        layer.out_features, layer.in_features = weights[f"{name}.weight"].shape
-        biased = f"{name}.bias" in weights  # a cut may have been made up for by a new one
-        if biased != (layer.bias is not None):
+        if isinstance(layer, nn.Linear):
+            layer.out_features, layer.in_features = weights[f"{name}.weight"].shape
+        if f"{name}.weight" in read and (f"{name}.bias" in weights) != (layer.bias is not None):
             bias = nn.Parameter(layer.weight.new_empty(0), layer.weight.requires_grad)
-            layer.register_parameter("bias", bias if biased else None)
+            layer.register_parameter("bias", bias if layer.bias is None else None)
         for of, parameter in layer.named_parameters(recurse=False):
             shape = weights.get(f"{name}.{of}", parameter).shape
             if parameter.shape != shape:
                 parameter.data = parameter.data.new_empty(shape)
 
 
-def load(module: nn.Module, weights: Mapping[str, Tensor], source: str = "a transform") -> None:
+def load(module: Model, weights: Mapping[str, Tensor], source: str = "a transform") -> None:
     """Copy ``weights`` into ``module``, which becomes as small as they are (see ``fit``).
 
     RunError, naming their ``source``, where names or shapes do not fit.
@@ -57,7 +59,7 @@ def load(module: nn.Module, weights: Mapping[str, Tensor], source: str = "a tran
 
 @torch.no_grad()
 def shrink(model: Model, weights: Mapping[str, Tensor]) -> Tensors:
-    """``weights`` without the neurons and heads that add nothing, or the same whatever comes in.
+    """``weights`` without blocks, neurons and heads that add nothing, or the same whatever is read.
 
     What they add always, ``act(b)`` of a neuron that is fed nothing, is folded into the bias of
     the layer's output; where there is none to fold into, the unit stays. A layer keeps one head.
@@ -65,13 +67,15 @@ def shrink(model: Model, weights: Mapping[str, Tensor]) -> Tensors:
     """
     small = {name: tensor.clone() for name, tensor in weights.items()}
     for kind in get_args(UnitKind):
-        for units in model.units(kind):
+        for units in reversed(model.units(kind)):  # what a block adds goes to the one before it
+            if not all(small[name].numel() for name in units.owned):
+                continue  # they went with their block
             constant, adds = units.adds(small)
-            if units.bias is None:
+            if units.bias not in small:
                 constant = constant & (adds == 0).all(1)
             if kind == "head" and constant.all():
                 constant[0] = False
-            if units.bias is not None:
+            if units.bias in small:
                 small[units.bias] += adds[constant].sum(0)
             for name, (dimension, index) in units.owned.items():
                 stay = index[~constant.cpu()].flatten().sort().values

@@ -75,6 +75,16 @@ def refused(result, code, *said):
         ),
         ("prune criterion=bezier_mean pattern=neuron", USAGE, "it takes no pattern"),
         (
+            "prune criterion=block_influence ratio=0.5",
+            USAGE,
+            "judges blocks. Add pattern=block",
+        ),
+        (
+            "sweep criteria=block_influence,magnitude pattern=2of4",
+            USAGE,
+            "criterion=block_influence judges blocks. Add pattern=block",
+        ),
+        (
             "prune criterion=bezier_mean criterion.a=0.1 criterion.b=0.1 criterion.c=0.1",
             USAGE,
             "flat",

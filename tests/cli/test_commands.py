@@ -75,6 +75,7 @@ def test_every_kind_of_cut_of_a_training_can_be_reported(swe, own_run):
         ("allocation=like", "criterion=random", "ratio=0.5", *short),
         ("criterion=bezier_actual", "recovery.steps=1"),
         ("pattern=neuron", "ratio=0.5", "recovery=none"),
+        ("criterion=flap", "pattern=head_output", "ratio=0.5", "allocation=uniform", *short),
         ("transform=trawl_cp", "transform.ranks=[2,4]", "recovery.steps=1"),
         ("rate=1.0", "prunable=all", "fuse=0.9", "recovery.steps=2"),
     ):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from swe_cli.config import Component, ConfigRoot, component, shipped_conf
-from swe_cli.contracts import GRADIENTS, DataShape, LayerInputs
+from swe_cli.contracts import BLOCKS, GRADIENTS, DataShape, LayerInputs
 from swe_cli.experiments import spec
 
 ROOT = ConfigRoot()
@@ -59,7 +59,7 @@ def life():
         trajectory[name] = {n: t.clone() for n, t in statistic.state().items()}
     calibration = {
         of: {n: torch.randn(w.shape, generator=generator).abs() for n, w in weights.items()}
-        for of in GRADIENTS
+        for of in (*GRADIENTS, *BLOCKS)
     }
     return SimpleNamespace(
         observations=observations, weights=weights, trajectory=trajectory, calibration=calibration

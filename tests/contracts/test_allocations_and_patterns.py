@@ -1,11 +1,12 @@
 """Every allocation gives exact totals, every pattern masks that cut exactly as many."""
 
 from itertools import pairwise
+from typing import get_args
 
 import pytest
 import torch
 
-from swe_cli.contracts import Evidence, Pattern
+from swe_cli.contracts import Evidence, Pattern, UnitKind
 from swe_cli.ranking import Ranking
 
 from .conftest import built, fed, names
@@ -133,7 +134,8 @@ def test_masks_cut_exactly_what_was_allocated(pattern, within, allocation, rank_
 def test_every_pattern_declares_what_it_is(pattern):
     chosen = built("pattern", pattern)
     assert isinstance(chosen, Pattern)
-    assert chosen.unit in (None, "neuron", "head")
+    assert chosen.unit in (None, *get_args(UnitKind))
+    assert chosen.unit or not chosen.by_output
     assert (chosen.group is None) == (chosen.ratio is None)
 
 

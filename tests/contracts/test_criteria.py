@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from swe_cli.contracts import (
+    BLOCKS,
     GRADIENTS,
     INPUTS,
     DrawnCriterion,
@@ -17,10 +18,12 @@ from swe_cli.contracts import (
 from .conftest import built, fed, names
 
 ALL = names("criterion")
+TOLD = (*GRADIENTS, *BLOCKS)  # by a calibration set
 KINDS = {"layer": LayerCriterion, "weight": WeightCriterion, "mask": DrawnCriterion}
 LAYERWISE, SCORING, DRAWN = (
     [name for name in ALL if built("criterion", name).granularity == kind] for kind in KINDS
 )
+PATTERNS = names("pattern")
 scoring = pytest.mark.parametrize("name", SCORING)
 layerwise = pytest.mark.parametrize("name", LAYERWISE)
 drawn = pytest.mark.parametrize("name", DRAWN)
@@ -36,6 +39,11 @@ def test_every_criterion_is_of_the_kind_it_declares(name):
     assert isinstance(criterion, KINDS[criterion.granularity])
     assert hasattr(criterion, "draw") == (name in DRAWN)
     assert hasattr(criterion, "prune_layer") == (name in LAYERWISE)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_it_judges_can_be_cut(name):
+    assert built("criterion", name).unit in (None, *(built("pattern", p).unit for p in PATTERNS))
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -81,7 +89,7 @@ def test_a_drawn_one_needs_only_what_can_be_recorded(name, wide):
 
 @scoring
 def test_it_needs_only_what_can_be_recorded_or_calibrated(name):
-    assert set(built("criterion", name).needs) <= {*names("statistic"), *GRADIENTS}
+    assert set(built("criterion", name).needs) <= {*names("statistic"), *TOLD}
 
 
 @layerwise
@@ -105,8 +113,8 @@ def test_scores_are_finite_one_for_each_weight_and_the_same_twice(name, life):
 @scoring
 def test_it_reads_no_statistic_that_it_does_not_name(name, life):
     criterion = built("criterion", name)
-    lived = {need: life.trajectory[need] for need in criterion.needs if need not in GRADIENTS}
-    told = {need: life.calibration[need] for need in criterion.needs if need in GRADIENTS}
+    lived = {need: life.trajectory[need] for need in criterion.needs if need not in TOLD}
+    told = {need: life.calibration[need] for need in criterion.needs if need in TOLD}
     alone = criterion.score(Evidence(life.weights, lived, 3, told))
     among_all = criterion.score(evidence(life))
     assert all(torch.equal(alone[tensor], score) for tensor, score in among_all.items())

@@ -8,6 +8,7 @@ from training.toys import contents, opened, spec_of, sweep_of, trained
 from swe_cli.config import ConfigRoot, component, shipped_conf
 from swe_cli.contracts import LayerCriterion
 from swe_cli.errors import RunError, UsageError
+from swe_cli.experiments.cell import execute
 from swe_cli.experiments.spec import built
 from swe_cli.files import read_json, read_tensors
 from swe_cli.training.run import snapshot_path
@@ -101,7 +102,8 @@ def test_a_step_after_the_end_is_refused_before_any_work(text, tmp_path, wrong):
 # In rounds
 
 CRITERIA = sorted(path.stem for path in (shipped_conf() / "criterion").glob("*.yaml"))
-RATIONED = [name for name in CRITERIA if not name.startswith("bezier")]
+OF_BLOCKS = {"block_influence"}  # see tests/pruning/test_blocks.py
+RATIONED = [name for name in CRITERIA if not name.startswith("bezier") and name not in OF_BLOCKS]
 
 
 def test_every_criterion_ends_at_the_ratio_in_rounds_under_every_allocation(swept):
@@ -133,10 +135,13 @@ def test_what_a_round_has_cut_stays_cut(swept, criterion):
         assert second[name][gone].all(), name
 
 
+@pytest.mark.parametrize("schedule", ["iterative", "early"])
+@pytest.mark.parametrize("criterion", ["magnitude", "flap"])
 @pytest.mark.parametrize("pattern", ["neuron", "head"])
-def test_units_go_in_rounds_too(swept, pattern):
+def test_units_go_in_rounds_too(swept, pattern, criterion, schedule):
+    step = ["schedule.at_step=3"] if schedule == "early" else []
     plan, rows = swept(
-        "schedule=iterative", "schedule.rounds=2", "criterion=magnitude",
+        f"schedule={schedule}", "schedule.rounds=2", f"criterion={criterion}", *step,
         f"pattern={pattern}", "allocation=uniform", "ratio=0.5",
     )  # fmt: skip
     (small,) = models(plan)
@@ -146,7 +151,36 @@ def test_units_go_in_rounds_too(swept, pattern):
         "head": ("layers.0.attention.qkv.weight", 3 * width),
     }[pattern]
     assert small[name].shape[0] == whole // 2
-    assert rows[0].settings.get("schedule") == "iterative"
+    output = {"neuron": "mlp.contract", "head": "attention.projection"}[pattern]
+    assert (f"layers.0.{output}.bias" in small) == (criterion == "flap")
+    assert rows[0].settings.get("schedule") == schedule
+
+
+def test_biases_that_make_up_for_a_cut_are_trained_between_cuts(swept):
+    plan, _ = swept(
+        "schedule=iterative", "schedule.rounds=2", "criterion=flap", "pattern=neuron",
+        "allocation=uniform", "ratio=0.5",
+    )  # fmt: skip
+    (cell,) = [cell for cell in plan.cells if cell.kind == "pruned"]
+    trained = cell.training.open()
+    dense, seen = len(list(trained.model.parameters())), []
+
+    def look(state):
+        assert {*map(id, state.parameters)} == {*map(id, trained.model.parameters())}
+        seen.append(len(state.parameters))
+
+    execute(cell.spec, trained, callbacks=[toys.Steps(look)])
+    assert seen == [dense + 1] * 4
+
+
+def test_what_an_update_makes_up_for_needs_no_bias(swept):
+    plan, rows = swept(
+        "criterion=flap", "pattern=neuron", "allocation=uniform", "updates=none,least_squares",
+        "ratio=0.5", "recovery=none",
+    )  # fmt: skip
+    biases = ["layers.0.mlp.contract.bias" in stored for stored in models(plan)]
+    assert biases == ["update" not in row.settings for row in rows] == [True, False]
+    assert rows[0].mean("loss") != rows[1].mean("loss")
 
 
 # What finds its own sparsity

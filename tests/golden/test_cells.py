@@ -63,6 +63,7 @@ CHOICES = (
     "criterion=fisher ratio=0.5 pattern=neuron recovery.steps=10 recovery.batch_size=4",
     "criterion=wanda ratio=0.5 pattern=head calibration.inputs=dense calibration.batch_size=8",
     "criterion=wanda ratio=0.5 patterns=neuron_output,head_output allocation=uniform",
+    "criterion=block_influence ratio=0.5 pattern=block calibration.batch_size=8",
     "criterion=flap ratio=0.5 pattern=neuron allocation=published calibration.samples=8",
     "criterion=sparsegpt ratio=0.5 criterion.damping=1 criterion.block=64 pattern=unstructured",
     "criterion=bezier_actual",

@@ -94,12 +94,13 @@ def test_live_weights_of_a_later_round_meet_their_first_ones_on_the_cpu(far):
     assert devices(net_movement.score(evidence)) == {CPU}
 
 
-@pytest.mark.parametrize("kind", ["neuron", "head"])
+@pytest.mark.parametrize("kind", ["neuron", "head", "block"])
 def test_fuse_takes_live_weights_and_masks_of_the_cpu(far, monkeypatch, kind):
     monkeypatch.setattr(torch.Tensor, "__bool__", lambda tensor: True)  # where there is no value
     model, lens, _ = far
     cut = UnitCut(model, lens, kind, {})
-    whole = {n: torch.ones(len(units), dtype=torch.bool) for n, units in cut.layers.items()}
+    sizes = {layer: sum(map(len, units)) for layer, units in cut.layers.items()}
+    whole = {layer: torch.ones(size, dtype=torch.bool) for layer, size in sizes.items()}
     masks = cut.masks(whole)
     assert devices(masks) == {CPU}
     weights = lens(model.weights())

@@ -236,6 +236,24 @@ def test_a_model_with_new_biases_is_stored_small_and_made_dense_again(pattern):
     assert torch.equal(other(batch).logits, as_it_was)
 
 
+def test_a_layer_that_lost_its_every_neuron_is_made_dense_again_too():
+    """What is left of it is the bias that makes up for them."""
+    model, batch = model_for(DATA), batch_of(DATA.shape.vocabulary_size)
+    dense = {name: weight.clone() for name, weight in model.weights().items()}
+    scorer, kept = scorer_of(model), {}
+    for name, weight in scorer.evidence.weights.items():
+        kept[name] = torch.full(weight.shape, not name.startswith("layers.1.mlp"))
+    read = {"layers.1.mlp.contract.weight": kept["layers.1.mlp.contract.weight"]}
+    scorer.calibrated.compensate(FLAP(), read)
+    apply_masks(kept, scorer.lens(model.weights()))
+    masked = model.eval()(batch).logits
+    load(model, shrink(model, model.weights()))
+    assert model.layers[1].mlp.expand.out_features == 0
+    torch.testing.assert_close(model(batch).logits, masked, rtol=1e-5, atol=1e-5)
+    load(model, dense)
+    assert list(model.weights()) == list(dense)
+
+
 def test_new_biases_of_what_is_frozen_are_frozen():
     model = model_for(DATA).requires_grad_(False)
     flap(model, Neuron())
