@@ -511,7 +511,9 @@ class Pattern:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A rewrite of the modules ``layers`` together, which stores ``saves`` parameters fewer."""
+    """A rewrite of the modules ``layers`` together, which stores ``saves`` parameters fewer, as it
+    must; not so one of ``rank`` 0, which has no factors.
+    """
 
     layers: tuple[str, ...]
     rank: int
@@ -532,6 +534,15 @@ class Transform:
         """All of ``weights``, some rewritten, as tensors that ``pruning.shrink.fit`` makes a model
         take. What is not rewritten is not copied. The same seed gives the same bits.
         """
+
+    def start(self, setup: Setup, candidate: Candidate) -> None:
+        """Change the live model, which holds what ``apply`` gave, by data; without gradients."""
+
+    def learner(
+        self, model: Model, learner: Callable[[Batch], Prediction]
+    ) -> Callable[[Batch], Prediction]:
+        """What recovery trains; another may put a loss of its own around recovery's learner."""
+        return learner
 
 
 J = TypeVar("J")

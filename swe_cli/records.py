@@ -44,6 +44,7 @@ YOUNGER: tuple[str, ...] = (
     *("delta_calibrated_nats", "delta_calibrated_low", "delta_calibrated_high"),
     *("delta_recovered_calibrated_nats", "delta_recovered_calibrated_low"),
     *("delta_recovered_calibrated_high", "temperature", "top1"),
+    *("active_blocks", "activated_parameters", "activated_flops_per_token"),
 )
 # Of COLUMNS, those that say what a row is of; and what says how it was cut, in COLUMNS or beside.
 OF_ROW = (
@@ -56,7 +57,7 @@ SETTINGS = (
     *(*OPTIONAL_SETTINGS, "ratio", "rate"),
 )
 # What a model that is smaller than the dense one costs, among the metrics.
-COSTS = ("parameters", "bytes", "flops_per_token", "rank")
+COSTS = ("parameters", "bytes", "flops_per_token", "rank", *YOUNGER[-2:])
 
 
 @dataclass(frozen=True, kw_only=True)

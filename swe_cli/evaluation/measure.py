@@ -31,6 +31,7 @@ from swe_cli.evaluation.loss import (
     row_pass,
 )
 from swe_cli.models.gpt import greedy
+from swe_cli.models.transformer import GatedMLP
 from swe_cli.records import Batch, Interval
 
 Metrics = Iterator[tuple[str, Interval]]
@@ -110,6 +111,7 @@ def metrics(
     elif mean_loss < 700:  # or the exponential overflows
         # Of questions it would say nothing: most tokens are not predicted.
         yield "perplexity", Interval(math.exp(mean_loss))
+    yield from activated(setup, evaluation)
     answered = {name: of for name, of in DIFFERENCES.items() if of in after}
     if before is not None:
         yield "loss_before_recovery", Interval(mean_of(before, "nats"))
@@ -319,3 +321,31 @@ def cost(setup: Setup) -> Iterator[tuple[str, float]]:
     yield "parameters", float(sum(p.numel() for p in parameters))
     yield "bytes", float(sum(p.numel() * p.element_size() for p in parameters))
     yield "flops_per_token", counter.get_total_flops() / model.context
+
+
+def activated(setup: Setup, evaluation: Evaluation) -> Metrics:
+    """Where MLPs are gated ``active_blocks``, the share of blocks that are on, over all positions
+    of the split, and those ``parameters`` and ``flops_per_token`` of ``cost`` that are not idle.
+    """
+    model, split, size = setup.model, evaluation.split, evaluation.batch_size
+    mlps = [module for module in model.modules() if isinstance(module, GatedMLP)]
+    if not mlps:
+        return
+    costs, on, of = dict(cost(setup)), Counter[GatedMLP](), Counter[GatedMLP]()
+    positions = {mlp: mlp.fed.shape[:-1].numel() / model.context for mlp in mlps}
+    with torch.inference_mode(), evaluating(model), setup.machine.precision():
+        for batch in setup.dataset.windows(split, context=model.context, size=size):
+            model(setup.machine.move(batch))
+            for mlp in mlps:
+                gates = mlp.gates(mlp.fed)
+                on[mlp] += int((gates > 0).sum())
+                of[mlp] += gates.numel()
+    active = {mlp: on[mlp] / of[mlp] for mlp in mlps}
+    yield "active_blocks", Interval(sum(active.values()) / len(mlps))
+    for mlp in mlps:
+        idle, biases = 1 - active[mlp], () if mlp.expand.bias is None else mlp.expand.bias
+        matrices = mlp.expand.weight.numel() + mlp.contract.weight.numel()
+        costs["parameters"] -= idle * (matrices + len(biases))
+        costs["flops_per_token"] -= idle * 2 * matrices * positions[mlp]
+    yield "activated_parameters", Interval(costs["parameters"])
+    yield "activated_flops_per_token", Interval(costs["flops_per_token"])

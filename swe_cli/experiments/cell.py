@@ -284,7 +284,11 @@ class CellRun:
         recovery: Recovery = self.spec.recovery.instance
         teacher, recipe = partial(self.trained.teacher, self.spec.base), self.trained.recipe
         batch_size = recipe.batch_size if recipe else BATCH_SIZE
-        return recovery.begin(self.trained, batch_size, teacher, step)
+        state = recovery.begin(self.trained, batch_size, teacher, step)
+        if self.spec.transform is not None:
+            own = built(self.spec.transform)
+            state.learner = own.learner(self.trained.model, state.learner or self.trained.model)
+        return state
 
     def _rest_of_training(self, at_step: int) -> tuple[TrainState, int]:
         """The very training as it was after a step, and how many were left."""
@@ -344,8 +348,9 @@ class CellRun:
         if self.overlap is not None:
             found["jaccard_magnitude"] = self.overlap
         if (chosen := chosen_of(self.tried)) is not None:
-            found["sparsity"] = (dense - _size(self.weights)) / _size(self.lens(self.start))
-            found["rank"] = float(chosen.rank)
+            saved = max(0, dense - _size(self.weights))
+            found["sparsity"] = saved / _size(self.lens(self.start))
+            found |= {"rank": float(chosen.rank)} if chosen.rank else {}
         if shrinks or chosen is not None:  # a masked model costs what a dense one does
             found |= dict(cost(trained))
         self.metrics |= {name: Interval(value) for name, value in found.items()}

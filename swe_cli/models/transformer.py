@@ -1,4 +1,4 @@
-"""What every tower here is made of: pre-LN blocks of attention and MLP, dense or factorised.
+"""What every tower here is made of: pre-LN blocks of attention and MLP, dense, factorised or gated.
 
 Shapes: B rows, T positions, C width, H heads, D = C / H, N hidden neurons, R rank, S slots of a
 cache.
@@ -54,7 +54,8 @@ class Transformer(Model):
 
     def units(self, kind: UnitKind) -> list[Units]:
         owner: Any = {"block": Block, "neuron": MLP, "head": Attention}[kind]
-        owners = [(n, m) for n, m in self.named_modules() if isinstance(m, owner)]
+        named = [(n, m) for n, m in self.named_modules() if not isinstance(m, GatedMLP)]
+        owners = [(n, m) for n, m in named if isinstance(m, owner)]
         left = (of for of in owners if kind == "neuron" or next(of[1].parameters()).numel())
         units = [m.units(name) for name, m in left]
         return sorted(units, key=lambda of: self._place(of.layer))
@@ -249,6 +250,58 @@ class FactorizedMLP(nn.Module):
         return expand.T, contract
 
 
+class GatedMLP(MLP):
+    """``MLP`` cut along its neurons into n equal blocks o_i: ``Σ_i S_i · o_i``, S a token's gates;
+    by a ``published`` router n / #active times that (DSMoE, arXiv 2502.12455). The bias of
+    ``contract`` is of no block. ``skip``: only active ones are computed, the same up to rounding.
+    """
+
+    fed: Tensor  # the last input
+    skip = False
+
+    def __init__(self, kind: str, blocks: int, width: int, **options: Any) -> None:
+        super().__init__(width, **options)
+        router = nn.Linear(width, blocks, bias=kind == "predicted")
+        self.kind, self.blocks, self.router = kind, blocks, nn.ModuleDict({kind: router})
+
+    def gates(self, x: Tensor) -> Tensor:
+        """S (…, n), with the gradient of g = σ(xY), which for ``predicted`` has a bias in it."""
+        gates = torch.sigmoid(self.router[self.kind](x))
+        on = (gates > 0.5).to(gates)
+        value = {"published": on * gates, "predicted": on, "soft": gates}[self.kind].detach()
+        return value + (gates - gates.detach())  # of which the last is 0: exactly 1 stays 1
+
+    def contributions(self, x: Tensor) -> Tensor:
+        """‖o_i‖ (…, n), before any gate."""
+        hidden = ACTIVATIONS[self.activation](self.expand(x)).chunk(self.blocks, -1)
+        writes = self.contract.weight.chunk(self.blocks, 1)
+        norms = [F.linear(h, w).norm(dim=-1) for h, w in zip(hidden, writes, strict=True)]
+        return torch.stack(norms, -1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.fed, gates = x, self.gates(x)
+        if self.kind == "published":
+            gates = gates * (self.blocks / (gates > 0).sum(-1, keepdim=True).clamp(min=1))
+        if self.skip:
+            added = self._active(x.flatten(0, -2), gates.flatten(0, -2)).view(*x.shape[:-1], -1)
+        else:
+            gates = gates.repeat_interleave(self.expand.out_features // self.blocks, -1)
+            added = self.contract(ACTIVATIONS[self.activation](self.expand(x)) * gates)
+        projected: Tensor = self.dropout(added)
+        return projected
+
+    def _active(self, x: Tensor, gates: Tensor) -> Tensor:
+        """Of tokens (T, C), block by block, those that it is active for."""
+        out, bias = x.new_zeros(len(x), self.contract.out_features), self.expand.bias
+        size = self.expand.out_features // self.blocks
+        for block, gate in enumerate(gates.T):
+            on, of = gate.nonzero()[:, 0], slice(block * size, (block + 1) * size)
+            read = F.linear(x[on], self.expand.weight[of], None if bias is None else bias[of])
+            hidden = ACTIVATIONS[self.activation](read) * gate[on, None]
+            out.index_add_(0, on, F.linear(hidden, self.contract.weight[:, of]).to(out))
+        return out if self.contract.bias is None else out + self.contract.bias
+
+
 class Cache:
     """Keys and values of the positions seen so far, a slot a position, for decoding in batches.
 
@@ -278,12 +331,12 @@ class Cache:
         return stored.transpose(2, 3)
 
 
-def match_factorized(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Make the MLPs of ``module`` factorised, or dense again, as the names of ``weights`` say.
+def match_mlps(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Make the MLPs of ``module`` factorised, gated or dense, as the names of ``weights`` say.
 
-    An MLP with a ``core`` is factorised; where it has no ``left`` and ``right``, they are those of
-    the last one before it that does: one parameter, under the name of its first owner. What new
-    parameters hold is undefined. Names that fit no MLP change nothing.
+    An MLP with a ``router`` is gated, one with a ``core`` is factorised; where it has no ``left``
+    and ``right``, they are those of the last one before it that does: one parameter, under the name
+    of its first owner. What new parameters hold is undefined. Names that fit no MLP change nothing.
     """
     factors: dict[str, nn.Parameter] = {}
     for name, layer in list(module.named_modules()):
@@ -296,18 +349,24 @@ def match_factorized(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
             for of, given in names.items()
             if given in weights
         }
-        bias = any(of.endswith("bias") for of, _ in layer.named_parameters())
+        bias = any(of in ("expand.bias", "expand_bias") for of, _ in layer.named_parameters())
         options: dict[str, Any] = {
             "dropout": layer.dropout.p,
             "activation": layer.activation,
             "bias": bias,
         }
+        router = f"{name}.router."
+        kind = next((of.split(".")[-2] for of in weights if of.startswith(router)), None)
         new: MLP | FactorizedMLP
         if names["core"] in weights and len(factors) == len(names):
             new = FactorizedMLP(*(factors[of] for of in names), **options)
-        elif f"{name}.expand.weight" in weights and isinstance(layer, FactorizedMLP):
+        elif f"{name}.expand.weight" in weights and (
+            kind or isinstance(layer, FactorizedMLP | GatedMLP)
+        ):
+            width = weights[f"{name}.expand.weight"].shape[1]
+            blocks = len(weights[f"{router}{kind}.weight"]) if kind else 1
             with torch.device("meta"):  # there, no initial weights are drawn
-                new = MLP(len(layer.left), **options)
+                new = GatedMLP(kind, blocks, width, **options) if kind else MLP(width, **options)
             new = new.to_empty(device=like.device).to(like.dtype)
         else:
             continue

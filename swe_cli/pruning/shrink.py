@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from swe_cli.contracts import Candidate, Lens, Model, Setup, Transform, UnitKind
 from swe_cli.errors import Interrupted, PruningError, RunError
-from swe_cli.evaluation.loss import validation_loss
-from swe_cli.models.transformer import FactorizedMLP, match_factorized
+from swe_cli.evaluation.loss import evaluating, validation_loss
+from swe_cli.models.transformer import FactorizedMLP, match_mlps
 from swe_cli.records import Tensors
 
 # Loading
@@ -21,10 +21,10 @@ def fit(module: Model, weights: Mapping[str, Tensor]) -> None:
     """Give ``module`` the layers that ``weights`` are of, so that they can be loaded by name.
 
     Linear layers and norms get their sizes (of a block that was taken out: none); those that units
-    are read by, biases, too; MLPs become factorised, or dense again. What the parameters hold then
+    are read by, biases, too; MLPs become factorised, gated or dense. What the parameters hold then
     is undefined, until it is loaded.
     """
-    match_factorized(module, weights)
+    match_mlps(module, weights)
     read = {units.output for kind in get_args(UnitKind) for units in module.units(kind)}
     for name, layer in module.named_modules():
         if f"{name}.weight" not in weights or not isinstance(layer, nn.Linear | nn.LayerNorm):
@@ -102,11 +102,12 @@ class Tried:
 
 
 def chosen_of(tried: Sequence[Tried]) -> Tried | None:
-    """Of those that save memory, the one of the lowest finite loss, if there is one.
+    """Of those that save memory, or need not, that of the lowest finite loss, if there is one.
 
     Ties go to fewer parameters, then to the first.
     """
-    usable = [t for t in tried if t.saves_memory and math.isfinite(t.validation_loss_nats)]
+    fit = (t for t in tried if t.saves_memory or not t.rank)
+    usable = [t for t in fit if math.isfinite(t.validation_loss_nats)]
     return min(usable, key=lambda t: (t.validation_loss_nats, t.parameters), default=None)
 
 
@@ -127,7 +128,7 @@ def transform(
     """
     weights = {name: tensor.to(setup.machine.device) for name, tensor in weights.items()}
     candidates = how.candidates(lens(weights))
-    if not any(candidate.saves > 0 for candidate in candidates):
+    if not any(candidate.saves > 0 or not candidate.rank for candidate in candidates):
         raise PruningError(
             "At none of these ranks are the factors smaller than the matrices they stand for.",
             f"Choose lower ones: transform.ranks=[{max(1, min(c.rank for c in candidates) // 2)}]",
@@ -137,6 +138,8 @@ def transform(
     for candidate in candidates:
         rewritten = how.apply(weights, candidate, setup.seed)
         load(setup.model, rewritten)
+        with torch.no_grad(), evaluating(setup.model):
+            how.start(setup, candidate)
         this = Tried(
             "+".join(candidate.layers),
             candidate.rank,
@@ -147,7 +150,7 @@ def transform(
         )
         tried.append(this)
         if chosen_of(tried) is this:
-            best = rewritten
+            best = {name: weight.clone() for name, weight in setup.model.weights().items()}
         if stop():
             raise Interrupted("Stopped during a transform; finished cells are safe.")
     if chosen_of(tried) is None:
@@ -161,11 +164,12 @@ def transform(
 
 @torch.no_grad()
 def _relative_error(model: Model, weights: Tensors, candidate: Candidate) -> float:
-    """What the factors in the live model stand for, held against the matrices they replace."""
+    """What factors in the live model stand for, held against the matrices they replace."""
     missed = total = 0.0
     for name in candidate.layers:
         layer = model.get_submodule(name)
-        assert isinstance(layer, FactorizedMLP)
+        if not isinstance(layer, FactorizedMLP):  # nothing is replaced
+            continue
         for of, matrix in zip(("expand", "contract"), layer.matrices(), strict=True):
             dense = weights[f"{name}.{of}.weight"].double()
             missed += float((matrix.double() - dense).square().sum())

@@ -78,6 +78,7 @@ def _pairs(row: Row) -> Iterator[tuple[str, str]]:
         yield name.replace("y.", "y of "), spelled(name, "{:.2%}".format)
     for name in COSTS:
         yield name.replace("_", " "), spelled(name, "{:,.0f}".format)
+    yield "active blocks", spelled("active_blocks", "{:.1%}".format)
     for words, column in _LOSSES.items():
         if of["recovery"] != "none" or "before" not in words:
             unit = "" if column.startswith("delta_") else "nats per token"

@@ -58,12 +58,8 @@ class TRAWL(Transform):
 
     def candidates(self, prunable: Mapping[str, Tensor]) -> Sequence[Candidate]:
         """Every stack at every rank; see ``contracts.Transform``."""
-        mlps = [name.removesuffix(EXPAND) for name in prunable if name.endswith(f".mlp{EXPAND}")]
+        mlps = dense_mlps(prunable)
         count = len(mlps)
-        if not mlps:
-            raise PruningError(
-                "A transform finds no dense MLP among what may be cut.", "Widen it: roles=all"
-            )
         layers = range(count) if self.layers == "all" else self.layers
         for layer in layers:
             if not -count <= layer < count:
@@ -161,6 +157,16 @@ class TRAWL(Transform):
                 random_state=seed % 2**32,  # of columns that the data do not decide
             )
         return left, right, core
+
+
+def dense_mlps(prunable: Mapping[str, Tensor]) -> list[str]:
+    """The names of those of blocks, in order. Raises PruningError where there are none."""
+    mlps = [name.removesuffix(EXPAND) for name in prunable if name.endswith(f".mlp{EXPAND}")]
+    if not mlps:
+        raise PruningError(
+            "A transform finds no dense MLP among what may be cut.", "Widen it: roles=all"
+        )
+    return mlps
 
 
 def _stacked(weights: Tensors, layers: Sequence[str]) -> Tensor:
