@@ -20,6 +20,7 @@ from swe_cli.ranking import Ranking, Within
 from swe_cli.records import Batch, Counts, Masks, Scores, Tensors
 
 Lens = Callable[[Mapping[str, Tensor]], Tensors]  # picks the prunable part, as views
+Learner = Callable[[Batch], "Prediction"]  # what is trained: a model, or a loss around one
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 PrunableSet = Literal["linear", "all"]
@@ -243,9 +244,7 @@ class Setup:
         context = self.model.context
         return self.dataset.random_batch(split, size=size, context=context, seed=seed)
 
-    def mean_loss(
-        self, batch: Batch, learner: Callable[[Batch], Prediction] | None = None
-    ) -> Tensor:
+    def mean_loss(self, batch: Batch, learner: Learner | None = None) -> Tensor:
         """Nats per predicted token of a batch that lies on the device; by the model, or by what
         trains it.
         """
@@ -538,10 +537,8 @@ class Transform:
     def start(self, setup: Setup, candidate: Candidate) -> None:
         """Change the live model, which holds what ``apply`` gave, by data; without gradients."""
 
-    def learner(
-        self, model: Model, learner: Callable[[Batch], Prediction]
-    ) -> Callable[[Batch], Prediction]:
-        """What recovery trains; another may put a loss of its own around recovery's learner."""
+    def learner(self, model: Model, learner: Learner) -> Learner:
+        """What recovery trains; a loss of its own may be put around recovery's ``learner``."""
         return learner
 
 

@@ -324,15 +324,12 @@ def cost(setup: Setup) -> Iterator[tuple[str, float]]:
 
 
 def activated(setup: Setup, evaluation: Evaluation) -> Metrics:
-    """Where MLPs are gated ``active_blocks``, the share of blocks that are on, over all positions
-    of the split, and those ``parameters`` and ``flops_per_token`` of ``cost`` that are not idle.
-    """
+    """The share of blocks of gated MLPs that are on, over a split; ``cost`` without idle ones."""
     model, split, size = setup.model, evaluation.split, evaluation.batch_size
     mlps = [module for module in model.modules() if isinstance(module, GatedMLP)]
     if not mlps:
         return
-    costs, on, of = dict(cost(setup)), Counter[GatedMLP](), Counter[GatedMLP]()
-    positions = {mlp: mlp.fed.shape[:-1].numel() / model.context for mlp in mlps}
+    on, of = Counter[GatedMLP](), Counter[GatedMLP]()
     with torch.inference_mode(), evaluating(model), setup.machine.precision():
         for batch in setup.dataset.windows(split, context=model.context, size=size):
             model(setup.machine.move(batch))
@@ -340,12 +337,13 @@ def activated(setup: Setup, evaluation: Evaluation) -> Metrics:
                 gates = mlp.gates(mlp.fed)
                 on[mlp] += int((gates > 0).sum())
                 of[mlp] += gates.numel()
-    active = {mlp: on[mlp] / of[mlp] for mlp in mlps}
-    yield "active_blocks", Interval(sum(active.values()) / len(mlps))
+    yield "active_blocks", Interval(sum(on[mlp] / of[mlp] for mlp in mlps) / len(mlps))
+    costs = dict(cost(setup))
     for mlp in mlps:
-        idle, biases = 1 - active[mlp], () if mlp.expand.bias is None else mlp.expand.bias
+        idle, biases = 1 - on[mlp] / of[mlp], () if mlp.expand.bias is None else mlp.expand.bias
         matrices = mlp.expand.weight.numel() + mlp.contract.weight.numel()
+        positions = mlp.fed.shape[:-1].numel() / model.context  # in one window, for a token
         costs["parameters"] -= idle * (matrices + len(biases))
-        costs["flops_per_token"] -= idle * 2 * matrices * positions[mlp]
+        costs["flops_per_token"] -= idle * 2 * matrices * positions
     yield "activated_parameters", Interval(costs["parameters"])
     yield "activated_flops_per_token", Interval(costs["flops_per_token"])

@@ -285,9 +285,8 @@ class CellRun:
         teacher, recipe = partial(self.trained.teacher, self.spec.base), self.trained.recipe
         batch_size = recipe.batch_size if recipe else BATCH_SIZE
         state = recovery.begin(self.trained, batch_size, teacher, step)
-        if self.spec.transform is not None:
-            own = built(self.spec.transform)
-            state.learner = own.learner(self.trained.model, state.learner or self.trained.model)
+        if self.spec.transform is not None and state.learner is not None:
+            state.learner = built(self.spec.transform).learner(self.trained.model, state.learner)
         return state
 
     def _rest_of_training(self, at_step: int) -> tuple[TrainState, int]:
@@ -348,8 +347,7 @@ class CellRun:
         if self.overlap is not None:
             found["jaccard_magnitude"] = self.overlap
         if (chosen := chosen_of(self.tried)) is not None:
-            saved = max(0, dense - _size(self.weights))
-            found["sparsity"] = saved / _size(self.lens(self.start))
+            found["sparsity"] = max(0, dense - _size(self.weights)) / _size(self.lens(self.start))
             found |= {"rank": float(chosen.rank)} if chosen.rank else {}
         if shrinks or chosen is not None:  # a masked model costs what a dense one does
             found |= dict(cost(trained))

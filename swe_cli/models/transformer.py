@@ -256,7 +256,6 @@ class GatedMLP(MLP):
     ``contract`` is of no block. ``skip``: only active ones are computed, the same up to rounding.
     """
 
-    fed: Tensor  # the last input
     skip = False
 
     def __init__(self, kind: str, blocks: int, width: int, **options: Any) -> None:
@@ -272,14 +271,14 @@ class GatedMLP(MLP):
         return value + (gates - gates.detach())  # of which the last is 0: exactly 1 stays 1
 
     def contributions(self, x: Tensor) -> Tensor:
-        """‖o_i‖ (…, n), before any gate."""
-        hidden = ACTIVATIONS[self.activation](self.expand(x)).chunk(self.blocks, -1)
-        writes = self.contract.weight.chunk(self.blocks, 1)
-        norms = [F.linear(h, w).norm(dim=-1) for h, w in zip(hidden, writes, strict=True)]
-        return torch.stack(norms, -1)
+        """‖o_i‖ before any gate: (T, C) → (T, n)."""
+        hidden = ACTIVATIONS[self.activation](self.expand(x)).view(len(x), self.blocks, -1)
+        writes = self.contract.weight.T.reshape(self.blocks, -1, self.contract.out_features)
+        norms: Tensor = torch.linalg.vector_norm(hidden.transpose(0, 1) @ writes, dim=-1)
+        return norms.T
 
     def forward(self, x: Tensor) -> Tensor:
-        self.fed, gates = x, self.gates(x)
+        self.fed, gates = x, self.gates(x)  # for those that ask what was given last
         if self.kind == "published":
             gates = gates * (self.blocks / (gates > 0).sum(-1, keepdim=True).clamp(min=1))
         if self.skip:
@@ -357,12 +356,11 @@ def match_mlps(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
         }
         router = f"{name}.router."
         kind = next((of.split(".")[-2] for of in weights if of.startswith(router)), None)
+        stays = kind is None and not isinstance(layer, FactorizedMLP | GatedMLP)
         new: MLP | FactorizedMLP
         if names["core"] in weights and len(factors) == len(names):
             new = FactorizedMLP(*(factors[of] for of in names), **options)
-        elif f"{name}.expand.weight" in weights and (
-            kind or isinstance(layer, FactorizedMLP | GatedMLP)
-        ):
+        elif f"{name}.expand.weight" in weights and not stays:
             width = weights[f"{name}.expand.weight"].shape[1]
             blocks = len(weights[f"{router}{kind}.weight"]) if kind else 1
             with torch.device("meta"):  # there, no initial weights are drawn

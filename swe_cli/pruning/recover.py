@@ -8,7 +8,7 @@ import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch.nn import functional as F
 
-from swe_cli.contracts import IGNORED, Count, Model, Prediction, Setup
+from swe_cli.contracts import IGNORED, Count, Learner, Model, Prediction, Setup
 from swe_cli.pruning.masks import apply_masks
 from swe_cli.records import Batch, Masks, Tensors
 from swe_cli.training.recipe import build_optimizer
@@ -47,7 +47,7 @@ class Recovery:
     weight_decay: NonNegativeFloat
     gradient_clip: NonNegativeFloat
 
-    def learner(self, model: Model, teacher: Teacher) -> Callable[[Batch], Prediction]:
+    def learner(self, model: Model, teacher: Teacher) -> Learner:
         """What is trained: the model itself. Another recovery may put a loss of its own around."""
         return model
 
@@ -90,7 +90,7 @@ class Distillation(Recovery):
     temperature: Annotated[float, Field(gt=0, description="Write recovery.temperature=2.0")]
     teacher_share: Annotated[float, Field(ge=0, le=1, description=SHARE)]
 
-    def learner(self, model: Model, teacher: Teacher) -> Callable[[Batch], Prediction]:
+    def learner(self, model: Model, teacher: Teacher) -> Learner:
         dense = teacher()
 
         def predict(batch: Batch) -> Prediction:

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from swe_cli.contracts import Prediction, Setup
+from swe_cli.contracts import Learner, Setup
 from swe_cli.errors import Interrupted, TrainingError
-from swe_cli.records import Batch, Tensors
+from swe_cli.records import Tensors
 from swe_cli.seeds import derive, global_randomness
 
 
@@ -30,7 +30,7 @@ class TrainState:
     batch_size: int
     accumulation: int = 1
     gradient_clip: float = 0.0
-    learner: Callable[[Batch], Prediction] | None = None
+    learner: Learner | None = None
     recovering: bool = False
     step: int = 0
 

@@ -1,22 +1,19 @@
 """DSMoE: MLPs cut into blocks that a router switches on and off, token by token."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import gcd
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor
-from torch.nn import functional as F
 
-from swe_cli.contracts import IGNORED, Candidate, Count, Model, Prediction, Setup, Transform
+from swe_cli.contracts import IGNORED, Candidate, Learner, Model, Prediction, Setup, Transform
 from swe_cli.errors import UsageError
 from swe_cli.records import Batch, Tensors
 from swe_cli.seeds import derive
 from swe_cli.transforms.trawl import EXPAND, dense_mlps
-
-STEPS, RATE = 150, 0.03  # of Adam, by which a logistic regression learns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +27,10 @@ class DSMoE(Transform):
     ``soft`` (a control): Σ o_i g_i; nothing is skipped, and nothing added to the loss.
     """
 
-    experts: Count
+    experts: PositiveInt
     router: Literal["published", "predicted", "soft"]
     target: Annotated[float, Field(gt=0, le=1, description="Write transform.target=0.5")]
-    samples: Count
+    samples: PositiveInt
 
     def candidates(self, prunable: Mapping[str, Tensor]) -> Sequence[Candidate]:
         """All MLPs at once; see ``contracts.Transform``."""
@@ -62,7 +59,7 @@ class DSMoE(Transform):
         return new
 
     def start(self, setup: Setup, candidate: Candidate) -> None:
-        """Let predicted routers predict."""
+        """Let predicted routers predict: 150 steps of Adam on the logistic loss of all tokens."""
         if self.router != "predicted":
             return
         drawn = setup.random_batch("train", self.samples, derive(setup.seed, "calibration"))
@@ -70,29 +67,24 @@ class DSMoE(Transform):
         mlps: Any = map(setup.model.get_submodule, candidate.layers)
         for mlp in mlps:
             x, router = mlp.fed.flatten(0, -2).to(mlp.expand.weight), mlp.router.predicted
-            added = mlp.contributions(x)
-            most = added.topk(max(1, round(self.target * self.experts))).indices
-            wanted = torch.zeros_like(added).scatter_(1, most, 1.0)
-            optimizer = torch.optim.Adam(router.parameters(), RATE)
-            for _ in range(STEPS):
-                with torch.enable_grad():
-                    loss = F.binary_cross_entropy_with_logits(router(x), wanted)
-                loss.backward()  # type: ignore[no-untyped-call]
+            most = mlp.contributions(x).topk(max(1, round(self.target * self.experts))).indices
+            wanted = x.new_zeros(len(x), self.experts).scatter_(1, most, 1.0)
+            optimizer = torch.optim.Adam(router.parameters(), lr=0.03)
+            for _ in range(150):
+                error = (torch.sigmoid(router(x)) - wanted) / len(x)
+                router.weight.grad, router.bias.grad = error.T @ x, error.sum(0)
                 optimizer.step()
-                optimizer.zero_grad()
+            optimizer.zero_grad()
 
-    def learner(
-        self, model: Model, learner: Callable[[Batch], Prediction]
-    ) -> Callable[[Batch], Prediction]:
+    def learner(self, model: Model, learner: Learner) -> Learner:
         """``learner``, and what routers pay at every token that is predicted."""
+        mlps: Any = [module for module in model.modules() if hasattr(module, "gates")]
 
         def predict(batch: Batch) -> Prediction:
-            (losses, logits), every = learner(batch), model.modules()
-            mlps: Any = [module for module in every if hasattr(module, "gates")]
-            gates = [mlp.gates(mlp.fed).float() for mlp in mlps]
-            if self.router == "published":  # G, flat below ½; straight-through is its use as a gate
-                gates = [of.relu() for of in gates]
-            pays = torch.stack([of.mean() for of in gates]).mean()
+            (losses, logits), gates = learner(batch), [mlp.gates(mlp.fed).float() for mlp in mlps]
+            # G itself is flat below ½; what is straight-through is its use as a gate.
+            means = [(of.relu() if self.router == "published" else of).mean() for of in gates]
+            pays = torch.stack(means).mean()
             if self.router == "predicted":
                 pays = 10 * (pays - self.target).square()
             return Prediction(losses + pays * (batch["targets"] != IGNORED), logits)
