@@ -252,7 +252,7 @@ class FactorizedMLP(nn.Module):
 
 class GatedMLP(MLP):
     """``MLP`` cut along its neurons into n equal blocks o_i: ``Σ_i S_i · o_i``, S a token's gates;
-    by a ``published`` router n / #active times that (DSMoE, arXiv 2502.12455). The bias of
+    by a ``published`` router n / max(1, #active) times that (DSMoE, arXiv 2502.12455). The bias of
     ``contract`` is of no block. ``skip``: only active ones are computed, the same up to rounding.
     """
 
@@ -280,9 +280,9 @@ class GatedMLP(MLP):
     def forward(self, x: Tensor) -> Tensor:
         self.fed, gates = x, self.gates(x)  # for those that ask what was given last
         if self.kind == "published":
-            gates = gates * (self.blocks / (gates > 0).sum(-1, keepdim=True).clamp(min=1))
+            gates = gates * (self.blocks / (gates > 0).to(gates).sum(-1, keepdim=True).clamp(min=1))
         if self.skip:
-            added = self._active(x.flatten(0, -2), gates.flatten(0, -2)).view(*x.shape[:-1], -1)
+            added = self._active(x.flatten(0, -2), gates.flatten(0, -2)).view_as(x)
         else:
             gates = gates.repeat_interleave(self.expand.out_features // self.blocks, -1)
             added = self.contract(ACTIVATIONS[self.activation](self.expand(x)) * gates)

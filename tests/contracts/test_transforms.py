@@ -41,7 +41,7 @@ def test_candidates_are_layers_of_the_model_in_its_order(name, model):
     modules = [module for module, _ in live.named_modules()]
     first = [modules.index(candidate.layers[0]) for candidate in candidates]
     assert first == sorted(first)
-    assert {c.rank for c in candidates} == {2, 3}
+    assert {c.rank for c in candidates} in ({2, 3}, {0})
     for candidate in candidates:
         assert all(layer in modules for layer in candidate.layers)
 
@@ -84,17 +84,17 @@ def test_it_applies_saves_what_it_says_and_is_loaded_and_left_again(name, model)
         assert live(given).logits.isfinite().all()
         assert not torch.equal(live(given).logits, expected)
         left = live.prunable(weights_of(live), "linear")
-        assert not any(n.startswith(candidate.layers) for n in left)
+        assert any(n.startswith(candidate.layers) for n in left) is (candidate.rank == 0)
     load(live, weights)
     assert torch.equal(live(given).logits, expected)
 
 
 @every
 @pytest.mark.parametrize("model", ["gpt_nano", "gpt_small", "gpt_paper"])
-def test_the_grid_of_its_yaml_fits_the_shipped_models_and_saves_memory(name, model):
+def test_the_grid_of_its_yaml_fits_the_shipped_models_and_saves_memory_or_has_no_rank(name, model):
     with torch.device("meta"):
         live = component("model", model, ROOT).build(DataShape(65))
         weights = weights_of(live)
         candidates = built("transform", name).candidates(live.prunable(weights, "linear"))
     assert candidates
-    assert all(candidate.saves > 0 for candidate in candidates)
+    assert all(candidate.saves > 0 or not candidate.rank for candidate in candidates)
