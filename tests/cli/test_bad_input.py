@@ -92,6 +92,24 @@ def refused(result, code, *said):
         ("prune transform=trawl_cp criterion=swe", USAGE, "so criterion has no meaning beside it"),
         ("prune transform=trawl_cp --ratio 0.5", USAGE, "Leave ratio out, or write transform=none"),
         ("prune transform=trawl_cp transform.ranks=[0]", USAGE, "rank"),
+        (
+            "prune transform=dsmoe transform.target=0",
+            USAGE,
+            "not in (0, 1]. Write transform.target=",
+        ),
+        ("prune transform=dsmoe transform.target=1.5", USAGE, "not in (0, 1]"),
+        (
+            "prune transform=dsmoe transform.experts=0",
+            USAGE,
+            "transform.experts=0 must be positive",
+        ),
+        (
+            "prune transform=dsmoe transform.router=hard",
+            USAGE,
+            "'published', 'predicted' or 'soft'",
+        ),
+        ("prune transform=dsmoe criterion=swe", USAGE, "so criterion has no meaning beside it"),
+        ("sweep transform=dsmoe ratio=0.5", USAGE, "so ratio has no meaning beside it"),
         ("prune transform=trawl_cp update=least_squares", USAGE, "so update has no meaning beside"),
         ("prune ratio=0.5 update.damping=1", USAGE, "It belongs to update=least_squares."),
         (

@@ -77,6 +77,7 @@ def test_every_kind_of_cut_of_a_training_can_be_reported(swe, own_run):
         ("pattern=neuron", "ratio=0.5", "recovery=none"),
         ("criterion=flap", "pattern=head_output", "ratio=0.5", "allocation=uniform", *short),
         ("transform=trawl_cp", "transform.ranks=[2,4]", "recovery.steps=1"),
+        ("transform=dsmoe", "transform.router=soft", "recovery.steps=1"),
         ("rate=1.0", "prunable=all", "fuse=0.9", "recovery.steps=2"),
     ):
         assert swe("prune", "-q", own_run.name, *words).exit_code == 0, words
@@ -85,6 +86,7 @@ def test_every_kind_of_cut_of_a_training_can_be_reported(swe, own_run):
     for name in ("owl", "like", "bezier_actual", "neuron", "trawl_cp", "fuse 0.9"):
         assert name in found.stdout, name
     assert "transform.ranks 2,4" in found.stdout
+    assert "transform.router soft" in found.stdout
     assert "transform.iterations" not in found.stdout  # as its YAML has it
 
 

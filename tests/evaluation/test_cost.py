@@ -8,7 +8,8 @@ from training.toys import gpt, setup_of
 
 from swe_cli.config import ConfigRoot, component
 from swe_cli.contracts import DataShape
-from swe_cli.evaluation.measure import cost
+from swe_cli.evaluation.loss import Evaluation
+from swe_cli.evaluation.measure import activated, cost
 from swe_cli.pruning.shrink import load, shrink
 
 SHAPE = DataShape(5)
@@ -17,6 +18,7 @@ QKV, PROJECTION, MLP = 3 * 4 * 4, 4 * 4, 2 * 4 * 16
 PARAMETERS = EMBEDDINGS + NORMS + QKV + PROJECTION + MLP  # 236
 ATTENTION = 2 * (2 * 3 * 4)  # scores and values, a token: 2 · T · C each
 HEAD = 2 * 4 * 5
+PROTOCOL = Evaluation(split="test", batch_size=2, random_batches=0)
 FLOPS = 2 * (QKV + PROJECTION + MLP) + ATTENTION + HEAD  # 472
 
 
@@ -102,6 +104,51 @@ def test_factors_that_layers_share_are_stored_once_and_multiplied_in_each():
     assert found.parameters == EMBEDDINGS + 4 + 2 * (8 + QKV + PROJECTION) + 8 + 32 + 2 * 4
     layer = 2 * (QKV + PROJECTION) + ATTENTION + 2 * 2 * (4 * 2 + 16 * 2)
     assert found.flops_per_token == 2 * layer + HEAD
+
+
+def gated_model(kind, scores, **options):
+    """Blocks of a quarter of the neurons, on for every token where their score is positive."""
+    model = model_of(**options)
+    weights, router = named(model), f"layers.0.mlp.router.{kind}"
+    weights[f"{router}.weight"] = torch.zeros(4, 4)
+    if kind == "predicted":
+        weights[f"{router}.bias"] = torch.tensor(scores)
+    load(model, weights)
+    return model
+
+
+class Windows(SimpleNamespace):
+    """Of tokens that do not matter."""
+
+    shape = SHAPE
+
+    def windows(self, split, *, context, size):
+        tokens = torch.arange(2 * context).view(2, context) % 5
+        return iter([{"tokens": tokens, "targets": tokens}] * 2)
+
+
+@pytest.mark.parametrize(("kind", "active"), [("predicted", 3 / 4), ("published", 0), ("soft", 1)])
+def test_idle_blocks_are_not_activated(kind, active):
+    """Published and soft gates are ½ here, which is not above it."""
+    model = gated_model(kind, [1.0, -1.0, 2.0, 0.1])
+    found = {name: of.mean for name, of in activated(setup_of(model, Windows()), PROTOCOL)}
+    router = 4 * 4 + (4 if kind == "predicted" else 0)
+    assert found == {
+        "active_blocks": active,
+        "activated_parameters": PARAMETERS + router - (1 - active) * MLP,
+        "activated_flops_per_token": FLOPS + 2 * 4 * 4 - (1 - active) * 2 * MLP,
+    }
+
+
+def test_biases_of_idle_neurons_are_idle():
+    model = gated_model("predicted", [1.0, -1.0, -1.0, -1.0], bias=True)
+    found = {name: of.mean for name, of in activated(setup_of(model, Windows()), PROTOCOL)}
+    stored = sum(p.numel() for p in model.parameters())
+    assert found["activated_parameters"] == stored - 0.75 * (MLP + 16)
+
+
+def test_where_nothing_is_gated_nothing_is_said():
+    assert not [*activated(setup_of(model_of(), Windows()), PROTOCOL)]
 
 
 def test_an_image_is_paid_for_by_the_text_about_it():

@@ -76,6 +76,7 @@ KINDS = {
     "drawn, in rounds": "criterion=bezier_actual schedule=iterative schedule.rounds=2",
     "early": "criterion=snip schedule=early schedule.at_step=1 ratio=0.5 recovery=distill",
     "a transform": "transform=trawl_cp transform.ranks=[2]",
+    "a gated one": "transform=dsmoe transform.router=predicted transform.samples=4",
     "two stages": "pretraining=align pretraining.steps=2 pretraining.trains=all ratio=0.5",
     "of a user": "criterion=by_peak ratio=0.5",
 }

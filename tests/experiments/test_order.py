@@ -37,6 +37,8 @@ TRANSFORMS = (
     "transform=trawl_cp transform.ranks=[2,4]",
     "transform=trawl_tucker transform.ranks=[2] transform.stack=all transform.layers=all "
     "recovery=distill",
+    "transform=dsmoe transform.experts=4 transform.router=predicted transform.samples=4",
+    "transform=dsmoe transform.experts=4 recovery=distill",
 )
 
 
