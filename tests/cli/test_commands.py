@@ -56,6 +56,24 @@ def test_dense_and_pruned_text_side_by_side(swe, own_run):
     assert shown == swe("generate", own_run.pruned, "--prompt", "And", "--length", 5).stdout
 
 
+@pytest.mark.parametrize("router", ["published", "predicted", "soft"])
+def test_a_gated_model_is_opened_again_as_it_was_measured(swe, own_run, router):
+    options = ("transform.samples=4", "transform.experts=4", "recovery.steps=1")
+    made = swe("prune", "-q", "transform=dsmoe", f"transform.router={router}", *options)
+    assert made.exit_code == 0, made.output
+    name, said = made.stdout.split()[0], made.stdout.splitlines()
+    kept = load_file(own_run.results / "runs" / name / "model.safetensors")
+    assert f"layers.0.mlp.router.{router}.weight" in kept
+    shown = swe("evaluate", name).stdout.splitlines()
+    for label in ("loss  ", "active blocks", "activated parameters", "activated flops per token"):
+        # Columns are as wide as the widest label of a command.
+        (found,) = [" ".join(line.split()) for line in shown if line.startswith(label)]
+        assert found in [" ".join(line.split()) for line in said]
+    asked = swe("generate", name, "--prompt", "And", "--length", 5)
+    assert asked.exit_code == 0, asked.output
+    assert "dsmoe, 0 % cut" in asked.stdout
+
+
 def test_runs_are_listed_newest_first(swe, own_run):
     lines = swe("runs").stdout
     assert lines.index(own_run.pruned) < lines.index(own_run.name)
