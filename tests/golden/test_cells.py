@@ -117,6 +117,7 @@ CHOICES = (
     # Since 0.3
     "criteria=swe_obd,obd,squisher,obd_sqrt,ria ratio=0.5",
     "criterion=random ratio=0.5 updates=none,least_squares calibration.samples=64",
+    "transform=dsmoe transform.router=published,predicted,soft transform.experts=4",
 )
 UNNAMED = ("allocation=published", "transform=none", "update=none")  # another choice, and nothing
 
