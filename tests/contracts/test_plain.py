@@ -258,6 +258,8 @@ def test_a_plain_transform():
     assert result.weights[UP].shape == (8, 8)
     assert torch.equal(result.weights[UP], weights[UP][:8])
     assert result.metrics["sparsity"].mean == 0.5
+    own = built(plain("transform", Halved))
+    assert own.learner(result.trained.model, print) is print
 
 
 def test_a_plain_update():

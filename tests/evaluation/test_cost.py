@@ -169,6 +169,37 @@ def test_an_image_is_paid_for_by_the_text_about_it():
     assert found.parameters == sum(p.numel() for p in model.parameters())
 
 
+def test_towers_are_idle_by_the_positions_that_they_read():
+    """As above, and all blocks off in one tower: 4 patches or 12 positions about 8 of text."""
+    small = {"layers": 1, "heads": 2, "width": 4}
+    options = {"vision": {**small, "patch": 4}, "language": {**small, "context": 12}}
+    shape = DataShape(5, image=(3, 8, 8))
+
+    class Asked(SimpleNamespace):
+        def windows(self, split, *, context, size):
+            tokens = torch.zeros(3, context, dtype=torch.int64)
+            images = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+            image = torch.zeros(3, dtype=torch.int64)  # three questions about it
+            yield {"tokens": tokens, "targets": tokens, "images": images, "image": image}
+
+    for off, positions in (("vision", 4), ("language", 12)):
+        model = component("model", "llava_nano", ConfigRoot(), options).build(shape)
+        weights = named(model)
+        for tower in ("vision", "language"):
+            router = f"{tower}.layers.0.mlp.router.predicted"
+            weights[f"{router}.weight"] = torch.zeros(4, 4)
+            weights[f"{router}.bias"] = torch.full((4,), -1.0 if tower == off else 1.0)
+        load(model, weights)
+        setup = setup_of(model, Asked(shape=shape))
+        found = {name: of.mean for name, of in activated(setup, PROTOCOL)}
+        assert found["active_blocks"] == 0.5
+        idle = cost_of(model, shape).flops_per_token - found["activated_flops_per_token"]
+        assert idle == 2 * MLP * positions / 8
+        inside = getattr(model, off).layers[0].mlp
+        biases = 0 if inside.expand.bias is None else 16
+        assert cost_of(model, shape).parameters - found["activated_parameters"] == MLP + biases
+
+
 def test_the_model_is_left_as_it_was():
     model = model_of(dropout=0.5).train()
     before = torch.get_rng_state()
