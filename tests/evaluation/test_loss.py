@@ -206,7 +206,8 @@ def test_random_batches_are_the_seeds_and_no_others():
 
 
 def test_bits_per_character_and_perplexity():
-    text = SimpleNamespace(dataset=SimpleNamespace(characters=lambda split: 16))
+    data = SimpleNamespace(characters=lambda split: 16)
+    text = SimpleNamespace(dataset=data, model=torch.nn.Module())
     protocol = Evaluation(split="test", batch_size=2, random_batches=0)
 
     def found(*nats):
