@@ -19,6 +19,8 @@ from safetensors.torch import load_file, save_file
 from swe_cli.errors import CorruptFileError, StorageError
 from swe_cli.records import Tensors
 
+SCALE = ":scale"  # ends the name of what the rows of an int8 tensor are multiplied by
+
 
 def canonical(value: Any) -> str:
     """JSON with sorted keys and no spaces; non-finite numbers are refused."""
@@ -157,17 +159,23 @@ def read_json(path: Path, *needed: str) -> Any:
 
 
 def read_tensors(path: Path, expected_sha256: str | None = None) -> Tensors:
-    """Read safetensors; a file that does not match its hash is refused by name."""
+    """Read safetensors, int8 as floats; a file that does not match its hash is refused by name."""
     if not path.is_file():
         raise _corrupt(path, "is missing", "Run")
     if expected_sha256 is not None and sha256(path) != expected_sha256:
         what = "does not match its recorded hash: it is truncated or was changed"
         raise _corrupt(path, what, "Delete its folder and run")
     try:
-        tensors: Tensors = load_file(path)
+        return dequantized(load_file(path))
     except SafetensorError as error:
         raise _corrupt(path, f"is damaged: {error}") from None
-    return tensors
+
+
+def dequantized(stored: Tensors) -> Tensors:
+    """What int8 (out, in) with a scale (out,) for its rows stands for; the rest as it is."""
+    scales = {name.removesuffix(SCALE): stored[name] for name in stored if name.endswith(SCALE)}
+    plain = {name: tensor for name, tensor in stored.items() if not name.endswith(SCALE)}
+    return plain | {name: plain[name] * scale[:, None] for name, scale in scales.items()}
 
 
 def _corrupt(path: Path, what: str, remedy: str = "Delete it and run") -> CorruptFileError:

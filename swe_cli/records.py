@@ -38,12 +38,15 @@ COLUMNS: tuple[str, ...] = (
     *("delta_recovered_nats", "delta_recovered_low", "delta_recovered_high"),
     *("jaccard_magnitude", "random_batches_loss_nats", "training"),
 )
+# What a row shows of its training.
+OF_TRAINING = ("spikes", "training_flops")
 # Those of a later version, at the end of tables that have them.
 YOUNGER: tuple[str, ...] = (
     *("loss_calibrated_nats", "loss_calibrated_low", "loss_calibrated_high"),
     *("delta_calibrated_nats", "delta_calibrated_low", "delta_calibrated_high"),
     *("delta_recovered_calibrated_nats", "delta_recovered_calibrated_low"),
-    *("delta_recovered_calibrated_high", "temperature", "top1"),
+    *("delta_recovered_calibrated_high", "temperature", "top1", *OF_TRAINING),
+    *("answer_tokens", "unended", "flops_per_answer"),
     *("active_blocks", "activated_parameters", "activated_flops_per_token"),
 )
 # Of COLUMNS, those that say what a row is of; and what says how it was cut, in COLUMNS or beside.

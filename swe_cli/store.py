@@ -31,6 +31,10 @@ _TELLING = {"train": "paths", "prune": "cell", "sweep": "words"}  # keys of a co
 # Values are frozen: when a default changes later, its runs get a new name.
 INTRODUCTION_VALUES: Mapping[str, Any] = {
     "training.trains": "all",
+    "training.on_spike": "record",
+    "training.backward": "dense",
+    "pretraining.on_spike": "record",
+    "pretraining.backward": "dense",
     "tracking.frozen": False,
     "pretraining.name": "none",
     "roles": "all",

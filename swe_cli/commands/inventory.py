@@ -65,7 +65,7 @@ def _what(manifest: dict[str, Any]) -> str:
     row = Row.from_json(manifest["row"])
     amounts = {key: row.settings.get(key) for key in ("ratio", "rate", "fuse")}
     words = [f"{key} {exact(float(str(v)))}" for key, v in amounts.items() if v is not None]
-    shapes = [row.settings.get(key) for key in ("pattern", "schedule", "update")]
+    shapes = [row.settings.get(key) for key in ("pattern", "schedule", "update", "quantize")]
     words += [str(shape) for shape in shapes if shape not in (None, "unstructured")]
     return ", ".join([*words, f"loss {number(row.mean('loss'))}"])
 

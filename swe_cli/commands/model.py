@@ -172,7 +172,7 @@ def _answer(trained: TrainedModel, question: str, image: Path | None) -> Text:
         raise UsageError(reason, f"Name one: --image FILE {example}")
     if not question.strip():
         raise UsageError("There is no question.", f"Ask one: {example}")
-    ((answer, _),) = answers_of(trained, trained.dataset.about(image.expanduser(), question))
+    ((answer, *_),) = answers_of(trained, trained.dataset.about(image.expanduser(), question))
     return Text(f" {answer}") if answer else Text(" (no answer)", "dim")
 
 

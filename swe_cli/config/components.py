@@ -71,6 +71,7 @@ class Settings:
     ratio: Annotated[float, RATIO] | None
     rate: Annotated[float, Field(ge=0, description="For example: rate=1.575")] | None
     fuse: Annotated[float, FUSE] | None
+    quantize: Literal["none", "int8"]
     keep: Literal["rows", "models"]
     compare: Declaration | None
     axes: dict[str, Any]

@@ -6,8 +6,8 @@ What is measured are pairs of a name and an interval: a new metric is one more p
 import math
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from swe_cli.contracts import Example, Questions, Setup, Split
+from swe_cli.contracts import Example, Model, Questions, Setup, Split
 from swe_cli.data.tokens import NUMBER
 from swe_cli.errors import DataError, PruningError, SweError, SweWarning
 from swe_cli.evaluation.loss import (
@@ -67,7 +67,7 @@ def measure(
     rows = row_pass(setup, windows(split), temperature)
     if isinstance(dataset, Questions):
         what, advice = "image", "Ask about more of them."
-        rows |= _answers(setup, dataset, dataset.examples(split, **shown), rows["correct"], size)
+        rows |= _answers(setup, dataset, dataset.examples(split, **shown), rows, size)
     measured = by_window(rows)
     if not np.isfinite(measured["nats"]).all():
         raise PruningError("The loss of the cut model is not a finite number.")
@@ -138,37 +138,46 @@ class Answer(NamedTuple):
 
     text: str
     ended: bool
+    tokens: int  # the end among them
 
 
 def _answers(
     setup: Setup,
     dataset: Questions,
     examples: Sequence[Example],
-    right: NDArray[np.bool_],
+    known: Measured,
     size: int,
 ) -> Measured:
-    """Question by question: "questions"; that and "correct" by type ("correct.color"); for numbers
-    "absolute_error", "squared_error" and "unparsable".
+    """Question by question: "questions"; that and "correct" by type ("correct.color"); how many
+    "answer_tokens" are said, and "unended"; for numbers "absolute_error", "squared_error" and
+    "unparsable".
 
-    Which answers are right is known; only wrong numbers need to be decoded. One that is no number,
-    or never ends, counts as the median training answer, and is counted: what stands where it was
-    cut off is nobody's number.
+    A right answer is ``known`` with its tokens; only wrong ones need to be decoded. A number that
+    is none, or never ends, counts as the median training answer, and is counted: what stands where
+    it was cut off is nobody's number. Words are not decoded where only losses are asked for.
     """
+    right = known["correct"]
     rows: Measured = {"questions": np.ones(len(right))}
     for kind in sorted({example.kind for example in examples}):
         of_kind = np.array([example.kind == kind for example in examples])
         rows |= {f"questions.{kind}": of_kind, f"correct.{kind}": of_kind & right}
-    if not dataset.numeric:
+    decodes = "calibrated" in known and hasattr(setup.model, "language")
+    if not (dataset.numeric or decodes):
         return rows
-    guess, wrong = median_answer(dataset), np.flatnonzero(~right)
-    off, unparsable = np.zeros(len(right)), np.zeros(len(right))
+    guess, wrong = median_answer(dataset) if dataset.numeric else 0.0, np.flatnonzero(~right)
+    off, unparsable, unended = np.zeros((3, len(right)))
+    rows |= {"answer_tokens": known["tokens"].copy(), "unended": unended}
     for some in (wrong[start : start + size] for start in range(0, len(wrong), size)):
         prompts = dataset.prompts([examples[row] for row in some])
         for row, answer in zip(some, answers_of(setup, prompts), strict=True):
+            rows["answer_tokens"][row], unended[row] = answer.tokens, not answer.ended
+            if not dataset.numeric:
+                continue
             unparsable[row] = not (answer.ended and NUMBER.fullmatch(answer.text))
             number = guess if unparsable[row] else float(answer.text)
             off[row] = number - float(examples[row].answer)
-    return rows | {"absolute_error": abs(off), "squared_error": off**2, "unparsable": unparsable}
+    numbers = {"absolute_error": abs(off), "squared_error": off**2, "unparsable": unparsable}
+    return rows | numbers if dataset.numeric else rows
 
 
 @torch.inference_mode()
@@ -184,7 +193,7 @@ def answers_of(setup: Setup, prompts: Batch) -> list[Answer]:
     prompts = setup.machine.move(prompts)
     with evaluating(model), setup.machine.precision():
         decoded = greedy(model, prompts, length=dataset.answer_tokens, end=dataset.end)
-    return [Answer(dataset.decode(ids), dataset.end in ids) for ids in decoded]
+    return [Answer(dataset.decode(ids), dataset.end in ids, len(ids)) for ids in decoded]
 
 
 def median_answer(dataset: Questions) -> float:
@@ -212,6 +221,8 @@ def measures(measured: Measured) -> Metrics:
         _, dot, kind = name.partition("questions.")
         if dot:
             yield f"accuracy.{kind}", Interval(mean_of(measured, f"correct.{kind}", name))
+    for name in sorted({"answer_tokens", "unended"} & measured.keys()):
+        yield name, Interval(mean_of(measured, name, "questions"))
     if "absolute_error" in measured:
         yield "mae", mean_interval(measured["absolute_error"], questions)
         yield "rmse", Interval(mean_of(measured, "squared_error", "questions") ** 0.5)
@@ -296,6 +307,13 @@ def _draw(count: int, rows: int, start: int) -> NDArray[np.float64]:
 # Costs
 
 
+def flops_of(model: Model, work: Callable[[], object]) -> float:
+    """FLOPs of the matrix products of some work; fused attention would hide its own."""
+    with evaluating(model), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        work()
+    return float(counter.get_total_flops())
+
+
 def cost(setup: Setup) -> Iterator[tuple[str, float]]:
     """``parameters``: stored numbers, shared ones once. ``bytes``: of them, in their dtypes.
     ``flops_per_token``: of one forward pass over a full context, divided by its text tokens.
@@ -314,13 +332,23 @@ def cost(setup: Setup) -> Iterator[tuple[str, float]]:
         if image is not None:
             batch["images"] = torch.zeros(1, *image, dtype=torch.uint8)
             batch["image"] = torch.zeros(1, dtype=torch.int64)
-    counter = FlopCounterMode(display=False)
-    # Fused attention would hide its products from the counter.
-    with torch.no_grad(), evaluating(model), sdpa_kernel(SDPBackend.MATH), counter:
-        model(batch)
+    with torch.no_grad():
+        flops = flops_of(model, partial(model, batch))
     yield "parameters", float(sum(p.numel() for p in parameters))
     yield "bytes", float(sum(p.numel() * p.element_size() for p in parameters))
-    yield "flops_per_token", counter.get_total_flops() / model.context
+    yield "flops_per_token", flops / model.context
+
+
+def cost_of_answers(setup: Setup, split: Split, measured: Measured) -> Metrics:
+    """``flops_per_answer``: of matrix products, of reading an image and the first question of the
+    split, and of as many further tokens as the model says on average, each read once.
+    """
+    dataset, model = setup.dataset, setup.model
+    if isinstance(dataset, Questions) and "answer_tokens" in measured:
+        asked = setup.machine.move(dataset.prompts(dataset.examples(split)[:1]))
+        one, two = (flops_of(model, partial(greedy, model, asked, length=n)) for n in (1, 2))
+        further = mean_of(measured, "answer_tokens", "questions") - 1
+        yield "flops_per_answer", Interval(one + further * (two - one))
 
 
 def activated(setup: Setup, evaluation: Evaluation) -> Metrics:

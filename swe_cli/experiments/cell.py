@@ -15,16 +15,16 @@ from swe_cli.contracts import Evidence
 from swe_cli.controls import DENSE
 from swe_cli.errors import Interrupted
 from swe_cli.evaluation.loss import Evaluation, Measured
-from swe_cli.evaluation.measure import cost, measure, metrics
+from swe_cli.evaluation.measure import cost, cost_of_answers, measure, metrics
 from swe_cli.experiments.model import TrainedModel
 from swe_cli.experiments.spec import Spec, built, check_recorded
 from swe_cli.experiments.training import TrainingSpec
-from swe_cli.files import read_json, read_tensors, storage, write_json, write_tensors
+from swe_cli.files import dequantized, read_json, read_tensors, storage, write_json, write_tensors
 from swe_cli.pruning.masks import apply_masks, fuse, sparsity, zeros
 from swe_cli.pruning.prune import Scorer, check_evidence, overlap_with_magnitude, prune
 from swe_cli.pruning.recover import EnforceMasks, Recovery
-from swe_cli.pruning.shrink import Tried, chosen_of, shrink, transform
-from swe_cli.records import COSTS, Interval, Masks, Row, Scalar, Tensors
+from swe_cli.pruning.shrink import Tried, chosen_of, quantized, shrink, transform
+from swe_cli.records import COSTS, OF_TRAINING, Interval, Masks, Row, Scalar, Tensors
 from swe_cli.store import identity, provenance
 from swe_cli.training.state import Callback, StopWhen, TrainState, fit, never
 
@@ -151,6 +151,8 @@ def execute(
         run.fuse(spec.fuse)
         # The paper recovers from it for half as long; so does a control that nothing is cut of.
         run.recover(spec.recovery_steps // 2, step=spec.recovery_steps)
+    if spec.quantize is not None:
+        run.quantize()
     run.finish(references or {})
     return run
 
@@ -160,8 +162,8 @@ class CellRun:
     """A cell on its way: the live model of ``trained``, the masks on it, what was measured.
 
     ``before`` recovery is None where there was no one moment before. ``seconds``: wall time by
-    stage. In the end ``weights`` are without the units that were cut whole, and ``metrics`` all
-    that was measured.
+    stage. In the end ``weights`` are without the units that were cut whole, ``stored`` is what they
+    are stored as, and ``metrics`` all that was measured.
     """
 
     spec: Spec
@@ -174,6 +176,7 @@ class CellRun:
     before: Measured | None = None
     after: Measured = field(init=False)
     weights: Tensors = field(init=False)
+    stored: Tensors = field(default_factory=dict)
     metrics: dict[str, Interval] = field(init=False)
     seconds: dict[str, float] = field(default_factory=dict)
     _measured: Measured | None = None
@@ -239,6 +242,22 @@ class CellRun:
             self.masks, self.overlap = fuse(self._live(), self.masks, most_zeros), None
             self._apply_masks()
 
+    def quantize(self) -> None:
+        """Leave in the live model what its int8 stands for, in the size that is stored."""
+        self._shrink()
+        self.stored, self._measured = quantized(self.trained.model), None
+        self.trained.load(dequantized(self.stored))
+        self.lap("quantize")
+
+    def _shrink(self) -> bool:
+        """Take out, once, what is cut whole; whether it is."""
+        spec, model = self.spec, self.trained.model
+        whole = spec.pattern is not None and built(spec.pattern).unit is not None
+        shrinks = whole or (spec.fuse is not None and spec.control is None)
+        if shrinks and not self.stored:
+            self.trained.load(shrink(model, model.weights()))
+        return shrinks
+
     def _apply_masks(self) -> None:
         apply_masks(self.masks, self._live())
         self._measured = None
@@ -294,8 +313,9 @@ class CellRun:
         trained, recipe = self.trained, self.trained.recipe
         assert recipe is not None
         state = recipe.begin(trained)
-        state.load_optimizer(trained.after(at_step).optimizer)
-        state.step = at_step
+        snapshot = trained.after(at_step)
+        state.load_optimizer(snapshot.optimizer)
+        state.step, state.recent_losses = at_step, [*snapshot.recent_losses]
         return state, recipe.steps - at_step
 
     def _fit(self, state: TrainState, steps: int) -> None:
@@ -330,13 +350,10 @@ class CellRun:
             references = {DENSE.kind: self.after}
         self.metrics = dict(metrics(trained, protocol, self.after, self.before, references))
         self.lap("evaluation")
+        shrinks = self._shrink()
         self.weights = trained.model.weights()
+        self.stored = self.stored or self.weights
         self.masks = masks = {name: mask.cpu() for name, mask in self.masks.items()}
-        whole = spec.pattern is not None and built(spec.pattern).unit is not None
-        shrinks = whole or (spec.fuse is not None and spec.control is None)
-        if shrinks:
-            self.weights = shrink(trained.model, self.weights)
-            trained.load(self.weights)
         dense = _size(self.start)
         found = {"sparsity": sparsity(masks), "compression": _compression(self.weights, dense)}
         if spec.roles is not None:
@@ -349,8 +366,12 @@ class CellRun:
         if (chosen := chosen_of(self.tried)) is not None:
             found["sparsity"] = max(0, dense - _size(self.weights)) / _size(self.lens(self.start))
             found |= {"rank": float(chosen.rank)} if chosen.rank else {}
-        if shrinks or chosen is not None:  # a masked model costs what a dense one does
+        if shrinks or chosen or spec.quantize:  # a masked model costs what a dense one does
             found |= dict(cost(trained))
+            found["bytes"] = float(sum(tensor.nbytes for tensor in self.stored.values()))
+        self.metrics |= dict(cost_of_answers(trained, protocol.split, self.after))
+        if trained.run is not None:
+            found |= trained.run.manifest.get("measures", {})
         self.metrics |= {name: Interval(value) for name, value in found.items()}
 
 
@@ -368,7 +389,7 @@ def _write(cell: Cell, run: CellRun) -> None:
     fingerprint = run.trained.fingerprint(cell.spec.evaluation.instance.split)
     row = cell.new_row(metrics=run.metrics, fingerprint=fingerprint)
     if cell.model_to is not None:
-        write_tensors(cell.model_to, run.weights, {"cell": cell.hash})
+        write_tensors(cell.model_to, run.stored, {"cell": cell.hash})
     stored = {name: torch.from_numpy(of) for name, of in run.after.items()}
     if run.before is not None and run.before is not run.after:
         stored["nats_before_recovery"] = torch.from_numpy(run.before["nats"])
@@ -387,9 +408,10 @@ def evaluate_pruned(
     """Measure a stored pruned model anew; what was cut, and how, is as ``stored`` says."""
     dense = _size(trained.weights("final"))
     trained.load(weights)
-    kept = ("jaccard_magnitude", *COSTS)
+    kept = ("jaccard_magnitude", *COSTS, *OF_TRAINING)
     cut = {n: v for n, v in stored.metrics.items() if n.startswith("sparsity") or n in kept}
     cut["compression"] = Interval(_compression(weights, dense))
-    measured = dict(metrics(trained, protocol, measure(trained, protocol)))
-    fingerprint = trained.fingerprint(protocol.split)
-    return replace(stored, metrics={**cut, **measured}, fingerprint=fingerprint)
+    after = measure(trained, protocol)
+    cut |= dict(metrics(trained, protocol, after))
+    cut |= dict(cost_of_answers(trained, protocol.split, after))
+    return replace(stored, metrics=cut, fingerprint=trained.fingerprint(protocol.split))

@@ -59,7 +59,8 @@ class Spec:
     nothing that cuts, a transform no criterion, a drawn mask no allocation, N:M no allocation.
 
     ``base``: whose weights it starts from. ``update``: what becomes of the weights that stay.
-    ``fuse``: the fraction of zeros beyond which slices are cut whole afterwards. ``consulted``:
+    ``fuse``: the fraction of zeros beyond which slices are cut whole afterwards. ``quantize``: to
+    what matrices are rounded in the end. ``consulted``:
     criteria that the allocation asks. ``statistics``: the hashes of the code of those that a user
     wrote, since scores are made of them. ``roles``: where there are several.
     """
@@ -82,6 +83,7 @@ class Spec:
     ratio: float | None = None
     rate: float | None = None
     fuse: float | None = None
+    quantize: str | None = None
 
     @property
     def kind(self) -> str:
@@ -181,6 +183,8 @@ def cut_spec(composed: Composed, root: ConfigRoot, roles: Sequence[str] | None) 
     check_roles(roles, said["roles"], "roles")
     if len(roles or ()) == 1:
         said["roles"] = None
+    if values["quantize"] != "none":
+        said["quantize"] = values["quantize"]
     if built(chosen["transform"]) is not None:
         said |= dict.fromkeys(OF_MASKS & said.keys())
         return Spec(transform=chosen["transform"], **said)

@@ -84,7 +84,8 @@ class Distillation(Recovery):
     """``(1 − α) · CE + α · τ² · KL(teacher ‖ student)``, both softened by τ (Hinton et al. 2015).
 
     τ is ``temperature``, α ``teacher_share``; τ² keeps the gradients of both terms of one size. The
-    teacher is the dense model that was cut, the control's its own: both see the same batches.
+    teacher is the dense model that was cut, the control's its own: both see the same batches. It is
+    distillation, the neighbour of RetriKT (arXiv 2310.15594), not RetriKT.
     """
 
     temperature: Annotated[float, Field(gt=0, description="Write recovery.temperature=2.0")]

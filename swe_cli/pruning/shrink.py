@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from swe_cli.contracts import Candidate, Lens, Model, Setup, Transform, UnitKind
 from swe_cli.errors import Interrupted, PruningError, RunError
 from swe_cli.evaluation.loss import evaluating, validation_loss
+from swe_cli.files import SCALE
 from swe_cli.models.transformer import FactorizedMLP, match_mlps
 from swe_cli.records import Tensors
 
@@ -81,6 +82,21 @@ def shrink(model: Model, weights: Mapping[str, Tensor]) -> Tensors:
                 stay = index[~constant.cpu()].flatten().sort().values
                 small[name] = small[name].index_select(dimension, stay.to(small[name].device))
     return small
+
+
+def quantized(model: Model) -> Tensors:
+    """Its weights, those of linear layers in int8: w ≈ q · s, s = max |w| / 127 of a row (float32),
+    beside it as its ``SCALE``; zeros stay zeros. PruningError where it has no linear layer.
+    """
+    stored = model.weights()
+    layers = (f"{n}.weight" for n, layer in model.named_modules() if isinstance(layer, nn.Linear))
+    for name in [name for name in layers if name in stored]:
+        weight = stored[name].float()
+        stored[f"{name}{SCALE}"] = scale = weight.abs().amax(1) / 127
+        stored[name] = (weight / scale.clamp(min=1e-30)[:, None]).round().to(torch.int8)
+    if not any(name.endswith(SCALE) for name in stored):
+        raise PruningError("This model has no linear layer that int8 could hold.", "quantize=none")
+    return stored
 
 
 # Matrices rewritten by a transform; which way, the validation split decides

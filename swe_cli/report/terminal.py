@@ -98,6 +98,11 @@ def _pairs(row: Row) -> Iterator[tuple[str, str]]:
     yield "RMSE", spelled("rmse", number)
     yield "RMSE, always the median answer", spelled("rmse_median", number)
     yield "answers that are no number", spelled("unparsable", "{:.1%}".format)
+    yield "answers that never end", spelled("unended", "{:.1%}".format)
+    yield "tokens of an answer", spelled("answer_tokens", number)
+    yield "FLOPs of an answer", spelled("flops_per_answer", "{:.3g}".format)
+    yield "spikes of its training", spelled("spikes", "{:.0f}".format)
+    yield "FLOPs of its training", spelled("training_flops", "{:.3g}".format)
     yield "protocol", of["fingerprint"]
 
 

@@ -3,15 +3,16 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import nn
 
 from swe_cli.contracts import Count, Fraction, Model, Setup
 from swe_cli.errors import UsageError
-from swe_cli.training.state import TrainState
+from swe_cli.training.backward import Backward
+from swe_cli.training.state import OnSpike, TrainState
 
 Trains = Literal["all"] | list[str]
 
@@ -20,7 +21,8 @@ Trains = Literal["all"] | list[str]
 class Recipe:
     """Steps, batch, optimizer and schedule; every ``…_every`` counts optimizer steps.
 
-    ``trains``: the roles of the model whose weights move; the others are frozen.
+    ``trains``: the roles of the model whose weights move; the others are frozen. ``on_spike``: see
+    ``TrainState``; ``backward``: see ``Backward``, of linear layers inside blocks.
     """
 
     steps: Count
@@ -39,10 +41,16 @@ class Recipe:
     checkpoint_every: Count
     compile: bool
     trains: Trains
+    on_spike: OnSpike
+    backward: Literal["dense", "ssprop", "random"]
+    backward_keep: Annotated[float, Field(gt=0, le=1, description="The paper's: 0.2")]
 
     def __post_init__(self) -> None:
         if not self.trains:
             raise UsageError("training.trains names no role.", "Write training.trains=all")
+        if self.compile and self.backward != "dense":
+            why = f"training.backward={self.backward} changes on the way what would be compiled."
+            raise UsageError(why, "Write training.compile=false")
 
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of optimizer step ``step`` (1-based): linear warm-up, then the schedule.
@@ -76,7 +84,26 @@ class Recipe:
             self.accumulation,
             self.gradient_clip,
             torch.compile(setup.model) if self.compile else None,
+            backward=self._backward(setup),
+            on_spike=self.on_spike,
         )
+
+    def _backward(self, setup: Setup) -> Backward:
+        """UsageError where none of its steps would be another than a dense one."""
+        if self.backward == "dense":
+            return Backward()
+        inside = (module for block in setup.model.blocks() for module in block.modules())
+        layers = [module for module in inside if isinstance(module, nn.Linear)]
+        size = self.batch_size * self.accumulation
+        epoch = setup.dataset.steps_per_epoch(size=size, context=setup.model.context)
+        if not layers or epoch >= self.steps:
+            raise UsageError(
+                f"training.backward={self.backward} would thin {len(layers)} linear layers after "
+                f"an epoch of {epoch} steps, and training.steps={self.steps} ends before.",
+                f"Write training.steps={2 * epoch}, or training.backward=dense",
+            )
+        seed = setup.seed if self.backward == "random" else None
+        return Backward(layers, self.backward_keep, epoch, seed)
 
 
 def build_optimizer(

@@ -9,15 +9,17 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from swe_cli.contracts import Setup, Statistic
-from swe_cli.errors import Interrupted, RunError
+from swe_cli.errors import Interrupted, RunError, TrainingError
 from swe_cli.evaluation.loss import validation_loss
+from swe_cli.evaluation.measure import flops_of
 from swe_cli.files import (
     read_directory,
     read_json,
@@ -31,15 +33,13 @@ from swe_cli.files import (
 from swe_cli.records import Tensors
 from swe_cli.store import Run
 from swe_cli.training.recipe import Recipe, freeze
-from swe_cli.training.state import Callback, TrainState, fit
+from swe_cli.training.state import Callback, TrainState, fit, gradient
 from swe_cli.training.tracker import Tracker, Tracking, trajectory_of, unrecorded
 
 METRICS = "metrics.jsonl"
 FILES = ["model.safetensors", "best.safetensors", "trajectory.safetensors", METRICS]
 CHECKPOINTS, SNAPSHOTS = "checkpoints", "snapshots"
 KEPT = 2  # checkpoints: the newest and, should a disk damage it, the one before
-SPIKE = 1.5  # a loss this many times the median of the recent ones is recorded as a spike
-RECENT = 50
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,10 @@ def train_run(
     started, resumed_at = time.perf_counter(), state.step
     fit(state, recipe.steps - state.step, [tracker, *callbacks, recorder])
     seconds = time.perf_counter() - started
+    if not tracker.count:
+        raise TrainingError("All to be observed were spikes.", "Write training.on_spike=record")
     weights, progress = model.weights(), recorder.progress
+    spikes = (run.path / METRICS).read_text().count('"spike": true')
     if run.finished:  # trained again for one more statistic
         _check_same(run, weights)
     write_tensors(run.path / "model.safetensors", weights)
@@ -101,10 +104,21 @@ def train_run(
             "best_validation_loss_nats": progress.best_loss_nats,
             "final_validation_loss_nats": progress.final_loss_nats,
         },
+        measures={"spikes": spikes, "training_flops": _flops(state)},
         seconds_per_step=seconds / max(1, state.step - resumed_at),
         parameters=sum(p.numel() for p in model.parameters()),
     )
     remove_directory(run.path / CHECKPOINTS)
+
+
+def _flops(state: TrainState) -> float:
+    """FLOPs of all matrix products of all steps, as counted on one step of each kind."""
+    total, thinned = 0.0, [state.backward.thins(step + 1) for step in range(state.step)]
+    for kind in {*thinned}:
+        step = replace(state, learner=None, step=1 + thinned.index(kind))
+        total += thinned.count(kind) * flops_of(state.setup.model, partial(gradient, step))
+    state.optimizer.zero_grad(set_to_none=True)
+    return total
 
 
 def _tracker(training: Training) -> Tracker:
@@ -166,6 +180,7 @@ class _Recorder(Callback):
     def start(self, state: TrainState) -> None:
         """Go on from the newest checkpoint, or from nothing where there is none to use."""
         self._restore(state)
+        state.recent_losses = self.progress.recent_losses
         path, kept = self.run.path / METRICS, []
         for line in path.read_text().splitlines() if path.is_file() else ():
             with suppress(ValueError):  # the last line of a killed process may be torn
@@ -222,10 +237,6 @@ class _Recorder(Callback):
             self.best = {name: w.clone() for name, w in state.setup.model.weights().items()}
 
     def _write_metrics(self, metrics: dict[str, Any]) -> None:
-        recent, loss = self.progress.recent_losses, metrics["loss_nats"]
-        if len(recent) == RECENT and loss > SPIKE * sorted(recent)[RECENT // 2]:
-            metrics["spike"] = True
-        self.progress.recent_losses = [*recent[1 - RECENT :], loss]
         path, line = self.run.path / METRICS, {"step": self.progress.step, **metrics}
         with storage(path), path.open("a") as file:
             file.write(json.dumps(line, sort_keys=True) + "\n")
@@ -242,7 +253,8 @@ class _Recorder(Callback):
         step, wanted = state.step, self.training.snapshots
         if step in wanted and not has_snapshot(self.run, step, self.tracker.sources):
             files = {"trajectory": self.tracker.tensors()}
-            self._write(snapshot_path(self.run, step), state, files, step=step)
+            recent, path = state.recent_losses, snapshot_path(self.run, step)
+            self._write(path, state, files, step=step, recent_losses=recent)
 
     def _write(
         self, path: Path, state: TrainState, files: Mapping[str, Tensors], **values: Any
@@ -261,6 +273,7 @@ class Snapshot:
     weights: Tensors
     trajectory: dict[str, Tensors]
     optimizer: Tensors
+    recent_losses: list[float]
 
 
 def snapshot_path(run: Run, step: int) -> Path:
@@ -294,4 +307,5 @@ def read_snapshot(run: Run, step: int) -> Snapshot:
     files, state = read_directory(snapshot_path(run, step))
     observed = state["tracker"]["statistics"] if state["tracker"]["count"] else ()
     trajectory = trajectory_of(files["trajectory"], observed)
-    return Snapshot(files["model"], trajectory, files["optimizer"])
+    recent = state.get("recent_losses", [])  # which before 0.3 nobody read
+    return Snapshot(files["model"], trajectory, files["optimizer"], recent)

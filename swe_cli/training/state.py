@@ -4,8 +4,8 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,12 @@ from swe_cli.contracts import Learner, Setup
 from swe_cli.errors import Interrupted, TrainingError
 from swe_cli.records import Tensors
 from swe_cli.seeds import derive, global_randomness
+from swe_cli.training.backward import Backward
+
+OnSpike = Literal["record", "skip", "retry"]
+SPIKE = 1.5  # a loss this many times the median of the recent ones is a spike
+RECENT = 50
+ATTEMPTS = 4  # at a step that draws other batches after a spike
 
 
 @dataclass
@@ -21,7 +27,9 @@ class TrainState:
     """All that a step needs and changes. Steps count from 1.
 
     ``learner`` is what is trained: the model, or the model with a loss of its own around it.
-    ``recovering``: after a cut, with streams of randomness of its own.
+    ``recovering``: after a cut, with streams of randomness of its own. ``on_spike``: what a step
+    does whose loss stands out from ``recent_losses`` (Ling, arXiv 2503.05139). Spikes are among
+    those, so that a loss that rises for good is one no longer.
     """
 
     setup: Setup
@@ -32,6 +40,9 @@ class TrainState:
     gradient_clip: float = 0.0
     learner: Learner | None = None
     recovering: bool = False
+    backward: Backward = field(default_factory=Backward)
+    on_spike: OnSpike = "record"
+    recent_losses: list[float] = field(default_factory=list)
     step: int = 0
 
     @property
@@ -68,11 +79,13 @@ class TrainState:
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
 
-    def batch_seed(self, part: int) -> int:
-        """The seed of one of the ``accumulation`` batches of this step."""
+    def batch_seed(self, part: int, attempt: int = 0) -> int:
+        """The seed of one of the ``accumulation`` batches of an attempt at this step."""
         seed, number = self.setup.seed, self.step * self.accumulation + part
         if self.recovering:
             return derive(seed, "recovery", number)
+        if attempt:
+            return derive(seed, f"batches/{attempt}", number)
         return derive(seed, "batches", number)
 
     def dropout(self) -> AbstractContextManager[None]:
@@ -137,28 +150,36 @@ def fit(state: TrainState, steps: int, callbacks: Sequence[Callback] = ()) -> No
     for _ in range(steps):
         state.step += 1
         with state.dropout():
-            loss = train_step(state, callbacks)
-        metrics = {"loss_nats": loss, "learning_rate": state.learning_rate_at(state.step)}
+            metrics = train_step(state, callbacks)
         for callback in callbacks:
             callback.after_step(state, metrics)
 
 
-def train_step(state: TrainState, callbacks: Sequence[Callback] = ()) -> float:
-    """One update from the mean gradient of the step's batches; the mean loss in nats per token.
+def train_step(state: TrainState, callbacks: Sequence[Callback] = ()) -> dict[str, Any]:
+    """One update from the mean gradient of the step's batches. Of it, "loss_nats" per token and
+    "learning_rate"; "spike" where the first loss was one, "skipped" where nothing was updated.
 
+    Where the last of ``ATTEMPTS`` is a spike too, it is the weights, which only an update can mend.
     Raises TrainingError as ``fit`` does.
     """
-    setup, optimizer, total = state.setup, state.optimizer, 0.0
+    optimizer, rate = state.optimizer, state.learning_rate_at(state.step)
     for group in optimizer.param_groups:
-        group["lr"] = state.learning_rate_at(state.step)
-    for part in range(state.accumulation):
-        batch = setup.random_batch("train", state.batch_size, state.batch_seed(part))
-        loss = setup.mean_loss(setup.machine.move(batch), state.learner) / state.accumulation
-        loss.backward()  # type: ignore[no-untyped-call]
-        total += loss.item()
-    norm = nn.utils.get_total_norm([p.grad for p in state.parameters if p.grad is not None])
+        group["lr"] = rate
+    metrics: dict[str, Any] = {"learning_rate": rate}
     try:
-        state.check_finite("loss", total)
+        for attempt in range(ATTEMPTS if state.on_spike == "retry" else 1):
+            optimizer.zero_grad(set_to_none=True)
+            metrics["loss_nats"] = loss = gradient(state, attempt)
+            state.check_finite("loss", loss)
+            recent = sorted(state.recent_losses)
+            if len(recent) < RECENT or loss <= SPIKE * recent[RECENT // 2]:
+                break
+            metrics["spike"] = True
+        state.recent_losses.append(loss)
+        del state.recent_losses[:-RECENT]
+        if state.on_spike == "skip" and "spike" in metrics:
+            return metrics | {"skipped": True}
+        norm = nn.utils.get_total_norm([p.grad for p in state.parameters if p.grad is not None])
         state.check_finite("norm of the gradient", float(norm))
         for callback in callbacks:
             callback.before_step(state)
@@ -167,4 +188,16 @@ def train_step(state: TrainState, callbacks: Sequence[Callback] = ()) -> float:
         optimizer.step()
     finally:  # a model whose training failed may be trained again
         optimizer.zero_grad(set_to_none=True)
+    return metrics
+
+
+def gradient(state: TrainState, attempt: int = 0) -> float:
+    """Put in place the mean gradient of the step's batches; their mean loss in nats per token."""
+    setup, total = state.setup, 0.0
+    with state.backward(state.step):
+        for part in range(state.accumulation):
+            batch = setup.random_batch("train", state.batch_size, state.batch_seed(part, attempt))
+            loss = setup.mean_loss(setup.machine.move(batch), state.learner) / state.accumulation
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.item()
     return total

@@ -132,6 +132,8 @@ class Tracker(Callback):
 
     @torch.no_grad()
     def after_step(self, state: TrainState, metrics: dict[str, Any]) -> None:
+        if metrics.get("skipped"):
+            return
         if self._observes(state.step):
             amount, self.total_weight = self._next()
             self.count += 1

@@ -56,6 +56,27 @@ def test_dense_and_pruned_text_side_by_side(swe, own_run):
     assert shown == swe("generate", own_run.pruned, "--prompt", "And", "--length", 5).stdout
 
 
+def test_a_run_in_int8_is_smaller_and_is_evaluated_generated_and_started_from(
+    swe, own_run, tiny_words
+):
+    made = swe("prune", "-q", own_run.name, "--ratio", "0.5", "recovery.steps=2", "quantize=int8")
+    assert made.exit_code == 0, made.output
+    name, runs = made.stdout.split()[0], own_run.results / "runs"
+    assert name != own_run.pruned
+    small, whole = (runs / of / "model.safetensors" for of in (name, own_run.pruned))
+    assert small.stat().st_size < whole.stat().st_size
+    told, again = (
+        [line.split() for line in out.splitlines() if line.startswith(("loss  ", "bytes  "))]
+        for out in (made.stdout, swe("evaluate", name).stdout)
+    )
+    assert len(told) == 2
+    assert again == told
+    assert "int8" in swe("runs").stdout
+    assert swe("generate", name, "--prompt", "And", "--length", 5).exit_code == 0
+    begun = swe("train", "-q", *tiny_words, f"+model.from_run={name}")
+    assert begun.exit_code == 0, begun.output
+
+
 @pytest.mark.parametrize("router", ["published", "predicted", "soft"])
 def test_a_gated_model_is_opened_again_as_it_was_measured(swe, own_run, router):
     options = ("transform.samples=4", "transform.experts=4", "recovery.steps=1")

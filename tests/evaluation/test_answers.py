@@ -1,5 +1,6 @@
 """Answers of a small model that is right now and then, against what it says one by one."""
 
+from copy import deepcopy
 from functools import partial
 from statistics import median
 
@@ -17,6 +18,7 @@ from swe_cli.evaluation.loss import Evaluation
 from swe_cli.evaluation.measure import (
     answers_of,
     baselines,
+    cost_of_answers,
     measure,
     measures,
     median_answer,
@@ -122,6 +124,73 @@ def test_errors_are_of_the_numbers_that_were_said(data, model, said):
     assert answers["unparsable"].tolist() == per_image(unparsable)
 
 
+def spoken(data, model, example):
+    """Token by token, all of it read anew for each."""
+    prompt, ids = data.prompts([example]), []
+    while len(ids) < data.answer_tokens and data.end not in ids:
+        read = torch.cat([prompt["tokens"], torch.tensor([ids], dtype=torch.int64)], dim=1)
+        hidden = model.language.hidden(model.inputs({**prompt, "tokens": read}))
+        ids.append(int(model.language.logits(hidden)[0, -1].argmax()))
+    return ids
+
+
+@torch.no_grad()
+def test_lengths_are_of_what_was_said_the_end_among_it(data, model):
+    """Of weights that say one thing and another; they end where they would have said a nine."""
+    model, generator = deepcopy(model).eval(), torch.Generator().manual_seed(1)
+    for parameter in (p for p in model.parameters() if p.dim() == 2):
+        parameter.copy_(torch.randn(parameter.shape, generator=generator) / 2)
+    embedding = model.language.token_embedding.weight
+    embedding[data.end] = 1.1 * embedding[data.encode("9")[0]]
+    ids = [spoken(data, model, example) for example in EXAMPLES["test"]]
+    length, unended = [*map(len, ids)], [data.end not in of for of in ids]
+    assert len(set(length)) > 1  # or the test would show little
+    assert 0 < sum(unended) < len(ids)
+    answers = found(data, model)
+    assert answers["answer_tokens"].tolist() == per_image(length)
+    assert answers["unended"].tolist() == per_image(unended)
+    one = means(dict(measures(answers)))
+    assert one["answer_tokens"] == pytest.approx(np.mean(length))
+    assert one["unended"] == pytest.approx(np.mean(unended))
+
+
+def test_a_right_answer_is_known_with_its_length(data, model, said):
+    """Which is not decoded: of the trained model some are right."""
+    assert found(data, model)["answer_tokens"].tolist() == per_image([a.tokens for a in said])
+
+
+def test_words_are_decoded_too_but_not_where_only_losses_are_asked_for(data, model, monkeypatch):
+    numbers = found(data, model)
+    monkeypatch.setattr(data, "numeric", False)
+    words = found(data, model)
+    for name in ("answer_tokens", "unended", "correct"):
+        assert words[name].tolist() == numbers[name].tolist()
+    assert "absolute_error" not in words
+    assert "answer_tokens" not in found(data, model, calibrate=False)
+    assert (
+        dict(cost_of_answers(setup_of(model, data), "test", found(data, model, calibrate=False)))
+        == {}
+    )
+
+
+def test_flops_of_an_answer_by_hand(data, model):
+    """Vision: width 16, one patch (2 × 2 pixels of 3 channels), two heads. Language: width 32, that
+    patch and the question with its separator, L positions; then a token at a time. A head's scores
+    and values are of all slots of the cache, of which there are L, and L + 1 where two are said.
+    """
+    measured = {"answer_tokens": np.array([2.0, 5.0]), "questions": np.array([1.0, 1.0])}
+    (flops,) = means(dict(cost_of_answers(setup_of(model, data), "test", measured))).values()
+    c, v, symbols = 32, 16, data.shape.vocabulary_size
+    long = 1 + len("how many?") + 1
+    vision = 2 * 12 * v + 2 * 12 * v * v + 2 * 2 * v
+    projector = 2 * v * c + 2 * c * c
+    matrices, head = 2 * 12 * c * c, 2 * c * symbols
+    first = vision + projector + long * matrices + 2 * 2 * c * long * long + head
+    longer = matrices + 2 * 2 * c * (long + 1) + head  # the second token
+    longer += 2 * 2 * c * long  # and a slot more while the first was found
+    assert flops == first + (3.5 - 1) * longer
+
+
 def test_neither_batches_nor_neighbours_change_an_answer(data, model):
     one, many = found(data, model, size=1), found(data, model, size=64)
     assert one.keys() == many.keys()
@@ -135,6 +204,8 @@ def test_a_number_that_never_ends_is_none(data, model, monkeypatch):
     monkeypatch.setattr(model.language, "logits", lambda h: logits(h).index_fill(-1, end, -1e9))
     answers = found(data, model)
     assert answers["unparsable"].tolist() == answers["questions"].tolist()
+    assert answers["unended"].tolist() == answers["questions"].tolist()
+    assert answers["answer_tokens"].sum() == data.answer_tokens * answers["questions"].sum()
     assert not answers["correct"].any()
 
 

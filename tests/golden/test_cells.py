@@ -117,6 +117,9 @@ CHOICES = (
     # Since 0.3
     "criteria=swe_obd,obd,squisher,obd_sqrt,ria ratio=0.5",
     "criterion=random ratio=0.5 updates=none,least_squares calibration.samples=64",
+    "criterion=swe ratio=0.5 training.on_spike=record,skip,retry",
+    "criterion=swe ratio=0.5 training.backward=dense,ssprop,random training.backward_keep=0.2,0.5",
+    "criterion=swe ratio=0.5 quantize=none,int8",
     "transform=dsmoe transform.router=published,predicted,soft transform.experts=4",
 )
 UNNAMED = ("allocation=published", "transform=none", "update=none")  # another choice, and nothing

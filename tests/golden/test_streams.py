@@ -10,7 +10,16 @@ import pytest
 from .adapter import derive
 
 NAMES = {
-    *("batches", "bezier/{}", "calibration", "digit_sums", "dropout", "easy_vqa"),
+    *(
+        "backward",
+        "batches",
+        "batches/{}",
+        "bezier/{}",
+        "calibration",
+        "digit_sums",
+        "dropout",
+        "easy_vqa",
+    ),
     *("image_folder/{}", "init", "probe/{}", "random/{}", "random_batches", "recovery"),
     *("recovery_dropout", "sample", "shuffle_images", "transform/{}"),
 }
