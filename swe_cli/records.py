@@ -60,7 +60,10 @@ SETTINGS = (
     *(*OPTIONAL_SETTINGS, "ratio", "rate"),
 )
 # What a model that is smaller than the dense one costs, among the metrics.
-COSTS = ("parameters", "bytes", "flops_per_token", "rank", *YOUNGER[-2:])
+COSTS = (
+    *("parameters", "bytes", "flops_per_token", "rank"),
+    *("activated_parameters", "activated_flops_per_token"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Bench 11: a training step whose backward pass goes through a fifth of the outputs.
+"""Bench 12: a training step whose backward pass goes through a fifth of the outputs.
 
     python scripts/bench/ssprop.py
 
@@ -59,7 +59,7 @@ def main() -> None:
                 clock=time.process_time,
             )
             times = f"{ours:.2f} s / {theirs:.2f} s = {ratio:.2f}"
-            print(f"11. {how}, dropout {dropout}: {times} of a step, {flops / whole:.2f} of FLOPs")
+            print(f"12. {how}, dropout {dropout}: {times} of a step, {flops / whole:.2f} of FLOPs")
 
 
 if __name__ == "__main__":
