@@ -67,7 +67,7 @@ def fit_temperature(setup: Setup, batches: Iterable[Batch]) -> float:
                 scaled = z * sharpness
                 loss = scaled.logsumexp(-1) - sharpness * right
                 slope = (scaled.softmax(-1) * z).sum(-1) - right
-                sums[:, place] += torch.stack([loss.sum(), sharpness * slope.sum()]).cpu().double()
+                sums[:, place] += torch.stack([loss, sharpness * slope]).cpu().double().sum(1)
     if not sums.isfinite().all():
         return 1.0
     spline = CubicHermiteSpline(at, *sums.numpy())
