@@ -16,15 +16,10 @@ from swe_cli.seeds import derive
 SMALLEST = 1e-12  # where nothing in a tensor ever moved
 
 
-def as_it_is(criterion: WeightCriterion, weight: Tensor, known: Tensor) -> Tensor:
-    """What is known of a tensor is its score."""
-    return known.clone()
-
-
 class Equation(WeightCriterion):
     # Each tensor by itself: its weights and, of what ``needs`` names, in that order, its own.
     # A comment, since ``swe criteria`` shows the docstrings of bases.
-    equation: Callable[..., Tensor] = as_it_is
+    equation: Callable[..., Tensor] = lambda self, weight, known: known.clone()
 
     def score(self, evidence: Evidence) -> Scores:
         known = {**evidence.trajectory, **evidence.calibration}

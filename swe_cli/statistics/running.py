@@ -12,19 +12,25 @@ from swe_cli.contracts import Statistic
 from swe_cli.records import Tensors
 
 
-class WeightedAverage(Statistic):
+class Tracked(Statistic):
+    # One float32 tensor a parameter, zero at first. A comment, since docstrings of bases are shown.
+    def __init__(self, weights: Tensors) -> None:
+        self.tracked = zeros(weights)
+        self.states = {"": self.tracked}
+
+    def update(self, weights: Tensors, index: int, share: float) -> None:
+        """Nothing: it looks before or after a step, at what is not the weights."""
+
+
+class WeightedAverage(Tracked):
     """``W̄ += (a_i / Σ a) · (W_i − W̄)``; with a_i = i, the paper's W̄ (arXiv 2502.17071, section 3).
 
     One float32 copy of the weights, whatever the number of observations.
     """
 
-    def __init__(self, weights: Tensors) -> None:
-        self.average = zeros(weights)
-        self.states = {"": self.average}
-
     def update(self, weights: Tensors, index: int, share: float) -> None:
-        targets = [weights[name].float() for name in self.average]
-        torch._foreach_lerp_(list(self.average.values()), targets, share)
+        targets = [weights[name].float() for name in self.tracked]
+        torch._foreach_lerp_(list(self.tracked.values()), targets, share)
 
 
 class Mean(WeightedAverage):
@@ -85,15 +91,11 @@ class ExponentialAverage(WeightedAverage):
         super().update(weights, index, (1.0 - self.decay) / (1.0 - self.decay**index))
 
 
-class MeanMagnitude(Statistic):
+class MeanMagnitude(Tracked):
     """``mean_t |W_t|`` over the observations, whatever the weighting."""
 
-    def __init__(self, weights: Tensors) -> None:
-        self.mean = zeros(weights)
-        self.states = {"": self.mean}
-
     def update(self, weights: Tensors, index: int, share: float) -> None:
-        for now, mean in parts(weights, self.mean):
+        for now, mean in parts(weights, self.tracked):
             torch._foreach_lerp_(mean, torch._foreach_abs(now), 1.0 / index)
 
 
@@ -116,14 +118,11 @@ class WeightedVariance(Statistic):
             torch._foreach_mul_(variance, 1.0 - share)
 
 
-class InitialWeights(Statistic):
+class InitialWeights(Tracked):
     """``W_0``, the weights before the first step. Observations do not change it."""
 
     def __init__(self, weights: Tensors) -> None:
         self.states = {"": copies(weights)}
-
-    def update(self, weights: Tensors, index: int, share: float) -> None:
-        """Nothing: what was, stays."""
 
 
 class PathLength(Statistic):
@@ -144,65 +143,44 @@ class PathLength(Statistic):
             torch._foreach_copy_(last, now)
 
 
-class Movement(Statistic):
+class Movement(Tracked):
     """``−Σ_t W_{t−1} · g_t``, g_t = ∂L/∂W at W_{t−1} (Sanh et al. 2020).
 
     It looks before the optimizer steps; afterwards the gradient belongs to other weights. The
     gradient is that of the mean loss of the step's batch, before any clipping.
     """
 
-    def __init__(self, weights: Tensors) -> None:
-        self.moved = zeros(weights)
-        self.states = {"": self.moved}
-
     def before_step(self, weights: Tensors, gradients: Tensors, share: float) -> None:
         """See one step that is about to be taken; parameters without a gradient stand still."""
-        known = {name: g.float() for name, g in gradients.items() if name in self.moved}
-        for now, gradient, moved in parts(weights, known, self.moved):
+        known = {name: g.float() for name, g in gradients.items() if name in self.tracked}
+        for now, gradient, moved in parts(weights, known, self.tracked):
             torch._foreach_addcmul_(moved, now, gradient, value=-1.0)
 
-    def update(self, weights: Tensors, index: int, share: float) -> None:
-        """Nothing: it is too late for this step."""
 
-
-class SquareGradient(Statistic):
+class SquareGradient(Tracked):
     """``E_t[g_t²]``: ``S += (a_t / Σ a) · (g_t² − S)``, weighted as W̄ is. Ours.
 
     g_t is the gradient of the step's mean loss, before any clipping and without any decay: of a
     batch, so that S falls as batches grow. A parameter without a gradient counts as 0.
     """
 
-    def __init__(self, weights: Tensors) -> None:
-        self.square = zeros(weights)
-        self.states = {"": self.square}
-
     def before_step(self, weights: Tensors, gradients: Tensors, share: float) -> None:
-        torch._foreach_mul_(list(self.square.values()), 1.0 - share)
-        known = {name: s for name, s in self.square.items() if name in gradients}
-        for gradient, square in parts(gradients, known) if known else ():
+        torch._foreach_mul_(list(self.tracked.values()), 1.0 - share)
+        known = {name: s for name, s in self.tracked.items() if name in gradients}
+        for gradient, square in parts(gradients, known):
             torch._foreach_addcmul_(square, gradient, gradient, value=share)
 
-    def update(self, weights: Tensors, index: int, share: float) -> None:
-        """Nothing: its gradient is of the weights before the step."""
 
-
-class AdamV(Statistic):
+class AdamV(Tracked):
     """Adam's second moment v as it is after the last observation (Kingma & Ba 2015).
 
     Unlike ``square_gradient`` it is of gradients that were clipped, forgets as β₂ says, and with
     Adam's coupled decay (not AdamW's) contains the decay. What is not trained has none: 0.
     """
 
-    def __init__(self, weights: Tensors) -> None:
-        self.v = zeros(weights)
-        self.states = {"": self.v}
-
     def after_step(self, optimizer: Mapping[str, Tensors]) -> None:
-        known = {n: v for n, v in optimizer["exp_avg_sq"].items() if n in self.v}
-        torch._foreach_copy_([self.v[name] for name in known], list(known.values()))
-
-    def update(self, weights: Tensors, index: int, share: float) -> None:
-        """Nothing: it looks at the optimizer."""
+        known = {n: v for n, v in optimizer["exp_avg_sq"].items() if n in self.tracked}
+        torch._foreach_copy_([self.tracked[name] for name in known], list(known.values()))
 
 
 def zeros(weights: Tensors) -> Tensors:
@@ -222,7 +200,8 @@ def parts(weights: Tensors, *states: Tensors) -> Iterator[tuple[list[Tensor], ..
     temporary is as large as the model. Elsewhere all at once: few kernels are launched.
     """
     names = list(states[0])
-    size = 1 if all(w.device.type == "cpu" for w in weights.values()) else len(names)
+    on_cpu = all(w.device.type == "cpu" for w in weights.values())
+    size = 1 if on_cpu else max(1, len(names))
     for first in range(0, len(names), size):
         some = names[first : first + size]
         yield [weights[n].float() for n in some], *([state[n] for n in some] for state in states)
