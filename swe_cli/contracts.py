@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from swe_cli.conform import conform
 from swe_cli.device import Machine
+from swe_cli.errors import PruningError
 from swe_cli.ranking import Ranking, Within
 from swe_cli.records import Batch, Counts, Masks, Scores, Tensors
 
@@ -265,15 +266,9 @@ class Statistic:
 
     states: Mapping[str, Tensors] = {}
 
-    @property
-    def sees_gradients(self) -> bool:
-        """Whether it defines ``before_step``, for which gradients are gathered."""
-        return type(self).before_step is not Statistic.before_step
-
-    @property
-    def sees_optimizer(self) -> bool:
-        """Whether it defines ``after_step``, for which the optimizer's state is gathered."""
-        return type(self).after_step is not Statistic.after_step
+    def sees(self, moment: Literal["before_step", "after_step"]) -> bool:
+        """Whether it defines that method, for which gradients, or the optimizer's, are gathered."""
+        return getattr(type(self), moment) is not getattr(Statistic, moment)
 
     def expect(self, observations: int, of_run: float) -> None:
         """Know, before the first, how many observations there will be; ``of_run``: how many of them
@@ -358,6 +353,14 @@ class LayerInputs:
     gram: Tensor | None = None
     sum: Tensor | None = None
     tokens: int = 0
+
+    def hessian(self, who: str) -> Tensor:
+        """A copy of ``gram``. PruningError, naming ``who`` asks, where it is not finite."""
+        assert self.gram is not None
+        if not self.gram.isfinite().all():
+            advice = "Prune a model whose loss is: base=best, or train anew."
+            raise PruningError(f"{who}: the inputs of a layer are not finite.", advice)
+        return self.gram.clone()
 
     @property
     def norm(self) -> Tensor:

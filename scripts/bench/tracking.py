@@ -74,8 +74,8 @@ def main() -> None:
     )
     each: dict[str, list[float]] = {n: [] for n in tracker.statistics}
     for n, statistic in tracker.statistics.items():
-        method = "before_step" if statistic.sees_gradients else "update"
-        method = "after_step" if statistic.sees_optimizer else method
+        method = "before_step" if statistic.sees("before_step") else "update"
+        method = "after_step" if statistic.sees("after_step") else method
         setattr(statistic, method, timed(getattr(statistic, method), each[n]))
     state = training.recipe.begin(training.setup)
     optimizer = state.optimizer

@@ -120,13 +120,7 @@ class SparseGPT(LayerCriterion):
         Damped more, and that is said, where the factor is not found; PruningError where the inputs
         are not finite.
         """
-        assert inputs.gram is not None
-        hessian = inputs.gram.clone()
-        if not hessian.isfinite().all():
-            raise PruningError(
-                "criterion=sparsegpt: the inputs of a layer are not finite.",
-                "Prune a model whose loss is: base=best, or train anew.",
-            )
+        hessian = inputs.hessian("criterion=sparsegpt")
         diagonal = hessian.diagonal()
         dead = diagonal == 0
         diagonal[dead] = 1.0

@@ -111,7 +111,6 @@ class Tracker(Callback):
         for statistic in statistics.values():
             statistic.expect((steps - self.start) // self.every, steps / self.every)
         self.count, self.total_weight = 0, 0.0
-        self._sees_optimizer = any(of.sees_optimizer for of in statistics.values())
         self._followed = followed
         self._sample_every = max(1, steps // SAMPLE_POINTS)
         generator = torch.Generator().manual_seed(derive(seed, "sample"))
@@ -121,7 +120,7 @@ class Tracker(Callback):
 
     @torch.no_grad()
     def before_step(self, state: TrainState) -> None:
-        watching = {name: of for name, of in self.statistics.items() if of.sees_gradients}
+        watching = {name: of for name, of in self.statistics.items() if of.sees("before_step")}
         if watching and self._observes(state.step):
             parameters = state.setup.model.named_parameters()
             gradients = {name: p.grad for name, p in parameters if p.grad is not None}
@@ -137,12 +136,12 @@ class Tracker(Callback):
         if self._observes(state.step):
             amount, self.total_weight = self._next()
             self.count += 1
-            slots = state.optimizer_slots() if self._sees_optimizer else {}
+            asked = any(of.sees("after_step") for of in self.statistics.values())
+            slots = state.optimizer_slots() if asked else {}
             for name, statistic in self.statistics.items():
                 with calling(f"statistic={name}", TrainingError):
                     statistic.update(self.weights, self.count, amount / self.total_weight)
-                    if statistic.sees_optimizer:
-                        statistic.after_step(slots)
+                    statistic.after_step(slots)
         if self.tracking.sample and (state.step == 1 or state.step % self._sample_every == 0):
             self._sample[state.step] = gather(self._followed, self._sample_index)
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from swe_cli.contracts import Count, LayerInputs, Update
-from swe_cli.errors import PruningError, SweWarning
+from swe_cli.errors import SweWarning
 
 TINY = torch.finfo(torch.float32).tiny
 
@@ -29,13 +29,7 @@ class LeastSquares(Update):
     steps: Count
 
     def solve(self, weight: Tensor, kept: Tensor, inputs: LayerInputs) -> Tensor:
-        assert inputs.gram is not None
-        if not inputs.gram.isfinite().all():
-            raise PruningError(
-                "update=least_squares: the inputs of a layer are not finite.",
-                "Prune a model whose loss is: base=best, or train anew.",
-            )
-        gram = inputs.gram.clone()
+        gram = inputs.hessian("update=least_squares")
         gram.diagonal().add_(self.damping * gram.diagonal().mean())
         rows = ~kept.all(1)
         solved = weight.masked_fill(~kept, 0.0)

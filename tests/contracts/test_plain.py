@@ -277,7 +277,7 @@ def test_a_plain_statistic():
     weights = {"w": torch.tensor([1.0, 2.0])}
     statistic = built(plain("statistic", Travelled), weights)
     assert isinstance(statistic, Statistic)
-    assert statistic.sees_gradients is False
+    assert statistic.sees("before_step") is False
     for index, step in enumerate(([3.0, 2.0], [0.0, 2.5]), 1):
         statistic.update({"w": torch.tensor(step)}, index, 1 / index)
     assert statistic.state()["w"].tolist() == [5.0, 0.5]
@@ -319,7 +319,7 @@ def test_a_schedule_without_rounds_is_named():
 
 def test_what_a_plain_class_can_do_it_need_not_declare():
     statistic = built(plain("statistic", Pushed), {"w": torch.ones(2)})
-    assert statistic.sees_gradients
+    assert statistic.sees("before_step")
     result, weights = cell_of(allocation=plain("allocation", ByRate), ratio=None, rate=0.1)
     assert lost(result) == {n: int((weights[n].abs() < 0.1).sum()) for n in (UP, DOWN)}
     assert not built(plain("allocation", FirstFirst)).takes_rate
