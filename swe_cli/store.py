@@ -1,6 +1,5 @@
 """Run directories: identity, names, manifests, locks, provenance."""
 
-import hashlib
 import json
 import os
 import platform
@@ -20,7 +19,7 @@ from typing import Any
 import filelock
 
 from swe_cli.errors import RunError
-from swe_cli.files import canonical, read_json, read_tensors, sha256, storage, write_json
+from swe_cli.files import digest, read_json, read_tensors, sha256, storage, write_json
 from swe_cli.records import Tensors
 
 FORMAT_VERSION = 1
@@ -44,7 +43,7 @@ INTRODUCTION_VALUES: Mapping[str, Any] = {
 
 def identity(config: Mapping[str, Any]) -> str:
     """Sixteen hex digits that name a configuration: hash of its canonical JSON."""
-    return hashlib.sha256(canonical(_without_introductions(config)).encode()).hexdigest()[:16]
+    return digest(_without_introductions(config))[:16]
 
 
 def _without_introductions(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

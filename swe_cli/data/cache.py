@@ -1,16 +1,14 @@
 """The user's cache folder: what can be downloaded or computed again."""
 
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from platformdirs import user_cache_dir
 
 from swe_cli.errors import StorageError
-from swe_cli.files import canonical, write_bytes
+from swe_cli.files import write_bytes
 
 
 def cache_folder() -> Path:
@@ -35,8 +33,3 @@ def caching(path: Path) -> Iterator[None]:
             f"Cannot write {path}: {getattr(cause, 'strerror', None) or cause}.",
             "Name another cache folder: SWE_CACHE_DIR=PATH",
         ) from cause
-
-
-def digest(value: Any) -> str:
-    """SHA-256, hex, of the canonical JSON of a value."""
-    return hashlib.sha256(canonical(value).encode()).hexdigest()

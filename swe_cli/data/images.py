@@ -22,8 +22,9 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from pydantic import Field
 
-from swe_cli.data.cache import cache_folder, caching, digest, write_cached
+from swe_cli.data.cache import cache_folder, caching, write_cached
 from swe_cli.errors import DataError
+from swe_cli.files import digest
 
 Pixels = NDArray[np.uint8]
 ImageSize = Annotated[int, Field(ge=8)]  # smaller ones show nothing

@@ -18,10 +18,10 @@ import torch
 from pydantic import Field
 
 from swe_cli.contracts import SPLITS, Count, Example, Split
-from swe_cli.data.cache import digest
 from swe_cli.data.images import ImageSize, Pixels, decode
 from swe_cli.data.text import Share, StringSource, Text, at_most, check_shares, consecutive, reading
 from swe_cli.errors import DataError
+from swe_cli.files import digest
 from swe_cli.seeds import derive
 
 

@@ -17,11 +17,11 @@ from torch.nn.utils.rnn import pad_sequence
 
 from swe_cli.conform import conform
 from swe_cli.contracts import IGNORED, Dataset, DataShape, Example, Questions, Split, Tokenizer
-from swe_cli.data.cache import digest
 from swe_cli.data.images import read_image
 from swe_cli.data.questions import QuestionSet
 from swe_cli.data.text import Text
 from swe_cli.errors import DataError
+from swe_cli.files import digest
 from swe_cli.records import Batch
 from swe_cli.seeds import derive
 
