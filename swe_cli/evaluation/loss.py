@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from pydantic import NonNegativeInt
 from torch import Tensor
-from torch.nn import functional as F
 
 from swe_cli.contracts import IGNORED, Count, Model, Setup
+from swe_cli.models.gpt import token_losses
 from swe_cli.records import Batch
 from swe_cli.seeds import derive
 
@@ -95,11 +95,8 @@ def row_pass(setup: Setup, batches: Iterable[Batch], temperature: float | None =
             rows["tokens"].append((targets != IGNORED).sum(dim=1).cpu())
             right = logits.argmax(-1) == targets
             if temperature is not None:
-                scaled = (logits.float() / temperature).flatten(0, -2)
-                nats = F.cross_entropy(
-                    scaled, targets.flatten(), ignore_index=IGNORED, reduction="none"
-                )
-                rows["calibrated"].append(nats.view_as(targets).cpu().double().sum(dim=1))
+                nats = token_losses(logits.float() / temperature, targets)
+                rows["calibrated"].append(nats.cpu().double().sum(dim=1))
                 rows["right"].append(right.sum(dim=1).cpu())
                 rows["temperature"].append(temperature * rows["tokens"][-1].double())
             if "window" in batch:
@@ -115,11 +112,6 @@ def by_window(rows: Measured) -> Measured:
     return sums | {"tokens": sums["tokens"].astype(np.int64)}
 
 
-def window_losses(setup: Setup, batches: Iterable[Batch]) -> Measured:
-    """Summed loss (nats) and predicted tokens of every window, in order."""
-    return by_window(row_pass(setup, batches))
-
-
 @contextmanager
 def evaluating(model: Model) -> Iterator[None]:
     """The model without dropout, and then as it was."""
@@ -129,6 +121,11 @@ def evaluating(model: Model) -> Iterator[None]:
         yield
     finally:
         model.train(training)
+
+
+def window_losses(setup: Setup, batches: Iterable[Batch]) -> Measured:
+    """Summed loss (nats) and predicted tokens of every window, in order."""
+    return by_window(row_pass(setup, batches))
 
 
 def validation_loss(setup: Setup, size: int) -> float:

@@ -118,10 +118,10 @@ def metrics(
         for name, of in answered.items():
             yield f"{name}_before_recovery", Interval(mean_of(before, of, "questions"))
     for kind, reference in (references or {}).items():
-        yield f"delta{kind.removeprefix('dense')}", paired_difference(after, reference)
+        delta = f"delta{kind.removeprefix('dense')}"
+        yield delta, paired_difference(after, reference)
         if "calibrated" in after and "calibrated" in reference:  # which may be older
-            calibrated = paired_difference(after, reference, "calibrated")
-            yield f"delta{kind.removeprefix('dense')}_calibrated", calibrated
+            yield f"{delta}_calibrated", paired_difference(after, reference, "calibrated")
         if kind == "dense":
             if before is not None:
                 yield "delta_before_recovery", paired_difference(before, reference)
@@ -142,11 +142,7 @@ class Answer(NamedTuple):
 
 
 def _answers(
-    setup: Setup,
-    dataset: Questions,
-    examples: Sequence[Example],
-    known: Measured,
-    size: int,
+    setup: Setup, dataset: Questions, examples: Sequence[Example], known: Measured, size: int
 ) -> Measured:
     """Question by question: "questions"; that and "correct" by type ("correct.color"); how many
     "answer_tokens" are said, and "unended"; for numbers "absolute_error", "squared_error" and

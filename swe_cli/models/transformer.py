@@ -16,6 +16,7 @@ from swe_cli.records import Tensors
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
 MATRICES = ("qkv.weight", "projection.weight", "expand.weight", "contract.weight")
+FACTORS = ("left", "right", "core")
 MLP_PARAMETERS = ("expand.weight", "expand.bias", "contract.weight", "contract.bias")
 
 
@@ -42,8 +43,7 @@ class Transformer(Model):
         for name in sorted(names, key=self._place):
             if name not in tensors or (which == "linear" and not name.endswith(MATRICES)):
                 continue
-            head_width = head_widths.get(name.rpartition(".")[0])
-            if head_width is None:
+            if (head_width := head_widths.get(name.rpartition(".")[0])) is None:
                 chosen[name] = tensors[name]
                 continue
             parts = torch.split(tensors[name], head_width)  # rows: H queries, H keys, H values
@@ -54,10 +54,9 @@ class Transformer(Model):
 
     def units(self, kind: UnitKind) -> list[Units]:
         owner: Any = {"block": Block, "neuron": MLP, "head": Attention}[kind]
-        named = [(n, m) for n, m in self.named_modules() if not isinstance(m, GatedMLP)]
-        owners = [(n, m) for n, m in named if isinstance(m, owner)]
-        left = (of for of in owners if kind == "neuron" or next(of[1].parameters()).numel())
-        units = [m.units(name) for name, m in left]
+        named = [(n, m) for n, m in self.named_modules() if isinstance(m, owner)]
+        left = (of for of in named if kind == "neuron" or next(of[1].parameters()).numel())
+        units = [m.units(name) for name, m in left if not isinstance(m, GatedMLP)]
         return sorted(units, key=lambda of: self._place(of.layer))
 
     def _place(self, name: str) -> int:
@@ -128,16 +127,11 @@ class Attention(nn.Module):
         b, t, _ = x.shape
         split = self.qkv(x).view(b, t, 3, -1, self.head_width)  # fewer heads, where some are cut
         q, k, v = split.permute(2, 0, 3, 1, 4)  # (B, H, T, D)
+        causal, mask, dropout = self.causal, None, self.dropout.p if self.training else 0.0
         if cache is not None:
-            k, v = cache.extend(self, k, v)
+            (k, v), causal, mask = cache.extend(self, k, v), False, cache.mask
         y = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=None if cache is None else cache.mask,
-            is_causal=self.causal and cache is None,
-            dropout_p=self.dropout.p if self.training else 0.0,
-            scale=self.scale,
+            q, k, v, attn_mask=mask, is_causal=causal, dropout_p=dropout, scale=self.scale
         )
         projected: Tensor = self.dropout(self.projection(y.transpose(1, 2).reshape(b, t, -1)))
         return projected
@@ -160,8 +154,8 @@ class Attention(nn.Module):
             bias = weights.get(f"{prefix}.qkv.bias", out.new_zeros(self.qkv.out_features))
             return blind | silent, torch.einsum("chd,hd->hc", out, bias[rows[2]])
 
-        bias = f"{prefix}.projection.bias" if self.projection.bias is not None else None
-        return Units(prefix, owned, f"{prefix}.projection.weight", adds, bias)
+        output = f"{prefix}.projection"
+        return Units(prefix, owned, f"{output}.weight", adds, f"{output}.bias")
 
 
 class MLP(nn.Module):
@@ -201,8 +195,7 @@ class MLP(nn.Module):
             constant = (read == 0).all(1) | (out == 0).all(0)
             return constant, (out * ACTIVATIONS[self.activation](bias)).T
 
-        bias = f"{prefix}.contract.bias" if self.contract.bias is not None else None
-        return Units(prefix, owned, f"{prefix}.contract.weight", adds, bias)
+        return Units(prefix, owned, f"{prefix}.contract.weight", adds, f"{prefix}.contract.bias")
 
 
 class FactorizedMLP(nn.Module):
@@ -342,24 +335,18 @@ def match_mlps(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
         if not isinstance(layer, MLP | FactorizedMLP):
             continue
         like = next(layer.parameters())
-        names = {of: f"{name}.{of}" for of in ("left", "right", "core")}
-        factors |= {
-            of: nn.Parameter(like.new_empty(weights[given].shape))
-            for of, given in names.items()
-            if given in weights
-        }
-        bias = any(of in ("expand.bias", "expand_bias") for of, _ in layer.named_parameters())
-        options: dict[str, Any] = {
-            "dropout": layer.dropout.p,
-            "activation": layer.activation,
-            "bias": bias,
-        }
+        for of in FACTORS:
+            if (given := weights.get(f"{name}.{of}")) is not None:
+                factors[of] = nn.Parameter(like.new_empty(given.shape))
+        options: dict[str, Any] = {"dropout": layer.dropout.p, "activation": layer.activation}
+        biases = ("expand.bias", "expand_bias")
+        options["bias"] = any(of in biases for of, _ in layer.named_parameters())
         router = f"{name}.router."
         kind = next((of.split(".")[-2] for of in weights if of.startswith(router)), None)
         stays = kind is None and not isinstance(layer, FactorizedMLP | GatedMLP)
         new: MLP | FactorizedMLP
-        if names["core"] in weights and len(factors) == len(names):
-            new = FactorizedMLP(*(factors[of] for of in names), **options)
+        if f"{name}.core" in weights and len(factors) == len(FACTORS):
+            new = FactorizedMLP(*(factors[of] for of in FACTORS), **options)
         elif f"{name}.expand.weight" in weights and not stays:
             width = weights[f"{name}.expand.weight"].shape[1]
             blocks = len(weights[f"{router}{kind}.weight"]) if kind else 1

@@ -70,11 +70,9 @@ class Recipe:
 
     def begin(self, setup: Setup) -> TrainState:
         """A training of ``setup``'s model by this recipe that has taken no step."""
+        weights, betas = setup.model.parameters(), (self.beta1, self.beta2)
         optimizer = build_optimizer(
-            setup.model.parameters(),
-            self.optimizer,
-            betas=(self.beta1, self.beta2),
-            weight_decay=self.weight_decay,
+            weights, self.optimizer, betas=betas, weight_decay=self.weight_decay
         )
         return TrainState(
             setup,
@@ -121,10 +119,8 @@ def build_optimizer(
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
     ]
-    optimizer: torch.optim.Optimizer = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[kind](
-        [group for group in groups if group["params"]], betas=betas, fused=True
-    )
-    return optimizer
+    make = torch.optim.AdamW if kind == "adamw" else torch.optim.Adam
+    return make([group for group in groups if group["params"]], betas=betas, fused=True)
 
 
 def freeze(model: Model, trains: Trains) -> None:

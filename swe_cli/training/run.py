@@ -61,10 +61,7 @@ class Training:
 
 
 def train_run(
-    run: Run,
-    training: Training,
-    callbacks: Sequence[Callback],
-    stop: Callable[[], bool],
+    run: Run, training: Training, callbacks: Sequence[Callback], stop: Callable[[], bool]
 ) -> None:
     """Train into ``run``, going on from its newest checkpoint; the caller holds the run.
 

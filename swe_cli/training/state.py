@@ -99,15 +99,11 @@ class TrainState:
         """Raise TrainingError, naming the step, for a value that is not finite."""
         if math.isfinite(value):
             return
+        where = f"step {self.step}; the last good checkpoint is kept"
+        advice = "Lower training.learning_rate, or set training.gradient_clip=1.0."
         if self.recovering:
-            raise TrainingError(
-                f"The {what} is {value} at recovery step {self.step}.",
-                "Lower recovery.learning_rate.",
-            )
-        raise TrainingError(
-            f"The {what} is {value} at step {self.step}; the last good checkpoint is kept.",
-            "Lower training.learning_rate, or set training.gradient_clip=1.0.",
-        )
+            where, advice = f"recovery step {self.step}", "Lower recovery.learning_rate."
+        raise TrainingError(f"The {what} is {value} at {where}.", advice)
 
 
 class Callback:

@@ -89,14 +89,10 @@ class TRAWL(Transform):
                 f"transform.ranks: {rank} is more than MLPs of width {width} allow.",
                 f"Choose ranks up to {most}.",
             )
-        left, right = self._ranks(width, rank)
-        core = rank if self.method == "cp" else left * right
-        stored = width * left + hidden * right + slices * core
+        left = rank if self.method == "cp" else min(rank, width)
+        core = rank if self.method == "cp" else left * rank
+        stored = width * left + hidden * rank + slices * core
         return Candidate(layers, rank, slices * width * hidden - stored)
-
-    def _ranks(self, width: int, rank: int) -> tuple[int, int]:
-        """Columns of ``left`` and of ``right``."""
-        return (rank if self.method == "cp" else min(rank, width)), rank
 
     @torch.no_grad()
     def apply(self, weights: Tensors, candidate: Candidate, seed: int) -> Tensors:
@@ -110,7 +106,9 @@ class TRAWL(Transform):
                 "These weights are factorised already.", "Transform those of a training run."
             )
         layers, rank, first = candidate.layers, candidate.rank, candidate.layers[0]
-        tensor = _stacked(weights, layers)
+        slices = [t for n in layers for t in (weights[n + EXPAND].T, weights[n + CONTRACT])]
+        stacked = torch.stack(slices)
+        tensor = stacked.to(torch.float32 if stacked.device.type == "mps" else torch.float64)
         if not tensor.isfinite().all():
             raise PruningError(
                 f"The weights of {first} are not all finite numbers.",
@@ -151,7 +149,7 @@ class TRAWL(Transform):
         with _pytorch() as solver:
             (core, (left, right)), _ = solver.partial_tucker(
                 tensor,
-                self._ranks(tensor.shape[1], rank),
+                (min(rank, tensor.shape[1]), rank),
                 modes=[1, 2],
                 n_iter_max=self.iterations,
                 random_state=seed % 2**32,  # of columns that the data do not decide
@@ -167,13 +165,6 @@ def dense_mlps(prunable: Mapping[str, Tensor]) -> list[str]:
             "A transform finds no dense MLP among what may be cut.", "Widen it: roles=all"
         )
     return mlps
-
-
-def _stacked(weights: Tensors, layers: Sequence[str]) -> Tensor:
-    """T (2L, d, 4d) in float64, or where there is none in float32, on the device of ``weights``."""
-    slices = [t for n in layers for t in (weights[n + EXPAND].T, weights[n + CONTRACT])]
-    stacked = torch.stack(slices)
-    return stacked.to(torch.float32 if stacked.device.type == "mps" else torch.float64)
 
 
 @contextmanager
