@@ -112,6 +112,11 @@ def by_window(rows: Measured) -> Measured:
     return sums | {"tokens": sums["tokens"].astype(np.int64)}
 
 
+def window_losses(setup: Setup, batches: Iterable[Batch]) -> Measured:
+    """Summed loss (nats) and predicted tokens of every window, in order."""
+    return by_window(row_pass(setup, batches))
+
+
 @contextmanager
 def evaluating(model: Model) -> Iterator[None]:
     """The model without dropout, and then as it was."""
@@ -121,11 +126,6 @@ def evaluating(model: Model) -> Iterator[None]:
         yield
     finally:
         model.train(training)
-
-
-def window_losses(setup: Setup, batches: Iterable[Batch]) -> Measured:
-    """Summed loss (nats) and predicted tokens of every window, in order."""
-    return by_window(row_pass(setup, batches))
 
 
 def validation_loss(setup: Setup, size: int) -> float:

@@ -106,6 +106,7 @@ class TRAWL(Transform):
                 "These weights are factorised already.", "Transform those of a training run."
             )
         layers, rank, first = candidate.layers, candidate.rank, candidate.layers[0]
+        # T (2L, d, 4d), on the device of the weights; one of them, MPS, has no float64.
         slices = [t for n in layers for t in (weights[n + EXPAND].T, weights[n + CONTRACT])]
         stacked = torch.stack(slices)
         tensor = stacked.to(torch.float32 if stacked.device.type == "mps" else torch.float64)
