@@ -79,8 +79,7 @@ OWN = "A folder of your own YAMLs, beside your own package; it adds to conf/."
 COMPOSED = "Print the composed configuration, with every key, and stop."
 
 Words = Annotated[
-    list[str],
-    _words(metavar="KEY=VALUE", help="Overrides, as in Hydra.", autocompletion=_complete),
+    list[str], _words(metavar="KEY=VALUE", help="Overrides, as in Hydra.", autocompletion=_complete)
 ]
 RunWords = Annotated[
     list[str], _words(metavar="RUN|KEY=VALUE", help=RUN, autocompletion=_complete_with_runs)
@@ -154,7 +153,7 @@ REFRESH = "Measure rows anew that an older version measured less of."
 @app.command(epilog="Example: swe sweep ratios=0.1..0.9 criteria=swe,magnitude,random seeds=0,1,2")
 def sweep(
     words: Words,
-    refresh: Annotated[bool, _option("--refresh", help=REFRESH)],
+    refresh: Annotated[bool, _flag("--refresh", help=REFRESH)],
     config_dir: ConfigDir,
     wait: Wait,
     show: Show,
@@ -286,10 +285,8 @@ def _explained(error: Exception) -> SweError:
     text = " ".join(str(error).split())
     out_of_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     if out_of_memory or "allocate memory" in text:
-        return SweError(
-            "There is not enough memory for this model and batch.",
-            "Lower model.width, model.context, training.batch_size or calibration.samples.",
-        )
+        hint = "Lower model.width, model.context, training.batch_size or calibration.samples."
+        return SweError("There is not enough memory for this model and batch.", hint)
     defect = "This is a defect of swe. Add --debug to see where."
     return SweError(f"{type(error).__name__}: {text[:300]}", defect)
 

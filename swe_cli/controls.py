@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Control:
     """``base``: whose weights. ``recovered``: trained on as long as a cut is, on the same batches.
 
     ``blind``: every image is replaced by another: what is left is what questions alone give away.
     ``asked``: there only where ``controls=[…]`` names it. ``training``: options of the recipe by
     which it is trained anew, where it is no weights of the training that is cut.
-    In figures: ``colour``, and ``dash``, strokes and gaps in pixels; solid where empty.
+    In figures: ``colour``, and ``dash``, strokes and gaps in pixels; solid by default.
     """
 
     kind: str
@@ -23,43 +23,33 @@ class Control:
     asked: bool = False
     training: Mapping[str, Any] = field(default_factory=dict, hash=False)
     colour: str = "#404040"
-    dash: tuple[float, ...] = ()
+    dash: tuple[float, ...] = (1, 0)
 
 
 PRUNED = "pruned"  # the kind of a row that is no control
-DENSE = Control(kind="dense", words="dense", colour="black")
-RECOVERED = Control(
-    kind="dense_recovered", words="dense recovered", recovered=True, colour="#737373", dash=(1, 2)
-)
+GREY, PALE = "#737373", "#999999"
+DECAYED = {"schedule": "linear_average", "warmup_steps": 0}
+DENSE = Control("dense", "dense", colour="black")
+RECOVERED = Control("dense_recovered", "dense recovered", recovered=True, colour=GREY, dash=(1, 2))
 CONTROLS = (
     DENSE,
-    Control(kind="dense_best", words="dense best", base="best", dash=(8, 2, 1, 2)),
+    Control("dense_best", "dense best", base="best", dash=(8, 2, 1, 2)),
     RECOVERED,
-    Control(kind="dense_averaged", words="dense averaged", base="averaged", dash=(10, 3)),
+    Control("dense_averaged", "dense averaged", base="averaged", dash=(10, 3)),
     Control(
-        kind="dense_averaged_recovered",
-        words="averaged recovered",
+        "dense_averaged_recovered",
+        "averaged recovered",
         base="averaged",
         recovered=True,
         asked=True,
-        colour="#737373",
+        colour=GREY,
         dash=(10, 3, 1, 3),
     ),
-    Control(kind="dense_latest", words="dense latest", base="latest", asked=True, dash=(5, 2)),
-    Control(kind="dense_ema", words="dense EMA", base="ema", asked=True, dash=(2, 2)),
+    Control("dense_latest", "dense latest", base="latest", asked=True, dash=(5, 2)),
+    Control("dense_ema", "dense EMA", base="ema", asked=True, dash=(2, 2)),
+    Control("dense_decayed", "dense decayed", asked=True, training=DECAYED, dash=(14, 2, 2, 2)),
     Control(
-        kind="dense_decayed",
-        words="dense decayed",
-        asked=True,
-        training={"schedule": "linear_average", "warmup_steps": 0},
-        dash=(14, 2, 2, 2),
-    ),
-    Control(
-        kind="dense_blind",
-        words="dense, images shuffled",
-        blind=True,
-        colour="#999999",
-        dash=(4, 1, 1, 1, 1, 1),
+        "dense_blind", "dense, images shuffled", blind=True, colour=PALE, dash=(4, 1, 1, 1, 1, 1)
     ),
 )
 ASKED = tuple(control.kind for control in CONTROLS if control.asked)

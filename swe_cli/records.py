@@ -75,8 +75,8 @@ class Row:
     of the test split; deltas are paired, window by window: ``delta`` against ``dense``,
     ``delta_recovered`` against ``dense_recovered``, both after recovery. ``…_calibrated``: at each
     model's own softmax ``temperature``, fitted on validation; ``top1``: the fraction of tokens that
-    it ranks first. ``axes`` holds the keys
-    that a sweep varies and that have no column of their own (``tracking.every``, …).
+    it ranks first. ``axes`` holds the keys that a sweep varies and that have no column of their own
+    (``tracking.every``, …).
     """
 
     kind: str
@@ -91,11 +91,6 @@ class Row:
     settings: Mapping[str, Scalar] = field(default_factory=dict)
     metrics: Mapping[str, Interval] = field(default_factory=dict)
     axes: Mapping[str, Scalar] = field(default_factory=dict)
-
-    @property
-    def calibrated(self) -> bool:
-        """Whether all was measured that this version measures."""
-        return "loss_calibrated" in self.metrics
 
     def mean(self, metric: str) -> float | None:
         """The mean of a metric; None where it was not measured."""

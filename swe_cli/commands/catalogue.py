@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -115,7 +115,9 @@ def _print_all(console: Console, group: str, entries: Sequence[Entry]) -> None:
 
 def _entry(group: str, name: str, root: ConfigRoot) -> Entry:
     chosen = component(group, name, root)
-    entry = _DESCRIBE[group](name, built(chosen))
+    describe: dict[str, Callable[..., Entry]]
+    describe = {"criterion": _criterion, "allocation": _allocation, "pattern": _pattern}
+    entry = describe[group](name, built(chosen))
     comments = _comments(group, name, root)
     for key, value in chosen.options.items():
         entry.more[f"{group}.{key}"] = "  ".join(filter(None, [as_typed(value), comments.get(key)]))
@@ -133,12 +135,8 @@ def _entry(group: str, name: str, root: ConfigRoot) -> Entry:
 def _criterion(name: str, criterion: Criterion) -> Entry:
     needs = tuple(criterion.needs)
     recorded = recorded_needs(needs)
-    kinds = {
-        STATISTICS: bool(recorded),
-        OF_GRADIENTS: any(need in GRADIENTS for need in needs),
-        OF_INPUTS: any(need in (*INPUTS, *BLOCKS) for need in needs),
-    }
-    judged = [kind for kind, needed in kinds.items() if needed]
+    kinds = {STATISTICS: recorded, OF_GRADIENTS: GRADIENTS, OF_INPUTS: (*INPUTS, *BLOCKS)}
+    judged = [kind for kind, known in kinds.items() if {*known} & {*needs}]
     ratios = {"weight": "all, scored once", "layer": "one run each", "mask": "none: finds its own"}
     drawn = criterion.granularity == "mask"
     columns = {
@@ -182,13 +180,6 @@ def _pattern(name: str, pattern: Pattern) -> Entry:
     }
     amount = "--ratio 0.5 " if pattern.ratio is None else ""
     return Entry(name, "", columns, {"to prune": f"swe prune {amount}pattern={name}"})
-
-
-_DESCRIBE: Mapping[str, Callable[..., Entry]] = {
-    "criterion": _criterion,
-    "allocation": _allocation,
-    "pattern": _pattern,
-}
 
 
 def _paragraphs(source: Any) -> list[str]:

@@ -93,10 +93,8 @@ def _print_outcome(this: Page, run: Run, outcome: Outcome) -> None:
     this.print(f"  {run.path}")
     if outcome.failed:
         failed, first = len(outcome.failed), outcome.failed[0].error
-        raise SweError(
-            f"{failed} of {len(outcome.rows)} cells failed, first: {first}",
-            "The other rows are safe. The same command tries the failed ones again.",
-        )
+        hint = "The other rows are safe. The same command tries the failed ones again."
+        raise SweError(f"{failed} of {len(outcome.rows)} cells failed, first: {first}", hint)
 
 
 def report(this: Page, *, folder: Path | None, against: str | None) -> None:

@@ -147,10 +147,8 @@ def _read(command: str, words: Sequence[str]) -> Tokens:
         if len(values) == 1:
             raise UsageError(f"An axis of {key} belongs to swe sweep.", f"Write {values[0]}")
         swept = f"Type: swe sweep {shlex.join(words)}"
-        raise UsageError(
-            f"{key} is given several values; axes belong to swe sweep.",
-            swept if command == "train" else f"Give {key} one value.",
-        )
+        hint = swept if command == "train" else f"Give {key} one value."
+        raise UsageError(f"{key} is given several values; axes belong to swe sweep.", hint)
     allowed = 1 if command in TAKE_A_RUN else 0
     if len(tokens.runs) > allowed:
         left = f"takes {'one' if allowed else 'no'} run; {tokens.runs[allowed]!r} is left over"

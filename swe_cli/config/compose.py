@@ -7,13 +7,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from swe_cli.config.components import (
-    Component,
-    Settings,
-    check,
-    checked_component,
-    keyword_options,
-)
+from swe_cli.config.components import Component, Settings, check, checked_component, keyword_options
 from swe_cli.config.root import ConfigRoot, dotted, read, shipped_conf
 from swe_cli.config.words import closest, did_you_mean, value_of
 from swe_cli.errors import UsageError
@@ -75,10 +69,8 @@ def choice_options(group: str, name: str, root: ConfigRoot) -> Nodes:
     """The YAML of one choice, whoever's it is. A value that is still to be given is ``???``."""
     choices = root.options(group)
     if name not in choices:
-        raise UsageError(
-            f"{group}={name} is not known here.{did_you_mean(name, choices)}",
-            f"Known: {', '.join(choices)}. Where it is your own, add --config-dir.",
-        )
+        known = f"Known: {', '.join(choices)}. Where it is your own, add --config-dir."
+        raise UsageError(f"{group}={name} is not known here.{did_you_mean(name, choices)}", known)
     node: Nodes = _resolved({group: _choice(group, name, root)})[group]
     return node
 

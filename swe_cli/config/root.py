@@ -35,10 +35,8 @@ class ConfigRoot:
         for path in sorted(self.extra.glob("**/*.yaml")):
             inside = path.relative_to(self.extra)
             if (shipped_conf() / inside).is_file():
-                raise UsageError(
-                    f"{path} has the name of a shipped choice, {inside.with_suffix('')}.",
-                    "Give the file a name of its own.",
-                )
+                why = f"{path} has the name of a shipped choice, {inside.with_suffix('')}."
+                raise UsageError(why, "Give the file a name of its own.")
         parent = str(self.extra.resolve().parent)
         if parent not in sys.path:
             sys.path.insert(0, parent)

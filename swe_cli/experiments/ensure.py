@@ -129,10 +129,8 @@ def init_from_run(model: Model, role: str, ours: TrainingSpec, run: Run) -> None
     # Shapes would not tell: how many heads share a matrix, or which activation follows it.
     for key in sorted((here.keys() & there.keys()) - FREE):
         if here[key] != there[key]:
-            raise RunError(
-                f"{misfit}: its {key} is {there[key]}, not {here[key]}.",
-                f"Type model.{role}.{key}={there[key]}, or start from another run.",
-            )
+            hint = f"Type model.{role}.{key}={there[key]}, or start from another run."
+            raise RunError(f"{misfit}: its {key} is {there[key]}, not {here[key]}.", hint)
     weights = run.tensors("model.safetensors")
     prefix = f"{role}."
     own = {n.removeprefix(prefix): t for n, t in weights.items() if n.startswith(prefix)} or weights
@@ -147,10 +145,8 @@ def init_from_run(model: Model, role: str, ours: TrainingSpec, run: Run) -> None
         row = 1 if by_token or by_place else 0  # of these there may be more here, or fewer
         if learnt is None or learnt.shape[row:] != parameter.shape[row:]:
             shape = "missing" if learnt is None else tuple(learnt.shape)
-            raise RunError(
-                f"{misfit}: {name} is {tuple(parameter.shape)} here, {shape} there.",
-                OTHER_IMAGES if name.startswith(OF_DATA) else sizes,
-            )
+            why = f"{misfit}: {name} is {tuple(parameter.shape)} here, {shape} there."
+            raise RunError(why, OTHER_IMAGES if name.startswith(OF_DATA) else sizes)
         if by_token:
             if tokens is None:
                 theirs = stored_training(trained, ours.root)
@@ -177,9 +173,8 @@ def shared_tokens(ours: Dataset, theirs: Dataset) -> dict[int, int]:
 def _spelling(dataset: Dataset) -> dict[str, int]:
     """What one token alone spells; half a character is spelt by many, and told by none."""
     specials = _specials(dataset).values()
-    spelt = [
-        (dataset.decode([i]), i) for i in range(dataset.shape.vocabulary_size) if i not in specials
-    ]
+    ids = (i for i in range(dataset.shape.vocabulary_size) if i not in specials)
+    spelt = [(dataset.decode([i]), i) for i in ids]
     times = Counter(piece for piece, _ in spelt)
     return {piece: i for piece, i in spelt if times[piece] == 1 and piece != REPLACEMENT}
 

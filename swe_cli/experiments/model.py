@@ -55,9 +55,8 @@ class TrainedModel(Setup):
     def weights(self, base: str) -> Tensors:
         """Parameters by name: ``final``, ``best`` (validation) or one of ``AVERAGES``."""
         if base not in self.bases:
-            raise RunError(
-                f"{self.name} has no {base} weights.", f"It has {', '.join(self.bases)}."
-            )
+            there = f"It has {', '.join(self.bases)}."
+            raise RunError(f"{self.name} has no {base} weights.", there)
         return self.bases[base]()
 
     def after(self, step: int) -> Snapshot:

@@ -60,9 +60,9 @@ class Spec:
 
     ``base``: whose weights it starts from. ``update``: what becomes of the weights that stay.
     ``fuse``: the fraction of zeros beyond which slices are cut whole afterwards. ``quantize``: to
-    what matrices are rounded in the end. ``consulted``:
-    criteria that the allocation asks. ``statistics``: the hashes of the code of those that a user
-    wrote, since scores are made of them. ``roles``: where there are several.
+    what matrices are rounded in the end. ``consulted``: criteria that the allocation asks.
+    ``statistics``: the hashes of the code of those that a user wrote, since scores are made of
+    them. ``roles``: where there are several.
     """
 
     control: Control | None = None
@@ -258,19 +258,15 @@ def check_spec(
         if refused and "criterion" not in swept:  # else it is typed for the others of the axis
             own = "finds its own sparsity" if given else "draws its own masks"
             more = ", or choose another criterion. More rounds cut more: schedule=iterative"
-            raise UsageError(
-                f"criterion={spec.method_name} {own}; it takes no {refused[0]}.",
-                f"Leave {refused[0]} out{more if given else '.'}",
-            )
+            why = f"criterion={spec.method_name} {own}; it takes no {refused[0]}."
+            raise UsageError(why, f"Leave {refused[0]} out{more if given else '.'}")
     elif (unit := spec.judge.criterion.unit) not in (None, built(composed["pattern"]).unit):
         raise UsageError(f"criterion={spec.method_name} judges {unit}s.", f"Add pattern={unit}")
     elif spec.allocation is None:
         if any((key, values[key]) != ("ratio", spec.ratio) for key in given):
             pattern = composed["pattern"].name
-            raise UsageError(
-                f"pattern={pattern} cuts {spec.ratio:g} of every row, no other amount.",
-                f"Write ratio={spec.ratio:g}, or choose another pattern.",
-            )
+            why = f"pattern={pattern} cuts {spec.ratio:g} of every row, no other amount."
+            raise UsageError(why, f"Write ratio={spec.ratio:g}, or choose another pattern.")
     elif (values["ratio"] is None) == (values["rate"] is None):
         raise UsageError(
             "Say how much to cut: a ratio or a rate, not both.", "For example: ratio=0.5"
@@ -329,15 +325,12 @@ def check_early(spec: Spec, steps: int) -> None:
     if at_step == 0 and recorded_needs(spec.needs):
         asks = f"criterion={spec.method_name} or its allocation judges by"
         asks = f"base={spec.base} starts from" if spec.base in AVERAGES else asks
-        raise UsageError(
-            f"{asks} how weights lived, and before the first step they have not.",
-            "Cut later, schedule.at_step=100, or by another: criterion=snip base=final",
-        )
+        why = f"{asks} how weights lived, and before the first step they have not."
+        hint = "Cut later, schedule.at_step=100, or by another: criterion=snip base=final"
+        raise UsageError(why, hint)
     if at_step is not None and at_step >= steps:
-        raise UsageError(
-            f"schedule.at_step={at_step} is not before the end of training, step {steps}.",
-            f"Write schedule.at_step={steps // 2}, or schedule=one_shot",
-        )
+        why = f"schedule.at_step={at_step} is not before the end of training, step {steps}."
+        raise UsageError(why, f"Write schedule.at_step={steps // 2}, or schedule=one_shot")
 
 
 def check_recorded(spec: Spec, recorded: Collection[str], run: str) -> None:
@@ -353,10 +346,9 @@ def check_recorded(spec: Spec, recorded: Collection[str], run: str) -> None:
         asking[f"allocation={spec.allocation.name} ranks by {name}, which"] = built(chosen).needs
     for asks, needs in asking.items():
         if missing := ",".join(n for n in recorded_needs(needs) if n not in recorded):
-            raise PruningError(
-                f"{asks} needs {missing}, which {run} did not record.",
-                f"Train with tracking.statistics=[{missing}], or sweep: it records what it needs.",
-            )
+            flag = f"tracking.statistics=[{missing}]"
+            hint = f"Train with {flag}, or sweep: it records what it needs."
+            raise PruningError(f"{asks} needs {missing}, which {run} did not record.", hint)
 
 
 def note_on(spec: Spec, typed: Collection[str]) -> str | None:
@@ -365,10 +357,6 @@ def note_on(spec: Spec, typed: Collection[str]) -> str | None:
     """
     if spec.allocation is None or spec.allocation.name != "global" or "allocation" in typed:
         return None
-    criterion = spec.judge.criterion
-    if criterion.granularity != "layer":
-        return None
-    return (
-        f"{spec.method_name} ranks all layers together here; as published, "
-        f"allocation={criterion.published}, it does not."
-    )
+    criterion, here = spec.judge.criterion, f"{spec.method_name} ranks all layers together here"
+    whole = f"{here}; as published, allocation={criterion.published}, it does not."
+    return whole if criterion.granularity == "layer" else None

@@ -220,9 +220,8 @@ def axes_of(composed: Composed, tokens: Tokens) -> dict[str, tuple[str, ...]]:
         if node is not None and key not in typed:
             items = node if isinstance(node, list) else [node]
             elements = [text for item in items for text in expand_range(str(item))]
-            axes |= read_tokens([f"{key}={','.join(elements)}"]).axes or {
-                key: (f"{key}={elements[0]}",)
-            }
+            one_value = {key: (f"{key}={elements[0]}",)}
+            axes |= read_tokens([f"{key}={','.join(elements)}"]).axes or one_value
     for one, other in (("rate", "ratio"), ("ratio", "rate")):
         if one in typed:
             axes.pop(other, None)
@@ -344,11 +343,10 @@ def _timing(cell: Cell) -> dict[str, Any]:
 def timings(plan: SweepPlan) -> list[dict[str, Any]]:
     """One line per training and cell: where and how long. Never part of the table."""
     lines: list[dict[str, Any]] = []
-    for training in (training for training in plan.trainings if training.run.finished):
-        manifest = training.run.manifest
+    for run in (training.run for training in plan.trainings if training.run.finished):
+        manifest = run.manifest
         seconds = manifest["results"]["steps"] * manifest["seconds_per_step"]
-        host = {"name": training.run.name, "host": manifest["host"]}
-        lines.append({**host, "training_seconds": seconds})
+        lines.append({"name": run.name, "host": manifest["host"], "training_seconds": seconds})
     for cell in plan.cells:
         if timing := _timing(cell):
             by_stage = {f"{stage}_seconds": s for stage, s in timing["seconds"].items()}

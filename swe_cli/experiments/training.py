@@ -76,13 +76,10 @@ class TrainingSpec:
         """What it is trained on, read once a process. DataError where that has changed."""
         dataset = load_dataset(self.composed["data"], self.composed["tokenizer"])
         if dataset.sha256 != self.config["identity"]["data"]["sha256"]:
-            if not self.run.finished:
-                since = f"The data of {self.run.name} has changed since it was planned."
-                raise DataError(since, "Type the same command again.")
-            raise DataError(
-                f"The data of {self.run.name} has changed since it was trained.",
-                "Put the old data back, or train again on the new ones.",
-            )
+            since, hint = "planned", "Type the same command again."
+            if self.run.finished:
+                since, hint = "trained", "Put the old data back, or train again on the new ones."
+            raise DataError(f"The data of {self.run.name} has changed since it was {since}.", hint)
         return dataset
 
     @property
@@ -137,10 +134,8 @@ def training_spec(
             paths[f"{group}.{key}"] = str(path)
     kept = tuple(sorted({*snapshots, *tracking.snapshots}))
     if kept and kept[-1] > recipe.steps:
-        raise UsageError(
-            f"tracking.snapshots names step {kept[-1]}; the training ends at {recipe.steps}.",
-            f"Write tracking.snapshots=[{recipe.steps // 2}]",
-        )
+        why = f"tracking.snapshots names step {kept[-1]}; the training ends at {recipe.steps}."
+        raise UsageError(why, f"Write tracking.snapshots=[{recipe.steps // 2}]")
     recorded = sorted({ALWAYS_RECORDED, *statistics, *tracking.statistics})
     first = None
     if composed["pretraining"].instance is not None:  # the same by another recipe, with none before

@@ -160,10 +160,8 @@ class CalibratedModel:
         known = {layer for block in self._layers() for layer in block}
         matrices = [name for name in views if name.partition("[")[0] in known]
         if not matrices:
-            raise PruningError(
-                f"{who} finds no matrix of a block among what may be cut.",
-                "Widen it, prunable=linear roles=all, or write update=none",
-            )
+            why = f"{who} finds no matrix of a block among what may be cut."
+            raise PruningError(why, "Widen it, prunable=linear roles=all, or write update=none")
         walk: Iterable[tuple[str, LayerInputs]] = self._walk(how, matrices, pruned=pruned)
         walk = walk if pruned else list(walk)  # all seen before anything is masked
         for name in views.keys() - {*matrices}:
@@ -202,9 +200,8 @@ class CalibratedModel:
         Zeroth order, as ECoFLaP measures them (arXiv 2310.02998); θ is restored from a copy.
         """
         sensitivities: dict[str, float] = {}
-        batches = self.calibration.batches(
-            self.setup, self.calibration.batch_size, most=PROBE_SAMPLES
-        )
+        size = self.calibration.batch_size
+        batches = self.calibration.batches(self.setup, size, most=PROBE_SAMPLES)
         with torch.no_grad(), evaluating(self.setup.model):
             for name, weight in self._views().items():
                 saved, total = weight.clone(), 0.0

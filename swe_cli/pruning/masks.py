@@ -59,10 +59,8 @@ def fuse(weights: Tensors, masks: Masks, most_zeros: float) -> Masks:
         gone = zero.double().mean(1) > most_zeros
         fused[name] = mask & ~gone.view(-1, *[1] * (mask.dim() - 1))
     if not any(mask.any() for mask in fused.values()):
-        raise PruningError(
-            f"Every slice has more zeros than {most_zeros:g}: nothing would stay.",
-            "Raise fuse; the paper's is 0.75",
-        )
+        why = f"Every slice has more zeros than {most_zeros:g}: nothing would stay."
+        raise PruningError(why, "Raise fuse; the paper's is 0.75")
     return fused
 
 
@@ -85,9 +83,8 @@ class UnitCut:
         self.units = [units for layer in self.layers.values() for units in layer]
         self.outputs = {units.output for units in self.units if units.output}
         if not self.layers:
-            raise PruningError(
-                f"pattern={kind} finds none among what may be cut.", "Widen it: roles=all"
-            )
+            why = f"pattern={kind} finds none among what may be cut."
+            raise PruningError(why, "Widen it: roles=all")
         self.left = {n: norm > 0 for n, norm in self._norms(earlier).items()} if earlier else {}
 
     def ranking(self, ranking: Ranking, by_output: bool = False) -> Ranking:
@@ -120,10 +117,8 @@ class UnitCut:
         kept = {name: torch.ones(shape, dtype=torch.bool) for name, shape in self.shapes.items()}
         for layer, stay in stays.items():
             if self.kind != "neuron" and not stay.any():
-                raise PruningError(
-                    f"This would remove every {self.kind} of {layer}.",
-                    "Lower the ratio. (allocation=uniform takes as many from every layer.)",
-                )
+                hint = "Lower the ratio. (allocation=uniform takes as many from every layer.)"
+                raise PruningError(f"This would remove every {self.kind} of {layer}.", hint)
             parts = torch.split(stay, [len(units) for units in self.layers[layer]])
             for units, part in zip(self.layers[layer], parts, strict=True):
                 for name, (along, index) in units.owned.items():

@@ -56,12 +56,10 @@ class Recovery:
 
         What was frozen in training stays so. ``batch_size`` is that of the training.
         """
-        optimizer = build_optimizer(
-            setup.model.parameters(), self.optimizer, weight_decay=self.weight_decay
-        )
+        parameters = setup.model.parameters()
         return TrainState(
             setup,
-            optimizer,
+            build_optimizer(parameters, self.optimizer, weight_decay=self.weight_decay),
             lambda step: self.learning_rate,
             self.batch_size or batch_size,
             gradient_clip=self.gradient_clip,
@@ -105,10 +103,8 @@ class Distillation(Recovery):
                 reduction="none",
                 log_target=True,
             ).sum(-1)
-            distance = distance.masked_fill(batch["targets"] == IGNORED, 0.0)
-            distance = distance * self.temperature**2
-            return Prediction(
-                torch.lerp(learned.losses, distance, self.teacher_share), learned.logits
-            )
+            distance = distance.masked_fill(batch["targets"] == IGNORED, 0.0) * self.temperature**2
+            losses = torch.lerp(learned.losses, distance, self.teacher_share)
+            return Prediction(losses, learned.logits)
 
         return predict

@@ -149,8 +149,7 @@ def transform(
             "At none of these ranks are the factors smaller than the matrices they stand for.",
             f"Choose lower ones: transform.ranks=[{max(1, min(c.rank for c in candidates) // 2)}]",
         )
-    tried: list[Tried] = []
-    best = weights
+    tried, best = list[Tried](), weights
     for candidate in candidates:
         rewritten = how.apply(weights, candidate, setup.seed)
         load(setup.model, rewritten)
@@ -170,10 +169,8 @@ def transform(
         if stop():
             raise Interrupted("Stopped during a transform; finished cells are safe.")
     if chosen_of(tried) is None:
-        raise PruningError(
-            "No transform of the grid has a validation loss that is a number.",
-            "Transform a model whose loss is: base=best, or train anew.",
-        )
+        why = "No transform of the grid has a validation loss that is a number."
+        raise PruningError(why, "Transform a model whose loss is: base=best, or train anew.")
     load(setup.model, best)
     return tried
 

@@ -150,18 +150,14 @@ def _losses(table: pd.DataFrame, line: Mapping[str, Scalar], declared: Declarati
         rows = rows.loc[[not pd.isna(v) and word(v) == word(value) for v in rows[key]]]
     for ratio in declared["ratios"]:
         if not (rows["ratio"] == ratio).any():
-            raise UsageError(
-                f"compare: no row is of {words_of(line)} at ratio {exact(ratio)}.",
-                "Sweep it too, or declare what is swept.",
-            )
+            why = f"compare: no row is of {words_of(line)} at ratio {exact(ratio)}."
+            raise UsageError(why, "Sweep it too, or declare what is swept.")
     rows = rows[rows["ratio"].isin(declared["ratios"])]
     if rows.duplicated(["seed", "ratio"]).any():
         told = [key for key in settings if rows[key].nunique(dropna=False) > 1]
         differ = f"differ in {', '.join(told)}" if told else "differ in nothing that has a column"
-        raise UsageError(
-            f"compare: several lines are {words_of(line)}; they {differ}.",
-            f"Say which: compare.line.{(told or ['allocation'])[0]}=…",
-        )
+        why = f"compare: several lines are {words_of(line)}; they {differ}."
+        raise UsageError(why, f"Say which: compare.line.{(told or ['allocation'])[0]}=…")
     if declared["of"] not in rows:  # of a sweep that has not run, or of an older version
         rows = rows.assign(**{declared["of"]: math.nan})
     return rows.pivot(index="seed", columns="ratio", values=declared["of"])

@@ -31,7 +31,7 @@ HEIGHT = 340  # pixels, of a curve
 ABOVE = 0.27  # of them, where the upper part of the axis is logarithmic
 AFTER, BEFORE = "after recovery", "before recovery"
 DASHES = {AFTER: (1, 0), BEFORE: (4, 2)}
-BASELINE = Control(kind="baseline", words="", colour="#1a1a1a", dash=(1, 4), blind=True)
+BASELINE = Control("baseline", "", colour="#1a1a1a", dash=(1, 4), blind=True)
 MANY = 8  # lines, beyond which not all are drawn
 ALWAYS = ("swe", "magnitude", "random")
 MOST, MOST_WITH_ROLES = 6, 4  # as many as there are colours; as dashes, where colour says the role
@@ -150,16 +150,10 @@ def curve(whole: Summary, quantity: Quantity, *, elsewhere: str = "grid.png") ->
         strokes = plain | {"legend": {"symbolType": "stroke", "symbolSize": 900}}
         looks = references.set_index("name")
         colours, dashes = (_ranged(looks[of].to_dict()) for of in ("colour", "dash"))
-        rules = (
-            alt.Chart(references[["name", "value"]])
-            .mark_rule(strokeWidth=1.3)
-            .encode(
-                y=alt.Y("value:Q", **y),
-                color=alt.Color("name:N", **strokes, scale=colours),
-                strokeDash=alt.StrokeDash("name:N", **strokes, scale=dashes),
-            )
-        )
-        charts.append(rules)
+        colour = alt.Color("name:N", **strokes, scale=colours)
+        dash = alt.StrokeDash("name:N", **strokes, scale=dashes)
+        rules = alt.Chart(references[["name", "value"]]).mark_rule(strokeWidth=1.3)
+        charts.append(rules.encode(y=alt.Y("value:Q", **y), color=colour, strokeDash=dash))
     if high > linear:
         start = alt.Chart(pd.DataFrame({"value": [linear]}))
         charts.append(start.mark_rule(color=GREY, strokeWidth=0.5).encode(y=alt.Y("value:Q", **y)))
@@ -245,14 +239,8 @@ def _references(summary: Summary, quantity: Quantity) -> pd.DataFrame:
         name, worth = f"always the {quantity.baseline}", summary.baselines[quantity.name]
         known.append((name, worth, BASELINE))
     lines = [
-        {
-            "name": f"{name} {quantity.spell(value)}",
-            "value": quantity.scale * value,
-            "colour": control.colour,
-            "dash": control.dash or (1, 0),
-            "blind": control.blind,
-        }
-        for name, value, control in known
+        (f"{name} {quantity.spell(value)}", quantity.scale * value, c.colour, c.dash, c.blind)
+        for name, value, c in known
         if value is not None and math.isfinite(value)
     ]
     return pd.DataFrame(lines, columns=["name", "value", "colour", "dash", "blind"])

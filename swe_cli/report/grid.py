@@ -45,9 +45,8 @@ def grid(summary: Summary) -> alt.HConcatChart:
     }
     scale = {"scheme": "redblue", "reverse": True, "domain": [-limit, limit]}
     colour = alt.Color("value:Q", scale=scale, legend=legend)
-    cells = cells.assign(
-        value=cells["value"].clip(-limit, limit), dark=cells["value"].abs() > 0.72 * limit
-    )
+    dark = cells["value"].abs() > 0.72 * limit
+    cells = cells.assign(value=cells["value"].clip(-limit, limit), dark=dark)
     columns, drawn = columns_of(summary), list(cuts["panel"].unique()) or list(PANELS)[:1]
     panels = [
         _panel(cells[cells["panel"] == panel], columns, colour, named=panel == drawn[0])

@@ -55,9 +55,9 @@ class Summary:
     another: by rate, where a ratio is of neurons or heads, where slices were fused), ``failed`` (at
     any seed: a mean over the seeds that survived would flatter it), ``cells`` (its rows, by seed),
     ``line``, ``by``, ``parts`` (what tells it from the others) and ``label``. ``uncalibrated``: how
-    many rows are of a version that fitted no temperature. ``settings``: the
-    columns that tell lines of one criterion apart. ``baselines``: of what is always answered the
-    same, by the name of the quantity. ``published``: criterion → its allocation, where known.
+    many rows are of a version that fitted no temperature. ``settings``: the columns that tell lines
+    of one criterion apart. ``baselines``: of what is always answered the same, by the name of the
+    quantity. ``published``: criterion → its allocation, where known.
     """
 
     model: str
@@ -104,12 +104,9 @@ class Summary:
 
 def interval_words(over: Iterable[str | None], windows: str = "windows") -> str:
     """What intervals over ``windows``, ``seeds``, or both, are called."""
-    words = {
-        "windows": f"95% interval over test {windows}",
-        "seeds": "95% t interval over seeds",
-    }
+    words = {"windows": f"interval over test {windows}", "seeds": "t interval over seeds"}
     found = set(over)
-    return " or ".join(words[name] for name in words if name in found)
+    return " or ".join(f"95% {words[name]}" for name in words if name in found)
 
 
 def summarise(table: pd.DataFrame, published: Mapping[str, str] | None = None) -> Summary:

@@ -29,6 +29,7 @@ from swe_cli.report.text import NOTHING, exact, markdown_table, number
 # What tells lines of one criterion apart, beside the axes of a sweep; in the order of labels.
 OF_LINE = ("allocation", "pattern", "base", "prunable", "roles", "recovery", "schedule", "fuse")
 _WORDS = {*OF_ROW, *SETTINGS} - {"ratio", "rate", "fuse"}
+_DTYPES = {**dict.fromkeys(_WORDS, "string"), "seed": "int64"}  # else float64
 # What always has a column of its own in the Markdown, around those that vary.
 BEFORE, AFTER = ("kind", "criterion"), ("base", "seed", "ratio", "rate")
 HEAD = (
@@ -60,13 +61,14 @@ def frame(rows: Iterable[Row]) -> pd.DataFrame:
     present = {name for line, _ in lines for name in line}
     names = [*COLUMNS, *(name for name in OPTIONAL_SETTINGS if name in present)]
     names += sorted(present - {*COLUMNS, *OPTIONAL_SETTINGS, *YOUNGER})
-    table = {
-        name: pd.Series([line.get(name) for line, _ in lines], dtype=_dtype(name)) for name in names
-    }
+
+    def column(name: str) -> "pd.Series[Any]":
+        dtype = _DTYPES.get(name, "float64")
+        return pd.Series([line.get(name) for line, _ in lines], dtype=dtype)
+
+    table = {name: column(name) for name in names}
     table |= {axis: _axis([varied.get(axis) for _, varied in lines]) for axis in axes}
-    younger = [name for name in YOUNGER if name in present]
-    table |= {n: pd.Series([of.get(n) for of, _ in lines], dtype="float64") for n in younger}
-    made = pd.DataFrame(table)
+    made = pd.DataFrame(table | {name: column(name) for name in YOUNGER if name in present})
     made.attrs["axes"] = axes
     return made
 
@@ -90,9 +92,8 @@ def split_by_protocol(table: pd.DataFrame) -> list[pd.DataFrame]:
     data.
     """
     home = [table["model"], table["data"]]
-    protocol = table["fingerprint"].where(table["status"] == "done")
-    protocol = protocol.fillna(protocol.groupby(home).transform("first"))
-    protocol = protocol.fillna(table["fingerprint"])
+    done = table["fingerprint"].where(table["status"] == "done")
+    protocol = done.fillna(done.groupby(home).transform("first")).fillna(table["fingerprint"])
     ordered = table.assign(protocol=protocol).sort_values("status", kind="stable")
     groups = ordered.groupby(["model", "data", "protocol"], sort=False, dropna=False)
     return [table.loc[group.index.sort_values()] for _, group in groups]
@@ -205,12 +206,6 @@ def _rank(value: Scalar) -> tuple[int, float, str]:
     return (2, 0.0, value) if isinstance(value, str) else (1, float(value), "")
 
 
-def _dtype(name: str) -> str:
-    if name == "seed":
-        return "int64"
-    return "string" if name in _WORDS else "float64"
-
-
 def _axis(values: Sequence[Scalar]) -> "pd.Series[Any]":
     kinds = {type(value) for value in values if value is not None}
     for numeric, dtype in (({bool}, "boolean"), ({int}, "Int64"), ({int, float}, "Float64")):
@@ -229,15 +224,11 @@ def _numbers(row: Mapping[str, Any], roles: Sequence[str], *, bits: bool) -> dic
     cells["loss before recovery"] = spelt(LOSS.before)
 
     def measured(*quantities: Quantity) -> dict[str, str]:
-        known = [q for q in quantities if q.mean in row]
-        return {
-            head: q.phrase(row, column)
-            for q in known
-            for head, column in (
-                (q.short, q.mean),
-                ("delta" if q is LOSS else f"delta {q.short}", q.delta),
-            )
-        }
+        phrases = dict[str, str]()
+        for q in (q for q in quantities if q.mean in row):
+            delta = "delta" if q is LOSS else f"delta {q.short}"
+            phrases |= {q.short: q.phrase(row, q.mean), delta: q.phrase(row, q.delta)}
+        return phrases
 
     cells |= measured(LOSS, *OF_QUESTIONS)
     if "unparsable" in row:

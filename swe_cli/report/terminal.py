@@ -167,9 +167,8 @@ def _marked(point: Point, quantity: Quantity, words: str | None = None) -> Text:
     """A mean, or other words, after which way it differs for certain, green where it is better."""
     way = sign(point, quantity.delta)
     style = {1: "green", 0: "", -1: "red"}[quantity.better * way]
-    return Text(
-        MARKS[way] + (quantity.spell(point[quantity.mean]) if words is None else words), style
-    )
+    spelt = quantity.spell(point[quantity.mean]) if words is None else words
+    return Text(MARKS[way] + spelt, style)
 
 
 def _cut(point: Point) -> str:
