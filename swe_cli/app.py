@@ -294,8 +294,7 @@ def _explained(error: Exception) -> SweError:
 def _print_error(text: str, style: str = "") -> None:
     from rich.console import Console
 
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print(text, style=style, markup=False)
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text, style=style, markup=False)
 
 
 # The process

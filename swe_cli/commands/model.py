@@ -78,8 +78,7 @@ def prune(this: Page) -> None:
     check_kept(run, at_step, sources)
     cells = cells_of(spec, training, asked=dict.fromkeys(values["controls"], training))
     cell = cells[spec.kind]
-    name = f"prune-{model.name}-{spec.method_name}-{cell.hash[:8]}"
-    pruned = Run(run.path.parent / name)
+    pruned = Run(run.path.parent / f"prune-{model.name}-{spec.method_name}-{cell.hash[:8]}")
     cell = replace(cell, model_to=pruned.path / "model.safetensors")
     if note := note_on(spec, typed):
         this.watcher.say(note)

@@ -251,8 +251,7 @@ def _weights(run: Run, root: ConfigRoot) -> dict[str, Any]:
     masks = ranking.masks(ranking.lowest(exact_count(SHARE, ranking.total)))
     kept = gather({n: mask.float() for n, mask in masks.items()}, saved["sample/index"]) > 0.5
     steps, values = saved["sample/steps"].tolist(), saved["sample/values"].numpy()
-    figure = weight_evolution(steps, values, kept.numpy(), criterion=JUDGE, ratio=SHARE)
-    return {"weights": figure}
+    return {"weights": weight_evolution(steps, values, kept.numpy(), criterion=JUDGE, ratio=SHARE)}
 
 
 @lru_cache(maxsize=256)

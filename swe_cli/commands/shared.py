@@ -100,8 +100,7 @@ class Page:
 
     def print_config(self) -> None:
         """Every key of the configuration with its value, as YAML one could save."""
-        swept = self.command == "sweep"
-        composed = preview(self.tokens, self.root) if swept else self.composed
+        composed = preview(self.tokens, self.root) if self.command == "sweep" else self.composed
         tree = {group: chosen.describe() for group, chosen in composed.components.items()}
         names = [f"{group}={options.pop('name')}" for group, options in tree.items()]
         self.print(f"# {' '.join(names)}")

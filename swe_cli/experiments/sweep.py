@@ -47,7 +47,6 @@ from swe_cli.pruning.prune import recorded_needs
 from swe_cli.records import SETTINGS, Row, Scalar
 from swe_cli.store import identity
 
-MACHINE_KEYS = ("seed", "device", "dtype", "threads")
 # Keys whose axis has a column of its own in every table.
 AXIS_COLUMNS = {"model", "data", "seed", "transform", *SETTINGS}
 
@@ -99,7 +98,7 @@ def plan_sweep(
     notes: list[str] = []
     for values, point, spec in points:
         chosen = [point[group] for group in TRAINING_GROUPS]
-        key = (*chosen, *(point.values[key] for key in MACHINE_KEYS))
+        key = (*chosen, *(point.values[of] for of in ("seed", "device", "dtype", "threads")))
         if key not in specified:  # which takes a look at the data: once for each
             training = training_spec(point, root, results, statistics, early)
             recipe, anew = point["training"], dict[str, TrainingSpec]()

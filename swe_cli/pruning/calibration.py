@@ -310,8 +310,7 @@ def _hidden(output: Any) -> Any:
     return output[0] if isinstance(output, tuple) else output
 
 
-class _Reached(Exception):  # noqa: N818 - no error: the way out of a forward pass
-    pass
+class _Reached(Exception): ...  # noqa: N818 - no error: the way out of a forward pass
 
 
 @dataclass(frozen=True)

@@ -179,8 +179,7 @@ def prune(method: Method, scorer: Scorer, at_round: int = 1) -> Masks:
 
 def _check_masks(masks: Masks, scorer: Scorer, who: str, counts: Counts | None = None) -> None:
     """Raise PruningError, naming ``who`` made them, for masks that are not what was asked for."""
-    weights = scorer.evidence.weights
-    shapes = {name: (weight.shape, torch.bool) for name, weight in weights.items()}
+    shapes = {name: (weight.shape, torch.bool) for name, weight in scorer.evidence.weights.items()}
     if {name: (mask.shape, mask.dtype) for name, mask in masks.items()} != shapes:
         raise PruningError(
             f"{who} gave masks of other tensors, shapes or types than bool ones of the prunable."

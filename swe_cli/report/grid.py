@@ -66,8 +66,7 @@ def grid(summary: Summary) -> alt.HConcatChart:
 def columns_of(summary: Summary) -> list[str]:
     """Every amount that any line was cut by: ratios, then rates, from mild to hard."""
     amounts = summary.points[["ratio", "rate"]][summary.points["kind"] == PRUNED]
-    ordered = records(amounts.drop_duplicates().sort_values(["ratio", "rate"]))
-    return list(map(_column, ordered))
+    return list(map(_column, records(amounts.drop_duplicates().sort_values(["ratio", "rate"]))))
 
 
 def colour_limit(differences: "pd.Series[float]") -> float:
