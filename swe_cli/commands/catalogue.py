@@ -154,8 +154,7 @@ def _criterion(name: str, criterion: Criterion) -> Entry:
     more["to prune"] += f" pattern={criterion.unit}" if criterion.unit else ""
     if not drawn and criterion.published != "global":
         more["as published"] = f"{more['to prune']} allocation=published"
-    section = f"Needs {' and '.join(judged) or 'nothing but the weights'}"
-    return Entry(name, section, columns, more)
+    return Entry(name, f"Needs {' and '.join(judged) or 'nothing but the weights'}", columns, more)
 
 
 def _allocation(name: str, allocation: Allocation) -> Entry:

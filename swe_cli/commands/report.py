@@ -71,16 +71,14 @@ def declare(run: Run, plan: SweepPlan) -> None:
     cuts = [cell for cell in plan.cells if cell.kind == PRUNED]
     rows = (cell.new_row(fingerprint="", axes=cell.axes) for cell in cuts)
     check_declared(frame(rows), plan.compare)
-    path, declared = run.path / COMPARE, plan.compare
+    path = run.path / COMPARE
     if not path.is_file():
-        done = sum(cell.done() for cell in cuts)
-        how_far = {"done": done, "cells": len(cuts), **provenance()}
-        write_json(path, {"declared": declared, **how_far})
-    elif (before := read_json(path))["declared"] != declared:
-        raise UsageError(
-            f"{run.name} declared another comparison, {before['written'][:10]}.",
-            "Compare that; or explore, without compare: swe report --against CRITERION",
-        )
+        how_far = {"done": sum(cell.done() for cell in cuts), "cells": len(cuts)}
+        write_json(path, {"declared": plan.compare, **how_far, **provenance()})
+    elif (before := read_json(path))["declared"] != plan.compare:
+        why = f"{run.name} declared another comparison, {before['written'][:10]}."
+        hint = "Compare that; or explore, without compare: swe report --against CRITERION"
+        raise UsageError(why, hint)
 
 
 def _print_outcome(this: Page, run: Run, outcome: Outcome) -> None:
@@ -259,10 +257,9 @@ def _windows(cells: Path, config_hash: str) -> tuple[Measured, Measured]:
     """The losses of a cell's windows, after and before recovery."""
     path = cells / config_hash / "windows.safetensors"
     if not path.is_file():
-        raise RunError(
-            f"{path} is gone: without the windows of its cells nothing is compared.",
-            "Put it back, or take out the cell's folder and type the same swe sweep again.",
-        )
+        why = f"{path} is gone: without the windows of its cells nothing is compared."
+        hint = "Put it back, or take out the cell's folder and type the same swe sweep again."
+        raise RunError(why, hint)
     after = {name: tensor.numpy() for name, tensor in read_tensors(path).items()}
     # Stored only where recovery changed something.
     return after, after | {"nats": after.get("nats_before_recovery", after["nats"])}

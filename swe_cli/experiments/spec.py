@@ -268,9 +268,8 @@ def check_spec(
             why = f"pattern={pattern} cuts {spec.ratio:g} of every row, no other amount."
             raise UsageError(why, f"Write ratio={spec.ratio:g}, or choose another pattern.")
     elif (values["ratio"] is None) == (values["rate"] is None):
-        raise UsageError(
-            "Say how much to cut: a ratio or a rate, not both.", "For example: ratio=0.5"
-        )
+        why = "Say how much to cut: a ratio or a rate, not both."
+        raise UsageError(why, "For example: ratio=0.5")
     elif values["rate"] is not None and not built(spec.allocation).takes_rate:
         raise UsageError(
             "A rate is a multiple of a standard deviation, which "

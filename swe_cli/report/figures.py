@@ -252,10 +252,9 @@ def _limits(
     """Bottom and top of the readable part, and the highest value of all."""
     after = cuts.loc[cuts["stage"] == AFTER, "value"]
     if after.empty:
-        raise SweError(
-            f"There is no figure to draw: no pruned row has a finite {quantity.title}.",
-            "See the errors of its cells, or add ratios: swe sweep ratios=0.1..0.9..0.1",
-        )
+        why = f"There is no figure to draw: no pruned row has a finite {quantity.title}."
+        hint = "See the errors of its cells, or add ratios: swe sweep ratios=0.1..0.9..0.1"
+        raise SweError(why, hint)
     every = [*references["value"], *cuts["value"]]
     with_bands = [*every, *cuts["low"].dropna(), *cuts["high"].dropna()]
     if quantity.percent:  # one linear axis, which ends shortly beyond what a percentage can be
