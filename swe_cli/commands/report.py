@@ -219,9 +219,7 @@ def present(
         for name, figure in figures.items():
             written += write_figure(figure, folder / "figures", f"{name}{suffix}")
     if (own / COMPARE).is_file():
-        stored = read_json(own / COMPARE)
-        for group in groups:
-            written += present_declared(this.console, group, stored, folder)
+        written += present_declared(this.console, table, read_json(own / COMPARE), folder)
     if against is not None:
         windows = partial(_windows, runs / "cells")
         comparisons = [compare_with(summary, against, windows) for summary in summaries]

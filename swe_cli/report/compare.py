@@ -46,7 +46,7 @@ def check_declared(table: pd.DataFrame, declared: Declaration) -> None:
 def compared(table: pd.DataFrame, declared: Declaration) -> pd.DataFrame:
     """What came of each other line at each ratio.
 
-    ``family``, ``against``, ``ratio``, ``seeds`` (at which both were measured), the means of both,
+    ``family``, ``against``, ``ratio``, ``seeds`` (at which one protocol measured both), their means
     ``loss_nats`` and ``other_nats``, ``difference_nats`` with ``difference_low`` and ``…_high``,
     ``p``, ``detectable_nats`` (at 80 % power and the family's strictest level) and ``p_holm``. Of
     one seed nothing is known but the means.
@@ -141,7 +141,9 @@ def _others(declared: Declaration) -> Sequence[tuple[str, Mapping[str, Scalar]]]
 
 
 def _losses(table: pd.DataFrame, line: Mapping[str, Scalar], declared: Declaration) -> pd.DataFrame:
-    """What is compared of one line: seeds × ratios. UsageError where it is none, or several."""
+    """What is compared of one line: seeds, each with its protocol, × ratios. UsageError where the
+    line is none, or several.
+    """
     rows, settings = table[table["kind"] == PRUNED], settings_of(table)
     for key, value in line.items():
         if key not in ("criterion", *settings):
@@ -160,4 +162,4 @@ def _losses(table: pd.DataFrame, line: Mapping[str, Scalar], declared: Declarati
         raise UsageError(why, f"Say which: compare.line.{(told or ['allocation'])[0]}=…")
     if declared["of"] not in rows:  # of a sweep that has not run, or of an older version
         rows = rows.assign(**{declared["of"]: math.nan})
-    return rows.pivot(index="seed", columns="ratio", values=declared["of"])
+    return rows.pivot(index=["seed", "fingerprint"], columns="ratio", values=declared["of"])

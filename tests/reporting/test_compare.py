@@ -1,6 +1,7 @@
 """Declared comparisons of toy rows, against scipy's paired t test and Holm's steps by hand."""
 
 import math
+from dataclasses import replace
 from io import StringIO
 
 import numpy as np
@@ -104,6 +105,16 @@ def test_a_line_against_itself_and_of_one_seed_is_not_tested():
 def test_only_seeds_that_both_have_are_paired():
     some = [r for r in rows() if not (r.settings.get("criterion") == "rival" and r.seed == 4)]
     assert compared(frame(some), DECLARED)["seeds"].tolist() == [4, 4, 4, 4, 5, 5]
+
+
+def test_rows_of_two_protocols_are_never_paired():
+    moved = [
+        replace(r, fingerprint="other") if r.settings.get("criterion") == "rival" else r
+        for r in rows()
+    ]
+    found = compared(frame(moved), DECLARED)
+    assert found["seeds"].tolist() == [0, 0, 0, 0, 5, 5]
+    assert found["difference_nats"].isna().tolist() == [True] * 4 + [False] * 2
 
 
 @pytest.mark.parametrize(
