@@ -183,12 +183,9 @@ def listening(resume: str | None = None) -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         taken.append(number)
 
-    def asked() -> bool:
-        return bool(taken)
-
     before = {number: signal.signal(number, take) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield asked
+        yield lambda: bool(taken)
     except Interrupted as interruption:
         interruption.hint = interruption.hint or resume
         interruption.exit_code = 128 + next(iter(taken), signal.SIGINT)

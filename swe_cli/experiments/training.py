@@ -198,10 +198,9 @@ def _opened(spec: TrainingSpec, written: int) -> TrainedModel:
     freeze(model, recipe.trains)
     expected = dataset.fingerprint("test", context=model.context)
     if run.manifest.get("fingerprint", expected) != expected:
-        raise DataError(
-            f"The data of {run.name} are now cut into other tokens than it was trained on.",
-            "Put the old tokenizer (or its package's version) back, or train again.",
-        )
+        why = f"The data of {run.name} are now cut into other tokens than it was trained on."
+        hint = "Put the old tokenizer (or its package's version) back, or train again."
+        raise DataError(why, hint)
     saved = run.tensors("trajectory.safetensors")
     trajectory = trajectory_of(saved, run.manifest["tracker"]["statistics"])
     return TrainedModel(

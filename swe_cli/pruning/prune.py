@@ -83,10 +83,9 @@ class Scorer:
     def calibrated(self) -> CalibratedModel:
         """The live model, for who needs a calibration set. PruningError where there is none."""
         if self.calibration is None:
-            raise PruningError(
-                "This cut looks at a calibration set, and it was given none.",
-                "Name one in its Spec: calibration=component('calibration', 'train', ConfigRoot())",
-            )
+            why = "This cut looks at a calibration set, and it was given none."
+            named = "calibration=component('calibration', 'train', ConfigRoot())"
+            raise PruningError(why, f"Name one in its Spec: {named}")
         return CalibratedModel(self.setup, self.calibration, self.lens)
 
     def units(self, kind: UnitKind) -> UnitCut:
