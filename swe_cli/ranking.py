@@ -187,10 +187,8 @@ def _parts(name: str, shape: torch.Size, within: Within | int) -> int:
     if isinstance(within, str):
         return shape[0] if within == "row" and len(shape) > 1 else 1
     if shape[-1] % within:
-        raise PruningError(
-            f"{name} has rows of {shape[-1]}, which {within} does not divide.",
-            "Choose another N:M, or leave it out (prunable=linear, roles=…).",
-        )
+        why = f"{name} has rows of {shape[-1]}, which {within} does not divide."
+        raise PruningError(why, "Choose another N:M, or leave it out (prunable=linear, roles=…).")
     return shape.numel() // within
 
 

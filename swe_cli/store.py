@@ -122,10 +122,8 @@ class Run:
     def check_finished(self, makes: str = "trains") -> None:
         """Raise RunError for a run that has no final weights; ``makes``: what its command does."""
         if not self.finished:
-            raise RunError(
-                f"{self.name} is {self.status}: it has no final weights yet.",
-                f"Type the command that {makes} it again: it resumes.",
-            )
+            why = f"{self.name} is {self.status}: it has no final weights yet."
+            raise RunError(why, f"Type the command that {makes} it again: it resumes.")
 
     def begin(self, config: Mapping[str, Any]) -> None:
         """Record what is about to run; a finished run keeps its manifest until it is replaced."""
@@ -168,10 +166,8 @@ class Run:
             try:
                 held = lock.acquire()
             except filelock.Timeout:  # an OSError, too
-                raise RunError(
-                    f"{self.name} is held by {self.holder() or 'another process'}.",
-                    "Add --wait to wait for it.",
-                ) from None
+                why = f"{self.name} is held by {self.holder() or 'another process'}."
+                raise RunError(why, "Add --wait to wait for it.") from None
         with held:
             since = time.strftime("%Y-%m-%d %H:%M:%S")
             holder = {"process": os.getpid(), "host": platform.node(), "since": since}
@@ -230,10 +226,8 @@ def training_of(run: Run) -> Run:
         return run
     training = Run(run.path.parent / run.config["training"])
     if not training.exists:
-        raise RunError(
-            f"{run.name} was cut from {training.name}, which is not in {run.path.parent}.",
-            "Put that folder back, or type the swe train that makes it again.",
-        )
+        why = f"{run.name} was cut from {training.name}, which is not in {run.path.parent}."
+        raise RunError(why, "Put that folder back, or type the swe train that makes it again.")
     return training
 
 

@@ -128,10 +128,8 @@ class SparseGPT(LayerCriterion):
         while (factor := _upper_factor_of_inverse(hessian, damping * mean)) is None:
             damping = max(10 * damping, 1e-4)
             if damping > MOST_DAMPING:
-                raise PruningError(
-                    "criterion=sparsegpt: the Hessian of a layer cannot be inverted.",
-                    "Give it more to see: calibration.samples=256",
-                )
+                why = "criterion=sparsegpt: the Hessian of a layer cannot be inverted."
+                raise PruningError(why, "Give it more to see: calibration.samples=256")
         if damping != self.damping:
             warnings.warn(
                 f"A Hessian is singular at criterion.damping={self.damping:g}; "

@@ -29,7 +29,5 @@ def caching(path: Path) -> Iterator[None]:
         yield
     except (OSError, StorageError) as error:
         cause = error.__cause__ or error
-        raise StorageError(
-            f"Cannot write {path}: {getattr(cause, 'strerror', None) or cause}.",
-            "Name another cache folder: SWE_CACHE_DIR=PATH",
-        ) from cause
+        why = f"Cannot write {path}: {getattr(cause, 'strerror', None) or cause}."
+        raise StorageError(why, "Name another cache folder: SWE_CACHE_DIR=PATH") from cause

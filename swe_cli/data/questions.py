@@ -86,10 +86,8 @@ def easy_vqa(
     except PackageNotFoundError:
         installed = "none"
     if installed != "1.0":
-        raise DataError(
-            f"data=easy_vqa needs the package easy-vqa 1.0; {installed} is installed.",
-            "Type: pip install 'swe-cli[multimodal]'",
-        )
+        why = f"data=easy_vqa needs the package easy-vqa 1.0; {installed} is installed."
+        raise DataError(why, "Type: pip install 'swe-cli[multimodal]'")
     package = import_module("easy_vqa")
     left = TRAIN - at_most("validation_images", validation_images, TRAIN - 1)
     train_images = at_most("train_images", train_images, left)
@@ -198,10 +196,8 @@ def image_folder(
     files = [folder / name for name in SAMPLE_ROWS if (folder / name).exists()]
     if len(files) != 1:
         held = "both {} and {}" if files else "neither {} nor {}"
-        raise DataError(
-            f"{folder} holds {held.format(*SAMPLE_ROWS)}.",
-            f"Let it hold one, with the columns {', '.join(NEEDED)}.",
-        )
+        why = f"{folder} holds {held.format(*SAMPLE_ROWS)}."
+        raise DataError(why, f"Let it hold one, with the columns {', '.join(NEEDED)}.")
     of_image: dict[str, list[Row]] = {}
     for row in _rows(files[0]):  # one name for every way of writing a path, wherever the folder is
         name = Path(os.path.relpath(folder / row["image"], folder)).as_posix()

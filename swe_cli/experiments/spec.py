@@ -310,10 +310,8 @@ def _check_schedule(spec: Spec, composed: Composed) -> None:
             )
     base = composed.values["base"]
     if schedule.at_step is not None and base in ("best", "latest"):
-        raise UsageError(
-            f"{named} cuts what there is after step {schedule.at_step}, not the {base} of later.",
-            "Write base=final or base=averaged",
-        )
+        why = f"{named} cuts what there is after step {schedule.at_step}, not the {base} of later."
+        raise UsageError(why, "Write base=final or base=averaged")
 
 
 def check_early(spec: Spec, steps: int) -> None:

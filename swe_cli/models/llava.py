@@ -45,10 +45,8 @@ class VisionTransformer(nn.Module):
             )
         channels, height, across = data.image
         if height % patch or across % patch:
-            raise UsageError(
-                f"model.vision.patch={patch} does not divide images of {across}×{height} pixels.",
-                "Choose a patch, or a data.image_size, that fits.",
-            )
+            why = f"model.vision.patch={patch} does not divide images of {across}×{height} pixels."
+            raise UsageError(why, "Choose a patch, or a data.image_size, that fits.")
         self.patch, self.width = patch, width
         self.patches = (height // patch) * (across // patch)
         self.patch_embedding = nn.Linear(channels * patch * patch, width)

@@ -23,10 +23,8 @@ class NOfM(Pattern):
 
     def __post_init__(self) -> None:
         if not 0 < self.keep < self.of:
-            raise UsageError(
-                f"pattern.keep={self.keep} of pattern.of={self.of}: keep some, and not all.",
-                "For example: pattern.keep=1 pattern.of=4",
-            )
+            why = f"pattern.keep={self.keep} of pattern.of={self.of}: keep some, and not all."
+            raise UsageError(why, "For example: pattern.keep=1 pattern.of=4")
 
     @property
     def ratio(self) -> float:  # type: ignore[override]

@@ -38,10 +38,8 @@ class DSMoE(Transform):
         hidden = gcd(*(len(prunable[mlp + EXPAND]) for mlp in mlps))
         fits = next(n for n in range(min(self.experts, hidden), 0, -1) if hidden % n == 0)
         if fits != self.experts:
-            raise UsageError(
-                f"transform.experts={self.experts} does not divide {hidden} hidden neurons.",
-                f"Write transform.experts={fits}",
-            )
+            why = f"transform.experts={self.experts} does not divide {hidden} hidden neurons."
+            raise UsageError(why, f"Write transform.experts={fits}")
         width = sum(prunable[mlp + EXPAND].shape[1] + (self.router == "predicted") for mlp in mlps)
         return [Candidate(tuple(mlps), 0, -self.experts * width)]
 

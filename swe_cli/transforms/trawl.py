@@ -46,15 +46,11 @@ class TRAWL(Transform):
 
     def __post_init__(self) -> None:
         if not self.ranks or min(self.ranks) < 1 or not self.layers:
-            raise UsageError(
-                "transform.ranks and transform.layers must not be empty, and ranks at least 1.",
-                "Write transform.ranks=[16,32] transform.layers=[-1]",
-            )
+            why = "transform.ranks and transform.layers must not be empty, and ranks at least 1."
+            raise UsageError(why, "Write transform.ranks=[16,32] transform.layers=[-1]")
         if self.stack == "all" and self.layers != "all" and len(self.layers) == 1:
-            raise UsageError(
-                "transform.stack=all stacks several layers, and transform.layers names one.",
-                "Write transform.layers=all, or transform.stack=layer",
-            )
+            why = "transform.stack=all stacks several layers, and transform.layers names one."
+            raise UsageError(why, "Write transform.layers=all, or transform.stack=layer")
 
     def candidates(self, prunable: Mapping[str, Tensor]) -> Sequence[Candidate]:
         """Every stack at every rank; see ``contracts.Transform``."""
@@ -85,10 +81,8 @@ class TRAWL(Transform):
         slices = 2 * len(layers)
         most = slices * min(width, hidden) if self.method == "cp" else min(slices * width, hidden)
         if rank > most:
-            raise UsageError(
-                f"transform.ranks: {rank} is more than MLPs of width {width} allow.",
-                f"Choose ranks up to {most}.",
-            )
+            why = f"transform.ranks: {rank} is more than MLPs of width {width} allow."
+            raise UsageError(why, f"Choose ranks up to {most}.")
         left = rank if self.method == "cp" else min(rank, width)
         core = rank if self.method == "cp" else left * rank
         stored = width * left + hidden * rank + slices * core
@@ -111,10 +105,8 @@ class TRAWL(Transform):
         stacked = torch.stack(slices)
         tensor = stacked.to(torch.float32 if stacked.device.type == "mps" else torch.float64)
         if not tensor.isfinite().all():
-            raise PruningError(
-                f"The weights of {first} are not all finite numbers.",
-                "Transform a model whose loss is: base=best, or train anew.",
-            )
+            why = f"The weights of {first} are not all finite numbers."
+            raise PruningError(why, "Transform a model whose loss is: base=best, or train anew.")
         norm = tensor.norm()
         scale = norm.where(norm > 0, 1)
         own_seed = derive(seed, f"transform/{'+'.join(layers)}", rank)
