@@ -166,13 +166,15 @@ def prune(method: Method, scorer: Scorer, at_round: int = 1) -> Masks:
             scorer.calibrated.compensate(criterion, read)
         return masks
     counts, within = _allocate(method, scorer, cut_counts(earlier)), method.allocation.within
-    if isinstance(criterion, LayerCriterion):
-        with calling(f"criterion={method.judge.name}"):
+    who = f"The pattern {type(pattern).__name__}"
+    if isinstance(criterion, LayerCriterion):  # whose masks are those it asked the pattern for
+        who = f"criterion={method.judge.name} with {type(pattern).__name__}"
+    with calling(who):
+        if isinstance(criterion, LayerCriterion):
             masks = scorer.calibrated.prune(criterion, counts, pattern, within, earlier)
-    else:
-        with calling(f"The pattern {type(pattern).__name__}"):
+        else:
             masks = pattern.masks(ranking, counts, within)
-    _check_masks(masks, scorer, f"The pattern {type(pattern).__name__}", counts)
+    _check_masks(masks, scorer, who, counts)
     return masks
 
 
