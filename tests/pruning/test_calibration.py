@@ -7,12 +7,14 @@ import pytest
 import torch
 from training.toys import dataset, gpt, setup_of
 
-from swe_cli.contracts import IGNORED, Model, Prediction
+from swe_cli.allocation.counts import Uniform
+from swe_cli.contracts import IGNORED, Evidence, Model, Prediction
 from swe_cli.criteria.layers import SparseGPT, Wanda
 from swe_cli.errors import PruningError
 from swe_cli.models.gpt import token_losses
 from swe_cli.patterns.shapes import NOfM, Unstructured
 from swe_cli.pruning.calibration import CalibratedModel, Calibration
+from swe_cli.pruning.prune import Judge, Method, Scorer, prune
 
 DATA = dataset()
 
@@ -130,6 +132,19 @@ def test_counts_are_exact_and_only_what_is_cut_is_zero(criterion, within, split_
         if within == "row":
             lost = (~mask).sum(1)  # over all blocks of columns
             assert int(lost.max() - lost.min()) <= 1
+
+
+def test_a_criterion_that_keeps_what_its_pattern_would_cut_is_named():
+    class Kind(Wanda):
+        def prune_layer(self, weight, inputs, choose):
+            return choose(self.score_layer(weight, inputs), 0) | True
+
+    of = calibrated(model_of())
+    evidence = Evidence(of.lens(of.setup.model.weights()))
+    scorer = Scorer(of.setup, of.lens, evidence, of.calibration)
+    method = Method(Judge(Kind(), "kind", "kind"), 0.5, allocation=Uniform())
+    with pytest.raises(PruningError, match=r"^criterion=kind with Unstructured cut 0 weights"):
+        prune(method, scorer)
 
 
 def test_the_second_block_is_judged_by_what_the_pruned_first_one_gives():
