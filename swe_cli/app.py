@@ -113,7 +113,7 @@ def train(
     _run("model.train", debug, words, config_dir, quiet, wait, show=show)
 
 
-RATIO = "Fraction of the prunable weights (by pattern: of neurons, heads) to cut."
+RATIO = "Fraction of the prunable weights (by pattern: of neurons, heads, blocks) to cut."
 RATE = "The paper's multiplier of a standard deviation (allocation=sigma)."
 FUSE = "Then cut whole each slice (neuron) with more zeros than this (paper: 0.75)."
 
@@ -274,9 +274,7 @@ def _print_warning(
 
 
 def _explained(error: Exception) -> SweError:
-    """One sentence, also for what nobody foresaw: a place that refuses, too little memory, a defect
-    of this program.
-    """
+    """One sentence, also for what nobody foresaw: a place that refuses, no memory, our defects."""
     if isinstance(error, SweError):
         return error
     if isinstance(error, OSError):

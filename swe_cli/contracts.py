@@ -1,7 +1,6 @@
 """What the extension groups promise. Between stages: plain data keyed by parameter name.
 
-A component may be a plain class with what its contract asks for; ``conform.conform`` adds the
-defaults.
+A component may be a plain class with what its contract asks for; ``conform`` adds the defaults.
 """
 
 from abc import abstractmethod
@@ -246,9 +245,7 @@ class Setup:
         return self.dataset.random_batch(split, size=size, context=context, seed=seed)
 
     def mean_loss(self, batch: Batch, learner: Learner | None = None) -> Tensor:
-        """Nats per predicted token of a batch that lies on the device; by the model, or by what
-        trains it.
-        """
+        """Nats per predicted token of a batch on the device; by the model, or by what trains it."""
         with self.machine.precision():
             losses = (learner or self.model)(batch).losses
         mean: Tensor = losses.sum() / (batch["targets"] != IGNORED).sum()

@@ -28,7 +28,7 @@ class Control:
 
 PRUNED = "pruned"  # the kind of a row that is no control
 GREY, PALE = "#737373", "#999999"
-DECAYED = {"schedule": "linear_average", "warmup_steps": 0}
+DECAYED = {"schedule": "linear_average", "warmup_steps": 0}  # W̄, where the rate is constant
 DENSE = Control("dense", "dense", colour="black")
 RECOVERED = Control("dense_recovered", "dense recovered", recovered=True, colour=GREY, dash=(1, 2))
 CONTROLS = (

@@ -12,9 +12,7 @@ from swe_cli.records import Batch
 
 @dataclass(frozen=True)
 class Machine:
-    """``dtype``, float32 or bfloat16, is the precision of matrix products; weights and statistics
-    stay float32.
-    """
+    """``dtype``, float32 or bfloat16: of matrix products; weights and statistics stay float32."""
 
     device: torch.device
     dtype: str

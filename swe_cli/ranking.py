@@ -175,9 +175,7 @@ class Ranking:
 
 
 def _in_threads(function: Callable[[Any], Any], jobs: Iterable[Any]) -> list[Any]:
-    """Results in order. numpy sorts and compares outside the interpreter lock, with vector
-    instructions.
-    """
+    """Results in order. numpy sorts outside the interpreter lock, with vector instructions."""
     with ThreadPoolExecutor(max_workers=max(1, torch.get_num_threads())) as pool:
         return list(pool.map(function, jobs))
 

@@ -116,8 +116,7 @@ class Like(Allocation):
 
 
 class Published(Allocation):
-    """What ``criterion.published`` names: sigma for SWE, row for Wanda, uniform for SparseGPT; else
-    global.
+    """What ``criterion.published`` names: sigma for SWE, row for Wanda, uniform for SparseGPT, …
 
     Rows show the allocation it stands for, and share the cells of whoever names that one.
     """

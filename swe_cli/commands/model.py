@@ -95,6 +95,8 @@ def prune(this: Page) -> None:
             pruned.discard()  # the same command would meet the same
             raise
         pruned.finish(["model.safetensors"], row=row.to_json())
+    if spec.ratio and row.mean("sparsity") == 0:
+        this.watcher.say(f"Nothing was cut: {spec.ratio:g} of what there is rounds to none.")
     this.print(pruned.name)
     for one_row in (row, *controls):
         print_row(this.console, one_row)

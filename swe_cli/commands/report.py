@@ -11,7 +11,6 @@ import pandas as pd
 from swe_cli.commands.shared import Page, listening
 from swe_cli.config import ConfigRoot, component, did_you_mean
 from swe_cli.contracts import Evidence
-from swe_cli.controls import PRUNED
 from swe_cli.errors import RunError, SweError, UsageError
 from swe_cli.evaluation.loss import Measured
 from swe_cli.experiments.model import ALWAYS_RECORDED
@@ -46,8 +45,8 @@ def sweep(this: Page, *, refresh: bool = False) -> None:
         plan = plan_sweep(this.tokens, this.root, this.results, refresh=refresh)
         run = Run(this.results / "runs" / f"sweep-{plan.name}-{plan.hash[:8]}")
         with run.hold(this.wait):
-            run.begin({"identity": {"sweep": plan.hash}, "words": list(this.words)})
             declare(run, plan)
+            run.begin({"identity": {"sweep": plan.hash}, "words": list(this.words)})
             for note in plan.notes:
                 this.watcher.say(note)
             with this.watcher.showing():
@@ -68,12 +67,12 @@ def declare(run: Run, plan: SweepPlan) -> None:
     """
     if plan.compare is None:
         return
-    cuts = [cell for cell in plan.cells if cell.kind == PRUNED]
-    rows = (cell.new_row(fingerprint="", axes=cell.axes) for cell in cuts)
-    check_declared(frame(rows), plan.compare)
+    rows = (cell.new_row(fingerprint="", axes=cell.axes) for cell in plan.cells)
+    compared = check_declared(frame(rows), plan.compare)
+    cuts = [cell for cell in plan.cells if cell.hash in compared]
     path = run.path / COMPARE
     if not path.is_file():
-        how_far = {"done": sum(cell.done() for cell in cuts), "cells": len(cuts)}
+        how_far = {"done": sum((c.folder / "row.json").is_file() for c in cuts), "cells": len(cuts)}
         write_json(path, {"declared": plan.compare, **how_far, **provenance()})
     elif (before := read_json(path))["declared"] != plan.compare:
         why = f"{run.name} declared another comparison, {before['written'][:10]}."
@@ -152,9 +151,9 @@ def _rows_of_training(run: Run, root: ConfigRoot) -> list[Row]:
     rows: list[Row] = []
     for path in sorted((run.path.parent / "cells").glob("*/row.json")):
         row = Row.from_json(read_json(path))
-        if row.training == run.name:
-            options = _options(read_json(path.with_name("cell.json")), root)
-            rows.append(replace(row, axes=options))
+        config = read_json(path.with_name("cell.json"))
+        if row.training == run.name and "against" not in config:  # or judged by another training
+            rows.append(replace(row, axes=_options(config, root)))
     keys = {key for row in rows for key in row.axes}
     varied = {key for key in keys if len({row.axes.get(key) for row in rows}) > 1}
     return [replace(r, axes={k: v for k, v in r.axes.items() if k in varied}) for r in rows]

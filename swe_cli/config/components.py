@@ -8,6 +8,7 @@ import hashlib
 import inspect
 import json
 import math
+import re
 import sys
 import sysconfig
 from collections.abc import Callable, Mapping
@@ -24,6 +25,7 @@ from pydantic import PydanticInvalidForJsonSchema as NoSchema
 from pydantic import PydanticSchemaGenerationError as NotChecked
 from typing_extensions import TypedDict  # which pydantic asks for, before Python 3.12
 
+from swe_cli.config.root import shipped_conf
 from swe_cli.config.words import did_you_mean, is_path_key
 from swe_cli.controls import ASKED
 from swe_cli.errors import UsageError
@@ -139,10 +141,15 @@ def source_of(component: Component) -> str | None:
     """Hash of the code that a user's component is made of: every module of its package.
 
     None for our own, whose version is recorded. A module that is alone (an empty ``__init__.py``
-    beside it says nothing), or that pip installed, is told by its own bytes.
+    beside it says nothing), or that pip installed, is told by its own bytes. Of a statistic, which
+    identities hold by name, a user's options count too.
     """
     module = sys.modules.get(component.target.__module__)
-    return None if module is None else _source_of(module)
+    source, options = None if module is None else _source_of(module), component.options
+    ours = (shipped_conf() / component.group / f"{component.name}.yaml").is_file()
+    if component.group != "statistic" or ours or not options:
+        return source
+    return hashlib.sha256(repr((source, sorted(options.items()))).encode()).hexdigest()[:16]
 
 
 @cache
@@ -252,6 +259,8 @@ def _refusal(key: str, adapter: Adapter, value: Any, error: ValidationError) -> 
             return UsageError(f"{inner} is needed.", f"Write {inner}, as {key} has others.")
         if one["type"] == "extra_forbidden":
             return UsageError(f"{inner} is not a key of {key}.", f"Take {inner} out.")
+    if isinstance(value, dict) and problems[0]["loc"]:
+        key, value, problems = inner, problems[-1]["input"], problems[-1:]
     messages = [one["msg"].removeprefix("Input should be ") for one in problems]
     expected = " or ".join(dict.fromkeys(messages))
     for theirs, ours in TYPES:
@@ -265,7 +274,8 @@ def _refusal(key: str, adapter: Adapter, value: Any, error: ValidationError) -> 
     example = next((f"Write {key}={EXAMPLES[kind]}" for kind in free if kind in EXAMPLES), None)
     if free == ["array"] and not isinstance(value, list):
         example = f"Write {key}=[{as_typed(value)}]"
-    return UsageError(f"{key}={as_typed(value)} is wrong: it should be {expected}.", example)
+    guess = did_you_mean(as_typed(value).strip("[]"), re.findall(r"'(\w+)'", expected))
+    return UsageError(f"{key}={as_typed(value)} is wrong: it should be {expected}.{guess}", example)
 
 
 def _alternatives(adapter: Adapter) -> list[dict[str, Any]]:

@@ -233,7 +233,7 @@ def _check_word(word: str, command: str, root: ConfigRoot) -> None:
         raise _there_already(word)
     if value not in choices and value_of(word) not in (*choices, plain.names[key]):
         question = did_you_mean(value, choices)
-        hint = f"Choose one of: {', '.join(choices)}."
+        hint = f"Choose one of: {', '.join(choices)}. Your own: add --config-dir."
         raise UsageError(f"{key}={value} is not known.{question}", hint)
 
 

@@ -58,7 +58,7 @@ class FLAP(ByNorm):
     WIFV of arXiv 2312.11983; the score is its root. A unit, of channels j, is judged by its output
     matrix, whatever the pattern: ``√Σ_j Var(h_j) · ‖W2[:, j]‖²``. What units that go added on
     average, ``W2[:, cut] · E[h]``, goes into that layer's bias, a new one where there is none.
-    (The published standardises scores in each layer, and ranks all together.)
+    (The published standardises scores in each layer.) In rounds, or early, it is not trained.
     """
 
     published = "uniform"

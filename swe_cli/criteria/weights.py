@@ -159,8 +159,9 @@ class Saliency(Equation):
     # What those below share.
     power: Annotated[float, Field(ge=0, description="Optimal Brain Damage: criterion.power=0.25")]
 
-    def equation(self, weight: Tensor, curvature: Tensor) -> Tensor:
-        return weight.abs() * curvature.pow(self.power)
+    def equation(self, *known: Tensor) -> Tensor:
+        size, curvature = known[-2:]
+        return size.abs() * curvature.pow(self.power)
 
 
 class OBD(Saliency):
@@ -181,9 +182,6 @@ class SWEOBD(Saliency):
     """
 
     needs = ("weighted_average", "square_gradient")
-
-    def equation(self, weight: Tensor, average: Tensor, curvature: Tensor) -> Tensor:  # type: ignore[override]
-        return super().equation(average, curvature)
 
 
 class Squisher(Saliency):

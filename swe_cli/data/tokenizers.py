@@ -24,9 +24,7 @@ PIECE = 1 << 13  # characters; the library is several times faster on short piec
 
 
 class CharTokenizer(Tokenizer):
-    """Ids count through ``vocabulary``: the characters that the splits in use hold, in code point
-    order.
-    """
+    """Ids count through ``vocabulary``: the characters of the splits in use, by code point."""
 
     def __init__(self, text: Text) -> None:
         used: set[str] = set()

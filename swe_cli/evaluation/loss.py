@@ -112,11 +112,6 @@ def by_window(rows: Measured) -> Measured:
     return sums | {"tokens": sums["tokens"].astype(np.int64)}
 
 
-def window_losses(setup: Setup, batches: Iterable[Batch]) -> Measured:
-    """Summed loss (nats) and predicted tokens of every window, in order."""
-    return by_window(row_pass(setup, batches))
-
-
 @contextmanager
 def evaluating(model: Model) -> Iterator[None]:
     """The model without dropout, and then as it was."""
@@ -131,7 +126,7 @@ def evaluating(model: Model) -> Iterator[None]:
 def validation_loss(setup: Setup, size: int) -> float:
     """The full pass over the validation split in batches of ``size``, nats per token."""
     windows = setup.dataset.windows("validation", context=setup.model.context, size=size)
-    return mean_of(window_losses(setup, windows), "nats")
+    return mean_of(by_window(row_pass(setup, windows)), "nats")
 
 
 def random_batches_loss(setup: Setup, evaluation: Evaluation) -> float:
@@ -141,4 +136,4 @@ def random_batches_loss(setup: Setup, evaluation: Evaluation) -> float:
         setup.random_batch(split, size, derive(setup.seed, "random_batches", index))
         for index in range(evaluation.random_batches)
     )
-    return mean_of(window_losses(setup, batches), "nats")
+    return mean_of(by_window(row_pass(setup, batches)), "nats")

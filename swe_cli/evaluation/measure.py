@@ -58,13 +58,11 @@ def measure(
     """
     dataset, split, size = setup.dataset, evaluation.split, evaluation.batch_size
     what, advice = "window", "Raise data.test_characters, or lower model.context."
-    shown = {"shuffle_images": shuffle_images} if isinstance(dataset, Questions) else {}
-
-    def windows(of: Split) -> Iterator[Batch]:
-        return dataset.windows(of, context=setup.model.context, size=size, **shown)
-
-    temperature = fit_temperature(setup, windows("validation")) if calibrate else None
-    rows = row_pass(setup, windows(split), temperature)
+    shown: Any = {"shuffle_images": shuffle_images} if isinstance(dataset, Questions) else {}
+    how, temperature = {"context": setup.model.context, "size": size, **shown}, None
+    if calibrate:
+        temperature = fit_temperature(setup, dataset.windows("validation", **how))
+    rows = row_pass(setup, dataset.windows(split, **how), temperature)
     if isinstance(dataset, Questions):
         what, advice = "image", "Ask about more of them."
         rows |= _answers(setup, dataset, dataset.examples(split, **shown), rows, size)

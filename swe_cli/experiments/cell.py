@@ -71,7 +71,7 @@ class Cell:
         files = [self.folder / "row.json", self.folder / "windows.safetensors", self.model_to]
         if not all(file is None or file.is_file() for file in files):
             return False
-        return not self.refresh or "loss_calibrated" in self.row().metrics
+        return not self.refresh or "delta_calibrated" in self.row().metrics
 
     def row(self) -> Row:
         """The row of a cell that is done."""

@@ -260,6 +260,9 @@ def check_spec(
             more = ", or choose another criterion. More rounds cut more: schedule=iterative"
             why = f"criterion={spec.method_name} {own}; it takes no {refused[0]}."
             raise UsageError(why, f"Leave {refused[0]} out{more if given else '.'}")
+    elif spec.update is not None and built(composed["pattern"]).unit == "block":
+        why = f"update={spec.update.name} changes what stays of a matrix; of a block all stays."
+        raise UsageError(why, "Write update=none, or choose another pattern.")
     elif (unit := spec.judge.criterion.unit) not in (None, built(composed["pattern"]).unit):
         raise UsageError(f"criterion={spec.method_name} judges {unit}s.", f"Add pattern={unit}")
     elif spec.allocation is None:
@@ -331,9 +334,7 @@ def check_early(spec: Spec, steps: int) -> None:
 
 
 def check_recorded(spec: Spec, recorded: Collection[str], run: str) -> None:
-    """Raise PruningError, naming who asks and the flag to train with, for a statistic that a run
-    did not record.
-    """
+    """Raise PruningError, with who asks and the flag to train with, for an unrecorded statistic."""
     own = f"base={spec.base}" if spec.control is None else f"controls=[{spec.kind}]"
     asking: dict[str, Sequence[str]] = {own: [AVERAGES[spec.base]] if spec.base in AVERAGES else []}
     if spec.criterion is not None:

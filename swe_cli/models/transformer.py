@@ -1,7 +1,6 @@
 """What every tower here is made of: pre-LN blocks of attention and MLP, dense, factorised or gated.
 
-Shapes: B rows, T positions, C width, H heads, D = C / H, N hidden neurons, R rank, S slots of a
-cache.
+Shapes: B rows, T positions, C width, H heads, D = C / H, N hidden neurons, R rank, S cache slots.
 """
 
 from collections.abc import Callable, Mapping

@@ -46,8 +46,7 @@ class Calibration:
     inputs: Literal["pruned", "dense"]
 
     def batches(self, setup: Setup, size: int, most: int | None = None) -> list[Batch]:
-        """At most ``size`` rows each, all of one length: nothing that only fills up enters. They
-        lie on the device.
+        """At most ``size`` rows each, all of one length, with nothing filled up; on the device.
 
         With ``most`` only the first so many samples, as they were drawn: of all lengths.
         """
@@ -140,9 +139,7 @@ class CalibratedModel:
         What the masks of ``earlier`` rounds have cut goes first, and is among the counts.
         """
         views, masks = self._views(), Masks()
-        pruned = self.calibration.inputs == "pruned"
-        walk: Iterable[tuple[str, LayerInputs]] = self._walk(criterion, pruned=pruned)
-        for name, inputs in walk if pruned else list(walk):  # all seen before anything is cut
+        for name, inputs in self._visit(criterion):
             weight = views[name]
             kept = earlier.get(name, torch.ones(weight.shape, dtype=torch.bool)).to(weight.device)
             choose = ChooseOfLayer(weight, counts[name], pattern, within, kept)
@@ -154,7 +151,7 @@ class CalibratedModel:
         """Make of the live model what ``how``, called ``who``, makes of the ``uncut`` weights under
         ``masks``, block by block. What is no matrix of a block is masked, no more.
         """
-        views, pruned = self._views(), self.calibration.inputs == "pruned"
+        views = self._views()
         for name, view in views.items():
             view.copy_(uncut[name])
         known = {layer for block in self._layers() for layer in block}
@@ -162,11 +159,10 @@ class CalibratedModel:
         if not matrices:
             why = f"{who} finds no matrix of a block among what may be cut."
             raise PruningError(why, "Widen it, prunable=linear roles=all, or write update=none")
-        walk: Iterable[tuple[str, LayerInputs]] = self._walk(how, matrices, pruned=pruned)
-        walk = walk if pruned else list(walk)  # all seen before anything is masked
+        visited = self._visit(how, matrices)
         for name in views.keys() - {*matrices}:
             views[name].mul_(masks[name].to(views[name].device))
-        for name, inputs in walk:
+        for name, inputs in visited:
             view, kept = views[name], masks[name].to(views[name].device)
             if kept.all():
                 continue
@@ -181,9 +177,8 @@ class CalibratedModel:
         """Cut matrices of the live model as ``masks`` say, block by block; what the cut columns of
         each added on average, W[:, cut] · E[x], goes into the bias, a new one where there is none.
         """
-        views, pruned = self._views(), self.calibration.inputs == "pruned"
-        walk: Iterable[tuple[str, LayerInputs]] = self._walk(criterion, masks, pruned=pruned)
-        for name, inputs in walk if pruned else list(walk):
+        views = self._views()
+        for name, inputs in self._visit(criterion, masks):
             weight, layer = views[name], self.setup.model.get_submodule(name.rpartition(".")[0])
             kept = masks[name].to(weight.device)
             added = (weight * ~kept) @ inputs.mean
@@ -228,6 +223,14 @@ class CalibratedModel:
             {f"{names[m]}.weight": m for m in block.modules() if isinstance(m, nn.Linear)}
             for block in self.setup.model.blocks()
         ]
+
+    def _visit(
+        self, asking: LayerCriterion | Update, names: Iterable[str] | None = None
+    ) -> Iterable[tuple[str, LayerInputs]]:
+        """The walk of who changes what it visits; on dense inputs all is seen before that."""
+        pruned = self.calibration.inputs == "pruned"
+        walk = self._walk(asking, names, pruned=pruned)
+        return walk if pruned else list(walk)
 
     def _walk(
         self, asking: LayerCriterion | Update, names: Iterable[str] | None = None, *, pruned: bool

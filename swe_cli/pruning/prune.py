@@ -148,8 +148,7 @@ class Scorer:
 def prune(method: Method, scorer: Scorer, at_round: int = 1) -> Masks:
     """The masks of one round, which hold those of earlier rounds.
 
-    A criterion that judges layers prunes the live model on its way, and may update weights there;
-    others only look.
+    A criterion that judges layers prunes, and may update, the live model; others only look.
     """
     criterion, pattern, earlier = method.judge.criterion, method.pattern, scorer.earlier
     if isinstance(criterion, DrawnCriterion):

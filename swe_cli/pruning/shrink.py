@@ -1,4 +1,4 @@
-"""Smaller models: units taken out, matrices rewritten; and how such are loaded."""
+"""Smaller models: units taken out, matrices in int8 or rewritten; and how such are loaded."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -90,7 +90,7 @@ def quantized(model: Model) -> Tensors:
     """
     stored = model.weights()
     layers = (f"{n}.weight" for n, layer in model.named_modules() if isinstance(layer, nn.Linear))
-    for name in [name for name in layers if name in stored]:
+    for name in [name for name in layers if name in stored and stored[name].numel()]:
         weight = stored[name].float()
         stored[f"{name}{SCALE}"] = scale = weight.abs().amax(1) / 127
         stored[name] = (weight / scale.clamp(min=1e-30)[:, None]).round().to(torch.int8)

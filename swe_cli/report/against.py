@@ -23,7 +23,7 @@ T = TypeVar("T")
 # Of a cell's hash: its windows after recovery, and before it.
 Windows = Callable[[str], tuple[Measured, Measured]]
 # Options of one criterion or allocation, which another cannot share.
-OF_ITS_OWN = ("allocation", "criterion.", "allocation.", "calibration.")
+OF_ITS_OWN = ("allocation", "criterion.", "calibration.")
 AFTER, BEFORE = "difference_nats", "difference_before_recovery_nats"
 STAGES = {"after recovery": AFTER, "before recovery": BEFORE}
 STATES = {-1: "ahead", 1: "behind", None: "not compared", 0: "undecided"}

@@ -21,7 +21,7 @@ from swe_cli.records import Scalar
 from swe_cli.report.console import print_table, say, title
 from swe_cli.report.summary import t_interval
 from swe_cli.report.tables import csv_bytes, records, settings_of
-from swe_cli.report.text import MARKS, NOTHING, exact, markdown_table, word
+from swe_cli.report.text import MARKS, NOTHING, count, exact, markdown_table, word
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 POWER, LEVEL = 0.8, 0.05
@@ -37,10 +37,11 @@ LEGEND = (
 )
 
 
-def check_declared(table: pd.DataFrame, declared: Declaration) -> None:
-    """Raise UsageError where a declared line is not there, at every ratio, or is several."""
-    for line in ({}, *(other for _, other in _others(declared))):
-        _losses(table, {**declared["line"], **line}, declared)
+def check_declared(table: pd.DataFrame, declared: Declaration) -> set[str]:
+    """The hashes of all cells that are compared. Raises UsageError as ``_rows`` does."""
+    lines: list[Mapping[str, Scalar]] = [{}, *(other for _, other in _others(declared))]
+    rows = (_rows(table, {**declared["line"], **line}, declared) for line in lines)
+    return {cell for of_line in rows for cell in of_line["config_hash"]}
 
 
 def compared(table: pd.DataFrame, declared: Declaration) -> pd.DataFrame:
@@ -89,7 +90,8 @@ def holm(p: "pd.Series[float]") -> "pd.Series[float]":
 
 def words_of(settings: Mapping[str, Scalar]) -> str:
     """``fisher, allocation global``."""
-    rest = [f"{key} {word(value)}" for key, value in settings.items() if key != "criterion"]
+    told = {key: value for key, value in settings.items() if key != "criterion"}
+    rest = [f"no {key}" if of is None else f"{key} {word(of)}" for key, of in told.items()]
     return ", ".join([*([word(settings["criterion"])] if "criterion" in settings else []), *rest])
 
 
@@ -104,10 +106,13 @@ def present_declared(
     heading = f"Declared: {words_of(declared['line'])}, by {declared['of']}"
     when = (
         f"Declared {stored['written'][:16].replace('T', ' ')} at commit {stored['commit']}, when "
-        f"{stored['done']} of its {stored['cells']} cuts had been measured."
+        f"{stored['done']} of its {stored['cells']} cuts had been measured"
+        f"{', after the fact.' if stored['done'] else '.'}"
     )
     title(console, heading)
     say(console, when, "dim")
+    if failed := int((table["status"] == "failed").sum()):
+        when += f" {count(failed, 'row')} failed: seeds that survived may flatter a line."
     parts = [f"# {heading}", when, LEGEND]
     for (family, against), rows in results.groupby(["family", "against"], sort=False):
         name, lines = f"{family}: against {against}", [_spelt(row) for row in records(rows)]
@@ -141,15 +146,22 @@ def _others(declared: Declaration) -> Sequence[tuple[str, Mapping[str, Scalar]]]
 
 
 def _losses(table: pd.DataFrame, line: Mapping[str, Scalar], declared: Declaration) -> pd.DataFrame:
-    """What is compared of one line: seeds, each with its protocol, × ratios. UsageError where the
-    line is none, or several.
-    """
+    """What is compared of one line: seeds, each with its protocol, × ratios."""
+    rows, of = _rows(table, line, declared), declared["of"]
+    if of not in rows:  # of an older version
+        rows = rows.assign(**{of: math.nan})
+    return rows.pivot(index=["seed", "fingerprint"], columns="ratio", values=of)
+
+
+def _rows(table: pd.DataFrame, line: Mapping[str, Scalar], declared: Declaration) -> pd.DataFrame:
+    """The rows of one line that are compared. UsageError where the line is none, or several."""
     rows, settings = table[table["kind"] == PRUNED], settings_of(table)
     for key, value in line.items():
         if key not in ("criterion", *settings):
             known = ", ".join(["criterion", *settings])
             raise UsageError(f"compare: these rows have no {key}.", f"Name some of: {known}.")
-        rows = rows.loc[[not pd.isna(v) and word(v) == word(value) for v in rows[key]]]
+        given = rows[key].notna()
+        rows = rows[given & (rows[key].map(word) == word(value)) if value is not None else ~given]
     for ratio in declared["ratios"]:
         if not (rows["ratio"] == ratio).any():
             why = f"compare: no row is of {words_of(line)} at ratio {exact(ratio)}."
@@ -159,7 +171,5 @@ def _losses(table: pd.DataFrame, line: Mapping[str, Scalar], declared: Declarati
         told = [key for key in settings if rows[key].nunique(dropna=False) > 1]
         differ = f"differ in {', '.join(told)}" if told else "differ in nothing that has a column"
         why = f"compare: several lines are {words_of(line)}; they {differ}."
-        raise UsageError(why, f"Say which: compare.line.{(told or ['allocation'])[0]}=…")
-    if declared["of"] not in rows:  # of a sweep that has not run, or of an older version
-        rows = rows.assign(**{declared["of"]: math.nan})
-    return rows.pivot(index=["seed", "fingerprint"], columns="ratio", values=declared["of"])
+        raise UsageError(why, f"Say which, or null: compare.line.{(told or ['allocation'])[0]}=…")
+    return rows

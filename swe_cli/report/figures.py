@@ -21,9 +21,9 @@ from swe_cli.report.summary import Summary
 from swe_cli.report.text import count, exact, number
 
 alt.data_transformers.disable_max_rows()
-# Okabe and Ito's colours, told apart by colour-blind readers; black is left to the controls.
-# Six colours and seven markers only meet again after 42 lines, so grey print stays readable too.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# Okabe and Ito's colours, told apart by colour-blind readers, and two; black is for the controls.
+# Eight colours and seven markers only meet again after 56 lines, so grey print is readable too.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6A51A3", "#8C6D31")
 MARKERS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-left")
 GREY = "#666666"
 DPI = 120
@@ -34,7 +34,7 @@ DASHES = {AFTER: (1, 0), BEFORE: (4, 2)}
 BASELINE = Control("baseline", "", colour="#1a1a1a", dash=(1, 4), blind=True)
 MANY = 8  # lines, beyond which not all are drawn
 ALWAYS = ("swe", "magnitude", "random")
-MOST, MOST_WITH_ROLES = 6, 4  # as many as there are colours; as dashes, where colour says the role
+MOST, MOST_WITH_ROLES = 6, 4  # as many as one reads at once; as dashes, where colour says the role
 # A module keeps its colour, and a criterion its marker, from report to report.
 _MODULES = ("vision cut", "projector cut", "language cut", "all modules cut")
 _CRITERIA = ("magnitude", "random", "swe")
@@ -288,7 +288,8 @@ def _axis(low: float, linear: float, high: float, title: str) -> dict[str, Any]:
         digits = (1,) if high > 30 * linear else (1, 2, 3, 5)  # of a decade
         powers = range(math.floor(math.log10(linear)), math.ceil(math.log10(end)) + 1)
         values = [digit * 10.0**power for power in powers for digit in digits]
-        ticks += [value for value in values if 1.1 * linear < value <= end]
+        above = [value for value in values if 1.1 * linear < value <= end]
+        ticks += above or [float(f"{high:.2g}")]
         label = f"datum.value > {linear} ? format(datum.value, '.2~r') : {label}"
         title += f", log scale above {number(linear)}"
     scale = {"domain": domain, "range": places, "nice": False, "zero": False, "clamp": True}

@@ -52,7 +52,7 @@ class Summary:
     ``points``: a line for every control and every cut of every line, over its seeds, in columns
     named as the table's; ``seeds``, ``interval`` (over ``seeds``, or over the ``windows`` of the
     only one), ``x`` (where it stands: the ratio asked for, or the sparsity achieved where that is
-    another: by rate, where a ratio is of neurons or heads, where slices were fused), ``failed`` (at
+    another: by rate, where a ratio is of units, where slices were fused), ``failed`` (at
     any seed: a mean over the seeds that survived would flatter it), ``cells`` (its rows, by seed),
     ``line``, ``by``, ``parts`` (what tells it from the others) and ``label``. ``uncalibrated``: how
     many rows are of a version that fitted no temperature. ``settings``: the columns that tell lines

@@ -88,8 +88,7 @@ def settings_of(table: pd.DataFrame) -> list[str]:
 def split_by_protocol(table: pd.DataFrame) -> list[pd.DataFrame]:
     """Groups that may share a table of means or a figure: one fingerprint, model and data set each.
 
-    A failed row, which has been measured by no protocol, joins the first group of its model and
-    data.
+    A failed row, measured by no protocol, joins the first group of its model and data.
     """
     home = [table["model"], table["data"]]
     done = table["fingerprint"].where(table["status"] == "done")

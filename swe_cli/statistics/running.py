@@ -61,7 +61,7 @@ class SqrtAverage(WeightedAverage):
 
 class LatestAverage(WeightedAverage):
     """The plain mean over the last ``fraction`` of the run, one observation at least (LAWA, Kaddour
-    2022); before that, the weights as they are.
+    2022); before that, the weights as they are. A step that is skipped is one of it fewer.
     """
 
     def __init__(self, weights: Tensors, *, fraction: Annotated[float, Field(gt=0, le=1)]) -> None:

@@ -111,9 +111,7 @@ def build_optimizer(
     betas: tuple[float, float] = (0.9, 0.999),
     weight_decay: float,
 ) -> torch.optim.Optimizer:
-    """Adam or AdamW, fused, over what is not frozen; ``fit`` sets its learning rate. Weight decay
-    spares vectors.
-    """
+    """Adam or AdamW, fused, over what is not frozen. Weight decay spares vectors."""
     parameters = [p for p in parameters if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},

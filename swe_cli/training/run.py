@@ -83,7 +83,6 @@ def train_run(
     if not tracker.count:
         raise TrainingError("All to be observed were spikes.", "Write training.on_spike=record")
     weights, progress = model.weights(), recorder.progress
-    spikes = (run.path / METRICS).read_text().count('"spike": true')
     if run.finished:  # trained again for one more statistic
         _check_same(run, weights)
     write_tensors(run.path / "model.safetensors", weights)
@@ -101,7 +100,7 @@ def train_run(
             "best_validation_loss_nats": progress.best_loss_nats,
             "final_validation_loss_nats": progress.final_loss_nats,
         },
-        measures={"spikes": spikes, "training_flops": _flops(state)},
+        measures={"spikes": progress.spikes, "training_flops": _flops(state)},
         seconds_per_step=seconds / max(1, state.step - resumed_at),
         parameters=sum(p.numel() for p in model.parameters()),
     )
@@ -109,11 +108,13 @@ def train_run(
 
 
 def _flops(state: TrainState) -> float:
-    """FLOPs of all matrix products of all steps, as counted on one step of each kind."""
+    """FLOPs of all matrix products of all steps, by one of each kind; of a text, by one window."""
     total, thinned = 0.0, [state.backward.thins(step + 1) for step in range(state.step)]
+    size = state.batch_size if state.setup.dataset.questions else 1
     for kind in {*thinned}:
-        step = replace(state, learner=None, step=1 + thinned.index(kind))
-        total += thinned.count(kind) * flops_of(state.setup.model, partial(gradient, step))
+        step = replace(state, learner=None, step=1 + thinned.index(kind), batch_size=size)
+        flops = flops_of(state.setup.model, partial(gradient, step))
+        total += thinned.count(kind) * flops * (state.batch_size // size)
     state.optimizer.zero_grad(set_to_none=True)
     return total
 
@@ -159,6 +160,7 @@ class _Progress:
     best_loss_nats: float | None = None  # None until the first evaluation
     final_loss_nats: float | None = None
     recent_losses: list[float] = field(default_factory=list)
+    spikes: int = 0
 
 
 @dataclass
@@ -212,6 +214,7 @@ class _Recorder(Callback):
 
     def after_step(self, state: TrainState, metrics: dict[str, Any]) -> None:
         recipe, self.progress.step = self.training.recipe, state.step
+        self.progress.spikes += "spike" in metrics
         last = state.step == recipe.steps
         if last or state.step % recipe.evaluate_every == 0:
             self._validate(state, metrics)

@@ -139,8 +139,7 @@ class StopWhen(Callback):
 def fit(state: TrainState, steps: int, callbacks: Sequence[Callback] = ()) -> None:
     """Take ``steps`` more, in place.
 
-    Raises TrainingError for a loss or a gradient that is not finite; the weights are then as the
-    step found them.
+    Raises TrainingError for a loss or gradient that is not finite; the step changes nothing then.
     """
     state.setup.model.train()
     for _ in range(steps):

@@ -111,6 +111,7 @@ def refused(result, code, *said):
         ("prune transform=dsmoe criterion=swe", USAGE, "so criterion has no meaning beside it"),
         ("sweep transform=dsmoe ratio=0.5", USAGE, "so ratio has no meaning beside it"),
         ("prune transform=trawl_cp update=least_squares", USAGE, "so update has no meaning beside"),
+        ("prune ratio=0.5 pattern=block update=least_squares", USAGE, "of a block all stays."),
         ("prune ratio=0.5 update.damping=1", USAGE, "It belongs to update=least_squares."),
         (
             "prune ratio=0.5 update=last_squares",

@@ -36,6 +36,15 @@ def built(group: str, name: str, *runtime):
     return spec.built(component(group, name, ROOT), *runtime)
 
 
+def observe(statistic, observations, start=1):
+    """Steps of a training, as a tracker shows them."""
+    for index, weights in enumerate(observations, start):
+        gradients = {n: w.cos() for n, w in weights.items()}
+        statistic.before_step(weights, gradients, 2 / (index + 1))
+        statistic.update(weights, index, 2 / (index + 1))
+        statistic.after_step({"exp_avg_sq": {n: g.square() for n, g in gradients.items()}})
+
+
 @pytest.fixture
 def life():
     """Weights, five observations of them, and every statistic of those."""
@@ -51,11 +60,7 @@ def life():
     trajectory = {}
     for name in names("statistic"):
         statistic = built("statistic", name, observations[0])
-        for index, observed in enumerate(observations, 1):
-            gradients = {n: w.cos() for n, w in observed.items()}
-            statistic.before_step(observed, gradients, 2 / (index + 1))
-            statistic.update(observed, index, index / (index * (index + 1) / 2))
-            statistic.after_step({"exp_avg_sq": {n: g.square() for n, g in gradients.items()}})
+        observe(statistic, observations)
         trajectory[name] = {n: t.clone() for n, t in statistic.state().items()}
     calibration = {
         of: {n: torch.randn(w.shape, generator=generator).abs() for n, w in weights.items()}

@@ -3,14 +3,9 @@
 import pytest
 import torch
 
-from .conftest import built, names
+from .conftest import built, names, observe
 
 pytestmark = pytest.mark.parametrize("name", names("statistic"))
-
-
-def observe(statistic, observations, start=1):
-    for index, weights in enumerate(observations, start):
-        statistic.update(weights, index, 2 / (index + 1))
 
 
 def test_it_is_float32_and_in_place_and_constant_in_size(name, life):

@@ -11,10 +11,11 @@ from training.toys import MACHINE, dataset, gpt, setup_of
 from swe_cli.contracts import IGNORED, Prediction
 from swe_cli.evaluation.loss import (
     Evaluation,
+    by_window,
     fit_temperature,
     mean_of,
     random_batches_loss,
-    window_losses,
+    row_pass,
 )
 from swe_cli.evaluation.measure import measure, metrics
 from swe_cli.seeds import derive
@@ -25,7 +26,7 @@ CONTEXT = 16
 
 def full_pass(model, size=4, machine=MACHINE):
     windows = DATA.windows("test", context=CONTEXT, size=size)
-    return window_losses(setup_of(model, DATA, machine=machine), windows)
+    return by_window(row_pass(setup_of(model, DATA, machine=machine), windows))
 
 
 def model_of(**options):
@@ -167,7 +168,7 @@ def test_the_mode_is_given_back_after_a_failure_too():
     model = model_of().train()
     tokens = torch.full((1, 4), 10_000)
     with pytest.raises(IndexError):
-        window_losses(setup_of(model, DATA), [{"tokens": tokens, "targets": tokens}])
+        by_window(row_pass(setup_of(model, DATA), [{"tokens": tokens, "targets": tokens}]))
     assert model.training
 
 
@@ -176,7 +177,7 @@ def test_ignored_targets_count_neither_as_loss_nor_as_tokens():
     batch = next(DATA.windows("test", context=CONTEXT, size=2))
     half = {**batch, "targets": batch["targets"].clone()}
     half["targets"][1, 4:] = IGNORED
-    whole, part = (window_losses(setup_of(model, DATA), [b]) for b in (batch, half))
+    whole, part = (by_window(row_pass(setup_of(model, DATA), [b])) for b in (batch, half))
     assert part["tokens"].tolist() == [CONTEXT, 4]
     assert part["nats"][0] == whole["nats"][0]
     assert part["nats"][1] < whole["nats"][1]

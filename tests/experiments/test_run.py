@@ -7,7 +7,7 @@ from training.toys import gpt, opened, spec_of, sweep_of, swept, trained, write_
 from swe_cli.config import ConfigRoot
 from swe_cli.controls import ASKED, KINDS
 from swe_cli.errors import DataError, RunError
-from swe_cli.evaluation.loss import mean_of, window_losses
+from swe_cli.evaluation.loss import by_window, mean_of, row_pass
 from swe_cli.experiments import ensure, training
 from swe_cli.experiments.cell import run_cell
 from swe_cli.experiments.sweep import cells_of, timings
@@ -80,7 +80,7 @@ def test_losses_are_those_of_the_models_that_were_kept(finished):
         stored, row = read_tensors(cell.model_to), cell.row()
         trained.load(stored)
         windows = trained.dataset.windows("test", context=trained.model.context, size=64)
-        losses = window_losses(trained, windows)
+        losses = by_window(row_pass(trained, windows))
         assert mean_of(losses, "nats") == row.mean("loss")
         assert losses["nats"].tolist() == cell.windows()["nats"].tolist()
         zeros = sum(int((w == 0).sum()) for w in stored.values())

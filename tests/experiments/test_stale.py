@@ -3,6 +3,8 @@
 import pytest
 from training.toys import Silent, sweep_of, swept
 
+from swe_cli.config.compose import _alone
+
 FILES = {
     "lab/reduce.py": """
         def combined(peak, weight):
@@ -14,12 +16,13 @@ FILES = {
         SCALE = 1.0
 
         class Peak:
-            def __init__(self, weights):
+            def __init__(self, weights, *, scale: float):
+                self.scale = scale
                 self.peak = {name: w.abs() for name, w in weights.items()}
 
             def update(self, weights, index, share):
                 for name, peak in self.peak.items():
-                    peak.copy_(combined(peak, SCALE * weights[name].abs()))
+                    peak.copy_(combined(peak, self.scale * SCALE * weights[name].abs()))
 
             def state(self):
                 return self.peak
@@ -34,12 +37,13 @@ FILES = {
             def score(self, evidence):
                 return evidence.trajectory["peak"]
     """,
-    "conf/statistic/peak.yaml": "_target_: lab.peaks.Peak\n",
+    "conf/statistic/peak.yaml": "_target_: lab.peaks.Peak\nscale: 1.0\n",
     "conf/criterion/by_peak.yaml": "_target_: lab.criteria.ByPeak\n",
 }
 # One of the modules, and an edit of it.
 EDITS = {
     "of the statistic": ("lab/peaks.py", ("SCALE = 1.0", "SCALE = 0.3")),
+    "of its options": ("conf/statistic/peak.yaml", ("scale: 1.0", "scale: 0.3")),
     "of what it imports": ("lab/reduce.py", ("peak.max(", "peak.min(")),
     "of what it imports, new": ("lab/reduce.py", ("peak.max(weight)", "peak + weight")),
 }
@@ -52,6 +56,7 @@ def swept_with(text, tmp_path, package):
 
     def run(files, *words):
         root = package(tmp_path / "own", files)
+        _alone.cache_clear()  # YAMLs are read once a process
         plan, observer = sweep_of(text, tmp_path / "results", *WORDS, *words, root=root), Silent()
         return swept(plan, observer=observer), observer.said, plan
 

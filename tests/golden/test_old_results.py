@@ -82,6 +82,18 @@ def test_rows_that_are_uncalibrated_are_counted_and_filled_when_asked(results: P
     assert "0 cells run, 8 reused" in command("sweep", *SWEEP, "--refresh")
 
 
+def test_a_new_row_beside_old_controls_is_refreshed_with_them(results: Path) -> None:
+    """It had a calibrated loss already, and nothing to hold it against."""
+    ratios = (*SWEEP[:-2], "ratios=0.3,0.5", SWEEP[-1])
+    assert "1 cell run" in command("sweep", *ratios)
+    command("sweep", *ratios, "--refresh")
+    tables = [p / "table.csv" for p in (results / "runs").glob("sweep-*") if p.name != SWEPT]
+    with tables[0].open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["kind"] == "pruned"]
+    assert len(rows) == 4
+    assert all(row["delta_recovered_calibrated_nats"] for row in rows)
+
+
 def test_the_same_cut_again_is_reused(results: Path) -> None:
     cell = results / "runs" / "cells" / "b01fd05bd5ea400f"
     before = state_of(cell)

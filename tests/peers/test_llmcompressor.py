@@ -12,7 +12,7 @@ from training.toys import dataset, gpt, setup_of
 
 from swe_cli.contracts import LayerInputs
 from swe_cli.criteria.layers import SparseGPT, Wanda
-from swe_cli.evaluation.loss import mean_of, window_losses
+from swe_cli.evaluation.loss import by_window, mean_of, row_pass
 from swe_cli.patterns.shapes import NOfM, Unstructured
 from swe_cli.pruning.calibration import CalibratedModel, Calibration, ChooseOfLayer
 
@@ -170,7 +170,7 @@ def test_a_whole_small_model_has_the_same_loss(package, name):
 
     def loss(of):
         windows = DATA.windows("test", context=16, size=64)
-        return mean_of(window_losses(setup_of(of, DATA), windows), "nats")
+        return mean_of(by_window(row_pass(setup_of(of, DATA), windows)), "nats")
 
     assert loss(model) == pytest.approx(loss(other), rel=0.005)
     assert loss(model) != loss(gpt(DATA.shape.vocabulary_size, layers=3, width=64, heads=4))

@@ -6,7 +6,7 @@ from swe_cli.allocation.counts import Global, Like, Sigma, Uniform
 from swe_cli.contracts import Allocation, DrawnCriterion, Evidence, Model, Pattern, WeightCriterion
 from swe_cli.criteria.weights import SWE, Magnitude, Random
 from swe_cli.errors import PruningError
-from swe_cli.evaluation.loss import window_losses
+from swe_cli.evaluation.loss import by_window, row_pass
 from swe_cli.pruning.masks import apply_masks, cut_counts, sparsity, zeros
 from swe_cli.pruning.prune import Judge, Method, Scorer, prune
 from swe_cli.statistics.running import WeightedAverage
@@ -110,11 +110,11 @@ def test_exactly_the_asked_count_becomes_zero(ratio, criterion, allocation):
 def test_ratio_zero_leaves_every_loss_bit_identical():
     model = gpt(VOCABULARY)
     setup, batches = setup_of(model, None), [batch_of(VOCABULARY)]
-    before = window_losses(setup, batches)["nats"].tolist()
+    before = by_window(row_pass(setup, batches))["nats"].tolist()
     cut(model, masks_of(evidence_of(model), SWE(), ratio=0.0))
-    assert window_losses(setup, batches)["nats"].tolist() == before
+    assert by_window(row_pass(setup, batches))["nats"].tolist() == before
     cut(model, masks_of(evidence_of(model), SWE(), ratio=0.2))
-    assert window_losses(setup, batches)["nats"].tolist() != before
+    assert by_window(row_pass(setup, batches))["nats"].tolist() != before
 
 
 def test_on_the_averaged_weights_magnitude_and_swe_are_the_same():

@@ -42,6 +42,16 @@ def test_by_hand():
     assert plain["layer.weight"].tolist() == [[127, -63, 0], [254, -254, 4], [0, 0, 0]]
 
 
+def test_a_matrix_of_which_nothing_is_left_stays_as_it_is():
+    model = nn.ModuleDict({"some": Plain(torch.ones(2, 2)), "none": Plain(torch.ones(2, 2))})
+    model["none"].layer.weight.data = torch.ones(2, 0)
+    model.weights = lambda: {name: p.detach() for name, p in model.named_parameters()}
+    stored = quantized(model)
+    assert stored["some.layer.weight"].dtype == torch.int8
+    assert stored["none.layer.weight"].shape == (2, 0)
+    assert f"none.layer.weight{SCALE}" not in stored
+
+
 def test_no_weight_moves_by_more_than_half_a_step_and_zeros_stay():
     weight = torch.randn(40, 30, generator=torch.Generator().manual_seed(0)).exp()
     weight *= torch.rand(40, 30, generator=torch.Generator().manual_seed(1)) > 0.5

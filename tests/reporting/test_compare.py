@@ -107,6 +107,21 @@ def test_only_seeds_that_both_have_are_paired():
     assert compared(frame(some), DECLARED)["seeds"].tolist() == [4, 4, 4, 4, 5, 5]
 
 
+def test_a_line_can_be_the_one_without_a_setting():
+    """Where ``update`` is none, a row has no such setting."""
+    both = rows()
+    both += [replace(r, settings={**r.settings, "update": "mine"}) for r in both]
+    without = {**DECLARED["line"], "update": None}
+    primary = {"update": "mine"}
+    declared = Declaration(**{**DECLARED, "line": without, "primary": primary, "secondary": []})
+    check_declared(frame(both), declared)
+    found = compared(frame(both), declared)
+    assert (found["difference_nats"] == 0).all()
+    assert found["against"].tolist() == ["update mine"] * 2
+    with pytest.raises(UsageError, match="several lines are mine, allocation global; they differ"):
+        check_declared(frame(both), DECLARED)
+
+
 def test_rows_of_two_protocols_are_never_paired():
     moved = [
         replace(r, fingerprint="other") if r.settings.get("criterion") == "rival" else r

@@ -12,7 +12,7 @@ from swe_cli.config import ConfigRoot, component
 from swe_cli.conform import conform
 from swe_cli.contracts import Prediction, Statistic
 from swe_cli.errors import Interrupted, TrainingError
-from swe_cli.evaluation.loss import mean_of, validation_loss, window_losses
+from swe_cli.evaluation.loss import by_window, mean_of, row_pass, validation_loss
 from swe_cli.files import read_tensors
 from swe_cli.pruning.recover import EnforceMasks
 from swe_cli.store import Run
@@ -394,4 +394,4 @@ def test_validation_is_in_evaluation_mode_and_gives_training_mode_back():
     assert one == validation_loss(setup, 4)
     assert setup.model.training
     windows = data.windows("validation", context=16, size=4)
-    assert one == mean_of(window_losses(setup, windows), "nats")
+    assert one == mean_of(by_window(row_pass(setup, windows)), "nats")
