@@ -1,4 +1,4 @@
-"""Bench 11: tables, summary and figures of results/criteria_gpt.csv's 1,590 rows.
+"""Bench 11: tables, summary and figures of results/criteria_gpt.csv's rows.
 
     python scripts/bench/report.py
 

@@ -116,7 +116,7 @@ class Like(Allocation):
 
 
 class Published(Allocation):
-    """What ``criterion.published`` names: sigma for SWE, row for Wanda, uniform for SparseGPT, …
+    """What ``criterion.published`` names: sigma for SWE, row for Wanda, else mostly global.
 
     Rows show the allocation it stands for, and share the cells of whoever names that one.
     """
