@@ -12,7 +12,7 @@ from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -164,6 +164,7 @@ def sweep(
     _run("report.sweep", debug, words, config_dir, quiet, wait, show=show, refresh=refresh)
 
 
+DTYPE = "Of its weights; by default that of the folder the model came from."
 OUTPUT = "Write here instead of beside the run."
 AGAINST = "Also compare every line, paired, with this criterion's of the same settings."
 
@@ -179,6 +180,19 @@ def report(
 ) -> None:
     """Tables and figures of a sweep (the newest, unless named), or of all cuts of a training."""
     _run("report.report", debug, words, config_dir, quiet, folder=folder, against=against)
+
+
+@app.command(epilog="Example: swe export prune-smollm2-wanda-1a2b3c4d pruned --dtype bfloat16")
+def export(
+    run: Annotated[str, typer.Argument(metavar="RUN", help=RUN)],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder.")],
+    words: Words,
+    dtype: Annotated[Literal["float32", "bfloat16", "float16"] | None, _option(help=DTYPE)],
+    config_dir: ConfigDir,
+    debug: Debug,
+) -> None:
+    """A run of model=huggingface as a folder that transformers opens, with a model card."""
+    _run("model.export", debug, [run, *words], config_dir, folder=folder, dtype=dtype)
 
 
 @app.command(epilog='Example: swe generate --prompt "And God said"')

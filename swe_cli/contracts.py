@@ -34,6 +34,7 @@ INPUTS = ("input_norm", "input_gram", "input_mean")
 # Of what flows through a block, of each of its n weights: (1 − E cos(x_in, x_out)) / √n.
 BLOCKS = ("block_influence",)
 
+LOGITS = 1 << 27  # at most as many at once, of a batch of windows: 512 MiB of float32
 IGNORED = -100  # a target nobody has to predict
 
 # Bounds of options, which configuration checks and says.
@@ -83,11 +84,12 @@ class Model(nn.Module):
     """A module that the whole pipeline can hold without knowing which one it is.
 
     ``context``: text positions it can take. ``roles``: the names of its modules that can be
-    trained, frozen and pruned apart.
+    trained, frozen and pruned apart. ``prefix``: of all names here, where it wraps a model.
     """
 
     context: int
     roles: ClassVar[Sequence[str]] = ("language",)
+    prefix: ClassVar[str] = ""
 
     @abstractmethod
     def forward(self, batch: Batch) -> Prediction:
@@ -100,14 +102,22 @@ class Model(nn.Module):
         split into views, whose names begin with the parameter's. By default the matrices of linear
         layers inside blocks.
         """
-        inside = {id(module) for block in self.blocks() for module in block.modules()}
-        matrices = {
-            f"{name}.weight"
-            for name, module in self.named_modules()
-            if id(module) in inside and isinstance(module, nn.Linear)
-        }
-        names = (name for name, _ in self.named_parameters())
-        return {n: tensors[n] for n in names if n in tensors and (which == "all" or n in matrices)}
+        names, layers = (name for name, _ in self.named_parameters()), self.linear_layers()
+        return {n: tensors[n] for n in names if n in tensors and (which == "all" or n in layers)}
+
+    def linear_layers(self) -> dict[str, nn.Module]:
+        """The layers inside blocks that are fed rows which a matrix multiplies, by its name: what
+        ``prunable`` shows as (out, in), under a name that begins so.
+        """
+        names = {module: name for name, module in self.named_modules()}
+        inside = (module for block in self.blocks() for module in block.modules())
+        return {f"{names[m]}.weight": m for m in inside if isinstance(m, nn.Linear)}
+
+    def fed(self, name: str, layer: nn.Module, given: tuple[Any, ...]) -> Mapping[str, Tensor]:
+        """What the matrix ``name`` of a layer that is called with ``given`` multiplies, (…, in): by
+        that name, or by prunable names where they are fed apart.
+        """
+        return {name: given[0]}
 
     def role_of(self, name: str) -> str:
         """Which of ``roles`` a parameter, or a view of one, belongs to."""
@@ -173,13 +183,15 @@ class Dataset:
 class Tokenizer:
     """Ids run from 0 to ``vocabulary_size`` − 1. ``sha256``: hex, of all that decides an id.
 
-    ``unknown``: the id of whatever the vocabulary does not hold, where there is one.
+    ``unknown``: the id of whatever the vocabulary does not hold, where there is one. ``whole``:
+    whether a text in pieces would get other ids than in one.
     """
 
     __slots__ = ()
     vocabulary_size: int
     sha256: str
     unknown: int | None = None
+    whole: bool = False
 
     @abstractmethod
     def encode(self, text: str) -> np.ndarray[Any, np.dtype[np.uint32]]:
@@ -243,6 +255,14 @@ class Setup:
         """Windows as long as the model's context, at random places of a split."""
         context = self.model.context
         return self.dataset.random_batch(split, size=size, context=context, seed=seed)
+
+    def windows(self, split: Split, size: int, **shown: Any) -> Iterator[Batch]:
+        """All of a split in windows as long as the model's context, in batches of at most ``size``,
+        and of no more than ``LOGITS`` numbers that a model would give.
+        """
+        context = self.model.context
+        most = max(1, LOGITS // (context * self.dataset.shape.vocabulary_size))
+        return self.dataset.windows(split, context=context, size=min(size, most), **shown)
 
     def mean_loss(self, batch: Batch, learner: Learner | None = None) -> Tensor:
         """Nats per predicted token of a batch on the device; by the model, or by what trains it."""

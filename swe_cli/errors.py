@@ -25,6 +25,10 @@ class DataError(SweError):
     """A text that is missing, empty, not UTF-8, too short, or not the one its hash promises."""
 
 
+class ModelError(SweError):
+    """A folder whose model, or tokenizer, cannot be used: missing, damaged, unknown, another's."""
+
+
 class RunError(SweError):
     """A run that does not exist, is ambiguous, is unfinished, or is held by another process."""
 

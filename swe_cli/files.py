@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,22 @@ def sha256(path: Path) -> str:
     """Hex digest of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@cache
+def _sha256_of(path: Path, version: tuple[int, int]) -> str:
+    return sha256(path)
+
+
+def content_sha256(path: Path) -> str | None:
+    """Hex digest of a file, or of those of a folder that are no notes; None where it is neither.
+
+    Once a process for what has not changed since.
+    """
+    files = [path] if path.is_file() else sorted(path.glob("[!.]*.*")) if path.is_dir() else []
+    states = {f: f.stat() for f in files if f.is_file() and f.suffix != ".md"}
+    known = {f.name: _sha256_of(f, (s.st_size, s.st_mtime_ns)) for f, s in states.items()}
+    return digest(known) if known else None
 
 
 def read_json(path: Path, *needed: str) -> Any:

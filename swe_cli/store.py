@@ -37,6 +37,7 @@ INTRODUCTION_VALUES: Mapping[str, Any] = {
     "tracking.frozen": False,
     "pretraining.name": "none",
     "roles": "all",
+    "calibration.context": None,
     "schedule.name": "one_shot",
 }
 

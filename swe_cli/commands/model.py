@@ -13,7 +13,7 @@ from rich.text import Text
 from swe_cli.commands.shared import Page, listening, pruned_row
 from swe_cli.contracts import Questions
 from swe_cli.controls import BY_KIND, DENSE
-from swe_cli.errors import Interrupted, RunError, UsageError
+from swe_cli.errors import Interrupted, UsageError
 from swe_cli.evaluation.measure import answers_of
 from swe_cli.experiments.cell import Cell, evaluate_pruned, run_cell
 from swe_cli.experiments.ensure import ensure_trained
@@ -29,11 +29,11 @@ from swe_cli.experiments.spec import (
 )
 from swe_cli.experiments.sweep import cells_of
 from swe_cli.experiments.training import roles_of, stored_training, training_spec
-from swe_cli.models.gpt import GPT
+from swe_cli.files import write_bytes
 from swe_cli.models.gpt import generate as continue_tokens
 from swe_cli.records import Tensors
 from swe_cli.report.console import say
-from swe_cli.report.terminal import print_row
+from swe_cli.report.terminal import model_card, print_row
 from swe_cli.store import Run, training_of
 from swe_cli.training.run import check_kept
 from swe_cli.training.tracker import unrecorded
@@ -65,20 +65,20 @@ def prune(this: Page) -> None:
         if control.training:
             why = f"{control.kind} is a training of its own, and swe prune trains none."
             raise UsageError(why, f"Type: swe sweep controls=[{control.kind}]")
-    run = this.chosen_run(("train",), "Cutting", quiet=this.quiet)
+    run = _as_it_is(this) or this.chosen_run(("train",), "Cutting", quiet=this.quiet)
     training = stored_training(run, this.root, values["device"], values["threads"])
     model = training.composed["model"]
     spec = cut_spec(this.composed, this.root, roles_of(model))
     tracker, sources = run.manifest["tracker"], spec.sources
     stale = unrecorded(tracker, sources)
-    for one in (spec, *(control_spec(control, spec) for control in asked)):
-        check_recorded(one, {*tracker["statistics"]} - {*stale}, run.name)
     steps, at_step = training.composed["training"].instance.steps, spec.plan.at_step
-    check_early(spec, steps)
+    for one in (spec, *(control_spec(control, spec) for control in asked)):
+        check_early(one, steps, "trajectory" in training.config["identity"])
+        check_recorded(one, {*tracker["statistics"]} - {*stale}, run.name)
     check_kept(run, at_step, sources)
     cells = cells_of(spec, training, asked=dict.fromkeys(values["controls"], training))
     cell = cells[spec.kind]
-    pruned = Run(run.path.parent / f"prune-{model.name}-{spec.method_name}-{cell.hash[:8]}")
+    pruned = Run(run.path.parent / f"prune-{training.label}-{spec.method_name}-{cell.hash[:8]}")
     cell = replace(cell, model_to=pruned.path / "model.safetensors")
     if note := note_on(spec, typed):
         this.watcher.say(note)
@@ -103,6 +103,22 @@ def prune(this: Page) -> None:
     this.print(f"  next: swe report {this.named(run)}")
 
 
+def _as_it_is(this: Page) -> Run | None:
+    """The run of a model that is typed in place of one, to be cut as it is."""
+    if "model" not in this.composed.components:
+        return None
+    if steps := this.composed["training"].instance.steps:
+        why = f"swe prune trains nothing, and this model would train {steps} steps."
+        raise UsageError(why, "Train it first, swe train; or cut it as it is, training.steps=0")
+    if this.tokens.runs:
+        why = f"{this.tokens.runs[0]} has a model; swe prune takes a run or a model=."
+        raise UsageError(why, "Leave one of them out.")
+    spec = training_spec(this.composed, this.root, this.results)
+    with listening(this.resume) as stop, this.watcher.showing():
+        ensure_trained(spec, this.watcher, stop, this.wait)
+    return spec.run
+
+
 def evaluate(this: Page) -> None:
     """The full deterministic pass over a trained or pruned run; print what was measured."""
     values, evaluation = this.composed.values, this.composed["evaluation"]
@@ -115,6 +131,24 @@ def evaluate(this: Page) -> None:
         row = run_cell(Cell(Spec(control=DENSE, evaluation=evaluation), training))
     this.print(run.name)
     print_row(this.console, row)
+
+
+def export(this: Page, *, folder: Path, dtype: str | None) -> None:
+    """Write a run of a model of transformers as a folder that ``from_pretrained`` opens."""
+    values = this.composed.values
+    run = this.chosen_run(("train", "prune"), "Exporting")
+    training = stored_training(training_of(run), this.root, values["device"], values["threads"])
+    if not hasattr(training.composed["model"].target, "save"):
+        why = f"{run.name} is a {training.label}, which no other library can open."
+        raise UsageError(why, "What can be exported is a run of model=huggingface.")
+    trained = training.open()
+    pruned = run.kind == "prune"
+    trained.load(run.tensors("model.safetensors"))
+    folder = folder.expanduser()
+    trained.model.save(folder, dtype)  # type: ignore[operator]
+    if pruned:
+        write_bytes(folder / "README.md", model_card(pruned_row(run)).encode())
+    this.print(f"{folder}\n  open it: AutoModelForCausalLM.from_pretrained({str(folder)!r})")
 
 
 def generate(this: Page, *, prompt: str, image: Path | None, **sampling: Any) -> None:
@@ -183,8 +217,6 @@ def _continuation(
     if image is not None:
         reason = f"{trained.name} is a text model; it looks at no image."
         raise UsageError(reason, "Leave --image out.")
-    if not isinstance(trained.model, GPT):
-        raise RunError(f"{trained.name} is not a text model.", "Name another: swe runs")
     trained.model.eval()
     ids, generator = trained.dataset.encode(prompt), torch.Generator().manual_seed(seed)
     grown = continue_tokens(trained.model, ids, generator=generator, **how)

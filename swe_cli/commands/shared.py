@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import FrameType
@@ -27,7 +27,7 @@ from swe_cli.records import Row
 from swe_cli.store import Run, find_run, list_runs
 from swe_cli.training.state import Callback, TrainState
 
-TAKE_A_RUN = ("prune", "evaluate", "report", "generate")
+TAKE_A_RUN = ("prune", "evaluate", "report", "generate", "export")
 AMOUNTS = ("ratio", "rate", "fuse")  # of swe prune, which has options of these names, too
 WEIGHTS = (".pt", ".pth", ".bin", ".safetensors", ".ckpt")
 TRAIN = "Train one: swe train model=gpt_nano"
@@ -67,6 +67,9 @@ class Page:
     def composed(self) -> Composed:
         if self.command == "sweep":
             return compose_point(self.tokens, self.root)
+        if self.command == "prune" and any(w.startswith("model=") for w in self.words):
+            whole = compose("sweep", self.tokens.overrides, self.root)  # which has all groups
+            return replace(whole, values={**whole.values, "axes": {}})
         return compose(self.command, self.tokens.overrides, self.root)
 
     @property

@@ -34,6 +34,7 @@ _PACKAGE = __package__.partition(".")[0]
 Adapter = TypeAdapter[Any]
 Plain = str | int | float | bool | None
 _FROM_RUN: Adapter = TypeAdapter(str | None)
+USUAL = "_with_"  # key of a YAML: what goes with its choice
 MISSING = "???"  # OmegaConf's sign for a value that the user must give
 EXAMPLES = {"integer": "10", "number": "0.1", "boolean": "true", "string": "TEXT"}
 TYPES = (("a valid ", "a "), ("a integer", "an integer"), ("a boolean", "true or false"))
@@ -66,6 +67,7 @@ class Settings:
     dtype: Literal["float32", "bfloat16"]
     threads: Annotated[int, Field(ge=1, description="All of them: threads=null")] | None
     results_dir: str | None
+    trajectory: str | None
     prunable: Literal["linear", "all"]
     roles: str
     base: Literal["final", "averaged", "best", "latest", "ema"]
@@ -184,7 +186,7 @@ def checked_component(group: str, name: str, node: Any) -> Component:
             f"{shown} names {node['_target_']}, which cannot be imported: {reason}.",
             "Your own package lies beside the folder that you give to --config-dir.",
         ) from error
-    known = {*allowed, "_target_", "from_run"}
+    known = {*allowed, "_target_", "from_run", USUAL}
     for key in node:
         if key not in known:
             keys = f"Keys of {shown} (keyword-only options): {', '.join(allowed) or 'none'}."

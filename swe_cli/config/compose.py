@@ -1,5 +1,6 @@
 """A command's configuration: YAMLs and overrides put together by Hydra, then checked."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -7,7 +8,16 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from swe_cli.config.components import Component, Settings, check, checked_component, keyword_options
+from swe_cli.config.components import (
+    MISSING,
+    USUAL,
+    Component,
+    Settings,
+    as_typed,
+    check,
+    checked_component,
+    keyword_options,
+)
 from swe_cli.config.root import ConfigRoot, dotted, read, shipped_conf
 from swe_cli.config.words import closest, did_you_mean, value_of
 from swe_cli.errors import UsageError
@@ -38,6 +48,7 @@ def compose(command: str, overrides: tuple[str, ...] = (), root: ConfigRoot = SH
     for word in overrides:
         _check_word(word, command, root)
     plain = _load(command, (), root)
+    overrides = (*_usual(overrides, plain, root), *overrides)
     # Choices are taken before values, whatever the order they are typed in.
     choices = {_key(word): word for word in overrides if _key(word) in plain.names}
     nodes, names, _ = _chosen(command, choices, root)
@@ -55,6 +66,22 @@ def compose(command: str, overrides: tuple[str, ...] = (), root: ConfigRoot = SH
     return composed
 
 
+def _usual(typed: tuple[str, ...], plain: "Tree", root: ConfigRoot) -> list[str]:
+    """What goes with the choices that are typed, as their YAMLs say under ``_with_``: words for
+    groups of which nothing, and options of which neither they nor their choice, is typed.
+    """
+    words, keys = list[str](), {_key(word) for word in typed}
+    groups = {key.partition(".")[0] for key in keys}
+    for word in typed:
+        node = _alone(_key(word), value_of(word), root) if _key(word) in plain.names else None
+        for key, value in (node or {}).get(USUAL, {}).items():
+            group, _, option = key.partition(".")
+            said = {key, group} & keys if option else {group} & groups
+            if group in plain.names and not said:
+                words.append(f"{key}={as_typed(value)}")
+    return words
+
+
 def component(
     group: str, name: str, root: ConfigRoot, options: Mapping[str, Any] | None = None
 ) -> Component:
@@ -66,12 +93,17 @@ def component(
 
 
 def choice_options(group: str, name: str, root: ConfigRoot) -> Nodes:
-    """The YAML of one choice, whoever's it is. A value that is still to be given is ``???``."""
+    """The YAML of one choice, whoever's it is. A value that is still to be given, or looked up in
+    another group, is ``???``.
+    """
     choices = root.options(group)
     if name not in choices:
         known = f"Known: {', '.join(choices)}. Where it is your own, add --config-dir."
         raise UsageError(f"{group}={name} is not known here.{did_you_mean(name, choices)}", known)
-    node: Nodes = _resolved({group: _choice(group, name, root)})[group]
+    told: Nodes = _choice(group, name, root)
+    outside = re.compile(rf"\$\{{(?!{group}\.)")
+    told = {k: MISSING if isinstance(v, str) and outside.match(v) else v for k, v in told.items()}
+    node: Nodes = _resolved({group: told})[group]
     return node
 
 
@@ -200,6 +232,10 @@ def _resolved(nodes: Nodes) -> Nodes:
     try:
         resolved: Any = OmegaConf.to_container(OmegaConf.create(nodes), resolve=True)
     except Exception as error:  # OmegaConf's own, and those of its resolvers
+        _, missing, needed = str(error).partition("Missing mandatory value: ")
+        if missing:
+            needed = needed.split()[0]
+            raise UsageError(f"{needed} is needed.", f"Add {needed}=…") from error
         key = getattr(error, "full_key", None) or "A reference"
         raise UsageError(f"{key} cannot be used: {_first_line(error)}", "Write a value.") from error
     return dict(resolved)

@@ -63,8 +63,9 @@ def shipped_conf() -> Path:
 def dotted(nodes: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted key → node, of nodes inside others too."""
     for name, node in nodes.items():
-        if name != "_target_":
-            yield f"{prefix}{name}", node
+        if name.startswith("_"):
+            continue
+        yield f"{prefix}{name}", node
         if isinstance(node, Mapping):
             yield from dotted(node, f"{prefix}{name}.")
 

@@ -24,6 +24,7 @@ PLURALS = {
     "seeds": "seed",
 }
 LARGEST_RANGE = 10_000  # values
+PATHS = ("path", "results_dir", "from_run", "trajectory")
 _NUMBER = r"([^,\[\]{}'\"]+?)"
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]*)\.[0-9]+")  # of long axes; Hydra's parser is slow
 _RANGE = re.compile(rf"^\s*{_NUMBER}\.\.{_NUMBER}(?:\.\.{_NUMBER})?\s*$")
@@ -137,7 +138,7 @@ def did_you_mean(word: str, words: Iterable[str]) -> str:
 def is_path_key(key: str) -> bool:
     """Whether a key holds a path, whose value is taken as typed."""
     last = key.lstrip("+").rpartition(".")[2]
-    return not key.startswith("~") and last in ("path", "results_dir", "from_run")
+    return not key.startswith("~") and last in PATHS
 
 
 def value_of(word: str) -> Any:

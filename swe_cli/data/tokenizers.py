@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -14,12 +15,13 @@ from pydantic import Field
 from swe_cli.contracts import Tokenizer
 from swe_cli.data.cache import cache_folder, write_cached
 from swe_cli.data.text import Text, word_end
-from swe_cli.errors import DataError, UsageError
+from swe_cli.errors import DataError, ModelError, UsageError
 
 # A space belongs to what follows it; digits stand alone, so that numbers can be spelt.
 WORD = re.compile(r" ?[^\W\d_]+| ?\d| ?[^\w\s]| ?_|\s")
 
 BPE_FORMAT = 1
+TOKENIZER = "tokenizer.json"
 PIECE = 1 << 13  # characters; the library is several times faster on short pieces, in parallel
 
 
@@ -131,6 +133,44 @@ class BpeTokenizer(Tokenizer):
 
     def decode(self, ids: Sequence[int]) -> str:
         """Characters; an unfinished one at either end shows as U+FFFD."""
+        return str(self._backend.decode(list(ids), skip_special_tokens=False))
+
+
+class Pretrained(Tokenizer):
+    """The tokenizer of a model of transformers, in its folder; nothing is added around a text.
+
+    Raises ModelError for a folder without one that the package tokenizers can run.
+    """
+
+    whole = True
+
+    def __init__(self, text: Text, *, path: str) -> None:
+        folder = Path(path).expanduser()
+        try:
+            from tokenizers import Tokenizer as Backend
+        except ImportError:
+            why = "tokenizer=pretrained needs the package tokenizers."
+            raise UsageError(why, "Type: pip install 'swe-cli[huggingface]'") from None
+        try:
+            serialized = (folder / TOKENIZER).read_text(encoding="utf-8")
+            self._backend = Backend.from_str(serialized)
+        except FileNotFoundError:
+            if not folder.is_dir():
+                raise ModelError(f"There is no folder {folder}.", "Check the path.") from None
+            why = f"{folder} holds no {TOKENIZER}."
+            hint = "Make it: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+            raise ModelError(why, hint) from None
+        except Exception as error:  # of the library, in words of its own
+            raise ModelError(f"{folder / TOKENIZER} cannot be read: {error}.") from error
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        self.vocabulary_size = int(self._backend.get_vocab_size(with_added_tokens=True))
+        self.sha256 = _sha256(serialized.encode())
+
+    def encode(self, text: str) -> NDArray[np.uint32]:
+        return np.array(self._backend.encode(text, add_special_tokens=False).ids, np.uint32)
+
+    def decode(self, ids: Sequence[int]) -> str:
         return str(self._backend.decode(list(ids), skip_special_tokens=False))
 
 

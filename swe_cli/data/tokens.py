@@ -78,7 +78,8 @@ class TextDataset(TokenizedDataset):
         self.tokens: dict[Split, Tokens] = {}
         dtype = np.uint16 if tokenizer.vocabulary_size <= 1 << 16 else np.uint32
         for split in text.splits:
-            chunks = (np.asarray(tokenizer.encode(chunk), dtype) for chunk in text.chunks(split))
+            pieces = ["".join(text.chunks(split))] if tokenizer.whole else text.chunks(split)
+            chunks = (np.asarray(tokenizer.encode(piece), dtype) for piece in pieces)
             tokens = np.concatenate([np.zeros(0, dtype), *chunks])
             if tokenizer.unknown is not None and (tokens == tokenizer.unknown).any():
                 raise DataError(

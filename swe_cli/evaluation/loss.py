@@ -125,8 +125,7 @@ def evaluating(model: Model) -> Iterator[None]:
 
 def validation_loss(setup: Setup, size: int) -> float:
     """The full pass over the validation split in batches of ``size``, nats per token."""
-    windows = setup.dataset.windows("validation", context=setup.model.context, size=size)
-    return mean_of(by_window(row_pass(setup, windows)), "nats")
+    return mean_of(by_window(row_pass(setup, setup.windows("validation", size))), "nats")
 
 
 def random_batches_loss(setup: Setup, evaluation: Evaluation) -> float:

@@ -58,11 +58,10 @@ def measure(
     """
     dataset, split, size = setup.dataset, evaluation.split, evaluation.batch_size
     what, advice = "window", "Raise data.test_characters, or lower model.context."
-    shown: Any = {"shuffle_images": shuffle_images} if isinstance(dataset, Questions) else {}
-    how, temperature = {"context": setup.model.context, "size": size, **shown}, None
-    if calibrate:
-        temperature = fit_temperature(setup, dataset.windows("validation", **how))
-    rows = row_pass(setup, dataset.windows(split, **how), temperature)
+    shown = {"shuffle_images": shuffle_images} if isinstance(dataset, Questions) else {}
+    validation = setup.windows("validation", size, **shown)
+    temperature = fit_temperature(setup, validation) if calibrate else None
+    rows = row_pass(setup, setup.windows(split, size, **shown), temperature)
     if isinstance(dataset, Questions):
         what, advice = "image", "Ask about more of them."
         rows |= _answers(setup, dataset, dataset.examples(split, **shown), rows, size)
@@ -351,7 +350,7 @@ def activated(setup: Setup, evaluation: Evaluation) -> Metrics:
         return
     on, of = Counter[GatedMLP](), Counter[GatedMLP]()
     with torch.inference_mode(), evaluating(model), setup.machine.precision():
-        for batch in setup.dataset.windows(split, context=model.context, size=size):
+        for batch in setup.windows(split, size):
             model(setup.machine.move(batch))
             for mlp in mlps:
                 gates = mlp.gates(mlp.fed)

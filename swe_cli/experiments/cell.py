@@ -82,7 +82,7 @@ class Cell:
         trained = self.training.config["identity"]
         return Row(
             kind=self.kind,
-            model=trained["model"]["name"],
+            model=self.training.label,
             data=trained["data"]["name"],
             seed=trained["seed"],
             config_hash=self.hash,

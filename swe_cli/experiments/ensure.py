@@ -107,6 +107,7 @@ def build(spec: TrainingSpec) -> Training:
         config=spec.config,
         sources=spec.sources,
         snapshots=spec.snapshots,
+        trajectory=Path(lived) if (lived := spec.config["paths"].get("trajectory")) else None,
     )
 
 

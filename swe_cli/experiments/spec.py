@@ -317,17 +317,18 @@ def _check_schedule(spec: Spec, composed: Composed) -> None:
         raise UsageError(why, "Write base=final or base=averaged")
 
 
-def check_early(spec: Spec, steps: int) -> None:
+def check_early(spec: Spec, steps: int, came: bool = False) -> None:
     """Raise UsageError for a cut in the middle of a training that is over by then, or that has not
-    begun, by what a criterion would have seen of it.
+    begun, by what a criterion would have seen of it; ``came``: whether a trajectory came with it.
     """
     at_step = spec.plan.at_step
-    if at_step == 0 and recorded_needs(spec.needs):
-        asks = f"criterion={spec.method_name} or its allocation judges by"
-        asks = f"base={spec.base} starts from" if spec.base in AVERAGES else asks
-        why = f"{asks} how weights lived, and before the first step they have not."
-        hint = "Cut later, schedule.at_step=100, or by another: criterion=snip base=final"
-        raise UsageError(why, hint)
+    if (at_step == 0 or not (steps or came)) and recorded_needs(spec.needs):
+        asks = f"base={spec.base} starts from" if spec.base in AVERAGES else None
+        asks = asks or f"criterion={spec.method_name} or its allocation judges by"
+        when = "before the first step" if steps else "in training.steps=0"
+        later = "Cut later, schedule.at_step=100" if steps else "Train, training.steps=100"
+        hint = f"{later}, or cut by another: criterion=snip base=final"
+        raise UsageError(f"{asks} how weights lived, and {when} they have not.", hint)
     if at_step is not None and at_step >= steps:
         why = f"schedule.at_step={at_step} is not before the end of training, step {steps}."
         raise UsageError(why, f"Write schedule.at_step={steps // 2}, or schedule=one_shot")

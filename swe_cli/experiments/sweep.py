@@ -25,11 +25,12 @@ from swe_cli.controls import BY_KIND, DENSE, PRUNED, RECOVERED, controls_of
 from swe_cli.errors import SweError, TrainingError, UsageError
 from swe_cli.experiments.cell import Cell, check_stop, run_cell
 from swe_cli.experiments.ensure import Observer, ensure_trained
-from swe_cli.experiments.model import AVERAGES, BASES
+from swe_cli.experiments.model import AVERAGES
 from swe_cli.experiments.spec import (
     Spec,
     built,
     check_early,
+    check_recorded,
     check_spec,
     control_spec,
     cut_spec,
@@ -86,7 +87,9 @@ def plan_sweep(
         point = compose_point(tokens, root, *words)
         spec = cut_spec(point, root, roles_of(point["model"]))
         check_spec(spec, point, typed, axes)
-        check_early(spec, point["training"].instance.steps)
+        for measured in (spec, *(control_spec(control, spec) for control in asked)):
+            came = point.values["trajectory"] is not None
+            check_early(measured, point["training"].instance.steps, came)
         points.append((_values(words), point, spec))
     statistics = {need for _, _, spec in points for need in recorded_needs(spec.needs)}
     statistics |= {AVERAGES[control.base] for control in asked if control.base in AVERAGES}
@@ -115,6 +118,9 @@ def plan_sweep(
                     statistics=dict(sorted({**same.statistics, **one.statistics}.items())),
                 )
             notes += training.dataset.notes
+        if point.values["trajectory"] is not None:
+            training = specified[key][0]
+            check_recorded(spec, training.statistics, training.run.name)
         for cell in cells_of(spec, *specified[key], refresh=refresh).values():
             if cell.hash not in cells:
                 keep = point.values["keep"] == "models"
@@ -162,7 +168,7 @@ def cells_of(
     trained anew for each. ``refresh``: see ``Cell``.
     """
     cells: dict[str, Cell] = {}
-    controls = controls_of(BASES, questions=questions, asked=asked or ())
+    controls = controls_of(training.bases, questions=questions, asked=asked or ())
     for control in sorted(controls, key=lambda control: control.recovered):
         reads = {} if control is DENSE else {DENSE.kind: cells[DENSE.kind]}
         of = asked[control.kind] if asked and control.training else training

@@ -14,8 +14,10 @@ from swe_cli.device import Machine, resolve
 from swe_cli.errors import DataError, UsageError
 from swe_cli.experiments.model import ALWAYS_RECORDED, AVERAGES, BASES, TrainedModel
 from swe_cli.experiments.spec import built
+from swe_cli.files import content_sha256
 from swe_cli.seeds import global_randomness
 from swe_cli.store import Run, find_run, identity
+from swe_cli.training.own_loop import statistics_of
 from swe_cli.training.recipe import Recipe, check_roles, freeze
 from swe_cli.training.run import CHECKPOINTS, has_snapshot
 from swe_cli.training.tracker import Tracking, trajectory_of, unrecorded
@@ -58,6 +60,12 @@ class TrainingSpec:
         return identity(self.config["identity"])
 
     @property
+    def label(self) -> str:
+        """What its model is called: by the folder it comes from, if it does."""
+        path = self.config["paths"].get("model.path")
+        return Path(path).name if path else str(self.config["identity"]["model"]["name"])
+
+    @property
     def machine(self) -> Machine:
         """What is computed on: unless others are asked for, as many threads as it trained with."""
         trained_on, values = self.config["identity"]["machine"], self.composed.values
@@ -70,6 +78,16 @@ class TrainingSpec:
         machine = self.machine.identity()
         other = {} if machine == self.config["identity"]["machine"] else {"machine": machine}
         return {"training": self.hash, **other}
+
+    @property
+    def bases(self) -> Sequence[str]:
+        """The weights that it leaves: of 0 steps those it began with, and averages that came."""
+        if self.composed["training"].instance.steps:
+            return [*BASES]
+        if "trajectory" not in self.config["identity"]:
+            return ["final"]
+        came = {*self.statistics} or {*self.run.manifest["tracker"]["statistics"]}
+        return ["final", *(base for base, statistic in AVERAGES.items() if statistic in came)]
 
     @property
     def dataset(self) -> Dataset:
@@ -119,7 +137,8 @@ def training_spec(
     tracking: Tracking = composed["tracking"].instance
     tracking.steps_between(recipe.steps)
     check_roles(roles_of(composed["model"]), recipe.trains, "training.trains")
-    described = {group: _without_paths(composed[group]) for group in TRAINING_GROUPS}
+    groups = TRAINING_GROUPS
+    described: dict[str, Any] = {group: _without_paths(composed[group]) for group in groups}
     described["data"]["sha256"] = load_dataset(composed["data"], composed["tokenizer"]).sha256
     described["seed"], described["machine"] = values["seed"], machine.identity()
     paths = {}
@@ -131,23 +150,35 @@ def training_spec(
                 run.check_finished("makes")
                 _set(described[group], key, run.manifest["files"]["model.safetensors"])
                 path = run.path
+            elif group != "data" and (sha256 := content_sha256(path)):
+                described[group]["sha256"] = sha256
             paths[f"{group}.{key}"] = str(path)
+    lived, recorded = values["trajectory"], {ALWAYS_RECORDED, *statistics, *tracking.statistics}
+    if lived is not None:
+        path = Path(lived).expanduser().resolve()
+        if recipe.steps:
+            why = "trajectory=FOLDER is how weights lived that are cut as they are."
+            raise UsageError(why, "Write training.steps=0, or leave it out.")
+        recorded = {*statistics_of(path)}
+        described["trajectory"], paths["trajectory"] = content_sha256(path), str(path)
+    elif not recipe.steps:
+        recorded = set()
     kept = tuple(sorted({*snapshots, *tracking.snapshots}))
     if kept and kept[-1] > recipe.steps:
         why = f"tracking.snapshots names step {kept[-1]}; the training ends at {recipe.steps}."
         raise UsageError(why, f"Write tracking.snapshots=[{recipe.steps // 2}]")
-    recorded = sorted({ALWAYS_RECORDED, *statistics, *tracking.statistics})
+    label = Path(paths["model.path"]).name if "model.path" in paths else composed["model"].name
     first = None
     if composed["pretraining"].instance is not None:  # the same by another recipe, with none before
         none = component("pretraining", "none", root)
         before = another(composed, training=composed["pretraining"], pretraining=none)
         first = training_spec(before, root, results)
     return TrainingSpec(
-        Run(results / "runs" / f"train-{composed['model'].name}-{identity(described)[:8]}"),
+        Run(results / "runs" / f"train-{label}-{identity(described)[:8]}"),
         {"identity": described, "paths": paths},
         composed,
         root,
-        {name: component("statistic", name, root) for name in recorded},
+        {name: component("statistic", name, root) for name in sorted(recorded)},
         first,
         kept,
     )
@@ -210,8 +241,8 @@ def _opened(spec: TrainingSpec, written: int) -> TrainedModel:
         spec.config["identity"]["seed"],
         name=run.name,
         bases={
-            base: partial(make, run, trajectory)
-            for base, make in BASES.items()
+            base: partial(BASES[base], run, trajectory)
+            for base in spec.bases
             if AVERAGES.get(base) in (None, *trajectory)
         },
         trajectory=trajectory,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from swe_cli.contracts import IGNORED, Count, DataShape, Fraction, Prediction
+from swe_cli.contracts import IGNORED, Count, DataShape, Fraction, Model, Prediction
 from swe_cli.errors import UsageError
 from swe_cli.models.transformer import MLP, Attention, Block, Cache, Transformer, initialize_as_gpt2
 from swe_cli.records import Batch
@@ -118,13 +118,13 @@ def token_losses(logits: Tensor, targets: Tensor) -> Tensor:
 
 @torch.no_grad()
 def generate(
-    model: GPT, tokens: list[int], *, length: int, temperature: float, generator: torch.Generator
+    model: Model, tokens: list[int], *, length: int, temperature: float, generator: torch.Generator
 ) -> list[int]:
     """Continue ``tokens`` by ``length`` sampled ids; temperature 0 always takes the likeliest."""
-    device = model.token_embedding.weight.device
+    device = next(model.parameters()).device
     for _ in range(length):
         window = torch.tensor([tokens[-model.context :]], device=device)
-        logits = model.logits(model.hidden(model.inputs({"tokens": window})))[0, -1].float().cpu()
+        logits = model({"tokens": window, "targets": window}).logits[0, -1].float().cpu()
         if temperature == 0.0:
             tokens = [*tokens, int(logits.argmax())]
         else:

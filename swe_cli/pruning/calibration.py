@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from swe_cli.contracts import (
     LayerCriterion,
     LayerInputs,
     Lens,
+    Model,
     Pattern,
     Setup,
     Update,
@@ -38,19 +40,21 @@ PROBE_STEP = 1e-3  # ε
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
     """Seeded samples of the *training* split. ``inputs``: whether a layer is judged by what the
-    pruned blocks before it give, or by what the dense ones would.
+    pruned blocks before it give, or by what the dense ones would. ``context``: their length.
     """
 
     samples: Annotated[int, Field(ge=2, description="For example: calibration.samples=128")]
     batch_size: Count
     inputs: Literal["pruned", "dense"]
+    context: Count | None = None
 
     def batches(self, setup: Setup, size: int, most: int | None = None) -> list[Batch]:
         """At most ``size`` rows each, all of one length, with nothing filled up; on the device.
 
         With ``most`` only the first so many samples, as they were drawn: of all lengths.
         """
-        drawn = setup.random_batch("train", self.samples, derive(setup.seed, "calibration"))
+        seed, context = derive(setup.seed, "calibration"), self.context or setup.model.context
+        drawn = setup.dataset.random_batch("train", size=self.samples, context=context, seed=seed)
         places = torch.arange(1, drawn["targets"].shape[1] + 1)
         lengths = ((drawn["targets"] != IGNORED) * places).amax(1)[:most]
         return [
@@ -216,13 +220,11 @@ class CalibratedModel:
     def _views(self) -> Tensors:
         return self.lens(self.setup.model.weights())
 
-    def _layers(self) -> list[dict[str, nn.Linear]]:
-        """The linear layers of every block, by the name of their matrix."""
-        names = {module: name for name, module in self.setup.model.named_modules()}
-        return [
-            {f"{names[m]}.weight": m for m in block.modules() if isinstance(m, nn.Linear)}
-            for block in self.setup.model.blocks()
-        ]
+    def _layers(self) -> list[dict[str, nn.Module]]:
+        """The layers of every block, by the name of their matrix."""
+        layers, blocks = self.setup.model.linear_layers(), self.setup.model.blocks()
+        inside = [{*block.modules()} for block in blocks]
+        return [{name: m for name, m in layers.items() if m in of} for of in inside]
 
     def _visit(
         self, asking: LayerCriterion | Update, names: Iterable[str] | None = None
@@ -259,11 +261,11 @@ class CalibratedModel:
                 visited = {name: m for name, m in layers[place].items() if name in inside}
                 if not follows[place]:
                     calls = [self._calls([block], batch)[block][0] for batch in batches]
-                with watching(visited, "input_gram" in asking.needs) as fed:
+                with watching(model, visited, "input_gram" in asking.needs) as fed:
                     outputs = self._run(block, calls)
-                for layer, inputs in fed.items():
+                for layer in visited:
                     for name in inside[layer]:
-                        yield name, inputs
+                        yield name, fed[name if name in fed else layer]
                 if pruned and visited:
                     outputs = self._run(block, calls)
                 for call, output in zip(calls, outputs, strict=True):
@@ -358,23 +360,24 @@ class ChooseOfLayer:
 
 
 @contextmanager
-def watching(layers: Mapping[str, nn.Linear], gram: bool) -> Iterator[dict[str, LayerInputs]]:
-    """Sum up what linear layers, by any name, are fed meanwhile, in float32."""
-    fed: dict[str, LayerInputs] = {}
+def watching(
+    model: Model, layers: Mapping[str, nn.Module], gram: bool
+) -> Iterator[Mapping[str, LayerInputs]]:
+    """Sum up what matrices of layers, by name, are fed meanwhile, in float32."""
+    fed: dict[str, LayerInputs] = defaultdict(lambda: LayerInputs(torch.zeros(())))
 
-    def add(sums: LayerInputs, layer: nn.Module, arguments: tuple[Tensor]) -> None:
-        x = arguments[0].flatten(0, -2).float()
-        sums.square_sum += x.square().sum(0)
-        sums.sum = x.sum(0) if sums.sum is None else sums.sum + x.sum(0)
-        sums.tokens += len(x)
-        if sums.gram is not None:
-            sums.gram.addmm_(x.T, x)
+    def add(name: str, layer: nn.Module, given: tuple[Any, ...]) -> None:
+        for key, rows in model.fed(name, layer, given).items():
+            x, sums = rows.flatten(0, -2).float(), fed[key]
+            sums.square_sum = sums.square_sum + x.square().sum(0)
+            sums.sum = x.sum(0) if sums.sum is None else sums.sum + x.sum(0)
+            sums.tokens += len(x)
+            if gram:
+                sums.gram = x.T @ x if sums.gram is None else sums.gram.addmm_(x.T, x)
 
     with ExitStack() as hooks:
         for name, layer in layers.items():
-            zeros = layer.weight.new_zeros(layer.in_features, dtype=torch.float32)
-            fed[name] = LayerInputs(zeros, torch.outer(zeros, zeros) if gram else None)
-            hooks.callback(layer.register_forward_pre_hook(partial(add, fed[name])).remove)
+            hooks.callback(layer.register_forward_pre_hook(partial(add, name)).remove)
         yield fed
 
 

@@ -161,7 +161,8 @@ def prune(method: Method, scorer: Scorer, at_round: int = 1) -> Masks:
         units = scorer.units(pattern.unit)
         masks = units.masks(ranking.masks(_allocate(method, scorer, cut_counts(units.left))))
         if isinstance(criterion, LayerCriterion) and criterion.compensates and not method.updated:
-            read = {n: mask for n, mask in masks.items() if n in units.outputs and not mask.all()}
+            cut = {n: mask for n, mask in masks.items() if not mask.all()}
+            read = {n: mask for n, mask in cut.items() if n.partition("[")[0] in units.outputs}
             scorer.calibrated.compensate(criterion, read)
         return masks
     counts, within = _allocate(method, scorer, cut_counts(earlier)), method.allocation.within

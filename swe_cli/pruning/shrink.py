@@ -28,10 +28,15 @@ def fit(module: Model, weights: Mapping[str, Tensor]) -> None:
     match_mlps(module, weights)
     read = {units.output for kind in get_args(UnitKind) for units in module.units(kind)}
     for name, layer in module.named_modules():
-        if f"{name}.weight" not in weights or not isinstance(layer, nn.Linear | nn.LayerNorm):
+        own = getattr(layer, "weight", None)
+        if own is None or (given := weights.get(f"{name}.weight")) is None:
+            continue
+        if not isinstance(layer, nn.Linear | nn.LayerNorm) and given.shape == own.shape:
             continue
         if isinstance(layer, nn.Linear):
-            layer.out_features, layer.in_features = weights[f"{name}.weight"].shape
+            layer.out_features, layer.in_features = given.shape
+        elif hasattr(layer, "nf"):  # Conv1D of transformers, (in, out)
+            layer.nf = given.shape[1]
         if f"{name}.weight" in read and (f"{name}.bias" in weights) != (layer.bias is not None):
             bias = nn.Parameter(layer.weight.new_empty(0), layer.weight.requires_grad)
             layer.register_parameter("bias", bias if layer.bias is None else None)

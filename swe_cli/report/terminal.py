@@ -26,7 +26,16 @@ from swe_cli.report.quantities import (
 )
 from swe_cli.report.summary import Line, Point, Summary
 from swe_cli.report.tables import OF_LINE, records
-from swe_cli.report.text import MARKS, NOTHING, count, exact, number, short_label, word
+from swe_cli.report.text import (
+    MARKS,
+    NOTHING,
+    count,
+    exact,
+    markdown_table,
+    number,
+    short_label,
+    word,
+)
 
 # What a cut may cost, and against what: what stands above its break-points.
 HOLDING = {
@@ -55,6 +64,15 @@ def print_row(console: Console, row: Row) -> None:
     in % with its deltas in percentage points.
     """
     print_pairs(console, [pair for pair in _pairs(row) if pair[1]])
+
+
+def model_card(row: Row) -> str:
+    """What one should know of a pruned model that leaves: a page, Markdown."""
+    loss, delta = row.mean("loss"), row.mean("delta")
+    dense = [] if loss is None or delta is None else [("dense loss", number(loss - delta))]
+    pairs = [[name, value] for name, value in (*dense, *_pairs(row)) if value]
+    made = "Cut by swe (Systematic Weight Evaluation); losses are means over the test split."
+    return f"# {row.model}, pruned\n\n{made}\n\n{markdown_table([['', ''], *pairs], left=2)}\n"
 
 
 def _pairs(row: Row) -> Iterator[tuple[str, str]]:

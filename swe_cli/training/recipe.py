@@ -19,13 +19,14 @@ Trains = Literal["all"] | list[str]
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Steps, batch, optimizer and schedule; every ``…_every`` counts optimizer steps.
+    """Steps, batch, optimizer and schedule; every ``…_every`` counts optimizer steps. Of 0 steps, a
+    model is what it was before, and has no trajectory.
 
     ``trains``: the roles of the model whose weights move; the others are frozen. ``on_spike``: see
     ``TrainState``; ``backward``: see ``Backward``, of linear layers inside blocks.
     """
 
-    steps: Count
+    steps: NonNegativeInt
     batch_size: Count
     accumulation: Count
     optimizer: Literal["adamw", "adam"]
@@ -90,8 +91,7 @@ class Recipe:
         """UsageError where none of its steps would be another than a dense one."""
         if self.backward == "dense":
             return Backward()
-        inside = (module for block in setup.model.blocks() for module in block.modules())
-        layers = [module for module in inside if isinstance(module, nn.Linear)]
+        layers = [m for m in setup.model.linear_layers().values() if isinstance(m, nn.Linear)]
         size = self.batch_size * self.accumulation
         epoch = setup.dataset.steps_per_epoch(size=size, context=setup.model.context)
         if not layers or epoch >= self.steps:

@@ -32,12 +32,14 @@ from swe_cli.files import (
 )
 from swe_cli.records import Tensors
 from swe_cli.store import Run
+from swe_cli.training.own_loop import read_trajectory
 from swe_cli.training.recipe import Recipe, freeze
 from swe_cli.training.state import Callback, TrainState, fit, gradient
 from swe_cli.training.tracker import Tracker, Tracking, trajectory_of, unrecorded
 
 METRICS = "metrics.jsonl"
-FILES = ["model.safetensors", "best.safetensors", "trajectory.safetensors", METRICS]
+BEST = "best.safetensors"
+FILES = ["model.safetensors", BEST, "trajectory.safetensors", METRICS]
 CHECKPOINTS, SNAPSHOTS = "checkpoints", "snapshots"
 KEPT = 2  # checkpoints: the newest and, should a disk damage it, the one before
 
@@ -48,7 +50,8 @@ class Training:
 
     ``config`` is its plain description (what its name is a hash of); ``statistics`` makes each
     statistic from the live weights; ``sources`` are the hashes of those that a user wrote.
-    ``snapshots``: the steps to keep snapshots of; 0 is before the first.
+    ``snapshots``: the steps to keep snapshots of; 0 is before the first. ``trajectory``: where that
+    of a model lies that is not trained here.
     """
 
     setup: Setup
@@ -58,6 +61,7 @@ class Training:
     config: Mapping[str, Any]
     sources: Mapping[str, str | None] = field(default_factory=dict)
     snapshots: Sequence[int] = ()
+    trajectory: Path | None = None
 
 
 def train_run(
@@ -77,23 +81,31 @@ def train_run(
         (run.path / CHECKPOINTS).mkdir(exist_ok=True)
     recorder = _Recorder(run, training, tracker, stop)
     recorder.start(state)
+    if not recipe.steps:
+        recorder.validate(state, {})
     started, resumed_at = time.perf_counter(), state.step
     fit(state, recipe.steps - state.step, [tracker, *callbacks, recorder])
     seconds = time.perf_counter() - started
-    if not tracker.count:
+    if recipe.steps and not tracker.count:
         raise TrainingError("All to be observed were spikes.", "Write training.on_spike=record")
     weights, progress = model.weights(), recorder.progress
     if run.finished:  # trained again for one more statistic
         _check_same(run, weights)
     write_tensors(run.path / "model.safetensors", weights)
-    write_tensors(run.path / "best.safetensors", recorder.best)
-    write_tensors(run.path / "trajectory.safetensors", tracker.tensors(), tracker.info())
+    files = [name for name in FILES if recipe.steps or name != BEST]
+    if BEST in files:
+        write_tensors(run.path / BEST, recorder.best)
+    lived, told = tracker.tensors(), tracker.info()
+    if training.trajectory is not None:
+        lived, came = read_trajectory(training.trajectory, weights, model.prefix)
+        told |= came
+    write_tensors(run.path / "trajectory.safetensors", lived, told)
     run.finish(
-        FILES,
+        files,
         seed=setup.seed,
         data_sha256=setup.dataset.sha256,
         fingerprint=setup.dataset.fingerprint("test", context=model.context),
-        tracker=tracker.info(),
+        tracker=told,
         results={
             "steps": progress.step,
             "best_step": progress.best_step,
@@ -217,7 +229,7 @@ class _Recorder(Callback):
         self.progress.spikes += "spike" in metrics
         last = state.step == recipe.steps
         if last or state.step % recipe.evaluate_every == 0:
-            self._validate(state, metrics)
+            self.validate(state, metrics)
         self._write_metrics(metrics)
         self._keep_snapshot(state)
         if last:
@@ -228,7 +240,8 @@ class _Recorder(Callback):
         if stopping:
             raise Interrupted(f"Stopped at step {state.step}; a checkpoint is safe.")
 
-    def _validate(self, state: TrainState, metrics: dict[str, Any]) -> None:
+    def validate(self, state: TrainState, metrics: dict[str, Any]) -> None:
+        """Measure the model on the validation split; keep it where it is the best so far."""
         loss, progress = validation_loss(state.setup, state.batch_size), self.progress
         state.check_finite("validation loss", loss)
         metrics["validation_loss_nats"] = progress.final_loss_nats = loss

@@ -1,7 +1,7 @@
 """The trajectory, recorded while a model trains: statistics of every weight, a small sample."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal
@@ -61,10 +61,10 @@ class Tracking:
 
     def steps_between(self, steps: int, steps_per_epoch: int = 1) -> int:
         """Steps between observations. UsageError where nothing would be observed in ``steps``: an
-        average of nothing is zero everywhere, and would cut anything.
+        average of nothing is zero everywhere, and would cut anything. Of 0 steps none is asked.
         """
         every = steps_per_epoch if self.every == "epoch" else self.every
-        if self.steps_before(steps) + every > steps:
+        if steps and self.steps_before(steps) + every > steps:
             raise UsageError(
                 f"tracking.every={self.every} ({every} steps) from tracking.start="
                 f"{self.start} observes nothing in training.steps={steps}.",
@@ -118,32 +118,42 @@ class Tracker(Callback):
         self._sample_index = order[: tracking.sample].sort().values
         self._sample: dict[int, Tensor] = {}  # step → values
 
-    @torch.no_grad()
     def before_step(self, state: TrainState) -> None:
-        watching = {name: of for name, of in self.statistics.items() if of.sees("before_step")}
-        if watching and self._observes(state.step):
-            parameters = state.setup.model.named_parameters()
-            gradients = {name: p.grad for name, p in parameters if p.grad is not None}
-            amount, total = self._next()
-            for name, statistic in watching.items():
-                with calling(f"statistic={name}", TrainingError):
-                    statistic.before_step(self.weights, gradients, amount / total)
+        parameters = state.setup.model.named_parameters()
+        self.see(state.step, lambda: {n: p.grad for n, p in parameters if p.grad is not None})
+
+    def after_step(self, state: TrainState, metrics: dict[str, Any]) -> None:
+        if not metrics.get("skipped"):
+            self.observe(state.step, lambda: state.optimizer_slots())
 
     @torch.no_grad()
-    def after_step(self, state: TrainState, metrics: dict[str, Any]) -> None:
-        if metrics.get("skipped"):
-            return
-        if self._observes(state.step):
+    def see(self, step: int, gradients: Callable[[], Tensors]) -> None:
+        """A step is about to be taken, by ``gradients`` that are asked for where one looks."""
+        watching = {name: of for name, of in self.statistics.items() if of.sees("before_step")}
+        if watching and self._observes(step):
+            weights, known, (amount, total) = self.live(), gradients(), self._next()
+            for name, statistic in watching.items():
+                with calling(f"statistic={name}", TrainingError):
+                    statistic.before_step(weights, known, amount / total)
+
+    @torch.no_grad()
+    def observe(self, step: int, slots: Callable[[], Mapping[str, Tensors]]) -> None:
+        """A step was taken; what the optimizer keeps is asked for where one looks."""
+        if self._observes(step):
             amount, self.total_weight = self._next()
             self.count += 1
             asked = any(of.sees("after_step") for of in self.statistics.values())
-            slots = state.optimizer_slots() if asked else {}
+            weights, kept = self.live(), slots() if asked else {}
             for name, statistic in self.statistics.items():
                 with calling(f"statistic={name}", TrainingError):
-                    statistic.update(self.weights, self.count, amount / self.total_weight)
-                    statistic.after_step(slots)
-        if self.tracking.sample and (state.step == 1 or state.step % self._sample_every == 0):
-            self._sample[state.step] = gather(self._followed, self._sample_index)
+                    statistic.update(weights, self.count, amount / self.total_weight)
+                    statistic.after_step(kept)
+        if self.tracking.sample and (step == 1 or step % self._sample_every == 0):
+            self._sample[step] = gather(self._followed, self._sample_index)
+
+    def live(self) -> Tensors:
+        """The weights as they are."""
+        return self.weights
 
     def _next(self) -> tuple[float, float]:
         """The weight of the observation that comes next, and the total weight with it."""

@@ -45,6 +45,22 @@ def test_every_choice_composes_in_every_command_that_has_its_group(group, name):
         assert compose(command, (f"{group}={name}", *more))[group].name == name
 
 
+def test_what_goes_with_a_choice_is_there_unless_it_is_typed():
+    model = ("model=huggingface", "model.path=x")
+    usual = compose("sweep", model)
+    assert usual["tokenizer"].name == "pretrained"
+    assert usual["tokenizer"].options == {"path": "x"}
+    assert usual["training"].options["steps"] == 0
+    assert usual["recovery"].name == "none"
+    typed = compose("sweep", (*model, "training=instruct", "tokenizer=bpe", "recovery.steps=3"))
+    assert typed["training"].options["steps"] == compose("sweep")["training"].options["steps"]
+    assert typed["tokenizer"].name == "bpe"
+    assert typed["recovery"].name == "finetune"
+    assert compose("train", (*model, "training.steps=5"))["training"].options["steps"] == 5
+    with pytest.raises(UsageError, match=r"model.path is needed"):
+        compose("train", ("model=huggingface",))
+
+
 def test_nothing_shipped_asks_hydra_for_its_own_settings():
     for path in shipped_conf().rglob("*.yaml"):
         assert "${hydra" not in path.read_text(), path
@@ -83,7 +99,7 @@ def test_every_cell_of_an_experiment_composes(name):
 @pytest.mark.parametrize(
     ("choice", "option", "value", "said"),
     [
-        ("training=adamw", "steps", 0, "training.steps=0 must be at least 1."),
+        ("training=adamw", "steps", -1, "training.steps=-1 must not be negative."),
         ("training=adamw", "batch_size", 0, "training.batch_size=0 must be at least 1."),
         ("training=adamw", "accumulation", 0, "training.accumulation=0 must be at least 1."),
         ("training=adamw", "evaluate_every", 0, "training.evaluate_every=0 must be at least 1."),

@@ -1,0 +1,288 @@
+"""Models of transformers, out of a folder of one's own: nothing in it is executed or unpickled.
+
+Shapes: B windows, T positions, V vocabulary.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from swe_cli.contracts import (
+    Count,
+    DataShape,
+    Model,
+    Prediction,
+    PrunableSet,
+    UnitKind,
+    Units,
+)
+from swe_cli.errors import ModelError, UsageError
+from swe_cli.files import storage
+from swe_cli.models.families import FAMILIES, Names
+from swe_cli.models.gpt import token_losses
+from swe_cli.records import Batch, Tensors
+
+CONFIG = "config.json"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+BESIDE = (".json", ".txt", ".model", ".jinja")  # tokenizers and their like
+EXPERTS = ("gate_up_proj", "down_proj")  # (experts, out, in)
+CONVERT = (
+    'If you trust it, type: python -c "from transformers import AutoModelForCausalLM as A; '
+    "A.from_pretrained('{0}').save_pretrained('{0}-safe')\""
+)
+
+
+def library() -> Any:
+    """The package transformers, which takes seconds to import. UsageError where it is missing."""
+    try:
+        transformers: Any = import_module("transformers")
+    except ImportError:
+        why = "model=huggingface needs the package transformers."
+        raise UsageError(why, "Type: pip install 'swe-cli[huggingface]'") from None
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    return transformers
+
+
+class HuggingFace(Model):
+    """A causal language model of transformers, with the weights of a folder, in float32.
+
+    ``path``: a folder as ``save_pretrained`` leaves it. ``context``: text positions of a window.
+    Blocks are the members of every list of layers that gradient checkpointing knows; what can be
+    pruned of them are the matrices of linear layers, GPT-2's ``Conv1D`` transposed: (out, in), and
+    of experts each.
+
+    Raises ModelError for a folder that holds no such model, or more than data could be of.
+    """
+
+    prefix = "network."
+
+    def __init__(self, data: DataShape, *, path: str, context: Count) -> None:
+        super().__init__()
+        self.folder = Path(path).expanduser()
+        self.network = _pretrained(self.folder)
+        config = self.network.config.get_text_config()
+        if data.vocabulary_size > config.vocab_size:
+            raise ModelError(
+                f"The tokenizer has {data.vocabulary_size:,} tokens; the model of {path} knows "
+                f"{config.vocab_size:,}.",
+                "Use its own: tokenizer=pretrained",
+            )
+        longest = getattr(config, "max_position_embeddings", None) or context
+        if context > longest:
+            why = f"model.context={context} is longer than the {longest} positions of {path}."
+            raise ModelError(why, f"Write model.context={longest}")
+        self.context = context
+        if not self.blocks():
+            kind = type(self.network).__name__
+            raise ModelError(f"{kind} has no list of blocks that swe knows, so it cannot be cut.")
+
+    def save(self, folder: Path, dtype: str | None = None) -> None:
+        """Write it, as it is now, as a folder that ``from_pretrained`` opens, with all that the one
+        it came from has beside weights. ``dtype``: by default that of the folder it came from.
+
+        It is then of that ``dtype``. Raises ModelError where there is something in ``folder``.
+        """
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ModelError(f"{folder} is there already.", "Name a new folder.")
+        self._count_units()
+        said = _config(self.folder)
+        dtype = dtype or said.get("dtype") or said.get("torch_dtype") or "float32"
+        with storage(folder):
+            self.network.to(getattr(torch, dtype)).save_pretrained(folder)
+            for file in self.folder.iterdir():
+                beside = file.suffix in BESIDE and not file.name.endswith(".index.json")
+                if beside and not (folder / file.name).exists():
+                    shutil.copyfile(file, folder / file.name)
+
+    def _count_units(self) -> None:
+        """Have the config say how many neurons and heads are left. ModelError where it cannot."""
+        config, names = self.network.config.get_text_config(), self._names()
+        for kind, modules in (("neuron", self._mlps()), ("head", self._attentions())):
+            there = zip(self.units(kind), modules.values(), strict=True)
+            left = {len(units): module for units, module in there}
+            if len(left) > 1:
+                why = f"Its layers have {min(left)} to {max(left)} {kind}s; a config has one."
+                raise ModelError(why, "Cut as many from each: allocation=uniform")
+            for number, module in left.items():
+                if kind == "neuron":
+                    setattr(config, names.neurons, number)
+                else:
+                    config.head_dim, config.num_key_value_heads = module.head_dim, number
+                    config.num_attention_heads = number * module.num_key_value_groups
+
+    def _names(self) -> Any:  # None of a family that is not listed
+        return FAMILIES.get(self.network.config.get_text_config().model_type)
+
+    def units(self, kind: UnitKind | str) -> list[Units]:
+        """Neurons of MLPs; heads as whole groups, those of one key and value. None of families of
+        which ``families`` says nothing, and no blocks.
+        """
+        if kind == "neuron":
+            return [self._neurons(name, module) for name, module in self._mlps().items()]
+        return [self._groups(name, m) for name, m in self._attentions().items() if kind == "head"]
+
+    def _mlps(self) -> dict[str, Any]:
+        names = self._names()
+        known = names.neurons and (*names.reads, names.writes) if names else None
+        return self._with(known or ())
+
+    def _attentions(self) -> dict[str, Any]:
+        names = self._names()
+        known = names.queries and (*names.queries, names.joins) if names else None
+        return self._with(known or ())
+
+    def _with(self, children: Sequence[str]) -> dict[str, Any]:
+        """Modules inside blocks that have all of these children, by name."""
+        names = {module: name for name, module in self.named_modules()}
+        inside = (module for block in self.blocks() for module in block.modules())
+        there = (m for m in inside if children and all(hasattr(m, child) for child in children))
+        return {names[module]: module for module in there}
+
+    def _neurons(self, prefix: str, mlp: Any) -> Units:
+        names: Names = self._names()
+        owned, writes = {}, getattr(mlp, names.writes)
+        columns = 1 if isinstance(writes, nn.Linear) else 0
+        number = writes.weight.shape[columns]
+        for read in names.reads:
+            layer = getattr(mlp, read)
+            rows = 0 if isinstance(layer, nn.Linear) else 1
+            index = torch.arange(layer.weight.shape[rows]).view(-1, number).T
+            owned[f"{prefix}.{read}.weight"] = (rows, index)
+            if layer.bias is not None:
+                owned[f"{prefix}.{read}.bias"] = (0, index)
+        output = f"{prefix}.{names.writes}.weight"
+        owned[output] = (columns, torch.arange(number)[:, None])
+        return _silent(prefix, owned, output)
+
+    def _groups(self, prefix: str, attention: Any) -> Units:
+        names: Names = self._names()
+        assert names.queries is not None
+        owned, width = {}, attention.head_dim * attention.num_key_value_groups
+        for of, each in zip(names.queries, (width, *[attention.head_dim] * 2), strict=True):
+            layer = getattr(attention, of)
+            index = torch.arange(len(layer.weight)).view(-1, each)
+            owned[f"{prefix}.{of}.weight"] = (0, index)
+            if layer.bias is not None:
+                owned[f"{prefix}.{of}.bias"] = (0, index)
+        output = f"{prefix}.{names.joins}.weight"
+        owned[output] = (1, owned[f"{prefix}.{names.queries[0]}.weight"][1])
+        return _silent(prefix, owned, output)
+
+    def forward(self, batch: Batch) -> Prediction:
+        logits = self.network(input_ids=batch["tokens"], use_cache=False).logits
+        return Prediction(token_losses(logits, batch["targets"]), logits)
+
+    def blocks(self) -> Sequence[nn.Module]:
+        from transformers.modeling_layers import GradientCheckpointingLayer
+
+        lists = (module for module in self.modules() if isinstance(module, nn.ModuleList))
+        return [b for of in lists for b in of if isinstance(b, GradientCheckpointingLayer)]
+
+    def linear_layers(self) -> dict[str, nn.Module]:
+        from transformers.pytorch_utils import Conv1D
+
+        names = {module: name for name, module in self.named_modules()}
+        inside = (module for block in self.blocks() for module in block.modules())
+        layers: dict[str, nn.Module] = {}
+        for module in inside:
+            if isinstance(module, nn.Linear | Conv1D):
+                layers[f"{names[module]}.weight"] = module
+            elif hasattr(module, "num_experts") and all(hasattr(module, of) for of in EXPERTS):
+                layers |= {f"{names[module]}.{of}": module for of in EXPERTS}
+        return layers
+
+    def fed(self, name: str, layer: nn.Module, given: tuple[Any, ...]) -> Mapping[str, Tensor]:
+        """Each expert by the tokens that chose it, in the arithmetic of the library's own."""
+        of: Any = layer
+        if not hasattr(layer, "num_experts"):
+            return super().fed(name, layer, given)
+        x, chosen, apart = given[0].flatten(0, -2), given[1], {}
+        for expert in range(of.num_experts):
+            rows = x[(chosen.flatten(0, -2) == expert).any(-1)]
+            if name.endswith(EXPERTS[1]):
+                gate, up = F.linear(rows, of.gate_up_proj[expert]).chunk(2, dim=-1)
+                rows = of.act_fn(gate) * up
+            apart[f"{name}[{expert}]"] = rows
+        return apart
+
+    def prunable(self, tensors: Mapping[str, Tensor], which: PrunableSet) -> Tensors:
+        layers, chosen = self.linear_layers(), Tensors()
+        for name, _ in self.named_parameters():
+            if name not in tensors or (which == "linear" and name not in layers):
+                continue
+            tensor = tensors[name]
+            if name not in layers or isinstance(layers[name], nn.Linear):
+                chosen[name] = tensor
+            elif tensor.dim() == 3:
+                chosen |= {f"{name}[{expert}]": of for expert, of in enumerate(tensor)}
+            else:
+                chosen[f"{name}[T]"] = tensor.T
+        return chosen
+
+
+def _silent(layer: str, owned: dict[str, tuple[int, Tensor]], output: str) -> Units:
+    """Units of one layer, which are nothing where what they write by is zero."""
+
+    def adds(weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        along, index = owned[output]
+        out = weights[output].movedim(along, 0)  # (columns, out)
+        silent = (out[index] == 0).flatten(1).all(1)
+        return silent, out.new_zeros(len(index), out.shape[1])
+
+    return Units(layer, owned, output, adds, None)
+
+
+def _pretrained(folder: Path) -> Any:
+    """The network of a folder, all of its weights read; ModelError where that cannot be."""
+    said = _config(folder)
+    transformers = library()
+    try:
+        model, found = transformers.AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except Exception as error:  # of many kinds, in words of its own
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+        kind = said.get("model_type")
+        why = f"transformers {transformers.__version__} cannot open {folder} ({kind}): {reason}."
+        raise ModelError(why, "It must open there: AutoModelForCausalLM.from_pretrained") from error
+    lost = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
+    if lost:
+        why = f"The weights of {folder} do not fit its {CONFIG}: {lost[0]} is missing there."
+        raise ModelError(why, "Put weights and config of one model into it.")
+    return model.eval()
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """What a folder says it holds, checked before seconds are spent on reading it."""
+    if not folder.is_dir():
+        raise ModelError(f"There is no folder {folder}.", "Give model.path=FOLDER")
+    try:
+        said = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        why = f"{folder} holds no {CONFIG}, so it is no model of transformers."
+        raise ModelError(why, "Name a folder that save_pretrained wrote.") from None
+    except ValueError as error:
+        raise ModelError(f"{folder / CONFIG} is damaged: {error}.", "Fetch it again.") from None
+    if "quantization_config" in said:
+        how = said["quantization_config"].get("quant_method", "quantised")
+        why = f"The weights of {folder} are quantised ({how}), and their zeros would mean nothing."
+        raise ModelError(why, "Name the folder of the model before that.")
+    if not [*folder.glob("*.safetensors")]:
+        if pickles := sorted(p.name for pattern in PICKLES for p in folder.glob(pattern)):
+            why = f"{folder / pickles[0]} is a pickle, which can run any code; swe reads none."
+            raise ModelError(why, CONVERT.format(folder))
+        raise ModelError(f"{folder} holds no weights, *.safetensors.", "Fetch them, too.")
+    return dict(said)

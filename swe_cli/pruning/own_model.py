@@ -1,0 +1,94 @@
+"""A plain torch model cut in Python, by the weights and by how they lived."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from swe_cli.config import ConfigRoot, component
+from swe_cli.conform import conform
+from swe_cli.contracts import (
+    BLOCKS,
+    GRADIENTS,
+    INPUTS,
+    Allocation,
+    Evidence,
+    Model,
+    Prediction,
+    PrunableSet,
+    Setup,
+    criterion_of,
+)
+from swe_cli.device import resolve
+from swe_cli.errors import UsageError
+from swe_cli.pruning.masks import apply_masks
+from swe_cli.pruning.prune import Judge, Method, Scorer
+from swe_cli.pruning.prune import prune as cut
+from swe_cli.records import Batch, Masks, Tensors
+from swe_cli.training.own_loop import WeightTracker
+
+MATRICES = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+class Plain(Model):
+    """Any module: what can be pruned are the weights of its linear layers and convolutions."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, batch: Batch) -> Prediction:
+        raise NotImplementedError("a plain module is judged by its weights alone")
+
+    def prunable(self, tensors: Mapping[str, Tensor], which: PrunableSet) -> Tensors:
+        layers = {f"{n}.weight" for n, m in self.module.named_modules() if isinstance(m, MATRICES)}
+        return {n: t for n, t in tensors.items() if which == "all" or n in layers}
+
+    def weights(self) -> Tensors:
+        return {name: p.detach() for name, p in self.module.named_parameters()}
+
+
+def prune(
+    model: nn.Module,
+    tracker: WeightTracker | None = None,
+    *,
+    ratio: float,
+    criterion: str = "swe",
+    allocation: str = "global",
+    seed: int = 0,
+    config_dir: Path | None = None,
+    **options: Any,
+) -> Masks:
+    """Zero, in place, a fraction ``ratio`` of the weights of all linear layers and convolutions.
+
+    By any criterion that needs no calibration set; one that judges by the trajectory takes it from
+    the ``tracker`` of the training. ``options``: of the criterion. Gives the masks, True = kept, by
+    parameter name: multiply by them after each step, to train on. Raises UsageError for what cannot
+    be, PruningError for scores that cannot be ranked.
+    """
+    root = ConfigRoot(config_dir)
+    judge = criterion_of(component("criterion", criterion, root, options).build(), criterion)
+    needs, data = judge.needs, (*GRADIENTS, *INPUTS, *BLOCKS)
+    if any(need in data for need in needs):
+        raise UsageError(f"criterion={criterion} looks at data.", "Prune by it: swe prune")
+    known = tracker.statistics if tracker else {}
+    if lacking := [need for need in needs if need not in known]:
+        hint = f"WeightTracker(model, optimizer, statistics={[*known, *lacking]})"
+        raise UsageError(f"criterion={criterion} needs a tracker of {', '.join(lacking)}.", hint)
+    if not 0 <= ratio < 1:
+        raise UsageError(f"ratio={ratio} is not in [0, 1).", "It is the fraction to cut: ratio=0.5")
+    plain = Plain(model)
+
+    def lens(tensors: Mapping[str, Tensor]) -> Tensors:
+        return plain.prunable(tensors, "linear")
+
+    lived = {need: lens({n: t.cpu() for n, t in known[need].state().items()}) for need in needs}
+    weights = {name: weight.float().cpu() for name, weight in lens(plain.weights()).items()}
+    shares = conform(component("allocation", allocation, root).build(), Allocation, allocation)
+    machine: Any = resolve("cpu", "float32", None)
+    setup = Setup(plain, None, machine, seed)  # type: ignore[arg-type]
+    scorer = Scorer(setup, lens, Evidence(weights, lived, seed))
+    masks = cut(Method(Judge(judge, criterion, criterion), ratio, allocation=shares), scorer)
+    apply_masks(masks, lens(plain.weights()))
+    return masks

@@ -1,0 +1,253 @@
+"""The trajectory of a training whose loop is somebody else's: torch, transformers, Lightning."""
+
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from swe_cli.config import ConfigRoot, component, source_of
+from swe_cli.conform import conform
+from swe_cli.contracts import Statistic
+from swe_cli.errors import ModelError, UsageError
+from swe_cli.files import read_json, read_tensors, write_json, write_tensors
+from swe_cli.records import Tensors
+from swe_cli.training.tracker import Tracker, Tracking, trajectory_of
+
+TRAJECTORY, TOLD = "trajectory.safetensors", "trajectory.json"
+# Of DDP, torch.compile and peft.
+WRAPPERS = re.compile(r"^((module|_orig_mod|base_model\.model)\.)+|(?<=\.)(_orig_mod|base_layer)\.")
+PROBES = 16  # weights of each tensor by which a trajectory is told from another's
+AS_RECEIVED, UNCLIPPED = "as the optimizer receives them", "before clipping"
+
+
+class WeightTracker(Tracker):
+    """Statistics of every weight of ``model``, seen after each step of ``optimizer``.
+
+    Make it before the first step, then train as you do; ``save`` leaves what ``swe prune
+    model=huggingface model.path=… trajectory=FOLDER`` takes. Accumulators are float32 whatever the
+    model is. It sees optimizer steps, not batches: gradients may be accumulated. A step that a
+    ``GradScaler`` skips is none. Of LoRA (peft) it follows the merged weights, W₀ + ΔW.
+
+    ``statistics``: names of the group, as in ``swe_cli/statistics``. ``steps``: how long the run
+    will be, for those that must know. ``config_dir``: a folder of YAMLs of one's own. The rest are
+    options of ``tracking``: every, start, weighting, decay.
+
+    Gradients are those that the optimizer receives, unless ``before_clip()`` is called in the loop,
+    between the backward pass and clipping.
+
+    Raises UsageError for options that cannot be.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Any,
+        *,
+        statistics: Sequence[str] = ("weighted_average",),
+        steps: int | None = None,
+        config_dir: Path | None = None,
+        **tracking: Any,
+    ) -> None:
+        while hasattr(optimizer, "optimizer"):  # of accelerate, of Lightning
+            optimizer = optimizer.optimizer
+        root = ConfigRoot(config_dir)
+        self.model, self.optimizer, self.gradients = model, optimizer, AS_RECEIVED
+        self.step, self._seen = 0, -1  # steps taken; the last one whose gradients were shown
+        options = {"sample": 0, "frozen": True, **tracking}
+        chosen: Tracking = component("tracking", "every_step", root, options).instance
+        if steps is None and isinstance(chosen.start, str) | isinstance(chosen.decay, str):
+            raise UsageError("A part of a run is known where its length is.", "Give steps=…")
+        weights, made, sources = self.live(), dict[str, Statistic](), {}
+        for name in statistics:
+            of = component("statistic", name, root)
+            made[name] = conform(of.build(weights), Statistic, f"statistic={name}")
+            sources[name] = source_of(of)
+            if steps is None and type(made[name]).expect is not Statistic.expect:
+                why = f"statistic={name} must know how long the run is."
+                raise UsageError(why, "Give WeightTracker its steps=…")
+            merged = weights.keys() - self._parameters().keys()
+            if merged and (made[name].sees("before_step") or made[name].sees("after_step")):
+                why = f"statistic={name} looks at gradients, and merged weights of LoRA have none."
+                raise UsageError(why, "Track what is of the weights: weighted_average, mean, …")
+        length = sys.maxsize if steps is None else steps
+        about = {"steps": length, "steps_per_epoch": 1, "seed": 0}
+        super().__init__({}, made, {}, chosen, **about, sources=sources)
+        self._hooks = [
+            optimizer.register_step_pre_hook(lambda *_: self._before()),
+            optimizer.register_step_post_hook(lambda *_: self._after()),
+        ]
+
+    # What it sees
+
+    def live(self) -> Tensors:
+        """The weights as they are, float32, by their names in the bare model; of shards ours."""
+        merged = dict(self._merged())
+        plain = {n: p.detach() for n, p in self._parameters().items()}
+        if merged:
+            plain = {n: p for n, p in plain.items() if ".lora_" not in n}
+        return {name: _local(weight).float() for name, weight in {**plain, **merged}.items()}
+
+    def _parameters(self) -> dict[str, nn.Parameter]:
+        return {_bare(name): p for name, p in self.model.named_parameters()}
+
+    def _merged(self) -> Iterator[tuple[str, Tensor]]:
+        for name, module in self.model.named_modules():
+            if hasattr(module, "get_delta_weight") and not getattr(module, "merged", False):
+                weight = module.base_layer.weight.detach()
+                for adapter in module.active_adapters:
+                    weight = weight + module.get_delta_weight(adapter).detach()
+                yield _bare(f"{name}.weight"), weight
+
+    def before_clip(self) -> None:
+        """Show the gradients of the coming step as they are now: before they are clipped."""
+        self.gradients, self._seen = UNCLIPPED, self.step + 1
+        self.see(self.step + 1, self._gradients)
+
+    def _before(self) -> None:
+        if self._seen <= self.step and not self._skipped():
+            self.see(self.step + 1, self._gradients)
+
+    def _after(self) -> None:
+        if self._skipped():
+            self._seen = -1
+            return
+        self.step += 1
+        self.observe(self.step, self._slots)
+
+    def _skipped(self) -> bool:
+        """Whether a scaler told the optimizer, inside its step, to leave everything as it is."""
+        found = getattr(self.optimizer, "found_inf", None)
+        return found is not None and bool(found)
+
+    def _gradients(self) -> Tensors:
+        """In units of the loss: what a scaler leaves to a fused optimizer is done here, too."""
+        scale = getattr(self.optimizer, "grad_scale", None)
+        found = {n: _local(p.grad) for n, p in self._parameters().items() if p.grad is not None}
+        return {n: g.float() if scale is None else g.float() / scale for n, g in found.items()}
+
+    def _slots(self) -> dict[str, Tensors]:
+        slots: dict[str, Tensors] = {}
+        for name, parameter in self._parameters().items():
+            for slot, value in self.optimizer.state.get(parameter, {}).items():
+                slots.setdefault(slot, {})[name] = value
+        return slots
+
+    # What it keeps
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that it needs to go on, bit for bit."""
+        return {"tensors": self.tensors(), "info": self.info(), "step": self.step}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what ``state_dict`` gave."""
+        self.load(state["tensors"], state["info"])
+        self.step, self._seen = state["step"], -1
+
+    def info(self) -> dict[str, Any]:
+        return {**super().info(), "gradients": self.gradients}
+
+    def save(self, folder: Path | str) -> None:
+        """Write the trajectory, and by what the weights that it led to are known."""
+        folder = Path(folder)
+        write_tensors(folder / TRAJECTORY, self.tensors() | _probed(self.live()))
+        write_json(folder / TOLD, self.info())
+
+    def close(self) -> None:
+        """Look on no longer."""
+        for hook in self._hooks:
+            hook.remove()
+
+
+def _local(tensor: Tensor) -> Tensor:
+    local: Tensor = getattr(tensor, "_local_tensor", tensor)
+    return local
+
+
+def _bare(name: str) -> str:
+    return WRAPPERS.sub("", name)
+
+
+def _probed(weights: Tensors) -> Tensors:
+    """A few weights of each tensor, evenly spread."""
+    return {
+        f"probe/{name}": weight.reshape(-1)[:: max(1, weight.numel() // PROBES)][:PROBES].float()
+        for name, weight in weights.items()
+    }
+
+
+# Read back
+
+
+def statistics_of(folder: Path) -> list[str]:
+    """Those that ``save`` left. ModelError where it left nothing."""
+    return list(_told(folder)["statistics"])
+
+
+def _told(folder: Path) -> dict[str, Any]:
+    if not (folder / TOLD).is_file():
+        raise ModelError(f"{folder} holds no {TOLD}.", "WeightTracker.save(FOLDER) makes it.")
+    told: dict[str, Any] = read_json(folder / TOLD, "statistics", "count")
+    return told
+
+
+def read_trajectory(folder: Path, weights: Tensors, prefix: str) -> tuple[Tensors, dict[str, Any]]:
+    """What ``save`` left, by the names of ``weights``, which are those it led to, ``prefix`` and
+    all; and what it tells of itself. ModelError where it is another model's, or of other weights.
+    """
+    told = _told(folder)
+    saved = {
+        "/".join((name.partition("/")[0], prefix + name.partition("/")[2])): tensor
+        for name, tensor in read_tensors(folder / TRAJECTORY).items()
+    }
+    probes = trajectory_of(saved, ["probe"])["probe"]
+    if probes.keys() != weights.keys():
+        other = min(probes.keys() ^ weights.keys()).removeprefix(prefix)
+        raise ModelError(f"{folder} is the trajectory of another model: it differs in {other}.")
+    for name, now in trajectory_of(_probed(weights), ["probe"])["probe"].items():
+        then = probes[name]
+        near = 2.0**-7 * float(then.abs().max())  # it may have been saved as bfloat16
+        if now.shape != then.shape or (now - then).abs().max() > near:
+            why = f"The trajectory in {folder} did not lead to these weights: not in {name}."
+            raise ModelError(why, "Save it when training ends, beside the model.")
+    return {name: t for name, t in saved.items() if not name.startswith("probe/")}, told
+
+
+# Loops of others
+
+
+def trainer_callback(folder: Path | str, **options: Any) -> Any:
+    """A callback for the ``Trainer`` of transformers that tracks, and saves in the end."""
+    callbacks: Any = import_module("transformers.trainer_callback")
+
+    class Tracks(callbacks.TrainerCallback):  # type: ignore[misc]
+        def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+            length = {"steps": state.max_steps, **options}
+            self.tracker = WeightTracker(more["model"], more["optimizer"], **length)
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+            self.tracker.save(folder)
+            self.tracker.close()
+
+    return Tracks()
+
+
+def lightning_callback(folder: Path | str, **options: Any) -> Any:
+    """A callback for Lightning's ``Trainer``: tracks the first optimizer, and saves in the end."""
+    lightning: Any = import_module("lightning.pytorch")
+
+    class Tracks(lightning.Callback):  # type: ignore[misc]
+        def on_train_start(self, trainer: Any, module: Any) -> None:
+            self.tracker = WeightTracker(module, trainer.optimizers[0], **options)
+
+        def on_train_end(self, trainer: Any, module: Any) -> None:
+            self.tracker.save(folder)
+            self.tracker.close()
+
+        def state_dict(self) -> dict[str, Any]:
+            return self.tracker.state_dict() if hasattr(self, "tracker") else {}
+
+    return Tracks()

@@ -1,0 +1,322 @@
+"""Models of transformers from folders: read, cut as they are, trained on, refused in a sentence."""
+
+import csv
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from swe_cli.config import ConfigRoot, component
+from swe_cli.contracts import IGNORED, DataShape
+from swe_cli.files import read_tensors
+from swe_cli.pruning.shrink import load
+
+from .families import CONTEXT, FAMILIES, FAST, VOCABULARY, network, save_folder, transformers
+
+SHAPE = DataShape(VOCABULARY)
+SMALL = [
+    f"model.context={CONTEXT}",
+    "data.train_characters=4000",
+    "data.validation_characters=400",
+    "data.test_characters=800",
+    "calibration.samples=4",
+    "evaluation.batch_size=4",
+]
+EVERY = [
+    pytest.param(name, marks=() if name in FAST else pytest.mark.families) for name in FAMILIES
+]
+
+
+@pytest.fixture(scope="session")
+def folder_of(tmp_path_factory):
+    """Family → its folder, made once."""
+    made = {}
+
+    def folder(family):
+        if family not in made:
+            made[family] = save_folder(family, tmp_path_factory.mktemp(family) / "model")
+        return made[family]
+
+    return folder
+
+
+def opened(folder):
+    options = {"path": str(folder), "context": CONTEXT}
+    return component("model", "huggingface", ConfigRoot(), options).build(SHAPE)
+
+
+def batch(windows=3):
+    generator = torch.Generator().manual_seed(1)
+    tokens = torch.randint(VOCABULARY, (windows, CONTEXT), generator=generator)
+    targets = tokens.roll(-1, 1)
+    targets[:, -1] = IGNORED
+    return {"tokens": tokens, "targets": targets}
+
+
+@pytest.mark.parametrize("family", EVERY)
+def test_the_loss_is_that_of_transformers(folder_of, family):
+    """Which shifts its labels by itself, and takes the mean."""
+    model, given = opened(folder_of(family)), batch()
+    with torch.no_grad():
+        losses = model(given).losses
+        theirs = network(family)(input_ids=given["tokens"], labels=given["tokens"]).loss
+    ours = losses.sum() / (given["targets"] != IGNORED).sum()
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", EVERY)
+@pytest.mark.parametrize("criterion", ["magnitude", "wanda", "sparsegpt"])
+def test_half_of_it_is_cut_exactly(swe, folder_of, family, criterion, tmp_path):
+    folder = folder_of(family)
+    words = ["model=huggingface", f"model.path={folder}", f"criterion={criterion}", *SMALL]
+    cut = swe("prune", "-q", "--ratio", 0.5, *words)
+    assert cut.exit_code == 0, cut.output
+    run = tmp_path / "results" / "runs" / cut.stdout.split()[0]
+    row = json.loads((run / "manifest.json").read_text())["row"]
+    assert row["sparsity"] == 0.5
+    model = opened(folder)
+    dense = {name: weight.clone() for name, weight in model.weights().items()}
+    load(model, read_tensors(run / "model.safetensors"))
+    cut_names = model.prunable(model.weights(), "linear")
+    assert sum(int((w == 0).sum()) for w in cut_names.values()) == (
+        sum(w.numel() for w in cut_names.values()) // 2
+    )
+    inside = {name.partition("[")[0] for name in cut_names}
+    for name, weight in model.weights().items():
+        if name not in inside:
+            assert torch.equal(weight, dense[name])
+
+
+# What one does with it
+
+
+@pytest.fixture
+def llama(folder_of):
+    return folder_of("llama_tied")
+
+
+def words_of(folder, *more):
+    return ["model=huggingface", f"model.path={folder}", *SMALL, *more]
+
+
+def folder_and_weights(swe, folder, tmp_path, *words):
+    """A cut, exported, opened by transformers alone: its network, and what swe stored."""
+    made = swe("prune", "-q", *words_of(folder, *words))
+    assert made.exit_code == 0, made.output
+    name, out = made.stdout.split()[0], tmp_path / "out"
+    said = swe("export", name, out)
+    assert said.exit_code == 0, said.output
+    stored = read_tensors(tmp_path / "results" / "runs" / name / "model.safetensors")
+    return transformers.AutoModelForCausalLM.from_pretrained(out), stored, out
+
+
+@pytest.mark.parametrize("family", EVERY)
+def test_an_exported_cut_opens_in_transformers_with_equal_logits(swe, folder_of, family, tmp_path):
+    folder = folder_of(family)
+    words = ("criterion=magnitude", "ratio=0.5")
+    opened_there, stored, out = folder_and_weights(swe, folder, tmp_path, *words)
+    model = opened(folder)
+    load(model, stored)
+    with torch.no_grad():
+        theirs = opened_there(input_ids=batch()["tokens"]).logits
+    assert torch.equal(theirs, model(batch()).logits)
+    card = (out / "README.md").read_text()
+    for word in ("dense loss", "sparsity", "50.00%", "magnitude", "protocol"):
+        assert word in card
+    tokenizer = transformers.AutoTokenizer.from_pretrained(out)
+    assert tokenizer.decode(tokenizer("In the beginning").input_ids) == "In the beginning"
+
+
+TAKEN_OUT = {  # of which families what can be taken out, and the keys of config that then change
+    "neuron": (
+        *("llama", "llama_tied", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "phi"),
+        *("gpt2", "opt", "neox", "falcon"),
+    ),
+    "head": ("llama", "llama_tied", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi"),
+}
+STRUCTURED = [
+    pytest.param(kind, name, marks=() if name in FAST else pytest.mark.families)
+    for kind, names in TAKEN_OUT.items()
+    for name in names
+]
+
+
+@pytest.mark.parametrize(("kind", "family"), STRUCTURED)
+def test_what_is_taken_out_whole_is_smaller_there_too(swe, folder_of, kind, family, tmp_path):
+    folder = folder_of(family)
+    words = ("criterion=magnitude", f"pattern={kind}", "allocation=uniform", "ratio=0.5")
+    there, stored, _ = folder_and_weights(swe, folder, tmp_path, *words)
+    dense = network(family)
+    assert there.num_parameters() < 0.95 * dense.num_parameters()
+    model = opened(folder)
+    load(model, stored)
+    with torch.no_grad():
+        theirs, ours = there(input_ids=batch()["tokens"]).logits, model(batch()).logits
+    torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-5)
+    # By hand: the dense model with the same rows at zero gives the same.
+    masked = opened(folder)
+    with torch.no_grad():
+        whole = masked.weights()
+        cut = masked.units(kind)
+        for units, left in zip(cut, model.units(kind), strict=True):
+            assert len(left) == len(units) // 2
+            along, index = units.owned[units.output]
+            norms = sum(
+                whole[name].movedim(d, 0)[at].flatten(1).square().sum(1)
+                for name, (d, at) in units.owned.items()
+                if whole[name].dim() > 1
+            )
+            gone = index[norms.argsort()[: len(units) // 2]].flatten()
+            whole[units.output].movedim(along, 0)[gone] = 0
+        torch.testing.assert_close(theirs, masked(batch()).logits, rtol=0, atol=1e-5)
+
+
+def test_layers_of_different_widths_have_no_config(swe, llama, tmp_path):
+    words = words_of(llama, "criterion=random", "pattern=neuron", "allocation=global", "ratio=0.5")
+    made = swe("prune", "-q", *words)
+    refused = swe("export", made.stdout.split()[0], tmp_path / "out")
+    assert refused.exit_code == 1
+    assert "Cut as many from each: allocation=uniform" in " ".join(refused.output.split())
+
+
+@pytest.mark.families
+@pytest.mark.parametrize(
+    ("kind", "family"),
+    [(kind, name) for kind in TAKEN_OUT for name in FAMILIES if name not in TAKEN_OUT[kind]],
+)
+def test_of_others_nothing_is_taken_out(swe, folder_of, kind, family):
+    words = words_of(folder_of(family), "criterion=magnitude", f"pattern={kind}", "ratio=0.5")
+    refused = swe("prune", "-q", *words)
+    assert refused.exit_code == 1
+    assert f"pattern={kind} finds none" in refused.output
+
+
+def test_it_is_exported_in_another_dtype_and_never_over_something(swe, llama, tmp_path):
+    made = swe("prune", "-q", *words_of(llama, "criterion=magnitude", "ratio=0.5"))
+    name, out = made.stdout.split()[0], tmp_path / "half"
+    assert swe("export", name, out, "--dtype", "bfloat16").exit_code == 0
+    there = transformers.AutoModelForCausalLM.from_pretrained(out, dtype="auto")
+    assert there.dtype == torch.bfloat16
+    again = swe("export", name, out)
+    assert again.exit_code == 1
+    assert "is there already" in again.output
+
+
+def test_our_own_models_are_no_folders_of_transformers(swe, own_run, tmp_path):
+    refused = swe("export", own_run.pruned, tmp_path / "out")
+    assert refused.exit_code == 2
+    assert "is a gpt_nano, which no other library can open" in " ".join(refused.output.split())
+
+
+def test_a_sweep_cuts_it_as_it_is_beside_the_controls_that_exist(swe, llama, tmp_path):
+    made = swe("sweep", "-q", *words_of(llama, "criteria=magnitude,wanda", "ratios=0.3,0.6"))
+    assert made.exit_code == 0, made.output
+    (run,) = (tmp_path / "results" / "runs").glob("sweep-*")
+    with (run / "table.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["kind"] for row in rows] == ["dense", "dense_recovered"] + ["pruned"] * 4
+    assert {row["model"] for row in rows} == {"model"}  # the folder's name
+    assert rows[0]["loss_nats"] == rows[1]["loss_nats"]  # recovery=none
+
+
+def test_it_is_trained_on_and_cut_by_how_its_weights_lived(swe, llama, tmp_path):
+    words = words_of(llama, "training.steps=3", "training.batch_size=2", "recovery=finetune")
+    words += ["criteria=swe,swe_obd", "ratio=0.5", "recovery.steps=2", "threads=1"]
+    made = swe("sweep", "-q", *words)
+    assert made.exit_code == 0, made.output
+    (run,) = (tmp_path / "results" / "runs").glob("train-*")
+    tracked = read_tensors(run / "trajectory.safetensors")
+    assert any(name.startswith("weighted_average/network.model.layers") for name in tracked)
+    said = swe("generate", run.name, "--prompt", "In the", "--length", 3)
+    assert said.exit_code == 0, said.output
+
+
+def damaged(folder, tmp_path, how):
+    there = shutil.copytree(folder, tmp_path / "damaged")
+    how(there)
+    return there
+
+
+def rewritten(**changes):
+    def how(folder):
+        path = folder / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return how
+
+
+def as_pickle(folder):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        (lambda f: (f / "config.json").unlink(), "holds no config.json"),
+        (lambda f: (f / "config.json").write_text("{"), "config.json is damaged"),
+        (lambda f: (f / "model.safetensors").unlink(), "holds no weights, *.safetensors"),
+        (as_pickle, "pytorch_model.bin is a pickle, which can run any code; swe reads none"),
+        (rewritten(intermediate_size=64), "cannot open"),
+        (rewritten(num_hidden_layers=3), "do not fit its config.json"),
+        (rewritten(model_type="mine"), "cannot open"),
+        (rewritten(quantization_config={"quant_method": "bnb"}), "are quantised (bnb)"),
+        (rewritten(vocab_size=200), "cannot open"),
+        (rewritten(max_position_embeddings=16), "is longer than the 16 positions"),
+        (lambda f: (f / "tokenizer.json").unlink(), "holds no tokenizer.json"),
+        (lambda f: (f / "tokenizer.json").write_text("{}"), "tokenizer.json cannot be read"),
+    ],
+)
+def test_a_folder_that_cannot_be_used_is_refused_in_a_sentence(swe, llama, tmp_path, how, said):
+    folder = damaged(llama, tmp_path, how)
+    refused = swe("prune", "-q", *words_of(folder, "criterion=magnitude", "ratio=0.5"))
+    assert refused.exit_code in (1, 2)
+    assert said in " ".join(refused.output.split())
+    assert "defect of swe" not in refused.output
+    assert "Traceback" not in refused.output
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["criterion=swe"], "criterion=swe or its allocation judges by how weights lived, and in"),
+        (["base=averaged"], "base=averaged starts from how weights lived, and in training.steps=0"),
+        (["controls=[dense_latest]"], "base=latest starts from how weights lived"),
+        (["tokenizer=chars", "tokenizer.path=x"], "tokenizer.path is not a key of"),
+        (["data.test_characters=20"], "The test split has"),
+    ],
+)
+def test_what_it_lacks_is_said(swe, llama, words, said):
+    words = words_of(llama, "ratio=0.5", *words)
+    words += [] if any(w.startswith("criterion") for w in words) else ["criterion=magnitude"]
+    refused = swe("prune", "-q", *words)
+    assert refused.exit_code in (1, 2), refused.output
+    assert said in " ".join(refused.output.split())
+
+
+def test_a_folder_that_is_not_there_and_a_path_that_is_not_given(swe, tmp_path):
+    none = swe("prune", *words_of(tmp_path / "none", "ratio=0.5", "criterion=magnitude"))
+    assert "There is no folder" in none.output
+    missing = swe("prune", "model=huggingface", "ratio=0.5")
+    assert missing.exit_code == 2
+    assert "model.path" in missing.output
+
+
+def test_a_run_and_a_model_are_not_both_cut(swe, llama, own_run):
+    refused = swe("prune", own_run.name, *words_of(llama, "ratio=0.5"))
+    assert refused.exit_code == 2
+    assert "takes a run or a model" in " ".join(refused.output.split())
+
+
+def test_weights_that_changed_are_another_model(swe, llama, tmp_path):
+    words = ("criterion=magnitude", "ratio=0.5")
+    folder = shutil.copytree(llama, tmp_path / "model")
+    first = swe("prune", "-q", *words_of(folder, *words)).stdout.split()[0]
+    assert swe("prune", "-q", *words_of(folder, *words)).stdout.split()[0] == first
+    moved = shutil.copytree(folder, tmp_path / "elsewhere" / "model")
+    assert swe("prune", "-q", *words_of(moved, *words)).stdout.split()[0] == first
+    weights = read_tensors(folder / "model.safetensors")
+    weights["model.norm.weight"] *= 2
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    assert swe("prune", "-q", *words_of(folder, *words)).stdout.split()[0] != first

@@ -1,0 +1,77 @@
+"""``swe_cli.prune`` of a plain module."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import swe_cli
+from swe_cli.errors import UsageError
+
+
+def network():
+    torch.manual_seed(0)
+    layers = nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 8), nn.Linear(8, 3)
+    return nn.Sequential(*layers)
+
+
+def tuned(**options):
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    tracker = swe_cli.WeightTracker(model, optimizer, **options)
+    for step in range(5):
+        generator = torch.Generator().manual_seed(step)
+        model(torch.randn(2, 1, 6, 6, generator=generator)).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model, tracker
+
+
+def matrices(model):
+    return {n: p.detach() for n, p in model.named_parameters() if p.dim() > 1}
+
+
+def test_half_of_all_weights_whose_average_is_smallest_goes():
+    model, tracker = tuned()
+    before = {n: w.clone() for n, w in matrices(model).items()}
+    masks = swe_cli.prune(model, tracker, ratio=0.5)
+    average = tracker.statistics["weighted_average"].state()
+    scores = torch.cat([average[name].abs().flatten() for name in before])
+    gone = scores.argsort()[: len(scores) // 2]
+    expected = torch.ones(len(scores), dtype=torch.bool)
+    expected[gone] = False
+    assert torch.equal(torch.cat([masks[name].flatten() for name in before]), expected)
+    for name, weight in matrices(model).items():
+        assert torch.equal(weight, before[name] * masks[name])
+    assert model[0].bias.all()
+
+
+@pytest.mark.parametrize("allocation", ["global", "uniform", "row", "sigma"])
+@pytest.mark.parametrize("criterion", ["magnitude", "swe", "swe_obd", "random"])
+def test_any_criterion_of_weights_cuts_exactly_as_much(criterion, allocation):
+    model, tracker = tuned(statistics=["weighted_average", "square_gradient"])
+    how = {"criterion": criterion, "allocation": allocation}
+    masks = swe_cli.prune(model, tracker, ratio=0.3, **how)
+    total = sum(mask.numel() for mask in masks.values())
+    assert sum(int((~mask).sum()) for mask in masks.values()) == round(0.3 * total)
+
+
+def test_without_a_trajectory_by_magnitude():
+    model = network()
+    swe_cli.prune(model, ratio=0.5, criterion="magnitude")
+    assert F.relu(model(torch.randn(1, 1, 6, 6))).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"ratio": 0.5}, "criterion=swe needs a tracker of weighted_average"),
+        ({"ratio": 0.5, "criterion": "wanda"}, "criterion=wanda looks at data"),
+        ({"ratio": 0.5, "criterion": "nothing"}, "criterion=nothing is not known here"),
+        ({"ratio": 1.5, "criterion": "magnitude"}, "ratio=1.5 is not in"),
+        ({"ratio": 0.5, "criterion": "magnitude", "power": 2}, "criterion.power is not a key"),
+    ],
+)
+def test_what_cannot_be_is_refused(options, said):
+    with pytest.raises(UsageError, match=said):
+        swe_cli.prune(network(), **options)
