@@ -62,8 +62,7 @@ class TrainingSpec:
     @property
     def label(self) -> str:
         """What its model is called: by the folder it comes from, if it does."""
-        path = self.config["paths"].get("model.path")
-        return Path(path).name if path else str(self.config["identity"]["model"]["name"])
+        return _label(self.config["identity"], self.config["paths"])
 
     @property
     def machine(self) -> Machine:
@@ -167,14 +166,13 @@ def training_spec(
     if kept and kept[-1] > recipe.steps:
         why = f"tracking.snapshots names step {kept[-1]}; the training ends at {recipe.steps}."
         raise UsageError(why, f"Write tracking.snapshots=[{recipe.steps // 2}]")
-    label = Path(paths["model.path"]).name if "model.path" in paths else composed["model"].name
     first = None
     if composed["pretraining"].instance is not None:  # the same by another recipe, with none before
         none = component("pretraining", "none", root)
         before = another(composed, training=composed["pretraining"], pretraining=none)
         first = training_spec(before, root, results)
     return TrainingSpec(
-        Run(results / "runs" / f"train-{label}-{identity(described)[:8]}"),
+        Run(results / "runs" / f"train-{_label(described, paths)}-{identity(described)[:8]}"),
         {"identity": described, "paths": paths},
         composed,
         root,
@@ -182,6 +180,10 @@ def training_spec(
         first,
         kept,
     )
+
+
+def _label(described: Mapping[str, Any], paths: Mapping[str, str]) -> str:
+    return Path(paths["model.path"]).name if "model.path" in paths else described["model"]["name"]
 
 
 def another(composed: Composed, **parts: Component) -> Composed:

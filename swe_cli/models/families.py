@@ -12,11 +12,21 @@ class Names:
     config has no number that would say how many are left: nothing is taken out.
     """
 
-    reads: tuple[str, ...]
-    writes: str
-    neurons: str | None = None
-    queries: tuple[str, str, str] | None = None
+    reads: tuple[str, ...] = ()
+    writes: str = ""
+    neurons: str = ""
+    queries: tuple[str, ...] = ()
     joins: str = "o_proj"
+
+    @property
+    def mlp(self) -> tuple[str, ...]:
+        """The children by which an MLP is known whose neurons can be taken out."""
+        return (*self.reads, self.writes) if self.neurons else ()
+
+    @property
+    def attention(self) -> tuple[str, ...]:
+        """The children by which an attention is known whose heads can be taken out."""
+        return (*self.queries, self.joins) if self.queries else ()
 
 
 SPLIT = ("q_proj", "k_proj", "v_proj")

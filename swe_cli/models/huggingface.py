@@ -105,8 +105,8 @@ class HuggingFace(Model):
     def _count_units(self) -> None:
         """Have the config say how many neurons and heads are left. ModelError where it cannot."""
         config, names = self.network.config.get_text_config(), self._names()
-        for kind, modules in (("neuron", self._mlps()), ("head", self._attentions())):
-            there = zip(self.units(kind), modules.values(), strict=True)
+        for kind, children in (("neuron", names.mlp), ("head", names.attention)):
+            there = zip(self.units(kind), self._with(children).values(), strict=True)
             left = {len(units): module for units, module in there}
             if len(left) > 1:
                 why = f"Its layers have {min(left)} to {max(left)} {kind}s; a config has one."
@@ -118,26 +118,28 @@ class HuggingFace(Model):
                     config.head_dim, config.num_key_value_heads = module.head_dim, number
                     config.num_attention_heads = number * module.num_key_value_groups
 
-    def _names(self) -> Any:  # None of a family that is not listed
-        return FAMILIES.get(self.network.config.get_text_config().model_type)
+    def _names(self) -> Names:
+        return FAMILIES.get(self.network.config.get_text_config().model_type, Names())
 
     def units(self, kind: UnitKind | str) -> list[Units]:
         """Neurons of MLPs; heads as whole groups, those of one key and value. None of families of
         which ``families`` says nothing, and no blocks.
         """
-        if kind == "neuron":
-            return [self._neurons(name, module) for name, module in self._mlps().items()]
-        return [self._groups(name, m) for name, m in self._attentions().items() if kind == "head"]
-
-    def _mlps(self) -> dict[str, Any]:
-        names = self._names()
-        known = names.neurons and (*names.reads, names.writes) if names else None
-        return self._with(known or ())
-
-    def _attentions(self) -> dict[str, Any]:
-        names = self._names()
-        known = names.queries and (*names.queries, names.joins) if names else None
-        return self._with(known or ())
+        names, found = self._names(), list[Units]()
+        for prefix, mlp in self._with(names.mlp).items() if kind == "neuron" else ():
+            owned = _owned(mlp, prefix, names.writes, None, reads=False)
+            ((_, columns),) = owned.values()
+            for read in names.reads:  # of a fused matrix a neuron has several rows
+                owned |= _owned(mlp, prefix, read, len(columns))
+            found.append(_silent(prefix, owned, f"{prefix}.{names.writes}.weight"))
+        for prefix, attention in self._with(names.attention).items() if kind == "head" else ():
+            groups = len(attention.get_submodule(names.queries[1]).weight) // attention.head_dim
+            owned = {}
+            for of in names.attention:
+                child = _owned(attention, prefix, of, None, reads=of != names.joins)
+                owned |= {n: (at, index.view(groups, -1)) for n, (at, index) in child.items()}
+            found.append(_silent(prefix, owned, f"{prefix}.{names.joins}.weight"))
+        return found
 
     def _with(self, children: Sequence[str]) -> dict[str, Any]:
         """Modules inside blocks that have all of these children, by name."""
@@ -145,36 +147,6 @@ class HuggingFace(Model):
         inside = (module for block in self.blocks() for module in block.modules())
         there = (m for m in inside if children and all(hasattr(m, child) for child in children))
         return {names[module]: module for module in there}
-
-    def _neurons(self, prefix: str, mlp: Any) -> Units:
-        names: Names = self._names()
-        owned, writes = {}, getattr(mlp, names.writes)
-        columns = 1 if isinstance(writes, nn.Linear) else 0
-        number = writes.weight.shape[columns]
-        for read in names.reads:
-            layer = getattr(mlp, read)
-            rows = 0 if isinstance(layer, nn.Linear) else 1
-            index = torch.arange(layer.weight.shape[rows]).view(-1, number).T
-            owned[f"{prefix}.{read}.weight"] = (rows, index)
-            if layer.bias is not None:
-                owned[f"{prefix}.{read}.bias"] = (0, index)
-        output = f"{prefix}.{names.writes}.weight"
-        owned[output] = (columns, torch.arange(number)[:, None])
-        return _silent(prefix, owned, output)
-
-    def _groups(self, prefix: str, attention: Any) -> Units:
-        names: Names = self._names()
-        assert names.queries is not None
-        owned, width = {}, attention.head_dim * attention.num_key_value_groups
-        for of, each in zip(names.queries, (width, *[attention.head_dim] * 2), strict=True):
-            layer = getattr(attention, of)
-            index = torch.arange(len(layer.weight)).view(-1, each)
-            owned[f"{prefix}.{of}.weight"] = (0, index)
-            if layer.bias is not None:
-                owned[f"{prefix}.{of}.bias"] = (0, index)
-        output = f"{prefix}.{names.joins}.weight"
-        owned[output] = (1, owned[f"{prefix}.{names.queries[0]}.weight"][1])
-        return _silent(prefix, owned, output)
 
     def forward(self, batch: Batch) -> Prediction:
         logits = self.network(input_ids=batch["tokens"], use_cache=False).logits
@@ -226,6 +198,22 @@ class HuggingFace(Model):
             else:
                 chosen[f"{name}[T]"] = tensor.T
         return chosen
+
+
+def _owned(
+    module: Any, prefix: str, child: str, units: int | None, *, reads: bool = True
+) -> dict[str, tuple[int, Tensor]]:
+    """Along which dimension, and where, units lie in a layer: its rows, and its bias, where it
+    ``reads`` the stream, else its columns; each a unit, or dealt out to so many ``units``.
+    """
+    layer = module.get_submodule(child)
+    along = int(reads != isinstance(layer, nn.Linear))  # Conv1D holds (in, out)
+    number = layer.weight.shape[along]
+    index = torch.arange(number).view(-1, units or number).T
+    owned = {f"{prefix}.{child}.weight": (along, index)}
+    return owned | (
+        {f"{prefix}.{child}.bias": (0, index)} if reads and layer.bias is not None else {}
+    )
 
 
 def _silent(layer: str, owned: dict[str, tuple[int, Tensor]], output: str) -> Units:

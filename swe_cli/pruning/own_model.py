@@ -86,6 +86,11 @@ def prune(
     lived = {need: lens({n: t.cpu() for n, t in known[need].state().items()}) for need in needs}
     weights = {name: weight.float().cpu() for name, weight in lens(plain.weights()).items()}
     shares = conform(component("allocation", allocation, root).build(), Allocation, allocation)
+    if meant := shares.stands_for(judge):
+        shares = conform(component("allocation", meant, root).build(), Allocation, meant)
+    if shares.consults or shares.probes:
+        why = f"allocation={allocation} asks more than the scores it shares out by."
+        raise UsageError(why, "Prune by it: swe prune. Or: allocation='uniform'")
     machine: Any = resolve("cpu", "float32", None)
     setup = Setup(plain, None, machine, seed)  # type: ignore[arg-type]
     scorer = Scorer(setup, lens, Evidence(weights, lived, seed))

@@ -56,10 +56,12 @@ class WeightTracker(Tracker):
             optimizer = optimizer.optimizer
         root = ConfigRoot(config_dir)
         self.model, self.optimizer, self.gradients = model, optimizer, AS_RECEIVED
-        self.step, self._seen = 0, -1  # steps taken; the last one whose gradients were shown
+        self.step, self._shown = 0, Tensors()  # steps taken; gradients before they were clipped
         options = {"sample": 0, "frozen": True, **tracking}
         chosen: Tracking = component("tracking", "every_step", root, options).instance
-        if steps is None and isinstance(chosen.start, str) | isinstance(chosen.decay, str):
+        if chosen.every == "epoch":
+            raise UsageError("Only the loop knows how long an epoch is.", "Give every=STEPS")
+        if steps is None and (isinstance(chosen.start, str) or isinstance(chosen.decay, str)):
             raise UsageError("A part of a run is known where its length is.", "Give steps=…")
         weights, made, sources = self.live(), dict[str, Statistic](), {}
         for name in statistics:
@@ -103,20 +105,22 @@ class WeightTracker(Tracker):
                 yield _bare(f"{name}.weight"), weight
 
     def before_clip(self) -> None:
-        """Show the gradients of the coming step as they are now: before they are clipped."""
-        self.gradients, self._seen = UNCLIPPED, self.step + 1
-        self.see(self.step + 1, self._gradients)
+        """Keep a copy of the gradients as they are now, before they are clipped, for the step that
+        comes: it may be none.
+        """
+        self.gradients = UNCLIPPED
+        if any(of.sees("before_step") for of in self.statistics.values()):
+            self._shown = {name: g.clone() for name, g in self._gradients().items()}
 
     def _before(self) -> None:
-        if self._seen <= self.step and not self._skipped():
-            self.see(self.step + 1, self._gradients)
+        shown, self._shown = self._shown, {}
+        if not self._skipped():
+            self.see(self.step + 1, lambda: shown or self._gradients())
 
     def _after(self) -> None:
-        if self._skipped():
-            self._seen = -1
-            return
-        self.step += 1
-        self.observe(self.step, self._slots)
+        if not self._skipped():
+            self.step += 1
+            self.observe(self.step, self._slots)
 
     def _skipped(self) -> bool:
         """Whether a scaler told the optimizer, inside its step, to leave everything as it is."""
@@ -145,7 +149,7 @@ class WeightTracker(Tracker):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what ``state_dict`` gave."""
         self.load(state["tensors"], state["info"])
-        self.step, self._seen = state["step"], -1
+        self.step, self._shown = state["step"], {}
 
     def info(self) -> dict[str, Any]:
         return {**super().info(), "gradients": self.gradients}

@@ -46,7 +46,7 @@ def test_half_of_all_weights_whose_average_is_smallest_goes():
     assert model[0].bias.all()
 
 
-@pytest.mark.parametrize("allocation", ["global", "uniform", "row", "sigma"])
+@pytest.mark.parametrize("allocation", ["global", "uniform", "row", "sigma", "published"])
 @pytest.mark.parametrize("criterion", ["magnitude", "swe", "swe_obd", "random"])
 def test_any_criterion_of_weights_cuts_exactly_as_much(criterion, allocation):
     model, tracker = tuned(statistics=["weighted_average", "square_gradient"])
@@ -68,6 +68,11 @@ def test_without_a_trajectory_by_magnitude():
         ({"ratio": 0.5}, "criterion=swe needs a tracker of weighted_average"),
         ({"ratio": 0.5, "criterion": "wanda"}, "criterion=wanda looks at data"),
         ({"ratio": 0.5, "criterion": "nothing"}, "criterion=nothing is not known here"),
+        (
+            {"ratio": 0.5, "criterion": "magnitude", "allocation": "like"},
+            "asks more than the scores",
+        ),
+        ({"ratio": 0.5, "criterion": "magnitude", "allocation": "ecoflap"}, "asks more than the"),
         ({"ratio": 1.5, "criterion": "magnitude"}, "ratio=1.5 is not in"),
         ({"ratio": 0.5, "criterion": "magnitude", "power": 2}, "criterion.power is not a key"),
     ],

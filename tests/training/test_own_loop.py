@@ -147,6 +147,31 @@ def test_gradients_are_those_before_clipping_where_the_loop_shows_them():
     assert told == {False: "as the optimizer receives them", True: "before clipping"}
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_gradients_that_were_shown_for_a_step_that_is_skipped_are_not_seen(fused):
+    model, oracle = network(), Oracle()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, fused=fused)
+    tracker = WeightTracker(model, optimizer, statistics=BOTH)
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    for step in range(STEPS):
+        x, y = batch(step)
+        loss = F.mse_loss(model(x), y) * (torch.inf if step == 2 else 1.0)
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
+        tracker.before_clip()
+        if step != 2:
+            oracle.see(model)
+        nn.utils.clip_grad_norm_(model.parameters(), 0.05)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        if step != 2:
+            oracle.observe(model)
+    assert tracker.count == STEPS - 1
+    close(average(tracker), oracle.mean(oracle.weights))
+    close(average(tracker, "square_gradient"), oracle.mean(oracle.squares))
+
+
 def trained(model, optimizer, tracker, first, last):
     for step in range(first, last):
         x, y = batch(step)
@@ -219,6 +244,7 @@ def test_closed_it_looks_on_no_longer():
         ({"start": "90%"}, "A part of a run is known where its length is"),
         ({"statistics": ["none_such"]}, "statistic=none_such is not known here"),
         ({"every": 0}, "tracking.every=0"),
+        ({"every": "epoch"}, "Only the loop knows how long an epoch is"),
         ({"evry": 2}, "tracking.evry is not a key"),
     ],
 )
