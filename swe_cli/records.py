@@ -39,7 +39,7 @@ COLUMNS: tuple[str, ...] = (
     *("jaccard_magnitude", "random_batches_loss_nats", "training"),
 )
 # What a row shows of its training.
-OF_TRAINING = ("spikes", "training_flops")
+OF_TRAINING = ("spikes", "training_flops", "weights_moved")
 # Those of a later version, at the end of tables that have them.
 YOUNGER: tuple[str, ...] = (
     *("loss_calibrated_nats", "loss_calibrated_low", "loss_calibrated_high"),

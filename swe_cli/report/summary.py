@@ -1,7 +1,7 @@
 """Rows of one protocol become a summary: lines of means over seeds, and how far each can be cut."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -21,6 +21,8 @@ from swe_cli.report.tables import caveats, csv_bytes, records, settings_of
 from swe_cli.report.text import count, label, word
 
 Point = dict[str, Any]  # one line of ``Summary.points``
+OVERLAP, MOVED = "jaccard_magnitude", "weights_moved"
+SAME = 0.99  # from here on a criterion does not tell itself from magnitude
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,17 @@ class Summary:
     def caveats(self) -> list[str]:
         """To be said with the numbers."""
         ran = zip(self.points["criterion"], self.points["allocation"], strict=True)
-        return caveats(ran, self.published)
+        return [*caveats(ran, self.published), *self._lived()]
+
+    def _lived(self) -> Iterator[str]:
+        """How far training on moved the weights, and who then cuts what magnitude cuts."""
+        if MOVED in self.points and (moved := self.points[MOVED].dropna()).any():
+            far = dict.fromkeys(f"{100 * value:.2g} %" for value in (moved.min(), moved.max()))
+            yield f"Training moved the weights by {' to '.join(far)} of their norm."
+        same = self.points[OVERLAP].gt(SAME) & ~self.points["criterion"].eq("magnitude")
+        if names := sorted(self.points["criterion"][same].unique()):
+            which = f"{', '.join(names)} cut{'s' * (len(names) == 1)}"
+            yield f"{which} what magnitude cuts (overlap above {SAME}): judge by something else."
 
 
 def interval_words(over: Iterable[str | None], windows: str = "windows") -> str:
@@ -201,7 +213,8 @@ def _points(rows: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
     columns = ["failed", "seeds", "cells", *estimates, "interval"]
     measured = pd.DataFrame(map(_over_seeds, cells), columns=columns)
     points = points.join(measured.astype(dict.fromkeys(estimates, float)))
-    points["jaccard_magnitude"] = cuts["jaccard_magnitude"].mean().mask(measured["failed"])
+    for told in {OVERLAP, MOVED} & set(rows):
+        points[told] = cuts[told].mean().mask(measured["failed"])
     # An axis that does not touch a control repeats it; saying it once is enough.
     compared = [c for name in (LOSS.mean, LOSS.delta) for c in (name, *bounds(name))]
     points = points[(points["kind"] == PRUNED) | ~points.duplicated(["kind", "seeds", *compared])]

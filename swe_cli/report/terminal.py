@@ -24,7 +24,7 @@ from swe_cli.report.quantities import (
     bounds,
     sign,
 )
-from swe_cli.report.summary import Line, Point, Summary
+from swe_cli.report.summary import OVERLAP, Line, Point, Summary
 from swe_cli.report.tables import OF_LINE, records
 from swe_cli.report.text import (
     MARKS,
@@ -105,7 +105,7 @@ def _pairs(row: Row) -> Iterator[tuple[str, str]]:
     yield "top-1", spelled("top1", "{:.1%}".format)
     yield "bits per character", spelled("bits_per_character", number)
     yield "perplexity", spelled("perplexity", number)
-    yield "overlap with magnitude", spelled("jaccard_magnitude", number)
+    yield "overlap with magnitude", spelled(OVERLAP, number)
     for q in OF_QUESTIONS:
         yield f"{q.short} before recovery", q.phrase(of, q.before)
         yield q.short, q.phrase(of, q.mean)
@@ -120,6 +120,7 @@ def _pairs(row: Row) -> Iterator[tuple[str, str]]:
     yield "tokens of an answer", spelled("answer_tokens", number)
     yield "FLOPs of an answer", spelled("flops_per_answer", "{:.3g}".format)
     yield "spikes of its training", spelled("spikes", "{:.0f}".format)
+    yield "weights moved by its training", spelled("weights_moved", "{:.2%}".format)
     yield "FLOPs of its training", spelled("training_flops", "{:.3g}".format)
     yield "protocol", of["fingerprint"]
 
@@ -256,13 +257,12 @@ def _print_break_points(console: Console, summary: Summary) -> None:
 
 def _print_overlap(console: Console, lines: Sequence[Line]) -> None:
     """Line by cut. Magnitude itself, which overlaps wholly, is left out."""
-    overlap = "jaccard_magnitude"
-    measured = [line for line in lines if {p[overlap] for p in line.points} - {None, 1.0}]
+    measured = [line for line in lines if {p[OVERLAP] for p in line.points} - {None, 1.0}]
     if not measured:
         return
     title(console, "Overlap of what is cut with magnitude's cut (Jaccard)")
     chance = {"chance": lambda x: number(x / (2 - x))}
-    _print_by_cut(console, measured, lambda point: number(point[overlap]), chance)
+    _print_by_cut(console, measured, lambda point: number(point[OVERLAP]), chance)
     say(console, "chance: two random cuts of the same size, r / (2 - r)", "dim")
 
 

@@ -15,12 +15,12 @@ from swe_cli.contracts import Statistic
 from swe_cli.errors import ModelError, UsageError
 from swe_cli.files import read_json, read_tensors, write_json, write_tensors
 from swe_cli.records import Tensors
-from swe_cli.training.tracker import Tracker, Tracking, trajectory_of
+from swe_cli.training.tracker import Tracker, Tracking, probed, trajectory_of
 
 TRAJECTORY, TOLD = "trajectory.safetensors", "trajectory.json"
 # Of DDP, torch.compile and peft.
 WRAPPERS = re.compile(r"^((module|_orig_mod|base_model\.model)\.)+|(?<=\.)(_orig_mod|base_layer)\.")
-PROBES = 16  # weights of each tensor by which a trajectory is told from another's
+FEW = 16  # weights of each tensor by which a trajectory is told from another's
 AS_RECEIVED, UNCLIPPED = "as the optimizer receives them", "before clipping"
 
 
@@ -144,20 +144,21 @@ class WeightTracker(Tracker):
 
     def state_dict(self) -> dict[str, Any]:
         """All that it needs to go on, bit for bit."""
-        return {"tensors": self.tensors(), "info": self.info(), "step": self.step}
+        now = {"tensors": self.tensors(), "info": self.info(), "step": self.step}
+        return {**now, "begun": self.begun}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what ``state_dict`` gave."""
         self.load(state["tensors"], state["info"])
-        self.step, self._shown = state["step"], {}
+        self.step, self.begun, self._shown = state["step"], state["begun"], {}
 
     def info(self) -> dict[str, Any]:
-        return {**super().info(), "gradients": self.gradients}
+        return {**super().info(), "gradients": self.gradients, "weights_moved": self.moved()}
 
     def save(self, folder: Path | str) -> None:
         """Write the trajectory, and by what the weights that it led to are known."""
         folder = Path(folder)
-        write_tensors(folder / TRAJECTORY, self.tensors() | _probed(self.live()))
+        write_tensors(folder / TRAJECTORY, self.tensors() | _probe(self.live()))
         write_json(folder / TOLD, self.info())
 
     def close(self) -> None:
@@ -175,12 +176,8 @@ def _bare(name: str) -> str:
     return WRAPPERS.sub("", name)
 
 
-def _probed(weights: Tensors) -> Tensors:
-    """A few weights of each tensor, evenly spread."""
-    return {
-        f"probe/{name}": weight.reshape(-1)[:: max(1, weight.numel() // PROBES)][:PROBES].float()
-        for name, weight in weights.items()
-    }
+def _probe(weights: Tensors) -> Tensors:
+    return {f"probe/{name}": few for name, few in probed(weights, FEW).items()}
 
 
 # Read back
@@ -194,7 +191,7 @@ def statistics_of(folder: Path) -> list[str]:
 def _told(folder: Path) -> dict[str, Any]:
     if not (folder / TOLD).is_file():
         raise ModelError(f"{folder} holds no {TOLD}.", "WeightTracker.save(FOLDER) makes it.")
-    told: dict[str, Any] = read_json(folder / TOLD, "statistics", "count")
+    told: dict[str, Any] = read_json(folder / TOLD, "statistics", "weights_moved")
     return told
 
 
@@ -211,7 +208,7 @@ def read_trajectory(folder: Path, weights: Tensors, prefix: str) -> tuple[Tensor
     if probes.keys() != weights.keys():
         other = min(probes.keys() ^ weights.keys()).removeprefix(prefix)
         raise ModelError(f"{folder} is the trajectory of another model: it differs in {other}.")
-    for name, now in trajectory_of(_probed(weights), ["probe"])["probe"].items():
+    for name, now in trajectory_of(_probe(weights), ["probe"])["probe"].items():
         then = probes[name]
         near = 2.0**-7 * float(then.abs().max())  # it may have been saved as bfloat16
         if now.shape != then.shape or (now - then).abs().max() > near:

@@ -89,6 +89,7 @@ def train_run(
     if recipe.steps and not tracker.count:
         raise TrainingError("All to be observed were spikes.", "Write training.on_spike=record")
     weights, progress = model.weights(), recorder.progress
+    measures = {"spikes": progress.spikes, "training_flops": _flops(state)}
     if run.finished:  # trained again for one more statistic
         _check_same(run, weights)
     write_tensors(run.path / "model.safetensors", weights)
@@ -96,9 +97,12 @@ def train_run(
     if BEST in files:
         write_tensors(run.path / BEST, recorder.best)
     lived, told = tracker.tensors(), tracker.info()
+    if recipe.steps and model.prefix:  # it went on from what somebody else had trained
+        measures["weights_moved"] = tracker.moved()
     if training.trajectory is not None:
         lived, came = read_trajectory(training.trajectory, weights, model.prefix)
         told |= came
+        measures["weights_moved"] = told["weights_moved"]
     write_tensors(run.path / "trajectory.safetensors", lived, told)
     run.finish(
         files,
@@ -112,7 +116,7 @@ def train_run(
             "best_validation_loss_nats": progress.best_loss_nats,
             "final_validation_loss_nats": progress.final_loss_nats,
         },
-        measures={"spikes": progress.spikes, "training_flops": _flops(state)},
+        measures=measures,
         seconds_per_step=seconds / max(1, state.step - resumed_at),
         parameters=sum(p.numel() for p in model.parameters()),
     )

@@ -18,6 +18,7 @@ from swe_cli.seeds import derive
 from swe_cli.training.state import Callback, TrainState
 
 SAMPLE_POINTS = 200  # at most about twice as many moments of the sampled weights are kept
+PROBES = 4096  # of each tensor, by which it is told how far it moved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +118,7 @@ class Tracker(Callback):
         order = torch.randperm(sum(w.numel() for w in followed.values()), generator=generator)
         self._sample_index = order[: tracking.sample].sort().values
         self._sample: dict[int, Tensor] = {}  # step → values
+        self.begun = probed(self.live(), PROBES)
 
     def before_step(self, state: TrainState) -> None:
         parameters = state.setup.model.named_parameters()
@@ -154,6 +156,17 @@ class Tracker(Callback):
     def live(self) -> Tensors:
         """The weights as they are."""
         return self.weights
+
+    def moved(self) -> float:
+        """‖W − W₀‖ / ‖W₀‖ of all tracked weights, W₀ those that it was made with: by up to
+        ``PROBES`` of each tensor.
+        """
+        live, far, long = self.live(), 0.0, 0.0
+        for name, now in probed(live, PROBES).items():
+            stands_for, begun = live[name].numel() / max(1, len(now)), self.begun[name]
+            far += stands_for * float((now - begun).square().sum())
+            long += stands_for * float(begun.square().sum())
+        return math.sqrt(far / long) if long else 0.0
 
     def _next(self) -> tuple[float, float]:
         """The weight of the observation that comes next, and the total weight with it."""
@@ -218,6 +231,14 @@ def trajectory_of(saved: Tensors, statistics: Iterable[str]) -> dict[str, Tensor
         if name in trajectory:
             trajectory[name][parameter] = tensor
     return trajectory
+
+
+def probed(weights: Tensors, most: int) -> Tensors:
+    """Copies of at most so many weights of each tensor, evenly spread, float32."""
+    return {  # every so many, an odd number: columns are hardly ever of one
+        name: w.detach().reshape(-1)[:: w.numel() // most | 1][:most].float().cpu().clone()
+        for name, w in weights.items()
+    }
 
 
 def gather(tensors: Tensors, index: Tensor) -> Tensor:
