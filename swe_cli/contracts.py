@@ -34,7 +34,7 @@ INPUTS = ("input_norm", "input_gram", "input_mean")
 # Of what flows through a block, of each of its n weights: (1 − E cos(x_in, x_out)) / √n.
 BLOCKS = ("block_influence",)
 
-LOGITS = 1 << 27  # at most as many at once, of a batch of windows: 512 MiB of float32
+LOGITS = 1 << 25  # at most as many at once, of a batch of windows: 128 MiB of float32
 IGNORED = -100  # a target nobody has to predict
 
 # Bounds of options, which configuration checks and says.

@@ -222,10 +222,12 @@ class CellRun:
         own starts from what was there before them.
         """
         method, scorer, run = self.spec.method(at_round), self._scorer(), self.trained.name
+        told = self.trained.run.manifest["tracker"] if self.trained.run else {}
+        received = told.get("as_received", ())
         # Its base is there: the weights of a stranger come without a trajectory.
         check_recorded(replace(self.spec, base="final"), self.trained.trajectory, run)
         for judge in (method.judge, *method.consulted.values()):
-            check_evidence(judge, scorer.evidence, run, self.schedule.at_step)
+            check_evidence(judge, scorer.evidence, run, self.schedule.at_step, received)
         how = self.spec.update
         uncut = {name: w.clone() for name, w in self._live().items()} if how else {}
         self.masks = prune(method, scorer, at_round)

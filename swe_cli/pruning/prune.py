@@ -1,6 +1,7 @@
 """Scores + allocation + pattern → masks, of one round of cuts. Read ``prune`` first."""
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import NamedTuple
@@ -26,7 +27,7 @@ from swe_cli.contracts import (
     WeightCriterion,
 )
 from swe_cli.criteria.weights import Magnitude
-from swe_cli.errors import PruningError
+from swe_cli.errors import PruningError, SweWarning
 from swe_cli.patterns.shapes import Unstructured
 from swe_cli.pruning.calibration import CalibratedModel, Calibration
 from swe_cli.pruning.masks import UnitCut, cut_counts, jaccard_of_cuts
@@ -250,8 +251,19 @@ def recorded_needs(needs: Sequence[str]) -> tuple[str, ...]:
     return tuple(need for need in needs if need not in (*GRADIENTS, *INPUTS, *BLOCKS))
 
 
-def check_evidence(judge: Judge, evidence: Evidence, run: str, at_step: int | None) -> None:
-    """Raise PruningError where a criterion would judge what was not observed."""
+def check_evidence(
+    judge: Judge, evidence: Evidence, run: str, at_step: int | None, received: Collection[str] = ()
+) -> None:
+    """Raise PruningError where a criterion would judge what was not observed, and warn where it
+    judges by statistics of gradients as an optimizer ``received`` them.
+    """
+    if known := sorted({*judge.criterion.needs} & {*received}):
+        warnings.warn(
+            f"criterion={judge.name} judges by {', '.join(known)} of gradients as the optimizer "
+            "received them. Where the loop clips, call tracker.before_clip() first.",
+            SweWarning,
+            stacklevel=2,
+        )
     for statistic in recorded_needs(judge.criterion.needs):
         if statistic not in evidence.trajectory:
             raise PruningError(

@@ -21,7 +21,6 @@ TRAJECTORY, TOLD = "trajectory.safetensors", "trajectory.json"
 # Of DDP, torch.compile and peft.
 WRAPPERS = re.compile(r"^((module|_orig_mod|base_model\.model)\.)+|(?<=\.)(_orig_mod|base_layer)\.")
 FEW = 16  # weights of each tensor by which a trajectory is told from another's
-AS_RECEIVED, UNCLIPPED = "as the optimizer receives them", "before clipping"
 
 
 class WeightTracker(Tracker):
@@ -55,7 +54,7 @@ class WeightTracker(Tracker):
         while hasattr(optimizer, "optimizer"):  # of accelerate, of Lightning
             optimizer = optimizer.optimizer
         root = ConfigRoot(config_dir)
-        self.model, self.optimizer, self.gradients = model, optimizer, AS_RECEIVED
+        self.model, self.optimizer, self.clipped = model, optimizer, True
         self.step, self._shown = 0, Tensors()  # steps taken; gradients before they were clipped
         options = {"sample": 0, "frozen": True, **tracking}
         chosen: Tracking = component("tracking", "every_step", root, options).instance
@@ -108,7 +107,7 @@ class WeightTracker(Tracker):
         """Keep a copy of the gradients as they are now, before they are clipped, for the step that
         comes: it may be none.
         """
-        self.gradients = UNCLIPPED
+        self.clipped = False
         if any(of.sees("before_step") for of in self.statistics.values()):
             self._shown = {name: g.clone() for name, g in self._gradients().items()}
 
@@ -151,9 +150,12 @@ class WeightTracker(Tracker):
         """Go on from what ``state_dict`` gave."""
         self.load(state["tensors"], state["info"])
         self.step, self.begun, self._shown = state["step"], state["begun"], {}
+        self.clipped = bool(state["info"]["as_received"])
 
     def info(self) -> dict[str, Any]:
-        return {**super().info(), "gradients": self.gradients, "weights_moved": self.moved()}
+        received = [n for n, of in self.statistics.items() if of.sees("before_step")]
+        told = {"as_received": received if self.clipped else [], "weights_moved": self.moved()}
+        return {**super().info(), **told}
 
     def save(self, folder: Path | str) -> None:
         """Write the trajectory, and by what the weights that it led to are known."""
@@ -218,6 +220,19 @@ def read_trajectory(folder: Path, weights: Tensors, prefix: str) -> tuple[Tensor
 
 
 # Loops of others
+
+
+def merge_lora(model: Any) -> Any:
+    """The network of a LoRA model (peft), its adapters merged. What was zero in a matrix that they
+    lie beside stays zero: merged as they are, they fill what was cut. While it trained, they did:
+    measure it after this.
+    """
+    beside = [m.base_layer for m in model.modules() if hasattr(m, "get_delta_weight")]
+    kept = [(layer.weight, layer.weight != 0) for layer in beside]
+    merged = model.merge_and_unload()
+    for weight, mask in kept:
+        weight.data.mul_(mask)
+    return merged
 
 
 def trainer_callback(folder: Path | str, **options: Any) -> Any:

@@ -49,6 +49,9 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.trains:
             raise UsageError("training.trains names no role.", "Write training.trains=all")
+        if self.schedule == "cosine" and self.minimum_learning_rate > self.learning_rate:
+            why = f"training.learning_rate={self.learning_rate} is below where the cosine ends."
+            raise UsageError(why, "Write training.minimum_learning_rate=0")
         if self.compile and self.backward != "dense":
             why = f"training.backward={self.backward} changes on the way what would be compiled."
             raise UsageError(why, "Write training.compile=false")
