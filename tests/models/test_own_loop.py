@@ -9,6 +9,7 @@ import torch
 from swe_cli.training.own_loop import (
     WeightTracker,
     lightning_callback,
+    merge_lora,
     read_trajectory,
     trainer_callback,
 )
@@ -95,6 +96,37 @@ def test_a_trajectory_of_other_weights_is_refused(swe, tmp_path):
     assert "did not lead to these weights" in " ".join(refused.output.split())
     told[2] = f"trajectory={tmp_path}"
     assert "holds no trajectory.json" in swe("prune", *told, "ratio=0.5").output
+
+
+def test_gradients_that_may_have_been_clipped_are_told_where_a_criterion_looks_at_them(
+    swe, tmp_path
+):
+    folder, lived = tmp_path / "mine", tmp_path / "lived"
+    tuned(folder, lived, statistics=("weighted_average", "square_gradient"))
+    told = ["model=huggingface", f"model.path={folder}", f"trajectory={lived}", *SMALL]
+    said = {}
+    for criterion in ("swe_obd", "swe"):
+        cut = swe("prune", *told, "--ratio", 0.5, f"criterion={criterion}")
+        assert cut.exit_code == 0, cut.output
+        said[criterion] = "before_clip()" in cut.output
+    assert said == {"swe_obd": True, "swe": False}
+
+
+def test_how_far_the_weights_moved_is_in_every_row_of_what_was_trained_on(swe, tmp_path):
+    folder, lived = tmp_path / "mine", tmp_path / "lived"
+    tuned(folder, lived)
+    words = ["model=huggingface", f"model.path={folder}", *SMALL, "criterion=swe", "ratio=0.5"]
+    on = ["training.steps=2", "training.batch_size=2", "training.learning_rate=1e-8"]
+    for number, more in enumerate(([f"trajectory={lived}"], on)):
+        made = swe("sweep", *words, *more, f"results_dir={tmp_path / str(number)}")
+        assert made.exit_code == 0, made.output
+        (run,) = (tmp_path / str(number) / "runs").glob("sweep-*")
+        with (run / "table.csv").open(newline="") as file:
+            moved = {float(row["weights_moved"]) for row in csv.DictReader(file)}
+        (far,) = moved
+        same = "swe cuts what magnitude cuts" in " ".join(made.output.split())
+        assert "Training moved the weights by" in made.output
+        assert (far > 0.01, same) == (number == 0, number == 1)
 
 
 def by_hand(observations):
@@ -199,3 +231,27 @@ def test_of_lora_it_follows_the_merged_weights(tmp_path):
     tracker.save(tmp_path / "lived")
     whole = model.merge_and_unload()
     holds(tmp_path / "lived", now(whole), seen)
+
+
+@pytest.mark.filterwarnings("ignore")  # of theirs
+def test_lora_merged_into_what_was_cut_keeps_its_zeros(swe, tmp_path):
+    peft = pytest.importorskip("peft", reason="peft is missing")
+    folder, out = save_folder("llama", tmp_path / "m"), tmp_path / "out"
+    words = ["model=huggingface", f"model.path={folder}", *SMALL, "--ratio", 0.5]
+    cut = swe("prune", "-q", *words, "criterion=magnitude", "allocation=uniform")
+    assert cut.exit_code == 0, cut.output
+    assert swe("export", cut.stdout.split()[0], out).exit_code == 0
+    kept = {}
+    for merge in (merge_lora, lambda model: model.merge_and_unload()):
+        base = transformers.AutoModelForCausalLM.from_pretrained(out)
+        zero = {n: p == 0 for n, p in base.named_parameters() if "q_proj" in n}
+        config = peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
+        model = peft.get_peft_model(base, config).train()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+        for batch in batches(folder, 2):
+            model(**batch).loss.backward()
+            optimizer.step()
+        whole = dict(merge(model).named_parameters())
+        assert all(mask.float().mean() == 0.5 for mask in zero.values())
+        kept[merge] = all(torch.equal(whole[name] == 0, mask) for name, mask in zero.items())
+    assert [*kept.values()] == [True, False]

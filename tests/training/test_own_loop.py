@@ -143,8 +143,8 @@ def test_gradients_are_those_before_clipping_where_the_loop_shows_them():
             optimizer.step()
             optimizer.zero_grad()
         close(average(tracker, "square_gradient"), oracle.mean(oracle.squares))
-        told[shows] = tracker.info()["gradients"]
-    assert told == {False: "as the optimizer receives them", True: "before clipping"}
+        told[shows] = tracker.info()["as_received"]
+    assert told == {False: ["square_gradient"], True: []}
 
 
 @pytest.mark.parametrize("fused", [False, True])
@@ -225,6 +225,69 @@ def test_what_is_saved_is_known_by_the_weights_it_led_to(tmp_path):
         read_trajectory(tmp_path / "lived", weights, "network.")
     with pytest.raises(ModelError, match=r"holds no trajectory\.json"):
         read_trajectory(tmp_path, weights, "network.")
+
+
+def test_it_tells_how_far_the_weights_moved_from_the_first_on_over_a_resume():
+    model = nn.Linear(90, 130)  # of whose 11,700 weights every third is looked at
+    first = copy.deepcopy(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    tracker = WeightTracker(model, optimizer)
+    assert tracker.info()["weights_moved"] == 0.0
+    with torch.no_grad():
+        model.weight.mul_(1.5)
+        model.bias.add_(1.0)
+    state = copy.deepcopy(tracker.state_dict())
+    resumed = WeightTracker(model, optimizer)
+    resumed.load_state_dict(state)
+    few = model.weight.detach().flatten()[::3][:4096] / 1.5
+    stands_for = model.weight.numel() / len(few)
+    far = stands_for * (0.5 * few).square().sum() + 130
+    long = stands_for * few.square().sum() + first.bias.detach().square().sum()
+    for of in (tracker, resumed):
+        assert of.moved() == pytest.approx(float((far / long).sqrt()), rel=1e-5)
+
+
+def _on_shards(rank, store, out):
+    torch.distributed.init_process_group("gloo", f"file://{store}", world_size=2, rank=rank)
+    from torch.distributed.fsdp import fully_shard
+
+    model, oracle = network(), Oracle()
+    whole = {n: tuple(p.shape) for n, p in model.named_parameters()}
+    fully_shard(model, mesh=torch.distributed.init_device_mesh("cpu", (2,)))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    tracker = WeightTracker(model, optimizer, statistics=BOTH)
+    for step in range(STEPS):
+        x, y = batch(2 * step + rank)
+        F.mse_loss(model(x), y).backward()
+        local = {n: p.grad.to_local().double().square() for n, p in model.named_parameters()}
+        oracle.squares.append(local)
+        optimizer.step()
+        optimizer.zero_grad()
+        here = {n: p.to_local().detach().double().clone() for n, p in model.named_parameters()}
+        oracle.weights.append(here)
+    close(average(tracker), oracle.mean(oracle.weights))
+    close(average(tracker, "square_gradient"), oracle.mean(oracle.squares))
+    assert {n: tuple(w.shape) for n, w in here.items()} != whole
+    torch.save(average(tracker), f"{out}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_of_shards_each_process_tracks_its_own(tmp_path):
+    """Two processes of FSDP: put together they are the average of the whole."""
+    torch.multiprocessing.spawn(_on_shards, (tmp_path / "store", tmp_path), nprocs=2)
+    parts = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
+    model, oracle = network(), Oracle()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    for step in range(STEPS):
+        for rank in (0, 1):
+            x, y = batch(2 * step + rank)
+            (F.mse_loss(model(x), y) / 2).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        oracle.observe(model)
+    for name, expected in oracle.mean(oracle.weights).items():
+        together = torch.cat([part[name] for part in parts]).double()
+        torch.testing.assert_close(together, expected, rtol=0, atol=1e-5)
 
 
 def test_closed_it_looks_on_no_longer():
