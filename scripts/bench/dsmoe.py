@@ -9,10 +9,21 @@ Wanted: skipping takes less time than dense at width 384.
 
 import torch
 from common import alternate
+from torch.nn import functional as F
 
-from swe_cli.models.transformer import MLP, GatedMLP
+from swe_cli.models.transformer import ACTIVATIONS, MLP, GatedMLP
 
 TOKENS, BLOCKS, ROUNDS = 1024, 8, 41
+
+
+def active_only(mlp: GatedMLP, x: torch.Tensor) -> torch.Tensor:
+    """Of tokens (T, C), block by block, those that a predicted router has it on for."""
+    out, size = x.new_zeros(x.shape), mlp.expand.out_features // mlp.blocks
+    for block, gate in enumerate(mlp.gates(x).T):
+        on, of = gate.nonzero()[:, 0], slice(block * size, (block + 1) * size)
+        hidden = ACTIVATIONS[mlp.activation](F.linear(x[on], mlp.expand.weight[of]))
+        out.index_add_(0, on, F.linear(hidden * gate[on, None], mlp.contract.weight[:, of]))
+    return out
 
 
 @torch.inference_mode()
@@ -27,10 +38,9 @@ def main() -> None:
         active = float((gated.gates(x) > 0).float().mean())
         masked = gated(x)
         _, _, whole = alternate(lambda m=gated, x=x: m(x), lambda m=dense, x=x: m(x), ROUNDS)
-        gated.skip = True
-        torch.testing.assert_close(gated(x), masked, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(active_only(gated, x), masked, rtol=1e-5, atol=1e-5)
         part, all_of_it, ratio = alternate(
-            lambda m=gated, x=x: m(x), lambda m=dense, x=x: m(x), ROUNDS
+            lambda m=gated, x=x: active_only(m, x), lambda m=dense, x=x: m(x), ROUNDS
         )
         print(
             f"11. width {width}, {active:.0%} active: skipping {1e3 * part:.2f} ms / dense "

@@ -245,10 +245,8 @@ class FactorizedMLP(nn.Module):
 class GatedMLP(MLP):
     """``MLP`` cut along its neurons into n equal blocks o_i: ``Σ_i S_i · o_i``, S a token's gates;
     by a ``published`` router n / max(1, #active) times that (DSMoE, arXiv 2502.12455). The bias of
-    ``contract`` is of no block. ``skip``: only active ones are computed, the same up to rounding.
+    ``contract`` is of no block.
     """
-
-    skip = False
 
     def __init__(self, kind: str, blocks: int, width: int, **options: Any) -> None:
         super().__init__(width, **options)
@@ -273,24 +271,10 @@ class GatedMLP(MLP):
         self.fed, gates = x, self.gates(x)  # for those that ask what was given last
         if self.kind == "published":
             gates = gates * (self.blocks / (gates > 0).to(gates).sum(-1, keepdim=True).clamp(min=1))
-        if self.skip:
-            added = self._active(x.flatten(0, -2), gates.flatten(0, -2)).view_as(x)
-        else:
-            gates = gates.repeat_interleave(self.expand.out_features // self.blocks, -1)
-            added = self.contract(ACTIVATIONS[self.activation](self.expand(x)) * gates)
-        projected: Tensor = self.dropout(added)
+        gates = gates.repeat_interleave(self.expand.out_features // self.blocks, -1)
+        hidden = ACTIVATIONS[self.activation](self.expand(x)) * gates
+        projected: Tensor = self.dropout(self.contract(hidden))
         return projected
-
-    def _active(self, x: Tensor, gates: Tensor) -> Tensor:
-        """Of tokens (T, C), block by block, those that it is active for."""
-        out, bias = x.new_zeros(len(x), self.contract.out_features), self.expand.bias
-        size = self.expand.out_features // self.blocks
-        for block, gate in enumerate(gates.T):
-            on, of = gate.nonzero()[:, 0], slice(block * size, (block + 1) * size)
-            read = F.linear(x[on], self.expand.weight[of], None if bias is None else bias[of])
-            hidden = ACTIVATIONS[self.activation](read) * gate[on, None]
-            out.index_add_(0, on, F.linear(hidden, self.contract.weight[:, of]).to(out))
-        return out if self.contract.bias is None else out + self.contract.bias
 
 
 class Cache:

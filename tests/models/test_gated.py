@@ -5,7 +5,6 @@ import copy
 import pytest
 import torch
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 from training.toys import batch_of, gpt
 
 from swe_cli.files import read_tensors, write_tensors
@@ -111,36 +110,14 @@ def test_all_on_is_the_dense_mlp_bit_for_bit(bias, dtype):
     assert torch.equal(mlp(x), dense(x))
 
 
-@pytest.mark.parametrize("skip", [False, True])
-def test_with_no_block_active_only_the_bias_is_added(skip):
+def test_with_no_block_active_only_the_bias_is_added():
     for kind in ("published", "predicted"):
         mlp = gated(kind)
         set_gates(mlp, [-1.0] * BLOCKS)  # g = ½ of the published, which is not above it
-        mlp.skip = skip
         assert torch.equal(mlp(inputs()), mlp.contract.bias.expand(2, 5, -1))
         mlp = gated(kind, bias=False)
         set_gates(mlp, [-1.0] * BLOCKS)
-        mlp.skip = skip
         assert not mlp(inputs()).any()
-
-
-@kinds
-@pytest.mark.parametrize("bias", [True, False])
-def test_skipping_is_masking(kind, bias):
-    mlp, x = gated(kind, bias=bias).float(), inputs().float()
-    masked = mlp(x)
-    mlp.skip = True
-    torch.testing.assert_close(mlp(x), masked, rtol=1e-5, atol=1e-5)
-    assert mlp(x[:0]).shape == (0, 5, WIDTH)
-
-
-def test_skipping_computes_no_more_than_active_blocks():
-    mlp, x = gated("predicted"), inputs()
-    mlp.skip, on = True, int((mlp.gates(x) > 0).sum())
-    with FlopCounterMode(display=False) as counter:
-        mlp(x)
-    assert 0 < on < 10 * BLOCKS
-    assert counter.get_total_flops() == 2 * (10 * WIDTH * BLOCKS + on * 2 * WIDTH * SIZE)
 
 
 def test_contributions_are_norms_of_what_blocks_add():
