@@ -14,15 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from swe_cli.contracts import (
-    Count,
-    DataShape,
-    Model,
-    Prediction,
-    PrunableSet,
-    UnitKind,
-    Units,
-)
+from swe_cli.contracts import Count, DataShape, Model, Prediction, PrunableSet, UnitKind, Units
 from swe_cli.errors import ModelError, UsageError
 from swe_cli.files import storage
 from swe_cli.models.families import FAMILIES, Names

@@ -2,51 +2,23 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from torch import Tensor, nn
 
 from swe_cli.config import ConfigRoot, component
 from swe_cli.conform import conform
-from swe_cli.contracts import (
-    BLOCKS,
-    GRADIENTS,
-    INPUTS,
-    Allocation,
-    Evidence,
-    Model,
-    Prediction,
-    PrunableSet,
-    Setup,
-    criterion_of,
-)
+from swe_cli.contracts import BLOCKS, GRADIENTS, INPUTS, Allocation, Evidence, Setup, criterion_of
 from swe_cli.device import resolve
 from swe_cli.errors import UsageError
 from swe_cli.pruning.masks import apply_masks
 from swe_cli.pruning.prune import Judge, Method, Scorer
 from swe_cli.pruning.prune import prune as cut
-from swe_cli.records import Batch, Masks, Tensors
+from swe_cli.records import Masks, Tensors
 from swe_cli.training.own_loop import WeightTracker
 
 MATRICES = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-
-
-class Plain(Model):
-    """Any module: what can be pruned are the weights of its linear layers and convolutions."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, batch: Batch) -> Prediction:
-        raise NotImplementedError("a plain module is judged by its weights alone")
-
-    def prunable(self, tensors: Mapping[str, Tensor], which: PrunableSet) -> Tensors:
-        layers = {f"{n}.weight" for n, m in self.module.named_modules() if isinstance(m, MATRICES)}
-        return {n: t for n, t in tensors.items() if which == "all" or n in layers}
-
-    def weights(self) -> Tensors:
-        return {name: p.detach() for name, p in self.module.named_parameters()}
 
 
 def prune(
@@ -78,22 +50,23 @@ def prune(
         raise UsageError(f"criterion={criterion} needs a tracker of {', '.join(lacking)}.", hint)
     if not 0 <= ratio < 1:
         raise UsageError(f"ratio={ratio} is not in [0, 1).", "It is the fraction to cut: ratio=0.5")
-    plain = Plain(model)
+    layers = {f"{n}.weight" for n, m in model.named_modules() if isinstance(m, MATRICES)}
 
     def lens(tensors: Mapping[str, Tensor]) -> Tensors:
-        return plain.prunable(tensors, "linear")
+        return {name: tensor for name, tensor in tensors.items() if name in layers}
 
     lived = {need: lens({n: t.cpu() for n, t in known[need].state().items()}) for need in needs}
-    weights = {name: weight.float().cpu() for name, weight in lens(plain.weights()).items()}
+    live = lens({name: p.detach() for name, p in model.named_parameters()})
+    weights = {name: weight.float().cpu() for name, weight in live.items()}
     shares = conform(component("allocation", allocation, root).build(), Allocation, allocation)
     if meant := shares.stands_for(judge):
         shares = conform(component("allocation", meant, root).build(), Allocation, meant)
     if shares.consults or shares.probes:
         why = f"allocation={allocation} asks more than the scores it shares out by."
         raise UsageError(why, "Prune by it: swe prune. Or: allocation='uniform'")
-    machine: Any = resolve("cpu", "float32", None)
-    setup = Setup(plain, None, machine, seed)  # type: ignore[arg-type]
+    judged: Any = SimpleNamespace(named_modules=model.named_modules, blocks=lambda: ())
+    setup = Setup(judged, None, resolve("cpu", "float32", None), seed)  # type: ignore[arg-type]
     scorer = Scorer(setup, lens, Evidence(weights, lived, seed))
     masks = cut(Method(Judge(judge, criterion, criterion), ratio, allocation=shares), scorer)
-    apply_masks(masks, lens(plain.weights()))
+    apply_masks(masks, live)
     return masks
