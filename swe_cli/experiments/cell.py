@@ -12,7 +12,7 @@ import filelock
 import torch
 
 from swe_cli.contracts import Evidence
-from swe_cli.controls import DENSE
+from swe_cli.controls import DENSE, RECOVERED
 from swe_cli.errors import Interrupted
 from swe_cli.evaluation.loss import Evaluation, Measured
 from swe_cli.evaluation.measure import cost, cost_of_answers, measure, metrics
@@ -140,6 +140,8 @@ def execute(
 ) -> "CellRun":
     """Do to the one live model of ``trained`` what a cell stands for, and measure it."""
     run = CellRun(spec, trained, stop, callbacks)
+    if spec.kind == RECOVERED.kind and not spec.recovery_steps:
+        run.same_as((references or {}).get(DENSE.kind, {}))
     if spec.transform is not None:
         run.transform()
     elif spec.criterion is not None:
@@ -331,6 +333,10 @@ class CellRun:
         self.lap(stage)
 
     # Measure
+
+    def same_as(self, dense: Measured) -> None:
+        """What nothing is done to was ``measured`` when it was the dense model."""
+        self._measured = dense if "calibrated" in dense else None
 
     def measure(self, *, calibrate: bool = True) -> Measured:
         """The live model, window by window: once, until it is another."""

@@ -6,6 +6,7 @@ from training.toys import Silent, opened, spec_of, sweep_of, swept, trained
 
 from swe_cli.controls import ASKED, KINDS
 from swe_cli.errors import PruningError, UsageError
+from swe_cli.experiments import cell as cell_module
 from swe_cli.experiments.spec import check_recorded
 from swe_cli.files import read_tensors
 
@@ -167,3 +168,21 @@ def test_controls_are_no_axis(text, tmp_path):
         with pytest.raises(UsageError, match="one list") as caught:
             planned(text, tmp_path, f"controls={typed}")
         assert caught.value.hint == "Write controls=[dense_latest,dense_ema]"
+
+
+def test_without_recovery_the_recovered_control_is_the_dense_one_and_not_measured_again(
+    text, tmp_path, monkeypatch
+):
+    plan = planned(text, tmp_path, "recovery=none")
+    measured, counted = [], cell_module.measure
+
+    def counting(*arguments, **options):
+        measured.append(counted(*arguments, **options))
+        return measured[-1]
+
+    monkeypatch.setattr(cell_module, "measure", counting)
+    rows = {row.kind: row for row in swept(plan).rows}
+    assert len(measured) == len(plan.cells) - 1
+    dense, recovered = (rows[kind].metrics for kind in ("dense", "dense_recovered"))
+    for name in ("loss", "loss_calibrated", "temperature", "top1", "perplexity"):
+        assert recovered[name] == dense[name], name
