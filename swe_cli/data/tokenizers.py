@@ -166,6 +166,11 @@ class Pretrained(Tokenizer):
         self._backend.no_padding()
         self.vocabulary_size = int(self._backend.get_vocab_size(with_added_tokens=True))
         self.sha256 = _sha256(serialized.encode())
+        with suppress(OSError, ValueError):  # the model says what is wrong with that
+            self.bos = json.loads((folder / "config.json").read_bytes()).get("bos_token_id")
+        usual = self._backend.encode("a")
+        if usual.special_tokens_mask[:1] == [1]:
+            self.bos, self.begins = usual.ids[0], True
 
     def encode(self, text: str) -> NDArray[np.uint32]:
         return np.array(self._backend.encode(text, add_special_tokens=False).ids, np.uint32)

@@ -5,6 +5,7 @@ Shapes: B windows, T positions, V vocabulary.
 
 import json
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -75,7 +76,7 @@ class HuggingFace(Model):
                 f"{config.vocab_size:,}.",
                 "Use its own: tokenizer=pretrained",
             )
-        longest = getattr(config, "max_position_embeddings", None) or context
+        self.longest = longest = getattr(config, "max_position_embeddings", None) or sys.maxsize
         if context > longest:
             why = f"model.context={context} is longer than the {longest} positions of {path}."
             raise ModelError(why, f"Write model.context={longest}")
