@@ -145,8 +145,7 @@ class Model(nn.Module):
 class Dataset:
     """Windows of three splits. All randomness comes in as a seed.
 
-    ``sha256``: of the content, never of a path. ``notes``: what a user should know of it. ``cuts``:
-    whether ``windows`` and ``fingerprint`` take the options of ``OtherWindows``, too.
+    ``sha256``: of content, never of a path. ``notes``: for a user. ``cuts``: as ``OtherWindows``.
     """
 
     sha256: str
@@ -264,9 +263,8 @@ class Setup:
         return self.dataset.random_batch(split, size=size, context=context, seed=seed)
 
     def windows(self, split: Split, size: int, **how: Any) -> Iterator[Batch]:
-        """All of a split in windows as long as the model's context, unless ``cut`` is told another
-        thing, in batches of at most ``size``, and of no more than ``LOGITS`` numbers that a model
-        would give.
+        """All of a split in windows, by default as long as the model's context, in batches of at
+        most ``size``, and of no more than ``LOGITS`` numbers that a model would give.
         """
         cut = self.cut(**how)
         most = max(1, LOGITS // (cut["context"] * self.dataset.shape.vocabulary_size))

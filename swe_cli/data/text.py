@@ -191,20 +191,16 @@ def text_file(
 
 
 def wikitext(*, path: str) -> Text:
-    """WikiText, splits as published, out of a folder: ``wiki.test.raw`` and its like, ``.tokens``,
-    or ``test-*.parquet``; texts are what published perplexities are of, ``"\\n\\n".join`` of rows.
-
-    A row is a line with its line end, ``" = Title = \\n"``, or "" where that is blank. So there are
+    """WikiText in a folder, as published perplexities have it: rows joined by ``"\\n\\n"``, a row
+    being a line with its end, ``" = Title = \\n"``, or "" where that is blank, so that there are
     three line ends between two lines. Raises DataError where a split is missing.
     """
     folder, joined = Path(path).expanduser(), list[str]()
     for split, name in zip(SPLITS, ("train", "valid", "test"), strict=True):
-        parts = sorted(folder.glob(f"{split}-*.parquet"))
-        lines = (folder / f"wiki.{name}.{end}" for end in ("raw", "tokens"))
-        if file := next((f for f in lines if f.is_file()), None):
-            source = FileSource(file)
+        if lines := sorted(folder.glob(f"wiki.{name}.[rt]*")):  # raw before tokens
+            source = FileSource(lines[0])
             rows = [*io.StringIO("".join(source.pieces(0, source.characters)), newline=None)]
-        elif parts:
+        elif parts := sorted(folder.glob(f"{split}-*.parquet")):
             rows = [row for part in parts for row in pd.read_parquet(part)["text"]]
         else:
             why = f"{folder} holds no wiki.{name}.raw, wiki.{name}.tokens or {split}-*.parquet."

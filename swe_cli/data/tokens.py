@@ -105,24 +105,15 @@ class TextDataset(TokenizedDataset):
         the first batch is asked for, when the split is shorter than one window.
         """
         cut = self._cut(context, **how)
-        stride, first = cut["stride"], cut.get("predict_first", True)
-        place, bos = cut.get("bos", ("none", 0))
-        needed = stride + first - (place == "text")
-        tokens = self._tokens(split, context, needed if how else 0)
-        if place == "text":
-            tokens = np.insert(tokens, 0, bos)
-        end = (len(tokens) - first) // stride * stride
-        if "remainder" not in cut:  # but of one token, which has nothing to predict
-            end = len(tokens) - (place != "window")
-        starts = np.arange(0, end, stride)[:, None] - (place == "window")
-
-        def batch(at: int) -> Batch:
-            made = _windows(tokens, starts[at : at + size], context)
-            made["tokens"][:, : context - stride] = bos
-            made["targets"][:, context - (not first) :] = IGNORED
-            return made
-
-        return (batch(at) for at in range(0, len(starts), size))
+        first, (place, bos) = cut.get("predict_first", True), cut.get("bos", ("none", None))
+        tokens = self._tokens(split, context, first - (place != "none"))
+        if place != "none":
+            at = [0] if place == "text" else range(0, len(tokens), context - 1)
+            tokens = np.insert(tokens, at, bos)
+        whole = (len(tokens) - first) // context * context
+        starts = np.arange(0, whole if "remainder" in cut else len(tokens) - 1, context)[:, None]
+        batches = range(0, len(starts), size)
+        return (_windows(tokens, starts[at : at + size], context, first) for at in batches)
 
     def steps_per_epoch(self, *, size: int, context: int) -> int:
         return -(-len(self.tokens["train"]) // (size * context))
@@ -137,36 +128,33 @@ class TextDataset(TokenizedDataset):
         start, end = self.text.splits[split]
         return end - start - len(self.decode(self._tokens(split, 1)[:1].tolist()))
 
-    def _cut(
-        self, context: int, predict_first: bool = True, remainder: bool = True, bos: str = "none"
-    ) -> dict[str, Any]:
+    def _cut(self, context: int, *, bos: str = "none", **how: Any) -> dict[str, Any]:
         """What a loss depends on; but not what is as it was before one could choose."""
-        if bos == "default":
-            bos = "text" if self.tokenizer.begins else "none"
+        bos = bos if bos != "default" else "text" if self.tokenizer.begins else "none"
         if bos != "none" and self.tokenizer.bos is None:
             why = "The tokenizer has no token that begins a text."
             raise UsageError(why, "Write evaluation.bos=none")
         cut: dict[str, Any] = {"window": context, "stride": context - (bos == "window")}
         cut |= {} if bos == "none" else {"bos": (bos, self.tokenizer.bos)}
-        cut |= {} if predict_first and bos != "window" else {"predict_first": False}
-        return cut | ({} if remainder else {"remainder": False})
+        how |= {"predict_first": False} if bos == "window" else {}
+        return cut | {name: False for name, of in how.items() if not of}
 
-    def _tokens(self, split: Split, context: int, needed: int = 0) -> Tokens:
-        tokens, least = self.tokens[split], needed or context + 1
-        if len(tokens) < least:
+    def _tokens(self, split: Split, context: int, more: int = 1) -> Tokens:
+        tokens = self.tokens[split]
+        if len(tokens) < context + more:
             raise DataError(
                 f"The {split} split has {len(tokens):,} tokens, but a window of context "
-                f"{context:,} needs {least:,}.",
-                f"Lower {'evaluation.window' if needed else 'model.context'}, or make the {split} "
-                "split of data larger.",
+                f"{context:,} needs {context + more:,}.",
+                "Lower model.context (evaluation.window), or make that split of data larger.",
             )
         return tokens
 
 
-def _windows(tokens: Tokens, starts: NDArray[np.int64], context: int) -> Batch:
+def _windows(tokens: Tokens, starts: NDArray[np.int64], context: int, last: bool = True) -> Batch:
     """Windows that begin at ``starts`` (B, 1); what is beyond the last token is filled up."""
     places = starts + np.arange(context)
     predicted = places < len(tokens) - 1
+    predicted[:, -1] &= last  # which predicts the first of the next
     inputs = tokens.take(places, mode="clip").astype(np.int64)
     targets = tokens.take(places + 1, mode="clip").astype(np.int64)
     inputs[~predicted], targets[~predicted] = 0, IGNORED

@@ -34,11 +34,8 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class OtherWindows(Evaluation):
-    """Windows of ``window`` tokens side by side, as in published tables (Frantar & Alistarh 2023;
-    Sun et al. 2024); means are over tokens. ``predict_first``: whether the window before predicts
-    the first token of the next, as with ``evaluation=test``. ``remainder``: whether what is left at
-    the end is a shorter one. ``bos``: put before the text, or first in every window, where nothing
-    predicts it; ``default``: before the text where the tokenizer does so.
+    """Windows side by side, as in published tables (Frantar & Alistarh 2023; Sun et al. 2024); what
+    its options mean is said in ``evaluation/wanda.yaml``.
     """
 
     window: Annotated[int, Field(ge=2)] | None

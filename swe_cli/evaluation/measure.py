@@ -61,8 +61,8 @@ def measure(
     shown = {"shuffle_images": shuffle_images} if isinstance(dataset, Questions) else {}
     validation = setup.windows("validation", size, **shown, **evaluation.cut)
     temperature = fit_temperature(setup, validation) if calibrate else None
-    windows = setup.windows(split, size, **shown, **evaluation.cut)
-    rows = row_pass(setup, windows, temperature)
+    judged = setup.windows(split, size, **shown, **evaluation.cut)
+    rows = row_pass(setup, judged, temperature)
     if isinstance(dataset, Questions):
         what, advice = "image", "Ask about more of them."
         rows |= _answers(setup, dataset, dataset.examples(split, **shown), rows, size)

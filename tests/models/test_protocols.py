@@ -1,7 +1,12 @@
 """Perplexities as others report them, against the loop that they describe; fingerprints."""
 
 import itertools
+import json
 import math
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,8 +18,10 @@ from swe_cli.data.tokens import TextDataset
 from swe_cli.device import Machine
 from swe_cli.errors import DataError, UsageError
 from swe_cli.evaluation.measure import measure, metrics
+from swe_cli.files import sha256
 
 from .families import VOCABULARY, network, save_folder, transformers
+from .test_huggingface import SMALL
 
 ROOT, WINDOW = ConfigRoot(), 24
 TEXT = "In the beginning God created the heaven and the earth. And the earth was without form. "
@@ -139,6 +146,105 @@ def test_windows_that_cannot_be_are_refused_in_a_sentence(setup):
     with pytest.raises(UsageError, match=r"65 tokens .* 64 positions.* evaluation.window=64"):
         perplexity(setup, window=65)
     setup.dataset.tokens["validation"], kept = [], setup.dataset.tokens["validation"]
-    with pytest.raises(DataError, match=r"validation split has 0 .* Lower evaluation.window"):
+    with pytest.raises(DataError, match=r"validation split has 0 .* Lower .*evaluation\.window"):
         perplexity(setup)
     setup.dataset.tokens["validation"] = kept
+
+
+# Tasks of the lm-evaluation-harness
+
+CHOICES = ["the earth.", "God without form", "void"]
+ITEMS = [{"begin": f"God{' and' * n}", "choices": CHOICES, "answer": n % 3} for n in range(9)]
+TASK = """
+task: tiny
+dataset_path: json
+dataset_kwargs: {data_files: {test: "items/tiny.jsonl"}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{begin}}"
+doc_to_choice: choices
+doc_to_target: answer
+metric_list: [{metric: acc}, {metric: acc_norm}]
+"""
+
+
+def named(folder):
+    """Give a folder's tokenizer names for its special tokens, which the harness asks for."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.bos_token, tokenizer.eos_token = tokenizer.convert_ids_to_tokens([1, 2])
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def task(tmp_path, monkeypatch):
+    """A tiny task, in a folder that nobody stands in."""
+    pytest.importorskip("lm_eval", reason="the extra lm-eval is missing")
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    (folder / "tiny.jsonl").write_text("".join(json.dumps(item) + "\n" for item in ITEMS))
+    (folder / "tiny.yaml").write_text(TASK.replace("items/", ""))
+    return folder / "tiny.yaml"
+
+
+@pytest.mark.filterwarnings("ignore")  # of the harness and what it imports
+def test_a_task_gives_what_the_harness_gives_on_the_exported_folder(swe, task, tmp_path):
+    folder = named(save_folder("llama", tmp_path / "model"))
+    words = ["model=huggingface", f"model.path={folder}", "criterion=magnitude", *SMALL]
+    name = swe("prune", "-q", "--ratio", 0.5, *words).stdout.split()[0]
+    asked = swe("evaluate", name, "--tasks", task, "evaluation.batch_size=2")
+    assert asked.exit_code == 0, asked.output
+    assert max(map(len, asked.stdout.splitlines())) <= 80
+    (written,) = (tmp_path / "results" / "runs" / name / "tasks").glob("tiny-*.json")
+    found = json.loads(written.read_text())
+    assert found["files"] == {f.name: sha256(f) for f in (task, task.with_suffix(".jsonl"))}
+    assert found["lm_eval"] == version("lm_eval")
+
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    assert swe("export", name, tmp_path / "out").exit_code == 0
+    assert any((tmp_path / "datasets").iterdir())
+    task.write_text(TASK.replace("items/", f"{task.parent}/"))
+    there = HFLM(str(tmp_path / "out"), device="cpu", batch_size=2)
+    ours = TaskManager(include_defaults=False)
+    theirs = simple_evaluate(there, tasks=[str(task)], task_manager=ours)["results"]["tiny"]
+    for _, metric, mean, error, items in found["rows"]:
+        assert mean == theirs[f"{metric},none"]
+        assert error == theirs[f"{metric}_stderr,none"] > 0
+        assert items == len(ITEMS)
+        assert f"{mean:.4f}" in asked.stdout
+    assert [row[:2] for row in found["rows"]] == [["tiny", "acc"], ["tiny", "acc_norm"]]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_no_task_is_said_in_a_sentence(swe, task, tmp_path):
+    folder = named(save_folder("llama", tmp_path / "model"))
+    words = [w for w in SMALL if w.startswith(("model", "data"))]
+    name = swe("train", "-q", "model=huggingface", f"model.path={folder}", *words).stdout.split()[0]
+    task.write_text(TASK)  # whose items are elsewhere
+    for file in (task, tmp_path / "none.yaml"):
+        refused = swe("evaluate", name, "--tasks", file)
+        assert refused.exit_code == 1
+        assert f"lm-eval cannot run {file}" in " ".join(refused.output.split())
+
+
+def test_a_model_of_ours_has_no_tasks(swe, own_run):
+    refused = swe("evaluate", own_run.name, "--tasks", "tiny.yaml")
+    assert refused.exit_code == 2
+    assert "no other library can open" in " ".join(refused.output.split())
+
+
+def test_a_missing_harness_says_what_to_install(setup, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    monkeypatch.setitem(sys.modules, "lm_eval.models.huggingface", None)
+    with pytest.raises(UsageError, match=r"lm-eval.*pip install 'swe-cli\[lm-eval\]'"):
+        setup.model.run_task(Path("tiny.yaml"), 2)
+
+
+def test_the_items_that_are_shipped_are_those_of_their_script():
+    root = Path(__file__).parents[2]
+    made = subprocess.run([sys.executable, root / "scripts/make_kjv_task"], capture_output=True)
+    assert made.stdout == (root / "docs/tasks/kjv_continuation.jsonl").read_bytes()
