@@ -5,6 +5,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from swe_cli.config import ConfigRoot, component
-from swe_cli.contracts import DataShape, Setup
+from swe_cli.contracts import Dataset, DataShape, Setup
 from swe_cli.data.text import StringSource, Text, consecutive
 from swe_cli.data.tokens import TextDataset
 from swe_cli.device import Machine
@@ -149,6 +150,27 @@ def test_windows_that_cannot_be_are_refused_in_a_sentence(setup):
     with pytest.raises(DataError, match=r"validation split has 0 .* Lower .*evaluation\.window"):
         perplexity(setup)
     setup.dataset.tokens["validation"] = kept
+
+
+def test_only_texts_are_cut_otherwise(setup):
+    with pytest.raises(UsageError, match=r"Only texts .* evaluation=test"):
+        replace(setup, dataset=Dataset()).windows("test", 2, **protocol().instance.cut)
+
+
+def test_a_run_of_ours_is_measured_by_either(swe, own_run):
+    usual = swe("evaluate", own_run.name).stdout.split()
+    words = ("evaluate", own_run.name, "evaluation=wanda")
+    other = swe(*words, "evaluation.window=8").stdout.split()
+    assert usual[usual.index("protocol") + 1] != other[other.index("protocol") + 1]
+    assert "bits" in usual
+    assert "bits" not in other  # not every character is predicted
+    for more, said in (
+        ((), "A window of 2,048 tokens is longer than the model's 16 positions. Write evaluation."),
+        (("evaluation.window=8", "evaluation.bos=text"), "no token that begins a text."),
+    ):
+        refused = swe(*words, *more)
+        assert refused.exit_code == 2
+        assert said in " ".join(refused.output.split())
 
 
 # Tasks of the lm-evaluation-harness
