@@ -76,6 +76,7 @@ _option = partial(typer.Option, show_default=False, default_factory=lambda: None
 
 RUN = "A run (name, unique prefix or path) and overrides."
 OWN = "A folder of your own YAMLs, beside your own package; it adds to conf/."
+TASKS = "Instead of that: a task of the lm-evaluation-harness; once for each of them."
 COMPOSED = "Print the composed configuration, with every key, and stop."
 
 Words = Annotated[
@@ -84,6 +85,7 @@ Words = Annotated[
 RunWords = Annotated[
     list[str], _words(metavar="RUN|KEY=VALUE", help=RUN, autocompletion=_complete_with_runs)
 ]
+Tasks = Annotated[list[Path] | None, _option(metavar="FILE.yaml", help=TASKS)]
 Name = Annotated[
     str | None,
     typer.Argument(metavar="NAME", show_default=False, help="One of them, to be shown whole."),
@@ -141,10 +143,10 @@ def prune(
 
 @app.command(epilog="Example: swe evaluate train-gpt_nano")
 def evaluate(
-    words: RunWords, config_dir: ConfigDir, show: Show, quiet: Quiet, debug: Debug
+    words: RunWords, tasks: Tasks, config_dir: ConfigDir, show: Show, quiet: Quiet, debug: Debug
 ) -> None:
     """The full deterministic pass over a trained or pruned run."""
-    _run("model.evaluate", debug, words, config_dir, quiet, show=show)
+    _run("model.evaluate", debug, words, config_dir, quiet, show=show, tasks=tasks or ())
 
 
 REFRESH = "Measure rows anew that an older version measured less of."

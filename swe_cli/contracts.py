@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from swe_cli.conform import conform
 from swe_cli.device import Machine
-from swe_cli.errors import PruningError
+from swe_cli.errors import PruningError, UsageError
 from swe_cli.ranking import Ranking, Within
 from swe_cli.records import Batch, Counts, Masks, Scores, Tensors
 
@@ -83,11 +83,13 @@ class Units:
 class Model(nn.Module):
     """A module that the whole pipeline can hold without knowing which one it is.
 
-    ``context``: text positions it can take. ``roles``: the names of its modules that can be
-    trained, frozen and pruned apart. ``prefix``: of all names here, where it wraps a model.
+    ``context``: text positions of its windows, and unless it says a ``longest`` all it can take.
+    ``roles``: the names of its modules that can be trained, frozen and pruned apart. ``prefix``: of
+    all names here, where it wraps a model.
     """
 
     context: int
+    longest: int | None = None
     roles: ClassVar[Sequence[str]] = ("language",)
     prefix: ClassVar[str] = ""
 
@@ -143,12 +145,13 @@ class Model(nn.Module):
 class Dataset:
     """Windows of three splits. All randomness comes in as a seed.
 
-    ``sha256``: of the content, never of a path. ``notes``: what a user should know of it.
+    ``sha256``: of content, never of a path. ``notes``: for a user. ``cuts``: as ``OtherWindows``.
     """
 
     sha256: str
     shape: DataShape
     questions: ClassVar[bool] = False
+    cuts: ClassVar[bool] = False
     notes: Sequence[str] = ()
 
     @abstractmethod
@@ -184,7 +187,8 @@ class Tokenizer:
     """Ids run from 0 to ``vocabulary_size`` − 1. ``sha256``: hex, of all that decides an id.
 
     ``unknown``: the id of whatever the vocabulary does not hold, where there is one. ``whole``:
-    whether a text in pieces would get other ids than in one.
+    whether a text in pieces would get other ids than in one. ``bos``: what can begin a text, which
+    ``encode`` leaves out; ``begins``: whether it is usual.
     """
 
     __slots__ = ()
@@ -192,6 +196,8 @@ class Tokenizer:
     sha256: str
     unknown: int | None = None
     whole: bool = False
+    bos: int | None = None
+    begins: bool = False
 
     @abstractmethod
     def encode(self, text: str) -> np.ndarray[Any, np.dtype[np.uint32]]:
@@ -256,13 +262,23 @@ class Setup:
         context = self.model.context
         return self.dataset.random_batch(split, size=size, context=context, seed=seed)
 
-    def windows(self, split: Split, size: int, **shown: Any) -> Iterator[Batch]:
-        """All of a split in windows as long as the model's context, in batches of at most ``size``,
-        and of no more than ``LOGITS`` numbers that a model would give.
+    def windows(self, split: Split, size: int, **how: Any) -> Iterator[Batch]:
+        """All of a split in windows, by default as long as the model's context, in batches of at
+        most ``size``, and of no more than ``LOGITS`` numbers that a model would give.
         """
-        context = self.model.context
-        most = max(1, LOGITS // (context * self.dataset.shape.vocabulary_size))
-        return self.dataset.windows(split, context=context, size=min(size, most), **shown)
+        cut = self.cut(**how)
+        most = max(1, LOGITS // (cut["context"] * self.dataset.shape.vocabulary_size))
+        return self.dataset.windows(split, size=min(size, most), **cut)
+
+    def cut(self, *, window: int | None = None, **how: Any) -> dict[str, Any]:
+        """What its data are told of windows. UsageError where they, or the model, cannot."""
+        window, longest = window or self.model.context, self.model.longest or self.model.context
+        if "bos" in how and not self.dataset.cuts:
+            raise UsageError("Only texts are cut into other windows.", "Write evaluation=test")
+        if window > longest:
+            why = f"A window of {window:,} tokens is longer than the model's {longest:,} positions."
+            raise UsageError(why, f"Write evaluation.window={longest}")
+        return {"context": window, **how}
 
     def mean_loss(self, batch: Batch, learner: Learner | None = None) -> Tensor:
         """Nats per predicted token of a batch on the device; by the model, or by what trains it."""

@@ -1,5 +1,8 @@
 """Every error a user can meet, all of them ``SweError``; exit codes tell scripts about it."""
 
+from importlib import import_module
+from typing import Any
+
 
 class SweError(Exception):
     """A sentence for the user, ``message``, and what to type or change next, ``hint``."""
@@ -19,6 +22,15 @@ class UsageError(SweError):
     """The words of the command are off: an unknown key, a wrong type, an impossible range."""
 
     exit_code = 2
+
+
+def optional(package: str, asks: str, extra: str) -> Any:
+    """A package that only some need, which may take seconds. UsageError where it is missing."""
+    try:
+        return import_module(package)
+    except ImportError:
+        why = f"{asks} needs the package {package.partition('.')[0].replace('_', '-')}."
+        raise UsageError(why, f"Type: pip install 'swe-cli[{extra}]'") from None
 
 
 class DataError(SweError):

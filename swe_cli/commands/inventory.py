@@ -29,6 +29,7 @@ OPTIONAL = {
     "tokenizers": ("bpe", "tokenizer=bpe"),
     "pillow": ("multimodal", "data=image_folder"),
     "easy-vqa": ("multimodal", "data=easy_vqa"),
+    "lm-eval": ("lm-eval", "swe evaluate --tasks"),
     "tensorly": ("trawl", "transform=trawl_cp"),
     "scikit-learn": ("multimodal", "data=digit_sums"),
 }

@@ -1,6 +1,7 @@
 """swe train, prune, evaluate, generate: one model at a time."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,14 @@ from swe_cli.experiments.spec import (
     note_on,
 )
 from swe_cli.experiments.sweep import cells_of
-from swe_cli.experiments.training import roles_of, stored_training, training_spec
-from swe_cli.files import write_bytes
+from swe_cli.experiments.training import TrainingSpec, roles_of, stored_training, training_spec
+from swe_cli.files import digest, write_bytes, write_json
 from swe_cli.models.gpt import generate as continue_tokens
 from swe_cli.records import Tensors
-from swe_cli.report.console import say
+from swe_cli.report.console import print_table, say
 from swe_cli.report.terminal import model_card, print_row
-from swe_cli.store import Run, training_of
+from swe_cli.report.text import number
+from swe_cli.store import Run, provenance, training_of
 from swe_cli.training.run import check_kept
 from swe_cli.training.tracker import unrecorded
 
@@ -119,11 +121,29 @@ def _as_it_is(this: Page) -> Run | None:
     return spec.run
 
 
-def evaluate(this: Page) -> None:
-    """The full deterministic pass over a trained or pruned run; print what was measured."""
-    values, evaluation = this.composed.values, this.composed["evaluation"]
-    run = this.chosen_run(("train", "prune"), "Evaluating")
+def _meant(this: Page, doing: str, elsewhere: object = False) -> tuple[Run, TrainingSpec]:
+    """The run that is meant, and its training; ``elsewhere``: one that other libraries can open."""
+    values, run = this.composed.values, this.chosen_run(("train", "prune"), doing)
     training = stored_training(training_of(run), this.root, values["device"], values["threads"])
+    if elsewhere and not hasattr(training.composed["model"].target, "save"):
+        why = f"{run.name} is a {training.label}, which no other library can open."
+        raise UsageError(why, "Name a run of model=huggingface: swe runs")
+    return run, training
+
+
+def evaluate(this: Page, *, tasks: Sequence[Path]) -> None:
+    """The full deterministic pass over a run, or else ``tasks``; print what was measured."""
+    evaluation, (run, training) = this.composed["evaluation"], _meant(this, "Evaluating", tasks)
+    for file in tasks:
+        (trained := training.open()).load(run.tensors("model.safetensors"))
+        with trained.machine.precision():
+            found = trained.model.run_task(file, evaluation.instance.batch_size)  # type: ignore[operator]
+        path = run.path / "tasks" / f"{file.stem}-{digest(found['files'])[:8]}.json"
+        write_json(path, {**found, **provenance()})
+        rows = [[f"{task} {m}", *map(number, of), str(n)] for task, m, *of, n in found["rows"]]
+        print_table(this.console, [path.stem, "mean", "± error", "items"], rows)
+    if tasks:
+        return
     if run.kind == "prune":
         stored, weights = pruned_row(run), run.tensors("model.safetensors")
         row = evaluate_pruned(stored, training.open(), weights, evaluation.instance)
@@ -135,18 +155,10 @@ def evaluate(this: Page) -> None:
 
 def export(this: Page, *, folder: Path, dtype: str | None) -> None:
     """Write a run of a model of transformers as a folder that ``from_pretrained`` opens."""
-    values = this.composed.values
-    run = this.chosen_run(("train", "prune"), "Exporting")
-    training = stored_training(training_of(run), this.root, values["device"], values["threads"])
-    if not hasattr(training.composed["model"].target, "save"):
-        why = f"{run.name} is a {training.label}, which no other library can open."
-        raise UsageError(why, "What can be exported is a run of model=huggingface.")
-    trained = training.open()
-    pruned = run.kind == "prune"
-    trained.load(run.tensors("model.safetensors"))
-    folder = folder.expanduser()
-    trained.model.save(folder, dtype)  # type: ignore[operator]
-    if pruned:
+    run, training = _meant(this, "Exporting", elsewhere=True)
+    (trained := training.open()).load(run.tensors("model.safetensors"))
+    trained.model.save(folder := folder.expanduser(), dtype)  # type: ignore[operator]
+    if run.kind == "prune":
         write_bytes(folder / "README.md", model_card(pruned_row(run)).encode())
     this.print(f"{folder}\n  open it: AutoModelForCausalLM.from_pretrained({str(folder)!r})")
 
@@ -156,11 +168,9 @@ def generate(this: Page, *, prompt: str, image: Path | None, **sampling: Any) ->
 
     A pruned run is shown beside the model it was cut from.
     """
-    values, prompt = this.composed.values, _in_utf8(prompt)
-    if not prompt:
+    if not (prompt := _in_utf8(prompt)):
         raise UsageError("The prompt is empty.", 'Give a text to continue: --prompt "And"')
-    run = this.chosen_run(("train", "prune"), "Asking")
-    training = stored_training(training_of(run), this.root, values["device"], values["threads"])
+    run, training = _meant(this, "Asking")
     trained = training.open()
     models: dict[str, Tensors] = {"dense": trained.weights("final")}
     if run.kind == "prune":

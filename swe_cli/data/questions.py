@@ -20,7 +20,7 @@ from pydantic import Field
 from swe_cli.contracts import SPLITS, Count, Example, Split
 from swe_cli.data.images import ImageSize, Pixels, decode
 from swe_cli.data.text import Share, StringSource, Text, at_most, check_shares, consecutive, reading
-from swe_cli.errors import DataError
+from swe_cli.errors import DataError, optional
 from swe_cli.files import digest
 from swe_cli.seeds import derive
 
@@ -135,12 +135,7 @@ def digit_sums(
     row, left-aligned on black, each pixel ``scale`` wide. Train, validation and test are drawn from
     disjoint source digits (70, 10 and 20 %).
     """
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError:
-        raise DataError(
-            "data=digit_sums needs scikit-learn.", "Type: pip install 'swe-cli[multimodal]'"
-        ) from None
+    load_digits = optional("sklearn.datasets", "data=digit_sums", "multimodal").load_digits
     loaded = load_digits()
     digits = (loaded.images * (255 / 16)).astype(np.uint8)  # (1797, 8, 8)
     order = np.random.default_rng(derive(0, "digit_sums")).permutation(len(digits))

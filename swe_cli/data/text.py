@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
+import pandas as pd
 from pydantic import Field
 from rich.console import Console
 from rich.progress import wrap_file
@@ -187,6 +188,25 @@ def text_file(
     return Text(
         source, {"train": (0, train), "validation": (validation, test), "test": (test, end)}
     )
+
+
+def wikitext(*, path: str) -> Text:
+    """WikiText in a folder, as published perplexities have it: rows joined by ``"\\n\\n"``, a row
+    being a line with its end, ``" = Title = \\n"``, or "" where that is blank, so that there are
+    three line ends between two lines. Raises DataError where a split is missing.
+    """
+    folder, joined = Path(path).expanduser(), list[str]()
+    for split, name in zip(SPLITS, ("train", "valid", "test"), strict=True):
+        if lines := sorted(folder.glob(f"wiki.{name}.[rt]*")):  # raw before tokens
+            source = FileSource(lines[0])
+            rows = [*io.StringIO("".join(source.pieces(0, source.characters)), newline=None)]
+        elif parts := sorted(folder.glob(f"{split}-*.parquet")):
+            rows = [row for part in parts for row in pd.read_parquet(part)["text"]]
+        else:
+            why = f"{folder} holds no wiki.{name}.raw, wiki.{name}.tokens or {split}-*.parquet."
+            raise DataError(why, "Put the files of WikiText-2 there, as they are published.")
+        joined.append("\n\n".join(row if row.strip() else "" for row in rows))
+    return Text(StringSource("".join(joined)), consecutive(map(len, joined)))
 
 
 # The King James Bible, public domain

@@ -15,7 +15,7 @@ from pydantic import Field
 from swe_cli.contracts import Tokenizer
 from swe_cli.data.cache import cache_folder, write_cached
 from swe_cli.data.text import Text, word_end
-from swe_cli.errors import DataError, ModelError, UsageError
+from swe_cli.errors import DataError, ModelError, optional
 
 # A space belongs to what follows it; digits stand alone, so that numbers can be spelt.
 WORD = re.compile(r" ?[^\W\d_]+| ?\d| ?[^\w\s]| ?_|\s")
@@ -95,12 +95,7 @@ class BpeTokenizer(Tokenizer):
         *,
         vocabulary_size: Annotated[int, Field(ge=256, title="byte values come first")],
     ) -> None:
-        try:
-            import tokenizers
-        except ImportError:
-            raise UsageError(
-                "tokenizer=bpe needs the package tokenizers.", "Type: pip install 'swe-cli[bpe]'"
-            ) from None
+        tokenizers = optional("tokenizers", "tokenizer=bpe", "bpe")
         trained_on = [text.sha256, text.splits["train"], vocabulary_size]
         key = json.dumps([*trained_on, BPE_FORMAT, tokenizers.__version__])
         path = cache_folder() / f"bpe-{_sha256(key.encode())[:16]}"
@@ -146,14 +141,10 @@ class Pretrained(Tokenizer):
 
     def __init__(self, text: Text, *, path: str) -> None:
         folder = Path(path).expanduser()
-        try:
-            from tokenizers import Tokenizer as Backend
-        except ImportError:
-            why = "tokenizer=pretrained needs the package tokenizers."
-            raise UsageError(why, "Type: pip install 'swe-cli[huggingface]'") from None
+        backend = optional("tokenizers", "tokenizer=pretrained", "huggingface").Tokenizer
         try:
             serialized = (folder / TOKENIZER).read_text(encoding="utf-8")
-            self._backend = Backend.from_str(serialized)
+            self._backend = backend.from_str(serialized)
         except FileNotFoundError:
             if not folder.is_dir():
                 raise ModelError(f"There is no folder {folder}.", "Check the path.") from None
@@ -166,6 +157,11 @@ class Pretrained(Tokenizer):
         self._backend.no_padding()
         self.vocabulary_size = int(self._backend.get_vocab_size(with_added_tokens=True))
         self.sha256 = _sha256(serialized.encode())
+        with suppress(OSError, ValueError):  # the model says what is wrong with that
+            self.bos = json.loads((folder / "config.json").read_bytes()).get("bos_token_id")
+        usual = self._backend.encode("a")
+        if usual.special_tokens_mask[:1] == [1]:
+            self.bos, self.begins = usual.ids[0], True
 
     def encode(self, text: str) -> NDArray[np.uint32]:
         return np.array(self._backend.encode(text, add_special_tokens=False).ids, np.uint32)

@@ -20,7 +20,7 @@ from swe_cli.contracts import IGNORED, Dataset, DataShape, Example, Questions, S
 from swe_cli.data.images import read_image
 from swe_cli.data.questions import QuestionSet
 from swe_cli.data.text import Text
-from swe_cli.errors import DataError
+from swe_cli.errors import DataError, UsageError
 from swe_cli.files import digest
 from swe_cli.records import Batch
 from swe_cli.seeds import derive
@@ -71,6 +71,8 @@ class TextDataset(TokenizedDataset):
     Raises DataError where a tokenizer of words does not know a word.
     """
 
+    cuts = True
+
     def __init__(self, text: Text, tokenizer: Tokenizer) -> None:
         sha256 = digest({"text": text.sha256, "splits": text.splits})
         super().__init__(tokenizer, sha256, DataShape(tokenizer.vocabulary_size))
@@ -96,23 +98,29 @@ class TextDataset(TokenizedDataset):
         starts = torch.randint(len(tokens) - context, (size, 1), generator=generator).numpy()
         return _windows(tokens, starts, context)
 
-    def windows(self, split: Split, *, context: int, size: int) -> Iterator[Batch]:
-        """(b, T) int64, stride T: every token but the first is predicted once.
+    def windows(self, split: Split, *, context: int, size: int, **how: Any) -> Iterator[Batch]:
+        """(b, T) int64, stride T: every token but the first is predicted once. Or by ``how``.
 
         The last window is filled up with token 0 and targets ``IGNORED``. Raises DataError, before
         the first batch is asked for, when the split is shorter than one window.
         """
-        tokens = self._tokens(split, context)
-        starts = np.arange(0, len(tokens) - 1, context)[:, None]
+        cut = self._cut(context, **how)
+        first, (place, bos) = cut.get("predict_first", True), cut.get("bos", ("none", None))
+        tokens = self._tokens(split, context, first - (place != "none"))
+        if place != "none":
+            at = [0] if place == "text" else range(0, len(tokens), context - 1)
+            tokens = np.insert(tokens, at, bos)
+        whole = (len(tokens) - first) // context * context
+        starts = np.arange(0, whole if "remainder" in cut else len(tokens) - 1, context)[:, None]
         batches = range(0, len(starts), size)
-        return (_windows(tokens, starts[first : first + size], context) for first in batches)
+        return (_windows(tokens, starts[at : at + size], context, first) for at in batches)
 
     def steps_per_epoch(self, *, size: int, context: int) -> int:
         return -(-len(self.tokens["train"]) // (size * context))
 
-    def fingerprint(self, split: Split, *, context: int) -> str:
+    def fingerprint(self, split: Split, *, context: int, **how: Any) -> str:
         of_text = {"text": self.text.sha256, "characters": self.text.splits[split]}
-        windows = {"split": split, "window": context, "stride": context}
+        windows = {"split": split, **self._cut(context, **how)}
         return digest({"tokenizer": self.tokenizer.sha256, **of_text, **windows})[:16]
 
     def characters(self, split: Split) -> int:
@@ -120,21 +128,33 @@ class TextDataset(TokenizedDataset):
         start, end = self.text.splits[split]
         return end - start - len(self.decode(self._tokens(split, 1)[:1].tolist()))
 
-    def _tokens(self, split: Split, context: int) -> Tokens:
+    def _cut(self, context: int, *, bos: str = "none", **how: Any) -> dict[str, Any]:
+        """What a loss depends on; but not what is as it was before one could choose."""
+        bos = bos if bos != "default" else "text" if self.tokenizer.begins else "none"
+        if bos != "none" and self.tokenizer.bos is None:
+            why = "The tokenizer has no token that begins a text."
+            raise UsageError(why, "Write evaluation.bos=none")
+        cut: dict[str, Any] = {"window": context, "stride": context - (bos == "window")}
+        cut |= {} if bos == "none" else {"bos": (bos, self.tokenizer.bos)}
+        how |= {"predict_first": False} if bos == "window" else {}
+        return cut | {name: False for name, of in how.items() if not of}
+
+    def _tokens(self, split: Split, context: int, more: int = 1) -> Tokens:
         tokens = self.tokens[split]
-        if len(tokens) < context + 1:
+        if len(tokens) < context + more:
             raise DataError(
                 f"The {split} split has {len(tokens):,} tokens, but a window of context "
-                f"{context:,} needs {context + 1:,}.",
-                f"Lower model.context, or make the {split} split of data larger.",
+                f"{context:,} needs {context + more:,}.",
+                "Lower model.context (evaluation.window), or make that split of data larger.",
             )
         return tokens
 
 
-def _windows(tokens: Tokens, starts: NDArray[np.int64], context: int) -> Batch:
+def _windows(tokens: Tokens, starts: NDArray[np.int64], context: int, last: bool = True) -> Batch:
     """Windows that begin at ``starts`` (B, 1); what is beyond the last token is filled up."""
     places = starts + np.arange(context)
     predicted = places < len(tokens) - 1
+    predicted[:, -1] &= last  # which predicts the first of the next
     inputs = tokens.take(places, mode="clip").astype(np.int64)
     targets = tokens.take(places + 1, mode="clip").astype(np.int64)
     inputs[~predicted], targets[~predicted] = 0, IGNORED

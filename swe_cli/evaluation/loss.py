@@ -5,11 +5,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import NonNegativeInt
+from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
 from swe_cli.contracts import IGNORED, Count, Model, Setup
@@ -25,6 +25,23 @@ class Evaluation:
     split: Literal["validation", "test"]
     batch_size: Count
     random_batches: NonNegativeInt
+
+    @property
+    def cut(self) -> dict[str, Any]:
+        """What ``Setup.cut`` is told: nothing, where windows are as the model has them."""
+        return {n: of for n, of in vars(self).items() if n not in Evaluation.__annotations__}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherWindows(Evaluation):
+    """Windows side by side, as in published tables (Frantar & Alistarh 2023; Sun et al. 2024); what
+    its options mean is said in ``evaluation/wanda.yaml``.
+    """
+
+    window: Annotated[int, Field(ge=2)] | None
+    predict_first: bool
+    remainder: bool
+    bos: Literal["default", "none", "text", "window"]
 
 
 # Sums over every evaluation window (N,), by name, so that two models are compared paired: "nats"

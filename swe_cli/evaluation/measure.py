@@ -59,9 +59,10 @@ def measure(
     dataset, split, size = setup.dataset, evaluation.split, evaluation.batch_size
     what, advice = "window", "Raise data.test_characters, or lower model.context."
     shown = {"shuffle_images": shuffle_images} if isinstance(dataset, Questions) else {}
-    validation = setup.windows("validation", size, **shown)
+    validation = setup.windows("validation", size, **shown, **evaluation.cut)
     temperature = fit_temperature(setup, validation) if calibrate else None
-    rows = row_pass(setup, setup.windows(split, size, **shown), temperature)
+    judged = setup.windows(split, size, **shown, **evaluation.cut)
+    rows = row_pass(setup, judged, temperature)
     if isinstance(dataset, Questions):
         what, advice = "image", "Ask about more of them."
         rows |= _answers(setup, dataset, dataset.examples(split, **shown), rows, size)
@@ -99,7 +100,7 @@ def metrics(
     if evaluation.random_batches:
         yield "random_batches_loss", Interval(random_batches_loss(setup, evaluation))
     characters = dataset.characters(evaluation.split)
-    if characters is not None:
+    if characters is not None and not evaluation.cut:  # which may leave some out
         bits = float(after["nats"].sum()) / math.log(2)
         yield "bits_per_character", Interval(bits / characters)
     if isinstance(dataset, Questions):
@@ -350,7 +351,7 @@ def activated(setup: Setup, evaluation: Evaluation) -> Metrics:
         return
     on, of = Counter[GatedMLP](), Counter[GatedMLP]()
     with torch.inference_mode(), evaluating(model), setup.machine.precision():
-        for batch in setup.windows(split, size):
+        for batch in setup.windows(split, size, **evaluation.cut):
             model(setup.machine.move(batch))
             for mlp in mlps:
                 gates = mlp.gates(mlp.fed)

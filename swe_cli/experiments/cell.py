@@ -394,7 +394,7 @@ def _compression(weights: Tensors, dense: int) -> float:
 
 def _write(cell: Cell, run: CellRun) -> None:
     """Leave the row of the table, the windows it was measured over, and what was asked for."""
-    fingerprint = run.trained.fingerprint(cell.spec.evaluation.instance.split)
+    fingerprint = run.trained.fingerprint(cell.spec.evaluation.instance)
     row = cell.new_row(metrics=run.metrics, fingerprint=fingerprint)
     if cell.model_to is not None:
         write_tensors(cell.model_to, run.stored, {"cell": cell.hash})
@@ -422,4 +422,4 @@ def evaluate_pruned(
     after = measure(trained, protocol)
     cut |= dict(metrics(trained, protocol, after))
     cut |= dict(cost_of_answers(trained, protocol.split, after))
-    return replace(stored, metrics=cut, fingerprint=trained.fingerprint(protocol.split))
+    return replace(stored, metrics=cut, fingerprint=trained.fingerprint(protocol))

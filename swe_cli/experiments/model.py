@@ -7,8 +7,9 @@ from functools import partial
 
 from torch import Tensor
 
-from swe_cli.contracts import Lens, Model, PrunableSet, Setup, Split
+from swe_cli.contracts import Lens, Model, PrunableSet, Setup
 from swe_cli.errors import PruningError, RunError
+from swe_cli.evaluation.loss import Evaluation
 from swe_cli.pruning.prune import Scorer
 from swe_cli.pruning.shrink import load
 from swe_cli.records import Tensors
@@ -106,6 +107,6 @@ class TrainedModel(Setup):
         load(teacher, self.weights(base), self.name)
         return teacher.eval().requires_grad_(False)
 
-    def fingerprint(self, split: Split) -> str:
+    def fingerprint(self, protocol: Evaluation) -> str:
         """Of what it is measured on: rows that differ are not compared."""
-        return self.dataset.fingerprint(split, context=self.model.context)
+        return self.dataset.fingerprint(protocol.split, **self.cut(**protocol.cut))

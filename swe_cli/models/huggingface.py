@@ -4,9 +4,10 @@ Shapes: B windows, T positions, V vocabulary.
 """
 
 import json
+import logging
 import shutil
 from collections.abc import Mapping, Sequence
-from importlib import import_module
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from swe_cli.contracts import Count, DataShape, Model, Prediction, PrunableSet, UnitKind, Units
-from swe_cli.errors import ModelError, UsageError
-from swe_cli.files import storage
+from swe_cli.errors import DataError, ModelError, optional
+from swe_cli.files import sha256, storage
 from swe_cli.models.families import FAMILIES, Names
 from swe_cli.models.gpt import token_losses
 from swe_cli.records import Batch, Tensors
@@ -33,11 +34,7 @@ CONVERT = (
 
 def library() -> Any:
     """The package transformers, which takes seconds to import. UsageError where it is missing."""
-    try:
-        transformers: Any = import_module("transformers")
-    except ImportError:
-        why = "model=huggingface needs the package transformers."
-        raise UsageError(why, "Type: pip install 'swe-cli[huggingface]'") from None
+    transformers = optional("transformers", "model=huggingface", "huggingface")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     return transformers
@@ -67,7 +64,7 @@ class HuggingFace(Model):
                 f"{config.vocab_size:,}.",
                 "Use its own: tokenizer=pretrained",
             )
-        longest = getattr(config, "max_position_embeddings", None) or context
+        self.longest = longest = getattr(config, "max_position_embeddings", None) or 1 << 31
         if context > longest:
             why = f"model.context={context} is longer than the {longest} positions of {path}."
             raise ModelError(why, f"Write model.context={longest}")
@@ -93,6 +90,34 @@ class HuggingFace(Model):
                 beside = file.suffix in BESIDE and not file.name.endswith(".index.json")
                 if beside and not (folder / file.name).exists():
                     shutil.copyfile(file, folder / file.name)
+
+    def run_task(self, file: Path, size: int) -> dict[str, Any]:
+        """What EleutherAI's lm-evaluation-harness finds by a YAML: "rows" of task, metric, mean,
+        standard error, items; and the hashes of the "files" beside it that it names, and its own.
+        """
+        parts = ("models.huggingface", "evaluator", "tasks")
+        models, evaluator, tasks = (optional(f"lm_eval.{p}", "--tasks", "lm-eval") for p in parts)
+        logging.getLogger("lm_eval").setLevel(logging.ERROR)
+        tokenizer = library().AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
+        try:
+            path = file.expanduser().resolve()
+            said = path.name + path.read_text(encoding="utf-8")
+            with chdir(path.parent):
+                files = {f.name: sha256(f) for f in Path().glob("*.*") if f.name in said}
+                harness = models.HFLM(self.network, tokenizer=tokenizer, batch_size=size)
+                local = tasks.TaskManager(include_defaults=False)
+                found = evaluator.simple_evaluate(harness, tasks=[str(path)], task_manager=local)
+        except Exception as error:  # of many kinds, in words of their own
+            raise DataError(f"lm-eval cannot run {file}: {' '.join(str(error).split())}") from error
+        items = {task: counted["effective"] for task, counted in found["n-samples"].items()}
+        rows = [
+            [t, k.removesuffix(",none"), of[k], of.get(k.replace(",", "_stderr,")), items.get(t)]
+            for t, said in found["results"].items()
+            for of in [{key: value for key, value in said.items() if isinstance(value, float)}]
+            for k in of
+            if "," in k and "_stderr," not in k
+        ]
+        return {"rows": rows, "files": files, "lm_eval": found["lm_eval_version"]}
 
     def _count_units(self) -> None:
         """Have the config say how many neurons and heads are left. ModelError where it cannot."""

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from swe_cli.contracts import Candidate, Transform
-from swe_cli.errors import PruningError, UsageError
+from swe_cli.errors import PruningError, UsageError, optional
 from swe_cli.records import Tensors
 from swe_cli.seeds import derive
 
@@ -163,12 +163,6 @@ def dense_mlps(prunable: Mapping[str, Tensor]) -> list[str]:
 @contextmanager
 def _pytorch() -> Iterator[Any]:
     """tensorly's decompositions, on tensors of torch. UsageError where it is not installed."""
-    try:
-        import tensorly
-        import tensorly.decomposition
-    except ImportError:
-        raise UsageError(
-            "A TRAWL transform needs the package tensorly.", "Type: pip install 'swe-cli[trawl]'"
-        ) from None
+    tensorly = optional("tensorly", "A TRAWL transform", "trawl")
     with tensorly.backend_context("pytorch", local_threadsafe=True):
         yield tensorly.decomposition

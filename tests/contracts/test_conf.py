@@ -40,7 +40,7 @@ def test_every_choice_composes_in_every_command_that_has_its_group(group, name):
         c for c in ("train", "prune", "sweep", "evaluate") if group in compose(c).components
     ]
     assert commands or group == "statistic", f"no command has a group {group}"
-    more = ("data.path=x.txt",) if name in ("text_file", "image_folder") else ()
+    more = ("data.path=x.txt",) if name in ("text_file", "wikitext", "image_folder") else ()
     for command in commands:
         assert compose(command, (f"{group}={name}", *more))[group].name == name
 

@@ -1,7 +1,6 @@
-import builtins
 import re
+import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -121,14 +120,7 @@ def test_a_prompt_that_is_not_utf8_is_refused(tokenizer: BpeTokenizer) -> None:
 
 
 def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    real_import = builtins.__import__
-
-    def without_tokenizers(name: str, *rest: Any, **options: Any) -> Any:
-        if name == "tokenizers":
-            raise ImportError(name)
-        return real_import(name, *rest, **options)
-
-    monkeypatch.setattr(builtins, "__import__", without_tokenizers)
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(UsageError, match=r"pip install 'swe-cli\[bpe\]'"):
         BpeTokenizer(TEXT, vocabulary_size=300)
 

@@ -122,6 +122,8 @@ CHOICES = (
     "criterion=swe ratio=0.5 training.backward=dense,ssprop,random training.backward_keep=0.2,0.5",
     "criterion=swe ratio=0.5 quantize=none,int8",
     "transform=dsmoe transform.router=published,predicted,soft transform.experts=4",
+    # Since 0.4
+    "criterion=swe ratio=0.5 evaluation=wanda evaluation.window=8 data=wikitext data.path=wiki",
 )
 # Another choice, nothing, and what is made of a folder.
 UNNAMED = ("allocation=published", "transform=none", "update=none")
@@ -139,6 +141,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     text = "In the beginning was a text of words and spaces. "
     (tmp_path / "text.txt").write_text(20 * text)
     adapter.pretend_shakespeare(monkeypatch, tmp_path, (3000 * text).encode())
+    (tmp_path / "wiki").mkdir()
+    for name in ("train", "valid", "test"):
+        (tmp_path / "wiki" / f"wiki.{name}.raw").write_text(20 * f" {text}\n \n")
     (tmp_path / "images").mkdir()
     rows = []
     for place in range(9):
