@@ -184,7 +184,8 @@ class Tokenizer:
     """Ids run from 0 to ``vocabulary_size`` − 1. ``sha256``: hex, of all that decides an id.
 
     ``unknown``: the id of whatever the vocabulary does not hold, where there is one. ``whole``:
-    whether a text in pieces would get other ids than in one.
+    whether a text in pieces would get other ids than in one. ``ends``: its own tokens after a
+    question, and after an answer; None: two more are added for them.
     """
 
     __slots__ = ()
@@ -192,6 +193,7 @@ class Tokenizer:
     sha256: str
     unknown: int | None = None
     whole: bool = False
+    ends: tuple[int, int] | None = None
 
     @abstractmethod
     def encode(self, text: str) -> np.ndarray[Any, np.dtype[np.uint32]]:

@@ -138,6 +138,7 @@ class BpeTokenizer(Tokenizer):
 
 class Pretrained(Tokenizer):
     """The tokenizer of a model of transformers, in its folder; nothing is added around a text.
+    A question ends with the line, an answer with what ends a text there.
 
     Raises ModelError for a folder without one that the package tokenizers can run.
     """
@@ -154,6 +155,8 @@ class Pretrained(Tokenizer):
         try:
             serialized = (folder / TOKENIZER).read_text(encoding="utf-8")
             self._backend = Backend.from_str(serialized)
+            beside = folder / "tokenizer_config.json"
+            eos = json.loads(beside.read_text()).get("eos_token") if beside.is_file() else None
         except FileNotFoundError:
             if not folder.is_dir():
                 raise ModelError(f"There is no folder {folder}.", "Check the path.") from None
@@ -166,6 +169,9 @@ class Pretrained(Tokenizer):
         self._backend.no_padding()
         self.vocabulary_size = int(self._backend.get_vocab_size(with_added_tokens=True))
         self.sha256 = _sha256(serialized.encode())
+        end = self._backend.token_to_id(eos["content"] if isinstance(eos, dict) else eos or "")
+        if end is not None and len(line := self.encode("\n")):
+            self.ends = (int(line[-1]), int(end))
 
     def encode(self, text: str) -> NDArray[np.uint32]:
         return np.array(self._backend.encode(text, add_special_tokens=False).ids, np.uint32)

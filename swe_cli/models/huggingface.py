@@ -25,16 +25,18 @@ from swe_cli.contracts import (
 )
 from swe_cli.errors import ModelError, UsageError
 from swe_cli.files import storage
-from swe_cli.models.families import FAMILIES, Names
+from swe_cli.models.families import FAMILIES, SIGHTS, Names, image_size
 from swe_cli.models.gpt import token_losses
 from swe_cli.records import Batch, Tensors
 
 CONFIG = "config.json"
+PROCESSORS = ("preprocessor_config.json", "processor_config.json")  # of images
+ROLES = ("vision", "projector", "language")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 BESIDE = (".json", ".txt", ".model", ".jinja")  # tokenizers and their like
 EXPERTS = ("gate_up_proj", "down_proj")  # (experts, out, in)
 CONVERT = (
-    'If you trust it, type: python -c "from transformers import AutoModelForCausalLM as A; '
+    'If you trust it, type: python -c "from transformers import {1} as A; '
     "A.from_pretrained('{0}').save_pretrained('{0}-safe')\""
 )
 
@@ -52,12 +54,13 @@ def library() -> Any:
 
 
 class HuggingFace(Model):
-    """A causal language model of transformers, with the weights of a folder, in float32.
+    """A causal language model of transformers, with the weights of a folder, in float32; or, where
+    the data have images, one that looks: the image of a row stands before its text.
 
     ``path``: a folder as ``save_pretrained`` leaves it. ``context``: text positions of a window.
-    Blocks are the members of every list of layers that gradient checkpointing knows; what can be
-    pruned of them are the matrices of linear layers, GPT-2's ``Conv1D`` transposed: (out, in), and
-    of experts each.
+    Blocks are the members of every list of layers that gradient checkpointing knows, and the
+    projector; what can be pruned of them are the matrices of linear layers, GPT-2's ``Conv1D``
+    transposed: (out, in), and of experts each.
 
     Raises ModelError for a folder that holds no such model, or more than data could be of.
     """
@@ -67,22 +70,47 @@ class HuggingFace(Model):
     def __init__(self, data: DataShape, *, path: str, context: Count) -> None:
         super().__init__()
         self.folder = Path(path).expanduser()
-        self.network = _pretrained(self.folder)
+        self.network = _pretrained(self.folder, data)
         config = self.network.config.get_text_config()
+        self.image_tokens, self.towers = 0, dict[str, str]()  # role → how its names begin
+        if data.image:
+            self._look(data.image)
         if data.vocabulary_size > config.vocab_size:
             raise ModelError(
                 f"The tokenizer has {data.vocabulary_size:,} tokens; the model of {path} knows "
                 f"{config.vocab_size:,}.",
                 "Use its own: tokenizer=pretrained",
             )
-        longest = getattr(config, "max_position_embeddings", None) or context
-        if context > longest:
-            why = f"model.context={context} is longer than the {longest} positions of {path}."
-            raise ModelError(why, f"Write model.context={longest}")
+        longest = getattr(config, "max_position_embeddings", None) or context + self.image_tokens
+        if context > (room := longest - self.image_tokens):
+            less = f", {self.image_tokens} of them an image's" if self.image_tokens else ""
+            why = f"model.context={context} is longer than the {longest} positions of {path}{less}."
+            raise ModelError(why, f"Write model.context={room}")
         self.context = context
         if not self.blocks():
             kind = type(self.network).__name__
             raise ModelError(f"{kind} has no list of blocks that swe knows, so it cannot be cut.")
+
+    def _look(self, image: tuple[int, int, int]) -> None:
+        """Find out which modules look, and how many tokens an image becomes."""
+        self.sight = SIGHTS[self.network.config.model_type]
+        self.mean, self.std = _of_pixels(self.folder)
+        names = {module: f"{name}." for name, module in self.named_modules()}
+        projector = self.network.base_model.get_submodule(self.sight.projector)
+        vision = self.network.get_encoder(modality="image")
+        self.towers = {"projector": names[projector], "vision": names[vision]}  # or one in the other
+        with torch.no_grad():
+            blank = self._laid(torch.zeros(1, *image, dtype=torch.uint8))
+            (seen,) = self.network.get_image_features(**blank).pooler_output
+        self.image_tokens = len(seen)
+
+    @property
+    def roles(self) -> Sequence[str]:  # type: ignore[override]
+        """Of a model that is not built they are not known."""
+        return ROLES if self.towers else ROLES[-1:]
+
+    def role_of(self, name: str) -> str:
+        return next((role for role, at in self.towers.items() if name.startswith(at)), ROLES[-1])
 
     def save(self, folder: Path, dtype: str | None = None) -> None:
         """Write it, as it is now, as a folder that ``from_pretrained`` opens, with all that the one
@@ -149,14 +177,38 @@ class HuggingFace(Model):
         return {names[module]: module for module in there}
 
     def forward(self, batch: Batch) -> Prediction:
-        logits = self.network(input_ids=batch["tokens"], use_cache=False).logits
+        given = self._shown(batch) if self.towers else {"input_ids": batch["tokens"]}
+        logits = self.network(**given, use_cache=False).logits
         return Prediction(token_losses(logits, batch["targets"]), logits)
+
+    def _shown(self, batch: Batch) -> dict[str, Any]:
+        """The image of every row, and the tokens that stand for it before its text, (B, N + T)."""
+        tokens, image = batch["tokens"], self.network.config.image_token_id
+        ids = F.pad(tokens, (self.image_tokens, 0), value=image)
+        given = self._laid(batch["images"][batch["image"]])
+        if self.sight.typed:
+            given["mm_token_type_ids"] = (ids == image).int()
+        return {"input_ids": ids, "logits_to_keep": tokens.shape[1], **given}
+
+    def _laid(self, images: Tensor) -> dict[str, Tensor]:
+        """uint8 (B, K, height, width) resized, normalised and laid out as the network wants."""
+        vision = self.network.config.vision_config
+        pixels, size = images.float() / 255, image_size((images.shape[2], images.shape[3]), vision)
+        if size != pixels.shape[2:]:
+            pixels = F.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 1)
+        mean, std = (pixels.new_tensor(of)[:, None, None] for of in (self.mean, self.std))
+        return self.sight.lay((pixels - mean) / std, vision)  # a gray one gets all three channels
 
     def blocks(self) -> Sequence[nn.Module]:
         from transformers.modeling_layers import GradientCheckpointingLayer
 
         lists = (module for module in self.modules() if isinstance(module, nn.ModuleList))
-        return [b for of in lists for b in of if isinstance(b, GradientCheckpointingLayer)]
+        found = [b for of in lists for b in of if isinstance(b, GradientCheckpointingLayer)]
+        if not self.towers:
+            return found
+        found.append(self.get_submodule(self.towers["projector"].rstrip(".")))
+        names = {module: f"{name}." for name, module in self.named_modules()}
+        return sorted(found, key=lambda block: ROLES.index(self.role_of(names[block])))
 
     def linear_layers(self) -> dict[str, nn.Module]:
         from transformers.pytorch_utils import Conv1D
@@ -228,12 +280,36 @@ def _silent(layer: str, owned: dict[str, tuple[int, Tensor]], output: str) -> Un
     return Units(layer, owned, output, adds, None)
 
 
-def _pretrained(folder: Path) -> Any:
+def _auto(said: Mapping[str, Any]) -> str:
+    return "AutoModelForImageTextToText" if "vision_config" in said else "AutoModelForCausalLM"
+
+
+def _of_pixels(folder: Path) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation that its channels are normalised by."""
+    files = (folder / name for name in PROCESSORS)
+    said = next((_json(file) for file in files if file.is_file()), {})
+    said = said.get("image_processor", said)
+    mean, std = (said.get(key) or [0.5, 0.5, 0.5] for key in ("image_mean", "image_std"))
+    return mean, std
+
+
+def _pretrained(folder: Path, data: DataShape) -> Any:
     """The network of a folder, all of its weights read; ModelError where that cannot be."""
     said = _config(folder)
+    kind, auto = said.get("model_type"), _auto(said)
+    if looks := auto != _auto({}):
+        if not data.image:
+            why = f"The model of {folder} ({kind}) looks at images, and the data set has none."
+            raise ModelError(why, "Choose data=easy_vqa, data=digit_sums or data=image_folder")
+        if kind not in SIGHTS:
+            why = f"How images are shown to {kind}, the model of {folder}, is not known here."
+            raise ModelError(why, f"Known are: {', '.join(SIGHTS)}.")
+    if data.image and not looks:
+        why = f"The data have images, and the model of {folder} ({kind}) reads only text."
+        raise ModelError(why, "Name an image–text model, or choose data=kjv_chars")
     transformers = library()
     try:
-        model, found = transformers.AutoModelForCausalLM.from_pretrained(
+        model, found = getattr(transformers, auto).from_pretrained(
             folder,
             dtype=torch.float32,
             use_safetensors=True,
@@ -243,9 +319,8 @@ def _pretrained(folder: Path) -> Any:
         )
     except Exception as error:  # of many kinds, in words of its own
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
-        kind = said.get("model_type")
         why = f"transformers {transformers.__version__} cannot open {folder} ({kind}): {reason}."
-        raise ModelError(why, "It must open there: AutoModelForCausalLM.from_pretrained") from error
+        raise ModelError(why, f"It must open there: {auto}.from_pretrained") from error
     lost = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
     if lost:
         why = f"The weights of {folder} do not fit its {CONFIG}: {lost[0]} is missing there."
@@ -257,13 +332,7 @@ def _config(folder: Path) -> dict[str, Any]:
     """What a folder says it holds, checked before seconds are spent on reading it."""
     if not folder.is_dir():
         raise ModelError(f"There is no folder {folder}.", "Give model.path=FOLDER")
-    try:
-        said = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        why = f"{folder} holds no {CONFIG}, so it is no model of transformers."
-        raise ModelError(why, "Name a folder that save_pretrained wrote.") from None
-    except ValueError as error:
-        raise ModelError(f"{folder / CONFIG} is damaged: {error}.", "Fetch it again.") from None
+    said = _json(folder / CONFIG)
     if "quantization_config" in said:
         how = said["quantization_config"].get("quant_method", "quantised")
         why = f"The weights of {folder} are quantised ({how}), and their zeros would mean nothing."
@@ -271,6 +340,16 @@ def _config(folder: Path) -> dict[str, Any]:
     if not [*folder.glob("*.safetensors")]:
         if pickles := sorted(p.name for pattern in PICKLES for p in folder.glob(pattern)):
             why = f"{folder / pickles[0]} is a pickle, which can run any code; swe reads none."
-            raise ModelError(why, CONVERT.format(folder))
+            raise ModelError(why, CONVERT.format(folder, _auto(said)))
         raise ModelError(f"{folder} holds no weights, *.safetensors.", "Fetch them, too.")
-    return dict(said)
+    return said
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        why = f"{file.parent} holds no {file.name}, so it is no model of transformers."
+        raise ModelError(why, "Name a folder that save_pretrained wrote.") from None
+    except ValueError as error:
+        raise ModelError(f"{file} is damaged: {error}.", "Fetch it again.") from None

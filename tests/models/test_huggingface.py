@@ -13,9 +13,21 @@ from swe_cli.contracts import IGNORED, DataShape
 from swe_cli.files import read_tensors
 from swe_cli.pruning.shrink import load
 
-from .families import CONTEXT, FAMILIES, FAST, VOCABULARY, network, save_folder, transformers
+from .families import (
+    CONTEXT,
+    FAMILIES,
+    FAST,
+    IMAGE,
+    IMAGE_TOKEN,
+    LOOKS,
+    VOCABULARY,
+    auto,
+    network,
+    processor,
+    save_folder,
+    transformers,
+)
 
-SHAPE = DataShape(VOCABULARY)
 SMALL = [
     f"model.context={CONTEXT}",
     "data.train_characters=4000",
@@ -23,6 +35,15 @@ SMALL = [
     "data.test_characters=800",
     "calibration.samples=4",
     "evaluation.batch_size=4",
+]
+ASKED = [
+    "data=digit_sums",
+    f"model.context={CONTEXT}",
+    "data.scale=1",
+    "data.train_examples=12",
+    "data.validation_examples=3",
+    "data.test_examples=4",
+    "calibration.samples=4",
 ]
 EVERY = [
     pytest.param(name, marks=() if name in FAST else pytest.mark.families) for name in FAMILIES
@@ -42,26 +63,55 @@ def folder_of(tmp_path_factory):
     return folder
 
 
+def looks(folder):
+    return "vision_config" in json.loads((folder / "config.json").read_text())
+
+
 def opened(folder):
     options = {"path": str(folder), "context": CONTEXT}
-    return component("model", "huggingface", ConfigRoot(), options).build(SHAPE)
+    shape = DataShape(VOCABULARY, IMAGE if looks(folder) else None)
+    return component("model", "huggingface", ConfigRoot(), options).build(shape)
 
 
-def batch(windows=3):
+def batch(family="", windows=3):
+    """Two of three rows are about one image, where the family looks."""
     generator = torch.Generator().manual_seed(1)
-    tokens = torch.randint(VOCABULARY, (windows, CONTEXT), generator=generator)
+    tokens = torch.randint(IMAGE_TOKEN, (windows, CONTEXT), generator=generator)
     targets = tokens.roll(-1, 1)
     targets[:, -1] = IGNORED
-    return {"tokens": tokens, "targets": targets}
+    seen = {}
+    if family in LOOKS:
+        images = torch.randint(256, (2, *IMAGE), dtype=torch.uint8, generator=generator)
+        seen = {"images": images, "image": torch.tensor([0, 1, 1])}
+    return {"tokens": tokens, "targets": targets, **seen}
+
+
+def as_theirs(family, given):
+    """A batch as the library's own processors would make it, and the labels of its text."""
+    ids = labels = given["tokens"]
+    if family not in LOOKS:
+        return {"input_ids": ids}, labels
+    pixels = given["images"][given["image"]].permute(0, 2, 3, 1).numpy()
+    shown = dict(processor(family)([*pixels], return_tensors="pt"))
+    if family == "smolvlm":  # an image a row
+        shown = {"pixel_values": shown["pixel_values"].view(len(ids), 1, *IMAGE)}
+    side = 4 if family == "llava" else 2  # of the grid of image tokens
+    ids = torch.nn.functional.pad(ids, (side * side, 0), value=IMAGE_TOKEN)
+    if family == "qwen2_vl":
+        shown["mm_token_type_ids"] = (ids == IMAGE_TOKEN).int()
+    labels = ids.clone()
+    labels[:, : side * side + 1] = IGNORED  # nor the first token, which only an image goes before
+    return {"input_ids": ids, **shown}, labels
 
 
 @pytest.mark.parametrize("family", EVERY)
 def test_the_loss_is_that_of_transformers(folder_of, family):
     """Which shifts its labels by itself, and takes the mean."""
-    model, given = opened(folder_of(family)), batch()
+    model, given = opened(folder_of(family)), batch(family)
+    theirs, labels = as_theirs(family, given)
     with torch.no_grad():
         losses = model(given).losses
-        theirs = network(family)(input_ids=given["tokens"], labels=given["tokens"]).loss
+        theirs = network(family)(**theirs, labels=labels).loss
     ours = losses.sum() / (given["targets"] != IGNORED).sum()
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
@@ -70,8 +120,7 @@ def test_the_loss_is_that_of_transformers(folder_of, family):
 @pytest.mark.parametrize("criterion", ["magnitude", "wanda", "sparsegpt"])
 def test_half_of_it_is_cut_exactly(swe, folder_of, family, criterion, tmp_path):
     folder = folder_of(family)
-    words = ["model=huggingface", f"model.path={folder}", f"criterion={criterion}", *SMALL]
-    cut = swe("prune", "-q", "--ratio", 0.5, *words)
+    cut = swe("prune", "-q", "--ratio", 0.5, *words_of(folder, f"criterion={criterion}"))
     assert cut.exit_code == 0, cut.output
     run = tmp_path / "results" / "runs" / cut.stdout.split()[0]
     row = json.loads((run / "manifest.json").read_text())["row"]
@@ -98,10 +147,11 @@ def llama(folder_of):
 
 
 def words_of(folder, *more):
-    return ["model=huggingface", f"model.path={folder}", *SMALL, *more]
+    small = ASKED if folder.is_dir() and looks(folder) else SMALL
+    return ["model=huggingface", f"model.path={folder}", *small, *more]
 
 
-def folder_and_weights(swe, folder, tmp_path, *words):
+def folder_and_weights(swe, family, folder, tmp_path, *words):
     """A cut, exported, opened by transformers alone: its network, and what swe stored."""
     made = swe("prune", "-q", *words_of(folder, *words))
     assert made.exit_code == 0, made.output
@@ -109,19 +159,20 @@ def folder_and_weights(swe, folder, tmp_path, *words):
     said = swe("export", name, out)
     assert said.exit_code == 0, said.output
     stored = read_tensors(tmp_path / "results" / "runs" / name / "model.safetensors")
-    return transformers.AutoModelForCausalLM.from_pretrained(out), stored, out
+    return auto(family).from_pretrained(out), stored, out
 
 
 @pytest.mark.parametrize("family", EVERY)
 def test_an_exported_cut_opens_in_transformers_with_equal_logits(swe, folder_of, family, tmp_path):
     folder = folder_of(family)
     words = ("criterion=magnitude", "ratio=0.5")
-    opened_there, stored, out = folder_and_weights(swe, folder, tmp_path, *words)
+    opened_there, stored, out = folder_and_weights(swe, family, folder, tmp_path, *words)
     model = opened(folder)
     load(model, stored)
     with torch.no_grad():
-        theirs = opened_there(input_ids=batch()["tokens"]).logits
-    assert torch.equal(theirs, model(batch()).logits)
+        theirs = opened_there(**as_theirs(family, batch(family))[0]).logits[:, -CONTEXT:]
+        ours = model(batch(family)).logits
+    assert torch.equal(theirs, ours)
     card = (out / "README.md").read_text()
     for word in ("dense loss", "sparsity", "50.00%", "magnitude", "protocol"):
         assert word in card
@@ -147,13 +198,14 @@ STRUCTURED = [
 def test_what_is_taken_out_whole_is_smaller_there_too(swe, folder_of, kind, family, tmp_path):
     folder = folder_of(family)
     words = ("criterion=magnitude", f"pattern={kind}", "allocation=uniform", "ratio=0.5")
-    there, stored, _ = folder_and_weights(swe, folder, tmp_path, *words)
+    there, stored, _ = folder_and_weights(swe, family, folder, tmp_path, *words)
     dense = network(family)
     assert there.num_parameters() < 0.95 * dense.num_parameters()
     model = opened(folder)
     load(model, stored)
     with torch.no_grad():
-        theirs, ours = there(input_ids=batch()["tokens"]).logits, model(batch()).logits
+        shown = as_theirs(family, batch(family))[0]
+        theirs, ours = there(**shown).logits[:, -CONTEXT:], model(batch(family)).logits
     torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-5)
     # By hand: the dense model with the same rows at zero gives the same.
     masked = opened(folder)
@@ -170,7 +222,7 @@ def test_what_is_taken_out_whole_is_smaller_there_too(swe, folder_of, kind, fami
             )
             gone = index[norms.argsort()[: len(units) // 2]].flatten()
             whole[units.output].movedim(along, 0)[gone] = 0
-        torch.testing.assert_close(theirs, masked(batch()).logits, rtol=0, atol=1e-5)
+        torch.testing.assert_close(theirs, masked(batch(family)).logits, rtol=0, atol=1e-5)
 
 
 def test_layers_of_different_widths_have_no_config(swe, llama, tmp_path):
