@@ -88,7 +88,7 @@ class Model(nn.Module):
     """
 
     context: int
-    roles: ClassVar[Sequence[str]] = ("language",)
+    roles: Sequence[str] = ("language",)
     prefix: ClassVar[str] = ""
 
     @abstractmethod

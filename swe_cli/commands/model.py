@@ -145,10 +145,10 @@ def export(this: Page, *, folder: Path, dtype: str | None) -> None:
     pruned = run.kind == "prune"
     trained.load(run.tensors("model.safetensors"))
     folder = folder.expanduser()
-    trained.model.save(folder, dtype)  # type: ignore[operator]
+    opens = trained.model.save(folder, dtype)  # type: ignore[operator]
     if pruned:
         write_bytes(folder / "README.md", model_card(pruned_row(run)).encode())
-    this.print(f"{folder}\n  open it: AutoModelForCausalLM.from_pretrained({str(folder)!r})")
+    this.print(f"{folder}\n  open it: {opens}.from_pretrained({str(folder)!r})")
 
 
 def generate(this: Page, *, prompt: str, image: Path | None, **sampling: Any) -> None:

@@ -138,7 +138,6 @@ class BpeTokenizer(Tokenizer):
 
 class Pretrained(Tokenizer):
     """The tokenizer of a model of transformers, in its folder; nothing is added around a text.
-    A question ends with the line, an answer with what ends a text there.
 
     Raises ModelError for a folder without one that the package tokenizers can run.
     """
@@ -171,7 +170,7 @@ class Pretrained(Tokenizer):
         self.sha256 = _sha256(serialized.encode())
         end = self._backend.token_to_id(eos["content"] if isinstance(eos, dict) else eos or "")
         if end is not None and len(line := self.encode("\n")):
-            self.ends = (int(line[-1]), int(end))
+            self.ends = (int(line[-1]), int(end))  # a line for a question
 
     def encode(self, text: str) -> NDArray[np.uint32]:
         return np.array(self._backend.encode(text, add_special_tokens=False).ids, np.uint32)

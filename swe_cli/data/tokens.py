@@ -220,8 +220,8 @@ class QuestionDataset(TokenizedDataset, Questions):
 
     def fingerprint(self, split: Split, *, context: int) -> str:
         windows = {"split": split, "questions": self.sha256, "window": "image"}
-        windows |= {"ends": self.tokenizer.ends} if self.tokenizer.ends else {}
-        return digest({"tokenizer": self.tokenizer.sha256, **windows})[:16]
+        ends = {"ends": self.tokenizer.ends} if self.tokenizer.ends else {}
+        return digest({"tokenizer": self.tokenizer.sha256, **windows, **ends})[:16]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Up to the end token; separators are left out."""

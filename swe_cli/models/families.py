@@ -4,7 +4,7 @@ families that look are shown images.
 Shapes: B images, C channels.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,21 +51,6 @@ FAMILIES = {
 }
 
 
-# Families that look
-
-
-@dataclass(frozen=True)
-class Sight:
-    """Where an image–text network has its projector, by its name in ``base_model``, and ``lay``:
-    how it wants pixels (B, C, height, width), by its vision config. ``typed``: whether it must be
-    told which tokens stand for images.
-    """
-
-    projector: str
-    lay: Callable[[Tensor, Any], dict[str, Tensor]]
-    typed: bool = False
-
-
 def _patches(pixels: Tensor, vision: Any) -> dict[str, Tensor]:
     """Patch by patch, those that are merged side by side; a still image is a film that stands."""
     patch, merge, frames = vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size
@@ -74,24 +59,22 @@ def _patches(pixels: Tensor, vision: Any) -> dict[str, Tensor]:
     grid = (down // merge, merge, patch, across // merge, merge, patch)
     apart = pixels.reshape(number, channels, *grid).permute(0, 2, 5, 3, 6, 1, 4, 7)
     films = apart[..., None, :, :].expand(*apart.shape[:6], frames, patch, patch)
-    rows = films.reshape(-1, channels * frames * patch * patch)
     thw = torch.tensor([[1, down, across]], device=pixels.device).expand(number, 3)
-    return {"pixel_values": rows, "image_grid_thw": thw}
+    return {"pixel_values": films.flatten(5).flatten(0, 4), "image_grid_thw": thw}
 
 
-SIGHTS = {
-    "llava": Sight("multi_modal_projector", lambda pixels, _: {"pixel_values": pixels}),
-    "smolvlm": Sight("connector", lambda pixels, _: {"pixel_values": pixels[:, None]}),
-    "qwen2_vl": Sight("visual.merger", _patches, typed=True),
+# Families that look: what their projector is called in ``base_model``, and how normalised pixels
+# (B, C, height, width) are laid out for them, by the config of their vision.
+SIGHTS: dict[str, tuple[str, Callable[[Tensor, Any], dict[str, Tensor]]]] = {
+    "llava": ("multi_modal_projector", lambda pixels, _: {"pixel_values": pixels}),
+    "smolvlm": ("connector", lambda pixels, _: {"pixel_values": pixels[:, None]}),
+    "qwen2_vl": ("visual.merger", _patches),
 }
 
 
-def image_size(given: tuple[int, int], vision: Any) -> tuple[int, int]:
-    """The height and width that images are resized to: those a tower is made for; of one that takes
-    any, the nearest that its patches divide.
-    """
+def image_size(given: Sequence[int], vision: Any) -> Sequence[int]:
+    """Height and width a tower is made for; of one that takes any, the nearest it can divide."""
     if side := getattr(vision, "image_size", None):
         return (side, side) if isinstance(side, int) else tuple(side)
     unit = vision.patch_size * vision.spatial_merge_size
-    height, width = (max(1, round(length / unit)) * unit for length in given)
-    return height, width
+    return tuple(max(1, round(length / unit)) * unit for length in given)

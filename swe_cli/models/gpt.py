@@ -171,12 +171,11 @@ def _cached(model: Any, prompts: Batch, most: int) -> Iterator[Tensor]:
 
 def _anew(model: Any, prompts: Batch, most: int) -> Iterator[Tensor]:
     """The same of any model: all is read again for every token."""
-    tokens, places = F.pad(prompts["tokens"], (0, most)), prompts["lengths"]
+    tokens = F.pad(prompts["tokens"], (0, most))
     rows = torch.arange(len(tokens), device=tokens.device)
-    while True:
+    for step in range(most):
+        places = prompts["lengths"] + step
         read = tokens[:, : min(int(places.max()), model.context)]
         logits = model({**prompts, "tokens": read, "targets": read}).logits
-        token = logits[rows, (places - 1).clamp(max=read.shape[1] - 1)].argmax(-1)
-        yield token[:, None]
-        tokens[rows, places] = token
-        places = places + 1
+        tokens[rows, places] = logits[rows, (places - 1).clamp(max=read.shape[1] - 1)].argmax(-1)
+        yield tokens[rows, places][:, None]

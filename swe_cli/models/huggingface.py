@@ -4,6 +4,7 @@ Shapes: B windows, T positions, V vocabulary.
 """
 
 import json
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -31,7 +32,7 @@ from swe_cli.records import Batch, Tensors
 
 CONFIG = "config.json"
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")  # of images
-ROLES = ("vision", "projector", "language")
+AUTO = {False: "AutoModelForCausalLM", True: "AutoModelForImageTextToText"}  # whether it looks
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 BESIDE = (".json", ".txt", ".model", ".jinja")  # tokenizers and their like
 EXPERTS = ("gate_up_proj", "down_proj")  # (experts, out, in)
@@ -73,18 +74,15 @@ class HuggingFace(Model):
         self.network = _pretrained(self.folder, data)
         config = self.network.config.get_text_config()
         self.image_tokens, self.towers = 0, dict[str, str]()  # role → how its names begin
+        self.roles = self.roles_in(path)
         if data.image:
             self._look(data.image)
-        if data.vocabulary_size > config.vocab_size:
-            raise ModelError(
-                f"The tokenizer has {data.vocabulary_size:,} tokens; the model of {path} knows "
-                f"{config.vocab_size:,}.",
-                "Use its own: tokenizer=pretrained",
-            )
-        longest = getattr(config, "max_position_embeddings", None) or context + self.image_tokens
+        if (size := data.vocabulary_size) > (known := config.vocab_size):
+            why = f"The tokenizer has {size:,} tokens; the model of {path} knows {known:,}."
+            raise ModelError(why, "Use its own: tokenizer=pretrained")
+        longest = getattr(config, "max_position_embeddings", None) or math.inf
         if context > (room := longest - self.image_tokens):
-            less = f", {self.image_tokens} of them an image's" if self.image_tokens else ""
-            why = f"model.context={context} is longer than the {longest} positions of {path}{less}."
+            why = f"model.context={context} is longer than the {room} positions of {path} for text."
             raise ModelError(why, f"Write model.context={room}")
         self.context = context
         if not self.blocks():
@@ -93,30 +91,34 @@ class HuggingFace(Model):
 
     def _look(self, image: tuple[int, int, int]) -> None:
         """Find out which modules look, and how many tokens an image becomes."""
-        self.sight = SIGHTS[self.network.config.model_type]
-        self.mean, self.std = _of_pixels(self.folder)
+        projector, self.lay = SIGHTS[self.network.config.model_type]
+        files = (self.folder / name for name in PROCESSORS)
+        said = next((_json(file) for file in files if file.is_file()), {})
+        said = said.get("image_processor", said)
+        self.scale = [said.get(key) or [0.5] * 3 for key in ("image_mean", "image_std")]
         names = {module: f"{name}." for name, module in self.named_modules()}
-        projector = self.network.base_model.get_submodule(self.sight.projector)
-        vision = self.network.get_encoder(modality="image")
-        self.towers = {"projector": names[projector], "vision": names[vision]}  # or one in the other
+        inside = self.network.base_model.get_submodule(projector)  # of the tower, of some
+        tower = self.network.get_encoder(modality="image")
+        self.towers = {"projector": names[inside], "vision": names[tower]}
         with torch.no_grad():
             blank = self._laid(torch.zeros(1, *image, dtype=torch.uint8))
             (seen,) = self.network.get_image_features(**blank).pooler_output
         self.image_tokens = len(seen)
 
-    @property
-    def roles(self) -> Sequence[str]:  # type: ignore[override]
-        """Of a model that is not built they are not known."""
-        return ROLES if self.towers else ROLES[-1:]
+    @staticmethod
+    def roles_in(path: str, **_: Any) -> Sequence[str]:
+        """The roles of a folder's model, before it is opened."""
+        looks = "vision_config" in _config(Path(path).expanduser())
+        return ("vision", "projector", "language") if looks else ("language",)
 
     def role_of(self, name: str) -> str:
-        return next((role for role, at in self.towers.items() if name.startswith(at)), ROLES[-1])
+        return next((role for role, at in self.towers.items() if name.startswith(at)), "language")
 
-    def save(self, folder: Path, dtype: str | None = None) -> None:
+    def save(self, folder: Path, dtype: str | None = None) -> str:
         """Write it, as it is now, as a folder that ``from_pretrained`` opens, with all that the one
         it came from has beside weights. ``dtype``: by default that of the folder it came from.
 
-        It is then of that ``dtype``. Raises ModelError where there is something in ``folder``.
+        It is then of that ``dtype``. The class that opens it. ModelError where something is there.
         """
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ModelError(f"{folder} is there already.", "Name a new folder.")
@@ -129,6 +131,7 @@ class HuggingFace(Model):
                 beside = file.suffix in BESIDE and not file.name.endswith(".index.json")
                 if beside and not (folder / file.name).exists():
                     shutil.copyfile(file, folder / file.name)
+        return AUTO[bool(self.towers)]
 
     def _count_units(self) -> None:
         """Have the config say how many neurons and heads are left. ModelError where it cannot."""
@@ -170,11 +173,11 @@ class HuggingFace(Model):
         return found
 
     def _with(self, children: Sequence[str]) -> dict[str, Any]:
-        """Modules inside blocks that have all of these children, by name."""
+        """Modules inside language blocks that have all of these children, by name."""
         names = {module: name for name, module in self.named_modules()}
         inside = (module for block in self.blocks() for module in block.modules())
         there = (m for m in inside if children and all(hasattr(m, child) for child in children))
-        return {names[module]: module for module in there}
+        return {name: m for m in there if self.role_of(name := names[m]) == "language"}
 
     def forward(self, batch: Batch) -> Prediction:
         given = self._shown(batch) if self.towers else {"input_ids": batch["tokens"]}
@@ -186,29 +189,26 @@ class HuggingFace(Model):
         tokens, image = batch["tokens"], self.network.config.image_token_id
         ids = F.pad(tokens, (self.image_tokens, 0), value=image)
         given = self._laid(batch["images"][batch["image"]])
-        if self.sight.typed:
-            given["mm_token_type_ids"] = (ids == image).int()
-        return {"input_ids": ids, "logits_to_keep": tokens.shape[1], **given}
+        kinds = {"mm_token_type_ids": (ids == image).int()} if "image_grid_thw" in given else {}
+        return {"input_ids": ids, "logits_to_keep": tokens.shape[1], **given, **kinds}
 
     def _laid(self, images: Tensor) -> dict[str, Tensor]:
         """uint8 (B, K, height, width) resized, normalised and laid out as the network wants."""
         vision = self.network.config.vision_config
-        pixels, size = images.float() / 255, image_size((images.shape[2], images.shape[3]), vision)
+        pixels, size = images.float() / 255, image_size(images.shape[2:], vision)
         if size != pixels.shape[2:]:
             pixels = F.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 1)
-        mean, std = (pixels.new_tensor(of)[:, None, None] for of in (self.mean, self.std))
-        return self.sight.lay((pixels - mean) / std, vision)  # a gray one gets all three channels
+        mean, std = (pixels.new_tensor(of)[:, None, None] for of in self.scale)
+        return self.lay((pixels - mean) / std, vision)  # a gray one gets all three channels
 
     def blocks(self) -> Sequence[nn.Module]:
         from transformers.modeling_layers import GradientCheckpointingLayer
 
         lists = (module for module in self.modules() if isinstance(module, nn.ModuleList))
-        found = [b for of in lists for b in of if isinstance(b, GradientCheckpointingLayer)]
-        if not self.towers:
-            return found
-        found.append(self.get_submodule(self.towers["projector"].rstrip(".")))
+        blocks = [b for of in lists for b in of if isinstance(b, GradientCheckpointingLayer)]
+        also = [self.get_submodule(at[:-1]) for role, at in self.towers.items() if role != "vision"]
         names = {module: f"{name}." for name, module in self.named_modules()}
-        return sorted(found, key=lambda block: ROLES.index(self.role_of(names[block])))
+        return sorted([*blocks, *also], key=lambda b: self.roles.index(self.role_of(names[b])))
 
     def linear_layers(self) -> dict[str, nn.Module]:
         from transformers.pytorch_utils import Conv1D
@@ -239,10 +239,7 @@ class HuggingFace(Model):
 
     def prunable(self, tensors: Mapping[str, Tensor], which: PrunableSet) -> Tensors:
         layers, chosen = self.linear_layers(), Tensors()
-        for name, _ in self.named_parameters():
-            if name not in tensors or (which == "linear" and name not in layers):
-                continue
-            tensor = tensors[name]
+        for name, tensor in super().prunable(tensors, which).items():
             if name not in layers or isinstance(layers[name], nn.Linear):
                 chosen[name] = tensor
             elif tensor.dim() == 3:
@@ -280,36 +277,22 @@ def _silent(layer: str, owned: dict[str, tuple[int, Tensor]], output: str) -> Un
     return Units(layer, owned, output, adds, None)
 
 
-def _auto(said: Mapping[str, Any]) -> str:
-    return "AutoModelForImageTextToText" if "vision_config" in said else "AutoModelForCausalLM"
-
-
-def _of_pixels(folder: Path) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation that its channels are normalised by."""
-    files = (folder / name for name in PROCESSORS)
-    said = next((_json(file) for file in files if file.is_file()), {})
-    said = said.get("image_processor", said)
-    mean, std = (said.get(key) or [0.5, 0.5, 0.5] for key in ("image_mean", "image_std"))
-    return mean, std
-
-
 def _pretrained(folder: Path, data: DataShape) -> Any:
     """The network of a folder, all of its weights read; ModelError where that cannot be."""
     said = _config(folder)
-    kind, auto = said.get("model_type"), _auto(said)
-    if looks := auto != _auto({}):
-        if not data.image:
-            why = f"The model of {folder} ({kind}) looks at images, and the data set has none."
-            raise ModelError(why, "Choose data=easy_vqa, data=digit_sums or data=image_folder")
-        if kind not in SIGHTS:
-            why = f"How images are shown to {kind}, the model of {folder}, is not known here."
-            raise ModelError(why, f"Known are: {', '.join(SIGHTS)}.")
+    kind, looks = said.get("model_type"), "vision_config" in said
+    if looks and not data.image:
+        why = f"The model of {folder} ({kind}) looks at images, and the data set has none."
+        raise ModelError(why, "Choose data=easy_vqa, data=digit_sums or data=image_folder")
     if data.image and not looks:
-        why = f"The data have images, and the model of {folder} ({kind}) reads only text."
-        raise ModelError(why, "Name an image–text model, or choose data=kjv_chars")
+        why = f"The data set has images, and the model of {folder} ({kind}) reads only text."
+        raise ModelError(why, "Name a folder of an image–text model, or choose data=kjv_chars")
+    if looks and kind not in SIGHTS:
+        why = f"How {kind}, the model of {folder}, is shown images is not known here."
+        raise ModelError(why, f"Those that are: {', '.join(SIGHTS)}.")
     transformers = library()
     try:
-        model, found = getattr(transformers, auto).from_pretrained(
+        model, found = getattr(transformers, AUTO[looks]).from_pretrained(
             folder,
             dtype=torch.float32,
             use_safetensors=True,
@@ -320,7 +303,7 @@ def _pretrained(folder: Path, data: DataShape) -> Any:
     except Exception as error:  # of many kinds, in words of its own
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
         why = f"transformers {transformers.__version__} cannot open {folder} ({kind}): {reason}."
-        raise ModelError(why, f"It must open there: {auto}.from_pretrained") from error
+        raise ModelError(why, f"It must open there: {AUTO[looks]}.from_pretrained") from error
     lost = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
     if lost:
         why = f"The weights of {folder} do not fit its {CONFIG}: {lost[0]} is missing there."
@@ -340,7 +323,7 @@ def _config(folder: Path) -> dict[str, Any]:
     if not [*folder.glob("*.safetensors")]:
         if pickles := sorted(p.name for pattern in PICKLES for p in folder.glob(pattern)):
             why = f"{folder / pickles[0]} is a pickle, which can run any code; swe reads none."
-            raise ModelError(why, CONVERT.format(folder, _auto(said)))
+            raise ModelError(why, CONVERT.format(folder, AUTO["vision_config" in said]))
         raise ModelError(f"{folder} holds no weights, *.safetensors.", "Fetch them, too.")
     return said
 

@@ -44,27 +44,48 @@ FAMILIES = {
 }
 TEXT = {"model_type": "llama", **SIZES, **GROUPED}
 EYE = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4, "patch_size": 7}
-EYE |= {"image_size": 28, "intermediate_size": 40}
+EYE |= {"image_size": 28}
+CLIP = {**EYE, "intermediate_size": 40}
 QWEN = {**SIZES, **GROUPED, "rope_parameters": {"type": "mrope", "mrope_section": [1, 1, 2]}}
 LOOKS = {
     "llava": (
         "LlavaConfig",
         {
-            "vision_config": {"model_type": "clip_vision_model", **EYE},
+            "vision_config": {"model_type": "dinov2", "mlp_ratio": 2, **EYE},
             "text_config": {**TEXT, "tie_word_embeddings": True},
+            "image_token_index": IMAGE_TOKEN,
+            "vision_feature_layer": -1,
+        },
+    ),
+    "llava_clip": (
+        "LlavaConfig",
+        {
+            "vision_config": {"model_type": "clip_vision_model", **CLIP},
+            "text_config": TEXT,
             "image_token_index": IMAGE_TOKEN,
         },
     ),
     "smolvlm": (
         "SmolVLMConfig",
-        {"vision_config": EYE, "text_config": TEXT, "image_token_id": IMAGE_TOKEN, "pad_token_id": 0},
+        {
+            "vision_config": CLIP,
+            "text_config": TEXT,
+            "image_token_id": IMAGE_TOKEN,
+            "pad_token_id": 0,
+        },
     ),
     "qwen2_vl": (
         "Qwen2VLConfig",
         {
             "vision_config": {
-                **{"depth": 2, "embed_dim": 32, "num_heads": 4, "mlp_ratio": 2, "hidden_size": 32},
-                **{"patch_size": 7, "spatial_merge_size": 2, "temporal_patch_size": 2},
+                "depth": 2,
+                "embed_dim": 32,
+                "num_heads": 4,
+                "mlp_ratio": 2,
+                "hidden_size": 32,
+                "patch_size": 7,
+                "spatial_merge_size": 2,
+                "temporal_patch_size": 2,
             },
             "text_config": QWEN,
             "image_token_id": IMAGE_TOKEN,

@@ -9,8 +9,12 @@ import torch
 from safetensors.torch import save_file
 
 from swe_cli.config import ConfigRoot, component
-from swe_cli.contracts import IGNORED, DataShape
+from swe_cli.contracts import IGNORED, DataShape, Setup
+from swe_cli.device import resolve
+from swe_cli.experiments.training import load_dataset
 from swe_cli.files import read_tensors
+from swe_cli.models.gpt import greedy
+from swe_cli.pruning.calibration import CalibratedModel, Calibration, watching
 from swe_cli.pruning.shrink import load
 
 from .families import (
@@ -95,7 +99,7 @@ def as_theirs(family, given):
     shown = dict(processor(family)([*pixels], return_tensors="pt"))
     if family == "smolvlm":  # an image a row
         shown = {"pixel_values": shown["pixel_values"].view(len(ids), 1, *IMAGE)}
-    side = 4 if family == "llava" else 2  # of the grid of image tokens
+    side = 4 if family.startswith("llava") else 2  # of the grid of image tokens
     ids = torch.nn.functional.pad(ids, (side * side, 0), value=IMAGE_TOKEN)
     if family == "qwen2_vl":
         shown["mm_token_type_ids"] = (ids == IMAGE_TOKEN).int()
@@ -183,9 +187,12 @@ def test_an_exported_cut_opens_in_transformers_with_equal_logits(swe, folder_of,
 TAKEN_OUT = {  # of which families what can be taken out, and the keys of config that then change
     "neuron": (
         *("llama", "llama_tied", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "phi"),
-        *("gpt2", "opt", "neox", "falcon"),
+        *("gpt2", "opt", "neox", "falcon", "llava", "llava_clip", "smolvlm"),
     ),
-    "head": ("llama", "llama_tied", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi"),
+    "head": (
+        *("llama", "llama_tied", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi"),
+        *("llava", "llava_clip", "smolvlm"),
+    ),
 }
 STRUCTURED = [
     pytest.param(kind, name, marks=() if name in FAST else pytest.mark.families)
@@ -372,3 +379,153 @@ def test_weights_that_changed_are_another_model(swe, llama, tmp_path):
     weights["model.norm.weight"] *= 2
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     assert swe("prune", "-q", *words_of(folder, *words)).stdout.split()[0] != first
+
+
+# Those that look
+
+SEEING = [pytest.param(n, marks=() if n in FAST else pytest.mark.families) for n in LOOKS]
+
+
+@pytest.mark.parametrize("family", SEEING)
+def test_roles_divide_all_parameters_up(folder_of, family):
+    model = opened(folder_of(family))
+    own, owner = network(family), {}
+    for name in model.weights():
+        owner.setdefault(model.role_of(name), set()).add(name.removeprefix("network."))
+    assert set(owner) == {"vision", "projector", "language"} == set(model.roles)
+    of_tower = {n for n, p in own.named_parameters() if any(p is q for q in tower(own))}
+    assert owner["vision"] == of_tower - owner["projector"]
+    decoder = {id(p) for p in own.get_decoder().parameters()}
+    head = own.get_output_embeddings().weight
+    language = {n for n, p in own.named_parameters() if id(p) in decoder or p is head}
+    assert owner["language"] == language
+    assert all(
+        any(word in name for word in ("projector", "connector", "merger"))
+        for name in owner["projector"]
+    )
+    tied = family == "llava"
+    assert ("lm_head.weight" in owner["language"]) != tied
+    cut = {model.role_of(name) for name in model.prunable(model.weights(), "linear")}
+    assert cut == set(model.roles)
+
+
+def tower(own):
+    return [*own.get_encoder(modality="image").parameters()]
+
+
+@pytest.mark.parametrize("family", SEEING)
+def test_blocks_are_replayed_exactly(folder_of, family):
+    """What a walk shows every matrix is what a whole pass shows it."""
+    folder = folder_of(family)
+    data = {"scale": 1, "train_examples": 6, "validation_examples": 2, "test_examples": 2}
+    root = ConfigRoot()
+    dataset = load_dataset(
+        component("data", "digit_sums", root, data),
+        component("tokenizer", "pretrained", root, {"path": str(folder)}),
+    )
+    options = {"path": str(folder), "context": CONTEXT}
+    model = component("model", "huggingface", root, options).build(dataset.shape)
+    setup = Setup(model, dataset, resolve("cpu", "float32", 1), 0)
+    calibration = Calibration(samples=4, batch_size=2, inputs="dense")
+    calibrated = CalibratedModel(setup, calibration, lambda t: model.prunable(t, "linear"))
+    wanda = component("criterion", "wanda", root).build()
+    walked = calibrated.dense_scores(wanda)
+    with torch.no_grad(), watching(model, model.linear_layers(), gram=False) as fed:
+        for given in calibration.batches(setup, 2):
+            model(given)
+    assert walked.keys() == model.prunable(model.weights(), "linear").keys() == fed.keys()
+    for name, scores in walked.items():
+        expected = wanda.score_layer(model.weights()[name], fed[name])
+        torch.testing.assert_close(scores, expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("family", SEEING)
+def test_an_answer_is_what_the_library_generates(folder_of, family):
+    model, given = opened(folder_of(family)), batch(family)
+    lengths = torch.tensor([4, 7, 5])
+    prompts = {**given, "tokens": given["tokens"][:, :7], "lengths": lengths}
+    decoded = greedy(model, prompts, length=5)
+    own = network(family)
+    for row, length in enumerate(lengths.tolist()):
+        asked = {
+            "tokens": given["tokens"][[row], :length],
+            "images": given["images"],
+            "image": given["image"][[row]],
+        }
+        shown, _ = as_theirs(family, asked)
+        limits = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None}
+        theirs = own.generate(**shown, **limits)[0, shown["input_ids"].shape[1] :]
+        assert decoded[row] == theirs.tolist()
+
+
+def test_a_gray_image_of_another_size_is_resized_in_three_channels(folder_of):
+    folder = folder_of("llava")
+    options = {"path": str(folder), "context": CONTEXT}
+    made = component("model", "huggingface", ConfigRoot(), options)
+    model = made.build(DataShape(VOCABULARY, (1, 14, 56)))
+    level = torch.full((2, 1, 14, 56), 51, dtype=torch.uint8)
+    pixels = model._laid(level)["pixel_values"]
+    mean, std = (torch.tensor(getattr(processor("llava"), f"image_{of}")) for of in ("mean", "std"))
+    expected = ((0.2 - mean) / std)[:, None, None].expand(2, 3, 28, 28)
+    torch.testing.assert_close(pixels, expected)
+
+
+def test_questions_end_with_tokens_that_the_folder_has(folder_of):
+    root, folder = ConfigRoot(), folder_of("llava")
+    tokenizer = component("tokenizer", "pretrained", root, {"path": str(folder)})
+    options = {"scale": 1, "train_examples": 6, "validation_examples": 2, "test_examples": 2}
+    dataset = load_dataset(component("data", "digit_sums", root, options), tokenizer)
+    theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    assert dataset.end == theirs.eos_token_id
+    assert [dataset.separator] == theirs("\n").input_ids
+    assert dataset.shape.vocabulary_size == len(theirs)
+
+
+def test_the_projector_is_aligned_and_any_module_cut(swe, folder_of, tmp_path):
+    align = ["pretraining=align", "pretraining.steps=2", "pretraining.warmup_steps=1"]
+    align += ["pretraining.batch_size=2", "controls=[]", "threads=1"]
+    words = words_of(folder_of("llava"), *align, "criterion=magnitude", "allocation=uniform")
+    made = swe("sweep", "-q", *words, "roles=vision,projector,language,all", "ratio=0.5")
+    assert made.exit_code == 0, made.output
+    (run,) = (tmp_path / "results" / "runs").glob("sweep-*")
+    with (run / "table.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["kind"] == "pruned"]
+    roles = {"vision", "projector", "language"}
+    for row in rows:
+        cut = {of for of in roles if row[f"sparsity.{of}"] == "0.5"}
+        assert cut == (roles if row["roles"] == "all" else {row["roles"]})
+    runs = {run.name for run in (tmp_path / "results" / "runs").glob("train-*")}
+    assert len(runs) == 2
+    before = opened(folder_of("llava"))
+    dense = {name: weight.clone() for name, weight in before.weights().items()}
+    moved = set()
+    for name in runs:
+        after = read_tensors(tmp_path / "results" / "runs" / name / "model.safetensors")
+        moved |= {before.role_of(n) for n, w in after.items() if not torch.equal(w, dense[n])}
+    assert moved == {"projector"}
+
+
+@pytest.mark.parametrize(
+    ("family", "words", "said"),
+    [
+        ("llava", SMALL, "looks at images, and the data set has none. Choose data=easy_vqa"),
+        ("llama_tied", ASKED, "reads only text. Name a folder of an image–text model"),
+        ("llava", [*ASKED, "model.context=64"], "is longer than the 48 positions"),
+        ("llava", [*ASKED, "roles=audio"], "this model has no audio. Its roles are vision"),
+    ],
+)
+def test_images_and_models_must_fit(swe, folder_of, family, words, said):
+    folder = folder_of(family)
+    cut = ["ratio=0.5", "criterion=magnitude"]
+    refused = swe("prune", "-q", "model=huggingface", f"model.path={folder}", *words, *cut)
+    assert refused.exit_code in (1, 2)
+    assert said in " ".join(refused.output.split())
+
+
+def test_a_family_whose_eye_is_not_known_is_refused(swe, folder_of, tmp_path):
+    folder = damaged(folder_of("llava"), tmp_path, rewritten(model_type="blip"))
+    refused = swe("prune", "-q", *words_of(folder, "ratio=0.5", "criterion=magnitude"))
+    assert refused.exit_code == 1
+    assert "is shown images is not known here. Those that are: llava" in " ".join(
+        refused.output.split()
+    )
