@@ -90,7 +90,7 @@ class Model(nn.Module):
 
     context: int
     longest: int | None = None
-    roles: ClassVar[Sequence[str]] = ("language",)
+    roles: Sequence[str] = ("language",)
     prefix: ClassVar[str] = ""
 
     @abstractmethod
@@ -188,7 +188,8 @@ class Tokenizer:
 
     ``unknown``: the id of whatever the vocabulary does not hold, where there is one. ``whole``:
     whether a text in pieces would get other ids than in one. ``bos``: what can begin a text, which
-    ``encode`` leaves out; ``begins``: whether it is usual.
+    ``encode`` leaves out; ``begins``: whether it is usual. ``ends``: its own tokens after a
+    question, and after an answer; None: two more are added for them.
     """
 
     __slots__ = ()
@@ -198,6 +199,7 @@ class Tokenizer:
     whole: bool = False
     bos: int | None = None
     begins: bool = False
+    ends: tuple[int, int] | None = None
 
     @abstractmethod
     def encode(self, text: str) -> np.ndarray[Any, np.dtype[np.uint32]]:

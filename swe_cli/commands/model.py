@@ -157,10 +157,10 @@ def export(this: Page, *, folder: Path, dtype: str | None) -> None:
     """Write a run of a model of transformers as a folder that ``from_pretrained`` opens."""
     run, training = _meant(this, "Exporting", elsewhere=True)
     (trained := training.open()).load(run.tensors("model.safetensors"))
-    trained.model.save(folder := folder.expanduser(), dtype)  # type: ignore[operator]
+    opens = trained.model.save(folder := folder.expanduser(), dtype)  # type: ignore[operator]
     if run.kind == "prune":
         write_bytes(folder / "README.md", model_card(pruned_row(run)).encode())
-    this.print(f"{folder}\n  open it: AutoModelForCausalLM.from_pretrained({str(folder)!r})")
+    this.print(f"{folder}\n  open it: {opens}.from_pretrained({str(folder)!r})")
 
 
 def generate(this: Page, *, prompt: str, image: Path | None, **sampling: Any) -> None:

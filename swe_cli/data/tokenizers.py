@@ -145,6 +145,8 @@ class Pretrained(Tokenizer):
         try:
             serialized = (folder / TOKENIZER).read_text(encoding="utf-8")
             self._backend = backend.from_str(serialized)
+            beside = folder / "tokenizer_config.json"
+            eos = json.loads(beside.read_text()).get("eos_token") if beside.is_file() else None
         except FileNotFoundError:
             if not folder.is_dir():
                 raise ModelError(f"There is no folder {folder}.", "Check the path.") from None
@@ -162,6 +164,9 @@ class Pretrained(Tokenizer):
         usual = self._backend.encode("a")
         if usual.special_tokens_mask[:1] == [1]:
             self.bos, self.begins = usual.ids[0], True
+        end = self._backend.token_to_id(eos["content"] if isinstance(eos, dict) else eos or "")
+        if end is not None and len(line := self.encode("\n")):
+            self.ends = (int(line[-1]), int(end))  # a line for a question
 
     def encode(self, text: str) -> NDArray[np.uint32]:
         return np.array(self._backend.encode(text, add_special_tokens=False).ids, np.uint32)

@@ -169,9 +169,9 @@ class QuestionDataset(TokenizedDataset, Questions):
     """
 
     def __init__(self, source: QuestionSet, tokenizer: Tokenizer) -> None:
-        self.separator = tokenizer.vocabulary_size
-        self.end = self.separator + 1
-        shape = DataShape(self.end + 1, source.pixels.shape[1:])
+        size = tokenizer.vocabulary_size
+        self.separator, self.end = tokenizer.ends or (size, size + 1)
+        shape = DataShape(max(size, self.end + 1), source.pixels.shape[1:])
         super().__init__(tokenizer, source.sha256, shape)
         self.source, self.notes = source, source.notes
         ids = cache(self.encode)  # questions repeat
@@ -240,7 +240,8 @@ class QuestionDataset(TokenizedDataset, Questions):
 
     def fingerprint(self, split: Split, *, context: int) -> str:
         windows = {"split": split, "questions": self.sha256, "window": "image"}
-        return digest({"tokenizer": self.tokenizer.sha256, **windows})[:16]
+        ends = {"ends": self.tokenizer.ends} if self.tokenizer.ends else {}
+        return digest({"tokenizer": self.tokenizer.sha256, **windows, **ends})[:16]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Up to the end token; separators are left out."""

@@ -279,7 +279,8 @@ def new_model(chosen: Component, dataset: Dataset, seed: int) -> Model:
 
 def roles_of(model: Component) -> Sequence[str] | None:
     """The roles of a model that is not built yet; None where only the model itself can say."""
-    roles = getattr(model.target, "roles", None)
+    of_folder = getattr(model.target, "roles_in", None)
+    roles = of_folder(**model.options) if of_folder else getattr(model.target, "roles", None)
     return roles if isinstance(roles, tuple | list) else None
 
 

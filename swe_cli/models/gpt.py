@@ -3,6 +3,7 @@
 Shapes: B windows, T positions, C width, V vocabulary.
 """
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
@@ -137,24 +138,44 @@ def generate(
 def greedy(model: Any, prompts: Batch, *, length: int, end: int = -1) -> list[list[int]]:
     """The likeliest continuation of every prompt: at most ``length`` ids, up to ``end``, included.
 
-    ``model``: its ``language``, a GPT, reads ``image_tokens`` positions of something else, then
-    text, both of which its ``inputs`` embed. ``prompts``: ``tokens`` int64 (B, T), filled up on the
-    right, ``lengths`` int64 (B,), and whatever else the model looks at. A row's answer does not
-    depend on the rows beside it. A row stops where the model has no positions left for it.
+    ``prompts``: ``tokens`` int64 (B, T), filled up on the right, ``lengths`` int64 (B,), and
+    whatever else the model looks at. A row's answer does not depend on the rows beside it. A row
+    stops where the model has no positions left for it.
+    """
+    limits = (model.context - prompts["lengths"] + 1).clamp(max=length).tolist()
+    tokens = (_cached if hasattr(model, "language") else _anew)(model, prompts, max(limits))
+    decoded = prompts["tokens"][:, :0]
+    while decoded.shape[1] < max(limits) and not (decoded == end).any(1).all():
+        decoded = torch.cat([decoded, next(tokens)], dim=1)
+    answers = [row[:limit] for row, limit in zip(decoded.tolist(), limits, strict=True)]
+    return [ids[: ids.index(end) + 1] if end in ids else ids for ids in answers]
+
+
+def _cached(model: Any, prompts: Batch, most: int) -> Iterator[Tensor]:
+    """The next token of every row (B, 1), and the next. ``model``: its ``language``, a GPT, reads
+    ``image_tokens`` positions of something else, then text, both of which its ``inputs`` embed.
     """
     language, x = model.language, model.inputs(prompts)  # (B, N + T, C)
     rows = torch.arange(len(x), device=x.device)
     places = model.image_tokens + prompts["lengths"]  # (B,): where the next token will stand
-    limits = (language.context - places + 1).clamp(max=length).tolist()
-    cache = Cache(min(x.shape[1] + max(limits) - 1, language.context))
+    cache = Cache(min(x.shape[1] + most - 1, language.context))
     here = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
     last = places - 1
-    decoded = torch.empty(len(x), 0, dtype=torch.int64, device=x.device)
-    while decoded.shape[1] < max(limits) and not (decoded == end).any(1).all():
+    while True:
         hidden = language.hidden(x, cache.at(here))[rows, last]
         token = language.logits(hidden).argmax(-1, keepdim=True)  # (B, 1)
-        decoded = torch.cat([decoded, token], dim=1)
+        yield token
         here = places.clamp(max=cache.slots - 1)[:, None]  # of a row at its limit, unread
         x, last, places = language.embed(token, here), torch.zeros_like(last), places + 1
-    answers = [row[:limit] for row, limit in zip(decoded.tolist(), limits, strict=True)]
-    return [ids[: ids.index(end) + 1] if end in ids else ids for ids in answers]
+
+
+def _anew(model: Any, prompts: Batch, most: int) -> Iterator[Tensor]:
+    """The same of any model: all is read again for every token."""
+    tokens = F.pad(prompts["tokens"], (0, most))
+    rows = torch.arange(len(tokens), device=tokens.device)
+    for step in range(most):
+        places = prompts["lengths"] + step
+        read = tokens[:, : min(int(places.max()), model.context)]
+        logits = model({**prompts, "tokens": read, "targets": read}).logits
+        tokens[rows, places] = logits[rows, (places - 1).clamp(max=read.shape[1] - 1)].argmax(-1)
+        yield tokens[rows, places][:, None]

@@ -18,16 +18,18 @@ from torch.nn import functional as F
 from swe_cli.contracts import Count, DataShape, Model, Prediction, PrunableSet, UnitKind, Units
 from swe_cli.errors import DataError, ModelError, optional
 from swe_cli.files import sha256, storage
-from swe_cli.models.families import FAMILIES, Names
+from swe_cli.models.families import FAMILIES, SIGHTS, Names, image_size
 from swe_cli.models.gpt import token_losses
 from swe_cli.records import Batch, Tensors
 
 CONFIG = "config.json"
+PROCESSORS = ("preprocessor_config.json", "processor_config.json")  # of images
+AUTO = {False: "AutoModelForCausalLM", True: "AutoModelForImageTextToText"}  # whether it looks
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 BESIDE = (".json", ".txt", ".model", ".jinja")  # tokenizers and their like
 EXPERTS = ("gate_up_proj", "down_proj")  # (experts, out, in)
 CONVERT = (
-    'If you trust it, type: python -c "from transformers import AutoModelForCausalLM as A; '
+    'If you trust it, type: python -c "from transformers import {1} as A; '
     "A.from_pretrained('{0}').save_pretrained('{0}-safe')\""
 )
 
@@ -41,12 +43,13 @@ def library() -> Any:
 
 
 class HuggingFace(Model):
-    """A causal language model of transformers, with the weights of a folder, in float32.
+    """A causal language model of transformers, with the weights of a folder, in float32; or, where
+    the data have images, one that looks: the image of a row stands before its text.
 
     ``path``: a folder as ``save_pretrained`` leaves it. ``context``: text positions of a window.
-    Blocks are the members of every list of layers that gradient checkpointing knows; what can be
-    pruned of them are the matrices of linear layers, GPT-2's ``Conv1D`` transposed: (out, in), and
-    of experts each.
+    Blocks are the members of every list of layers that gradient checkpointing knows, and the
+    projector; what can be pruned of them are the matrices of linear layers, GPT-2's ``Conv1D``
+    transposed: (out, in), and of experts each.
 
     Raises ModelError for a folder that holds no such model, or more than data could be of.
     """
@@ -56,28 +59,55 @@ class HuggingFace(Model):
     def __init__(self, data: DataShape, *, path: str, context: Count) -> None:
         super().__init__()
         self.folder = Path(path).expanduser()
-        self.network = _pretrained(self.folder)
+        self.network = _pretrained(self.folder, data)
         config = self.network.config.get_text_config()
-        if data.vocabulary_size > config.vocab_size:
-            raise ModelError(
-                f"The tokenizer has {data.vocabulary_size:,} tokens; the model of {path} knows "
-                f"{config.vocab_size:,}.",
-                "Use its own: tokenizer=pretrained",
-            )
-        self.longest = longest = getattr(config, "max_position_embeddings", None) or 1 << 31
-        if context > longest:
-            why = f"model.context={context} is longer than the {longest} positions of {path}."
-            raise ModelError(why, f"Write model.context={longest}")
+        self.image_tokens, self.towers = 0, dict[str, str]()  # role → how its names begin
+        self.roles = self.roles_in(path)
+        if data.image:
+            self._look(data.image)
+        if (size := data.vocabulary_size) > (known := config.vocab_size):
+            why = f"The tokenizer has {size:,} tokens; the model of {path} knows {known:,}."
+            raise ModelError(why, "Use its own: tokenizer=pretrained")
+        longest = getattr(config, "max_position_embeddings", None) or 1 << 31
+        self.longest = room = longest - self.image_tokens
+        if context > room:
+            why = f"model.context={context} is longer than the {room} positions of {path} for text."
+            raise ModelError(why, f"Write model.context={room}")
         self.context = context
         if not self.blocks():
             kind = type(self.network).__name__
             raise ModelError(f"{kind} has no list of blocks that swe knows, so it cannot be cut.")
 
-    def save(self, folder: Path, dtype: str | None = None) -> None:
+    def _look(self, image: tuple[int, int, int]) -> None:
+        """Find out which modules look, and how many tokens an image becomes."""
+        projector, self.lay = SIGHTS[self.network.config.model_type]
+        files = (self.folder / name for name in PROCESSORS)
+        said = next((_json(file) for file in files if file.is_file()), {})
+        said = said.get("image_processor", said)
+        self.scale = [said.get(key) or [0.5] * 3 for key in ("image_mean", "image_std")]
+        names = {module: f"{name}." for name, module in self.named_modules()}
+        inside = self.network.base_model.get_submodule(projector)  # of the tower, of some
+        tower = self.network.get_encoder(modality="image")
+        self.towers = {"projector": names[inside], "vision": names[tower]}
+        with torch.no_grad():
+            blank = self._laid(torch.zeros(1, *image, dtype=torch.uint8))
+            (seen,) = self.network.get_image_features(**blank).pooler_output
+        self.image_tokens = len(seen)
+
+    @staticmethod
+    def roles_in(path: str, **_: Any) -> Sequence[str]:
+        """The roles of a folder's model, before it is opened."""
+        looks = "vision_config" in _config(Path(path).expanduser())
+        return ("vision", "projector", "language") if looks else ("language",)
+
+    def role_of(self, name: str) -> str:
+        return next((role for role, at in self.towers.items() if name.startswith(at)), "language")
+
+    def save(self, folder: Path, dtype: str | None = None) -> str:
         """Write it, as it is now, as a folder that ``from_pretrained`` opens, with all that the one
         it came from has beside weights. ``dtype``: by default that of the folder it came from.
 
-        It is then of that ``dtype``. Raises ModelError where there is something in ``folder``.
+        It is then of that ``dtype``. The class that opens it. ModelError where something is there.
         """
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ModelError(f"{folder} is there already.", "Name a new folder.")
@@ -90,6 +120,7 @@ class HuggingFace(Model):
                 beside = file.suffix in BESIDE and not file.name.endswith(".index.json")
                 if beside and not (folder / file.name).exists():
                     shutil.copyfile(file, folder / file.name)
+        return AUTO[bool(self.towers)]
 
     def run_task(self, file: Path, size: int) -> dict[str, Any]:
         """What EleutherAI's lm-evaluation-harness finds by a YAML: "rows" of task, metric, mean,
@@ -159,21 +190,42 @@ class HuggingFace(Model):
         return found
 
     def _with(self, children: Sequence[str]) -> dict[str, Any]:
-        """Modules inside blocks that have all of these children, by name."""
+        """Modules inside language blocks that have all of these children, by name."""
         names = {module: name for name, module in self.named_modules()}
         inside = (module for block in self.blocks() for module in block.modules())
         there = (m for m in inside if children and all(hasattr(m, child) for child in children))
-        return {names[module]: module for module in there}
+        return {name: m for m in there if self.role_of(name := names[m]) == "language"}
 
     def forward(self, batch: Batch) -> Prediction:
-        logits = self.network(input_ids=batch["tokens"], use_cache=False).logits
+        given = self._shown(batch) if self.towers else {"input_ids": batch["tokens"]}
+        logits = self.network(**given, use_cache=False).logits
         return Prediction(token_losses(logits, batch["targets"]), logits)
+
+    def _shown(self, batch: Batch) -> dict[str, Any]:
+        """The image of every row, and the tokens that stand for it before its text, (B, N + T)."""
+        tokens, image = batch["tokens"], self.network.config.image_token_id
+        ids = F.pad(tokens, (self.image_tokens, 0), value=image)
+        given = self._laid(batch["images"][batch["image"]])
+        kinds = {"mm_token_type_ids": (ids == image).int()} if "image_grid_thw" in given else {}
+        return {"input_ids": ids, "logits_to_keep": tokens.shape[1], **given, **kinds}
+
+    def _laid(self, images: Tensor) -> dict[str, Tensor]:
+        """uint8 (B, K, height, width) resized, normalised and laid out as the network wants."""
+        vision = self.network.config.vision_config
+        pixels, size = images.float() / 255, image_size(images.shape[2:], vision)
+        if size != pixels.shape[2:]:
+            pixels = F.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 1)
+        mean, std = (pixels.new_tensor(of)[:, None, None] for of in self.scale)
+        return self.lay((pixels - mean) / std, vision)  # a gray one gets all three channels
 
     def blocks(self) -> Sequence[nn.Module]:
         from transformers.modeling_layers import GradientCheckpointingLayer
 
         lists = (module for module in self.modules() if isinstance(module, nn.ModuleList))
-        return [b for of in lists for b in of if isinstance(b, GradientCheckpointingLayer)]
+        blocks = [b for of in lists for b in of if isinstance(b, GradientCheckpointingLayer)]
+        also = [self.get_submodule(at[:-1]) for role, at in self.towers.items() if role != "vision"]
+        names = {module: f"{name}." for name, module in self.named_modules()}
+        return sorted([*blocks, *also], key=lambda b: self.roles.index(self.role_of(names[b])))
 
     def linear_layers(self) -> dict[str, nn.Module]:
         from transformers.pytorch_utils import Conv1D
@@ -204,10 +256,7 @@ class HuggingFace(Model):
 
     def prunable(self, tensors: Mapping[str, Tensor], which: PrunableSet) -> Tensors:
         layers, chosen = self.linear_layers(), Tensors()
-        for name, _ in self.named_parameters():
-            if name not in tensors or (which == "linear" and name not in layers):
-                continue
-            tensor = tensors[name]
+        for name, tensor in super().prunable(tensors, which).items():
             if name not in layers or isinstance(layers[name], nn.Linear):
                 chosen[name] = tensor
             elif tensor.dim() == 3:
@@ -245,12 +294,22 @@ def _silent(layer: str, owned: dict[str, tuple[int, Tensor]], output: str) -> Un
     return Units(layer, owned, output, adds, None)
 
 
-def _pretrained(folder: Path) -> Any:
+def _pretrained(folder: Path, data: DataShape) -> Any:
     """The network of a folder, all of its weights read; ModelError where that cannot be."""
     said = _config(folder)
+    kind, looks = said.get("model_type"), "vision_config" in said
+    if looks and not data.image:
+        why = f"The model of {folder} ({kind}) looks at images, and the data set has none."
+        raise ModelError(why, "Choose data=easy_vqa, data=digit_sums or data=image_folder")
+    if data.image and not looks:
+        why = f"The data set has images, and the model of {folder} ({kind}) reads only text."
+        raise ModelError(why, "Name a folder of an image–text model, or choose data=kjv_chars")
+    if looks and kind not in SIGHTS:
+        why = f"How {kind}, the model of {folder}, is shown images is not known here."
+        raise ModelError(why, f"Those that are: {', '.join(SIGHTS)}.")
     transformers = library()
     try:
-        model, found = transformers.AutoModelForCausalLM.from_pretrained(
+        model, found = getattr(transformers, AUTO[looks]).from_pretrained(
             folder,
             dtype=torch.float32,
             use_safetensors=True,
@@ -260,9 +319,8 @@ def _pretrained(folder: Path) -> Any:
         )
     except Exception as error:  # of many kinds, in words of its own
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
-        kind = said.get("model_type")
         why = f"transformers {transformers.__version__} cannot open {folder} ({kind}): {reason}."
-        raise ModelError(why, "It must open there: AutoModelForCausalLM.from_pretrained") from error
+        raise ModelError(why, f"It must open there: {AUTO[looks]}.from_pretrained") from error
     lost = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
     if lost:
         why = f"The weights of {folder} do not fit its {CONFIG}: {lost[0]} is missing there."
@@ -274,13 +332,7 @@ def _config(folder: Path) -> dict[str, Any]:
     """What a folder says it holds, checked before seconds are spent on reading it."""
     if not folder.is_dir():
         raise ModelError(f"There is no folder {folder}.", "Give model.path=FOLDER")
-    try:
-        said = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        why = f"{folder} holds no {CONFIG}, so it is no model of transformers."
-        raise ModelError(why, "Name a folder that save_pretrained wrote.") from None
-    except ValueError as error:
-        raise ModelError(f"{folder / CONFIG} is damaged: {error}.", "Fetch it again.") from None
+    said = _json(folder / CONFIG)
     if "quantization_config" in said:
         how = said["quantization_config"].get("quant_method", "quantised")
         why = f"The weights of {folder} are quantised ({how}), and their zeros would mean nothing."
@@ -288,6 +340,16 @@ def _config(folder: Path) -> dict[str, Any]:
     if not [*folder.glob("*.safetensors")]:
         if pickles := sorted(p.name for pattern in PICKLES for p in folder.glob(pattern)):
             why = f"{folder / pickles[0]} is a pickle, which can run any code; swe reads none."
-            raise ModelError(why, CONVERT.format(folder))
+            raise ModelError(why, CONVERT.format(folder, AUTO["vision_config" in said]))
         raise ModelError(f"{folder} holds no weights, *.safetensors.", "Fetch them, too.")
-    return dict(said)
+    return said
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        why = f"{file.parent} holds no {file.name}, so it is no model of transformers."
+        raise ModelError(why, "Name a folder that save_pretrained wrote.") from None
+    except ValueError as error:
+        raise ModelError(f"{file} is damaged: {error}.", "Fetch it again.") from None

@@ -19,7 +19,7 @@ from .conftest import HERE, Reference
 REPOSITORY = HERE.parent.parent
 CONF = REPOSITORY / "conf"
 # Threads are part of what a run is: those that the committed tables were made with.
-OF_FOLDERS = {"smollm2_oneshot", "smollm2_finetune"}  # a model that no checkout has
+OF_FOLDERS = {"smollm2_oneshot", "smollm2_finetune", "llava_real"}  # models that no checkout has
 EXPERIMENTS = {
     "criteria_gpt": "threads=1",
     "averages_gpt": "threads=1",

@@ -9,13 +9,29 @@ import torch
 from safetensors.torch import save_file
 
 from swe_cli.config import ConfigRoot, component
-from swe_cli.contracts import IGNORED, DataShape
+from swe_cli.contracts import IGNORED, DataShape, Setup
+from swe_cli.device import resolve
+from swe_cli.experiments.training import load_dataset
 from swe_cli.files import read_tensors
+from swe_cli.models.gpt import greedy
+from swe_cli.pruning.calibration import CalibratedModel, Calibration, watching
 from swe_cli.pruning.shrink import load
 
-from .families import CONTEXT, FAMILIES, FAST, VOCABULARY, network, save_folder, transformers
+from .families import (
+    CONTEXT,
+    FAMILIES,
+    FAST,
+    IMAGE,
+    IMAGE_TOKEN,
+    LOOKS,
+    VOCABULARY,
+    auto,
+    network,
+    processor,
+    save_folder,
+    transformers,
+)
 
-SHAPE = DataShape(VOCABULARY)
 SMALL = [
     f"model.context={CONTEXT}",
     "data.train_characters=4000",
@@ -23,6 +39,15 @@ SMALL = [
     "data.test_characters=800",
     "calibration.samples=4",
     "evaluation.batch_size=4",
+]
+ASKED = [
+    "data=digit_sums",
+    f"model.context={CONTEXT}",
+    "data.scale=1",
+    "data.train_examples=12",
+    "data.validation_examples=3",
+    "data.test_examples=4",
+    "calibration.samples=4",
 ]
 EVERY = [
     pytest.param(name, marks=() if name in FAST else pytest.mark.families) for name in FAMILIES
@@ -42,26 +67,55 @@ def folder_of(tmp_path_factory):
     return folder
 
 
+def looks(folder):
+    return "vision_config" in json.loads((folder / "config.json").read_text())
+
+
 def opened(folder):
     options = {"path": str(folder), "context": CONTEXT}
-    return component("model", "huggingface", ConfigRoot(), options).build(SHAPE)
+    shape = DataShape(VOCABULARY, IMAGE if looks(folder) else None)
+    return component("model", "huggingface", ConfigRoot(), options).build(shape)
 
 
-def batch(windows=3):
+def batch(family="", windows=3):
+    """Two of three rows are about one image, where the family looks."""
     generator = torch.Generator().manual_seed(1)
-    tokens = torch.randint(VOCABULARY, (windows, CONTEXT), generator=generator)
+    tokens = torch.randint(IMAGE_TOKEN, (windows, CONTEXT), generator=generator)
     targets = tokens.roll(-1, 1)
     targets[:, -1] = IGNORED
-    return {"tokens": tokens, "targets": targets}
+    seen = {}
+    if family in LOOKS:
+        images = torch.randint(256, (2, *IMAGE), dtype=torch.uint8, generator=generator)
+        seen = {"images": images, "image": torch.tensor([0, 1, 1])}
+    return {"tokens": tokens, "targets": targets, **seen}
+
+
+def as_theirs(family, given):
+    """A batch as the library's own processors would make it, and the labels of its text."""
+    ids = labels = given["tokens"]
+    if family not in LOOKS:
+        return {"input_ids": ids}, labels
+    pixels = given["images"][given["image"]].permute(0, 2, 3, 1).numpy()
+    shown = dict(processor(family)([*pixels], return_tensors="pt"))
+    if family == "smolvlm":  # an image a row
+        shown = {"pixel_values": shown["pixel_values"].view(len(ids), 1, *IMAGE)}
+    side = 4 if family.startswith("llava") else 2  # of the grid of image tokens
+    ids = torch.nn.functional.pad(ids, (side * side, 0), value=IMAGE_TOKEN)
+    if family == "qwen2_vl":
+        shown["mm_token_type_ids"] = (ids == IMAGE_TOKEN).int()
+    labels = ids.clone()
+    labels[:, : side * side + 1] = IGNORED  # nor the first token, which only an image goes before
+    return {"input_ids": ids, **shown}, labels
 
 
 @pytest.mark.parametrize("family", EVERY)
 def test_the_loss_is_that_of_transformers(folder_of, family):
     """Which shifts its labels by itself, and takes the mean."""
-    model, given = opened(folder_of(family)), batch()
+    model, given = opened(folder_of(family)), batch(family)
+    theirs, labels = as_theirs(family, given)
     with torch.no_grad():
         losses = model(given).losses
-        theirs = network(family)(input_ids=given["tokens"], labels=given["tokens"]).loss
+        theirs = network(family)(**theirs, labels=labels).loss
     ours = losses.sum() / (given["targets"] != IGNORED).sum()
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
@@ -70,8 +124,7 @@ def test_the_loss_is_that_of_transformers(folder_of, family):
 @pytest.mark.parametrize("criterion", ["magnitude", "wanda", "sparsegpt"])
 def test_half_of_it_is_cut_exactly(swe, folder_of, family, criterion, tmp_path):
     folder = folder_of(family)
-    words = ["model=huggingface", f"model.path={folder}", f"criterion={criterion}", *SMALL]
-    cut = swe("prune", "-q", "--ratio", 0.5, *words)
+    cut = swe("prune", "-q", "--ratio", 0.5, *words_of(folder, f"criterion={criterion}"))
     assert cut.exit_code == 0, cut.output
     run = tmp_path / "results" / "runs" / cut.stdout.split()[0]
     row = json.loads((run / "manifest.json").read_text())["row"]
@@ -98,10 +151,11 @@ def llama(folder_of):
 
 
 def words_of(folder, *more):
-    return ["model=huggingface", f"model.path={folder}", *SMALL, *more]
+    small = ASKED if folder.is_dir() and looks(folder) else SMALL
+    return ["model=huggingface", f"model.path={folder}", *small, *more]
 
 
-def folder_and_weights(swe, folder, tmp_path, *words):
+def folder_and_weights(swe, family, folder, tmp_path, *words):
     """A cut, exported, opened by transformers alone: its network, and what swe stored."""
     made = swe("prune", "-q", *words_of(folder, *words))
     assert made.exit_code == 0, made.output
@@ -109,19 +163,20 @@ def folder_and_weights(swe, folder, tmp_path, *words):
     said = swe("export", name, out)
     assert said.exit_code == 0, said.output
     stored = read_tensors(tmp_path / "results" / "runs" / name / "model.safetensors")
-    return transformers.AutoModelForCausalLM.from_pretrained(out), stored, out
+    return auto(family).from_pretrained(out), stored, out
 
 
 @pytest.mark.parametrize("family", EVERY)
 def test_an_exported_cut_opens_in_transformers_with_equal_logits(swe, folder_of, family, tmp_path):
     folder = folder_of(family)
     words = ("criterion=magnitude", "ratio=0.5")
-    opened_there, stored, out = folder_and_weights(swe, folder, tmp_path, *words)
+    opened_there, stored, out = folder_and_weights(swe, family, folder, tmp_path, *words)
     model = opened(folder)
     load(model, stored)
     with torch.no_grad():
-        theirs = opened_there(input_ids=batch()["tokens"]).logits
-    assert torch.equal(theirs, model(batch()).logits)
+        theirs = opened_there(**as_theirs(family, batch(family))[0]).logits[:, -CONTEXT:]
+        ours = model(batch(family)).logits
+    assert torch.equal(theirs, ours)
     card = (out / "README.md").read_text()
     for word in ("dense loss", "sparsity", "50.00%", "magnitude", "protocol"):
         assert word in card
@@ -132,9 +187,12 @@ def test_an_exported_cut_opens_in_transformers_with_equal_logits(swe, folder_of,
 TAKEN_OUT = {  # of which families what can be taken out, and the keys of config that then change
     "neuron": (
         *("llama", "llama_tied", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "phi"),
-        *("gpt2", "opt", "neox", "falcon"),
+        *("gpt2", "opt", "neox", "falcon", "llava", "llava_clip", "smolvlm"),
     ),
-    "head": ("llama", "llama_tied", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi"),
+    "head": (
+        *("llama", "llama_tied", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi"),
+        *("llava", "llava_clip", "smolvlm"),
+    ),
 }
 STRUCTURED = [
     pytest.param(kind, name, marks=() if name in FAST else pytest.mark.families)
@@ -147,13 +205,14 @@ STRUCTURED = [
 def test_what_is_taken_out_whole_is_smaller_there_too(swe, folder_of, kind, family, tmp_path):
     folder = folder_of(family)
     words = ("criterion=magnitude", f"pattern={kind}", "allocation=uniform", "ratio=0.5")
-    there, stored, _ = folder_and_weights(swe, folder, tmp_path, *words)
+    there, stored, _ = folder_and_weights(swe, family, folder, tmp_path, *words)
     dense = network(family)
     assert there.num_parameters() < 0.95 * dense.num_parameters()
     model = opened(folder)
     load(model, stored)
     with torch.no_grad():
-        theirs, ours = there(input_ids=batch()["tokens"]).logits, model(batch()).logits
+        shown = as_theirs(family, batch(family))[0]
+        theirs, ours = there(**shown).logits[:, -CONTEXT:], model(batch(family)).logits
     torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-5)
     # By hand: the dense model with the same rows at zero gives the same.
     masked = opened(folder)
@@ -170,7 +229,7 @@ def test_what_is_taken_out_whole_is_smaller_there_too(swe, folder_of, kind, fami
             )
             gone = index[norms.argsort()[: len(units) // 2]].flatten()
             whole[units.output].movedim(along, 0)[gone] = 0
-        torch.testing.assert_close(theirs, masked(batch()).logits, rtol=0, atol=1e-5)
+        torch.testing.assert_close(theirs, masked(batch(family)).logits, rtol=0, atol=1e-5)
 
 
 def test_layers_of_different_widths_have_no_config(swe, llama, tmp_path):
@@ -320,3 +379,153 @@ def test_weights_that_changed_are_another_model(swe, llama, tmp_path):
     weights["model.norm.weight"] *= 2
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     assert swe("prune", "-q", *words_of(folder, *words)).stdout.split()[0] != first
+
+
+# Those that look
+
+SEEING = [pytest.param(n, marks=() if n in FAST else pytest.mark.families) for n in LOOKS]
+
+
+@pytest.mark.parametrize("family", SEEING)
+def test_roles_divide_all_parameters_up(folder_of, family):
+    model = opened(folder_of(family))
+    own, owner = network(family), {}
+    for name in model.weights():
+        owner.setdefault(model.role_of(name), set()).add(name.removeprefix("network."))
+    assert set(owner) == {"vision", "projector", "language"} == set(model.roles)
+    of_tower = {n for n, p in own.named_parameters() if any(p is q for q in tower(own))}
+    assert owner["vision"] == of_tower - owner["projector"]
+    decoder = {id(p) for p in own.get_decoder().parameters()}
+    head = own.get_output_embeddings().weight
+    language = {n for n, p in own.named_parameters() if id(p) in decoder or p is head}
+    assert owner["language"] == language
+    assert all(
+        any(word in name for word in ("projector", "connector", "merger"))
+        for name in owner["projector"]
+    )
+    tied = family == "llava"
+    assert ("lm_head.weight" in owner["language"]) != tied
+    cut = {model.role_of(name) for name in model.prunable(model.weights(), "linear")}
+    assert cut == set(model.roles)
+
+
+def tower(own):
+    return [*own.get_encoder(modality="image").parameters()]
+
+
+@pytest.mark.parametrize("family", SEEING)
+def test_blocks_are_replayed_exactly(folder_of, family):
+    """What a walk shows every matrix is what a whole pass shows it."""
+    folder = folder_of(family)
+    data = {"scale": 1, "train_examples": 6, "validation_examples": 2, "test_examples": 2}
+    root = ConfigRoot()
+    dataset = load_dataset(
+        component("data", "digit_sums", root, data),
+        component("tokenizer", "pretrained", root, {"path": str(folder)}),
+    )
+    options = {"path": str(folder), "context": CONTEXT}
+    model = component("model", "huggingface", root, options).build(dataset.shape)
+    setup = Setup(model, dataset, resolve("cpu", "float32", 1), 0)
+    calibration = Calibration(samples=4, batch_size=2, inputs="dense")
+    calibrated = CalibratedModel(setup, calibration, lambda t: model.prunable(t, "linear"))
+    wanda = component("criterion", "wanda", root).build()
+    walked = calibrated.dense_scores(wanda)
+    with torch.no_grad(), watching(model, model.linear_layers(), gram=False) as fed:
+        for given in calibration.batches(setup, 2):
+            model(given)
+    assert walked.keys() == model.prunable(model.weights(), "linear").keys() == fed.keys()
+    for name, scores in walked.items():
+        expected = wanda.score_layer(model.weights()[name], fed[name])
+        torch.testing.assert_close(scores, expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("family", SEEING)
+def test_an_answer_is_what_the_library_generates(folder_of, family):
+    model, given = opened(folder_of(family)), batch(family)
+    lengths = torch.tensor([4, 7, 5])
+    prompts = {**given, "tokens": given["tokens"][:, :7], "lengths": lengths}
+    decoded = greedy(model, prompts, length=5)
+    own = network(family)
+    for row, length in enumerate(lengths.tolist()):
+        asked = {
+            "tokens": given["tokens"][[row], :length],
+            "images": given["images"],
+            "image": given["image"][[row]],
+        }
+        shown, _ = as_theirs(family, asked)
+        limits = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None}
+        theirs = own.generate(**shown, **limits)[0, shown["input_ids"].shape[1] :]
+        assert decoded[row] == theirs.tolist()
+
+
+def test_a_gray_image_of_another_size_is_resized_in_three_channels(folder_of):
+    folder = folder_of("llava")
+    options = {"path": str(folder), "context": CONTEXT}
+    made = component("model", "huggingface", ConfigRoot(), options)
+    model = made.build(DataShape(VOCABULARY, (1, 14, 56)))
+    level = torch.full((2, 1, 14, 56), 51, dtype=torch.uint8)
+    pixels = model._laid(level)["pixel_values"]
+    mean, std = (torch.tensor(getattr(processor("llava"), f"image_{of}")) for of in ("mean", "std"))
+    expected = ((0.2 - mean) / std)[:, None, None].expand(2, 3, 28, 28)
+    torch.testing.assert_close(pixels, expected)
+
+
+def test_questions_end_with_tokens_that_the_folder_has(folder_of):
+    root, folder = ConfigRoot(), folder_of("llava")
+    tokenizer = component("tokenizer", "pretrained", root, {"path": str(folder)})
+    options = {"scale": 1, "train_examples": 6, "validation_examples": 2, "test_examples": 2}
+    dataset = load_dataset(component("data", "digit_sums", root, options), tokenizer)
+    theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    assert dataset.end == theirs.eos_token_id
+    assert [dataset.separator] == theirs("\n").input_ids
+    assert dataset.shape.vocabulary_size == len(theirs)
+
+
+def test_the_projector_is_aligned_and_any_module_cut(swe, folder_of, tmp_path):
+    align = ["pretraining=align", "pretraining.steps=2", "pretraining.warmup_steps=1"]
+    align += ["pretraining.batch_size=2", "controls=[]", "threads=1"]
+    words = words_of(folder_of("llava"), *align, "criterion=magnitude", "allocation=uniform")
+    made = swe("sweep", "-q", *words, "roles=vision,projector,language,all", "ratio=0.5")
+    assert made.exit_code == 0, made.output
+    (run,) = (tmp_path / "results" / "runs").glob("sweep-*")
+    with (run / "table.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["kind"] == "pruned"]
+    roles = {"vision", "projector", "language"}
+    for row in rows:
+        cut = {of for of in roles if row[f"sparsity.{of}"] == "0.5"}
+        assert cut == (roles if row["roles"] == "all" else {row["roles"]})
+    runs = {run.name for run in (tmp_path / "results" / "runs").glob("train-*")}
+    assert len(runs) == 2
+    before = opened(folder_of("llava"))
+    dense = {name: weight.clone() for name, weight in before.weights().items()}
+    moved = set()
+    for name in runs:
+        after = read_tensors(tmp_path / "results" / "runs" / name / "model.safetensors")
+        moved |= {before.role_of(n) for n, w in after.items() if not torch.equal(w, dense[n])}
+    assert moved == {"projector"}
+
+
+@pytest.mark.parametrize(
+    ("family", "words", "said"),
+    [
+        ("llava", SMALL, "looks at images, and the data set has none. Choose data=easy_vqa"),
+        ("llama_tied", ASKED, "reads only text. Name a folder of an image–text model"),
+        ("llava", [*ASKED, "model.context=64"], "is longer than the 48 positions"),
+        ("llava", [*ASKED, "roles=audio"], "this model has no audio. Its roles are vision"),
+    ],
+)
+def test_images_and_models_must_fit(swe, folder_of, family, words, said):
+    folder = folder_of(family)
+    cut = ["ratio=0.5", "criterion=magnitude"]
+    refused = swe("prune", "-q", "model=huggingface", f"model.path={folder}", *words, *cut)
+    assert refused.exit_code in (1, 2)
+    assert said in " ".join(refused.output.split())
+
+
+def test_a_family_whose_eye_is_not_known_is_refused(swe, folder_of, tmp_path):
+    folder = damaged(folder_of("llava"), tmp_path, rewritten(model_type="blip"))
+    refused = swe("prune", "-q", *words_of(folder, "ratio=0.5", "criterion=magnitude"))
+    assert refused.exit_code == 1
+    assert "is shown images is not known here. Those that are: llava" in " ".join(
+        refused.output.split()
+    )
