@@ -3,6 +3,7 @@
 The floors, top to bottom, are listed in ``pyproject.toml`` and drawn in the README.
 """
 
+from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
@@ -11,12 +12,7 @@ __version__ = version("swe-cli")
 
 def __getattr__(name: str) -> Any:
     """``WeightTracker`` and ``prune``, in Python; the command line need not wait for them."""
-    if name == "WeightTracker":
-        from swe_cli.training.own_loop import WeightTracker
-
-        return WeightTracker
-    if name == "prune":
-        from swe_cli.pruning.own_model import prune
-
-        return prune
+    rooms = {"WeightTracker": "training.own_loop", "prune": "pruning.own_model"}
+    if name in rooms:
+        return getattr(import_module(f"swe_cli.{rooms[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

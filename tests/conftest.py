@@ -88,7 +88,7 @@ def swe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     def run(*words: object) -> Result:
         training._dataset.cache_clear()  # both are kept for one process
-        training._opened.cache_clear()
+        training.OPEN.clear()
         return CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
 
     return run

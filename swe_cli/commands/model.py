@@ -183,10 +183,8 @@ def generate(this: Page, *, prompt: str, image: Path | None, **sampling: Any) ->
     panels = []
     for title, weights in models.items():
         trained.load(weights)
-        if asked:
-            text = _answer(trained, prompt, image)
-        else:
-            text = _continuation(trained, prompt, image, **sampling)
+        shown = trained, prompt, image
+        text = _answer(*shown) if asked else _continuation(*shown, **sampling)
         panels.append(Panel(Text(prompt, "bold") + text, title=title, width=width))
     if asked:
         unknown = getattr(getattr(trained.dataset, "tokenizer", None), "unknown", None)

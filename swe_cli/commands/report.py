@@ -152,7 +152,8 @@ def _rows_of_training(run: Run, root: ConfigRoot) -> list[Row]:
     for path in sorted((run.path.parent / "cells").glob("*/row.json")):
         row = Row.from_json(read_json(path))
         config = read_json(path.with_name("cell.json"))
-        if row.training == run.name and "against" not in config:  # or judged by another training
+        same = row.training.rpartition("-")[2] == run.name.rpartition("-")[2]  # of another folder
+        if same and "against" not in config:  # or judged by another training
             rows.append(replace(row, axes=_options(config, root)))
     keys = {key for row in rows for key in row.axes}
     varied = {key for key in keys if len({row.axes.get(key) for row in rows}) > 1}

@@ -67,17 +67,24 @@ def compose(command: str, overrides: tuple[str, ...] = (), root: ConfigRoot = SH
 
 
 def _usual(typed: tuple[str, ...], plain: "Tree", root: ConfigRoot) -> list[str]:
-    """What goes with the choices that are typed, as their YAMLs say under ``_with_``: words for
-    groups of which nothing, and options of which neither they nor their choice, is typed.
+    """What goes with the choices that are typed, or an experiment's, as their YAMLs say under
+    ``_with_``: words for groups of which nothing, and options of which neither they nor their
+    choice, is said.
     """
-    words, keys = list[str](), {_key(word) for word in typed}
-    groups = {key.partition(".")[0] for key in keys}
-    for word in typed:
-        node = _alone(_key(word), value_of(word), root) if _key(word) in plain.names else None
+    words, told = list[str](), {_key(word): value_of(word) for word in typed}
+    for path in root.yamls("experiment"):
+        if path.stem == told.get("experiment"):
+            said = read(path)
+            chosen = [of for of in said.get("defaults", ()) if isinstance(of, Mapping)]
+            told = {k.rpartition("/")[2]: name for of in chosen for k, name in of.items()} | told
+            told = {k: of for k, of in dotted(said) if not isinstance(of, Mapping)} | told
+    groups = {key.partition(".")[0] for key in told}
+    for choice, name in told.items():
+        node = _alone(choice, name, root) if choice in plain.names else None
         for key, value in (node or {}).get(USUAL, {}).items():
             group, _, option = key.partition(".")
-            said = {key, group} & keys if option else {group} & groups
-            if group in plain.names and not said:
+            known = {key, group} & told.keys() if option else {group} & groups
+            if group in plain.names and not known:
                 words.append(f"{key}={as_typed(value)}")
     return words
 

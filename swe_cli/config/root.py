@@ -63,7 +63,7 @@ def shipped_conf() -> Path:
 def dotted(nodes: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted key → node, of nodes inside others too."""
     for name, node in nodes.items():
-        if name.startswith("_"):
+        if name.startswith("_") or name == "defaults":
             continue
         yield f"{prefix}{name}", node
         if isinstance(node, Mapping):
@@ -87,7 +87,8 @@ def completions(incomplete: str, root: ConfigRoot) -> list[str]:
         keys = {name for name, node in pairs if not isinstance(node, Mapping)}
     else:
         settings = {name for path in shipped_conf().glob("*.yaml") for name in read(path)}
-        keys = {*settings, *(path.parent.name for path in root.yamls()), *PLURALS} - {"axes"}
+        settings |= {*(path.parent.name for path in root.yamls()), *PLURALS}
+        keys = settings - {"axes", "defaults"}
     return sorted(f"{name}=" for name in keys if name.startswith(key))
 
 
@@ -97,4 +98,4 @@ def read(path: Path) -> dict[str, Any]:
         stored = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         return {}
-    return {k: v for k, v in stored.items() if k != "defaults"} if isinstance(stored, dict) else {}
+    return stored if isinstance(stored, dict) else {}

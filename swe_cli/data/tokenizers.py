@@ -146,7 +146,7 @@ class Pretrained(Tokenizer):
             serialized = (folder / TOKENIZER).read_text(encoding="utf-8")
             self._backend = backend.from_str(serialized)
             beside = folder / "tokenizer_config.json"
-            eos = json.loads(beside.read_text()).get("eos_token") if beside.is_file() else None
+            eos = json.loads(beside.read_bytes()).get("eos_token") if beside.is_file() else None
         except FileNotFoundError:
             if not folder.is_dir():
                 raise ModelError(f"There is no folder {folder}.", "Check the path.") from None
@@ -171,8 +171,7 @@ class Pretrained(Tokenizer):
     def encode(self, text: str) -> NDArray[np.uint32]:
         return np.array(self._backend.encode(text, add_special_tokens=False).ids, np.uint32)
 
-    def decode(self, ids: Sequence[int]) -> str:
-        return str(self._backend.decode(list(ids), skip_special_tokens=False))
+    decode = BpeTokenizer.decode
 
 
 def _train(text: Text, vocabulary_size: int) -> bytes:

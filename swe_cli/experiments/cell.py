@@ -140,8 +140,9 @@ def execute(
 ) -> "CellRun":
     """Do to the one live model of ``trained`` what a cell stands for, and measure it."""
     run = CellRun(spec, trained, stop, callbacks)
-    if spec.kind == RECOVERED.kind and not spec.recovery_steps:
-        run.same_as((references or {}).get(DENSE.kind, {}))
+    dense = (references or {}).get(DENSE.kind, {})
+    if spec.kind == RECOVERED.kind and not spec.recovery_steps and "calibrated" in dense:
+        run.measured = dense  # nothing is done to it
     if spec.transform is not None:
         run.transform()
     elif spec.criterion is not None:
@@ -181,7 +182,7 @@ class CellRun:
     stored: Tensors = field(default_factory=dict)
     metrics: dict[str, Interval] = field(init=False)
     seconds: dict[str, float] = field(default_factory=dict)
-    _measured: Measured | None = None
+    measured: Measured | None = None
 
     def __post_init__(self) -> None:
         self._last = time.perf_counter()
@@ -249,7 +250,7 @@ class CellRun:
     def quantize(self) -> None:
         """Leave in the live model what its int8 stands for, in the size that is stored."""
         self._shrink()
-        self.stored, self._measured = quantized(self.trained.model), None
+        self.stored, self.measured = quantized(self.trained.model), None
         self.trained.load(dequantized(self.stored))
         self.lap("quantize")
 
@@ -264,7 +265,7 @@ class CellRun:
 
     def _apply_masks(self) -> None:
         apply_masks(self.masks, self._live())
-        self._measured = None
+        self.measured = None
         self.lap("cut")
 
     def _live(self) -> Tensors:
@@ -329,23 +330,19 @@ class CellRun:
         mask = EnforceMasks(self._live(), self.masks)
         stop = StopWhen(self.stop, f"Stopped {where}; finished cells are safe.")
         fit(state, steps, [mask, *self.callbacks, stop])
-        self._measured = None
+        self.measured = None
         self.lap(stage)
 
     # Measure
 
-    def same_as(self, dense: Measured) -> None:
-        """What nothing is done to was ``measured`` when it was the dense model."""
-        self._measured = dense if "calibrated" in dense else None
-
     def measure(self, *, calibrate: bool = True) -> Measured:
         """The live model, window by window: once, until it is another."""
-        if self._measured is None:
+        if self.measured is None:
             shuffled = self.trained.seed if self.spec.blind else None
             protocol: Evaluation = self.spec.evaluation.instance
-            self._measured = measure(self.trained, protocol, shuffled, calibrate=calibrate)
+            self.measured = measure(self.trained, protocol, shuffled, calibrate=calibrate)
             self.lap("evaluation")
-        return self._measured
+        return self.measured
 
     def finish(self, references: Mapping[str, Measured]) -> None:
         """All that came of it. The live model then has the size that is stored."""

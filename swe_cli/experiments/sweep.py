@@ -120,7 +120,8 @@ def plan_sweep(
             notes += training.dataset.notes
         if point.values["trajectory"] is not None:
             training = specified[key][0]
-            check_recorded(spec, training.statistics, training.run.name)
+            for measured in (spec, *(control_spec(control, spec) for control in asked)):
+                check_recorded(measured, training.statistics, training.run.name)
         for cell in cells_of(spec, *specified[key], refresh=refresh).values():
             if cell.hash not in cells:
                 keep = point.values["keep"] == "models"

@@ -1,5 +1,6 @@
 """A training as a specification: its identity, what it is made of, and what it left."""
 
+import gc
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from swe_cli.experiments.spec import built
 from swe_cli.files import content_sha256
 from swe_cli.seeds import global_randomness
 from swe_cli.store import Run, find_run, identity
-from swe_cli.training.own_loop import statistics_of
+from swe_cli.training.own_loop import told_of
 from swe_cli.training.recipe import Recipe, check_roles, freeze
 from swe_cli.training.run import CHECKPOINTS, has_snapshot
 from swe_cli.training.tracker import Tracking, trajectory_of, unrecorded
@@ -81,12 +82,12 @@ class TrainingSpec:
     @property
     def bases(self) -> Sequence[str]:
         """The weights that it leaves: of 0 steps those it began with, and averages that came."""
-        if self.composed["training"].instance.steps:
-            return [*BASES]
-        if "trajectory" not in self.config["identity"]:
-            return ["final"]
-        came = {*self.statistics} or {*self.run.manifest["tracker"]["statistics"]}
-        return ["final", *(base for base, statistic in AVERAGES.items() if statistic in came)]
+        known = [*self.statistics]
+        if self.run.finished:
+            known += self.run.manifest["tracker"]["statistics"]
+        steps = self.composed["training"].instance.steps
+        kept = (base for base in BASES if AVERAGES.get(base) in (None, *known))
+        return [base for base in kept if steps or base != "best"]
 
     @property
     def dataset(self) -> Dataset:
@@ -119,7 +120,12 @@ class TrainingSpec:
     def open(self) -> TrainedModel:
         """The model; the last one opened stays open in this process, while its run is the same."""
         manifest = self.run.path / "manifest.json"
-        return _opened(self, manifest.stat().st_mtime_ns if manifest.is_file() else 0)
+        key = self, manifest.stat().st_mtime_ns if manifest.is_file() else 0
+        if key not in OPEN:
+            OPEN.clear()
+            gc.collect()  # the last one goes before the next is read: either may be large
+            OPEN[key] = _opened(self)
+        return OPEN[key]
 
 
 def training_spec(
@@ -136,8 +142,7 @@ def training_spec(
     tracking: Tracking = composed["tracking"].instance
     tracking.steps_between(recipe.steps)
     check_roles(roles_of(composed["model"]), recipe.trains, "training.trains")
-    groups = TRAINING_GROUPS
-    described: dict[str, Any] = {group: _without_paths(composed[group]) for group in groups}
+    described: dict[str, Any] = {of: _without_paths(composed[of]) for of in TRAINING_GROUPS}
     described["data"]["sha256"] = load_dataset(composed["data"], composed["tokenizer"]).sha256
     described["seed"], described["machine"] = values["seed"], machine.identity()
     paths = {}
@@ -158,7 +163,7 @@ def training_spec(
         if recipe.steps:
             why = "trajectory=FOLDER is how weights lived that are cut as they are."
             raise UsageError(why, "Write training.steps=0, or leave it out.")
-        recorded = {*statistics_of(path)}
+        recorded = {*told_of(path)["statistics"]}
         described["trajectory"], paths["trajectory"] = content_sha256(path), str(path)
     elif not recipe.steps:
         recorded = set()
@@ -222,8 +227,10 @@ def _options(described: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-@lru_cache(maxsize=1)
-def _opened(spec: TrainingSpec, written: int) -> TrainedModel:
+OPEN: dict[tuple[TrainingSpec, int], TrainedModel] = {}  # one at most
+
+
+def _opened(spec: TrainingSpec) -> TrainedModel:
     run, machine, dataset = spec.run, spec.machine, spec.dataset
     model = new_model(spec.composed["model"], dataset, seed=0)
     recipe: Recipe = spec.composed["training"].instance
@@ -242,11 +249,7 @@ def _opened(spec: TrainingSpec, written: int) -> TrainedModel:
         machine,
         spec.config["identity"]["seed"],
         name=run.name,
-        bases={
-            base: partial(BASES[base], run, trajectory)
-            for base in spec.bases
-            if AVERAGES.get(base) in (None, *trajectory)
-        },
+        bases={base: partial(BASES[base], run, trajectory) for base in spec.bases},
         trajectory=trajectory,
         recipe=recipe,
         run=run,
@@ -258,7 +261,8 @@ def load_dataset(data: Component, tokenizer: Component) -> Dataset:
     files: one that changed is read again (of a folder, one that something was added to or taken
     from).
     """
-    paths = [Path(value).expanduser() for value in data.paths().values()]
+    named = (*data.paths().values(), *tokenizer.paths().values())
+    paths = [Path(value).expanduser() for value in named]
     states = [path.stat() for path in paths if path.exists()]
     files = tuple((state.st_size, state.st_mtime_ns) for state in states)
     return _dataset(data, tokenizer, files)

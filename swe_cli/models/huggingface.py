@@ -82,9 +82,11 @@ class HuggingFace(Model):
         """Find out which modules look, and how many tokens an image becomes."""
         projector, self.lay = SIGHTS[self.network.config.model_type]
         files = (self.folder / name for name in PROCESSORS)
-        said = next((_json(file) for file in files if file.is_file()), {})
+        said = _json(next((file for file in files if file.is_file()), self.folder / PROCESSORS[0]))
         said = said.get("image_processor", said)
-        self.scale = [said.get(key) or [0.5] * 3 for key in ("image_mean", "image_std")]
+        if not said.get("do_normalize", True):
+            said = {}
+        self.scale = said.get("image_mean", [0.0] * 3), said.get("image_std", [1.0] * 3)
         names = {module: f"{name}." for name, module in self.named_modules()}
         inside = self.network.base_model.get_submodule(projector)  # of the tower, of some
         tower = self.network.get_encoder(modality="image")
@@ -190,11 +192,9 @@ class HuggingFace(Model):
         return found
 
     def _with(self, children: Sequence[str]) -> dict[str, Any]:
-        """Modules inside language blocks that have all of these children, by name."""
-        names = {module: name for name, module in self.named_modules()}
-        inside = (module for block in self.blocks() for module in block.modules())
-        there = (m for m in inside if children and all(hasattr(m, child) for child in children))
-        return {name: m for m in there if self.role_of(name := names[m]) == "language"}
+        """Modules of the language model that have all of these children, by name."""
+        there = ((n, m) for n, m in self.named_modules() if self.role_of(n) == "language")
+        return {n: m for n, m in there if children and all(hasattr(m, of) for of in children)}
 
     def forward(self, batch: Batch) -> Prediction:
         given = self._shown(batch) if self.towers else {"input_ids": batch["tokens"]}
@@ -276,10 +276,8 @@ def _owned(
     along = int(reads != isinstance(layer, nn.Linear))  # Conv1D holds (in, out)
     number = layer.weight.shape[along]
     index = torch.arange(number).view(-1, units or number).T
-    owned = {f"{prefix}.{child}.weight": (along, index)}
-    return owned | (
-        {f"{prefix}.{child}.bias": (0, index)} if reads and layer.bias is not None else {}
-    )
+    parts = {"weight": along} | ({"bias": 0} if reads and layer.bias is not None else {})
+    return {f"{prefix}.{child}.{of}": (at, index) for of, at in parts.items()}
 
 
 def _silent(layer: str, owned: dict[str, tuple[int, Tensor]], output: str) -> Units:
@@ -322,8 +320,9 @@ def _pretrained(folder: Path, data: DataShape) -> Any:
         why = f"transformers {transformers.__version__} cannot open {folder} ({kind}): {reason}."
         raise ModelError(why, f"It must open there: {AUTO[looks]}.from_pretrained") from error
     lost = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
-    if lost:
-        why = f"The weights of {folder} do not fit its {CONFIG}: {lost[0]} is missing there."
+    if lost or found["unexpected_keys"]:
+        odd = f"{lost[0]} is missing" if lost else f"{min(found['unexpected_keys'])} is too much"
+        why = f"The weights of {folder} do not fit its {CONFIG}: {odd} there."
         raise ModelError(why, "Put weights and config of one model into it.")
     return model.eval()
 

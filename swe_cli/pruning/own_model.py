@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from swe_cli.config import ConfigRoot, component
 from swe_cli.conform import conform
-from swe_cli.contracts import BLOCKS, GRADIENTS, INPUTS, Allocation, Evidence, Setup, criterion_of
+from swe_cli.contracts import Allocation, Evidence, Setup, criterion_of
 from swe_cli.device import resolve
 from swe_cli.errors import UsageError
 from swe_cli.pruning.masks import apply_masks
-from swe_cli.pruning.prune import Judge, Method, Scorer
+from swe_cli.pruning.prune import Judge, Method, Scorer, check_evidence, recorded_needs
 from swe_cli.pruning.prune import prune as cut
 from swe_cli.records import Masks, Tensors
-from swe_cli.training.own_loop import WeightTracker
+from swe_cli.training.own_loop import WeightTracker, bare
 
 MATRICES = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -41,22 +41,27 @@ def prune(
     """
     root = ConfigRoot(config_dir)
     judge = criterion_of(component("criterion", criterion, root, options).build(), criterion)
-    needs, data = judge.needs, (*GRADIENTS, *INPUTS, *BLOCKS)
-    if any(need in data for need in needs):
+    needs = recorded_needs(judge.needs)
+    if judge.granularity == "mask":
+        raise UsageError(f"criterion={criterion} finds its own sparsity.", "Prune by it: swe prune")
+    if len(needs) < len(judge.needs):
         raise UsageError(f"criterion={criterion} looks at data.", "Prune by it: swe prune")
     known = tracker.statistics if tracker else {}
     if lacking := [need for need in needs if need not in known]:
         hint = f"WeightTracker(model, optimizer, statistics={[*known, *lacking]})"
         raise UsageError(f"criterion={criterion} needs a tracker of {', '.join(lacking)}.", hint)
+    if needs and tracker and not tracker.count:
+        raise UsageError("The tracker has seen no step.", "Prune when training has ended.")
     if not 0 <= ratio < 1:
         raise UsageError(f"ratio={ratio} is not in [0, 1).", "It is the fraction to cut: ratio=0.5")
-    layers = {f"{n}.weight" for n, m in model.named_modules() if isinstance(m, MATRICES)}
+    named = {bare(f"{n}.weight"): m for n, m in model.named_modules()}
+    layers = {name for name, module in named.items() if isinstance(module, MATRICES)}
 
     def lens(tensors: Mapping[str, Tensor]) -> Tensors:
         return {name: tensor for name, tensor in tensors.items() if name in layers}
 
     lived = {need: lens({n: t.cpu() for n, t in known[need].state().items()}) for need in needs}
-    live = lens({name: p.detach() for name, p in model.named_parameters()})
+    live = lens({bare(name): p.detach() for name, p in model.named_parameters()})
     weights = {name: weight.float().cpu() for name, weight in live.items()}
     shares = conform(component("allocation", allocation, root).build(), Allocation, allocation)
     if meant := shares.stands_for(judge):
@@ -67,6 +72,8 @@ def prune(
     judged: Any = SimpleNamespace(named_modules=model.named_modules, blocks=lambda: ())
     setup = Setup(judged, None, resolve("cpu", "float32", None), seed)  # type: ignore[arg-type]
     scorer = Scorer(setup, lens, Evidence(weights, lived, seed))
-    masks = cut(Method(Judge(judge, criterion, criterion), ratio, allocation=shares), scorer)
+    by, told = Judge(judge, criterion, criterion), tracker.info() if tracker else {}
+    check_evidence(by, scorer.evidence, "the tracker", None, told.get("as_received", ()))
+    masks = cut(Method(by, ratio, allocation=shares), scorer)
     apply_masks(masks, live)
     return masks

@@ -34,6 +34,8 @@ from swe_cli.pruning.masks import UnitCut, cut_counts, jaccard_of_cuts
 from swe_cli.ranking import Ranking, exact_count
 from swe_cli.records import Counts, Masks, Scores
 
+RANKED = 1 << 28  # scores that are kept, each twice: 2 GiB of float32
+
 
 class Judge(NamedTuple):
     """A criterion by its name; ``key`` tells it from others, options included."""
@@ -69,7 +71,7 @@ class Scorer:
 
     ``lens`` picks what may be cut. Without a ``calibration`` only criteria that need none can be
     asked. ``earlier``: the masks of earlier rounds, if any; what they cut ranks before everything
-    else.
+    else. Of large models only the rankings that were read last are kept.
     """
 
     setup: Setup
@@ -101,15 +103,17 @@ class Scorer:
         """
         unit, by_output = (of.unit, of.by_output) if of else (None, False)
         key = judge.key, unit, by_output or judge.criterion.by_output
-        if key not in self._rankings:
-            if unit is not None:
-                ranking = self.units(unit).ranking(self.rank(judge), by_output=key[2])
-            else:
-                late = judge.criterion.granularity == "layer"
-                scores = partial(self._scores, judge)
-                ranking = Ranking(scores if late else scores(), self.evidence.weights)
-            self._rankings[key] = ranking
-        return self._rankings[key]
+        ranking = self._rankings.pop(key, None)
+        if ranking is None and unit is not None:
+            ranking = self.units(unit).ranking(self.rank(judge), by_output=key[2])
+        elif ranking is None:
+            late = judge.criterion.granularity == "layer"
+            scores = partial(self._scores, judge)
+            ranking = Ranking(scores if late else scores(), self.evidence.weights)
+        self._rankings[key] = ranking  # the last of them
+        while len(known := self._rankings) > 2 and sum(r.total for r in known.values()) > RANKED:
+            del known[next(iter(known))]
+        return ranking
 
     def evidence_for(self, criterion: Criterion) -> Evidence:
         """What a criterion may look at, with what it needs of the calibration set."""

@@ -213,7 +213,7 @@ def _points(rows: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
     columns = ["failed", "seeds", "cells", *estimates, "interval"]
     measured = pd.DataFrame(map(_over_seeds, cells), columns=columns)
     points = points.join(measured.astype(dict.fromkeys(estimates, float)))
-    for told in {OVERLAP, MOVED} & set(rows):
+    for told in (name for name in (OVERLAP, MOVED) if name in rows):
         points[told] = cuts[told].mean().mask(measured["failed"])
     # An axis that does not touch a control repeats it; saying it once is enough.
     compared = [c for name in (LOSS.mean, LOSS.delta) for c in (name, *bounds(name))]

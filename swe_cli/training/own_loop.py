@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from swe_cli.config import ConfigRoot, component, source_of
@@ -20,6 +21,7 @@ from swe_cli.training.tracker import Tracker, Tracking, probed, trajectory_of
 TRAJECTORY, TOLD = "trajectory.safetensors", "trajectory.json"
 # Of DDP, torch.compile and peft.
 WRAPPERS = re.compile(r"^((module|_orig_mod|base_model\.model)\.)+|(?<=\.)(_orig_mod|base_layer)\.")
+SAVED = (torch.float32, torch.bfloat16, torch.float16)  # as which the model may have been
 FEW = 16  # weights of each tensor by which a trajectory is told from another's
 
 
@@ -54,7 +56,7 @@ class WeightTracker(Tracker):
         while hasattr(optimizer, "optimizer"):  # of accelerate, of Lightning
             optimizer = optimizer.optimizer
         root = ConfigRoot(config_dir)
-        self.model, self.optimizer, self.clipped = model, optimizer, True
+        self.model, self.optimizer, self.clipped = model, optimizer, False
         self.step, self._shown = 0, Tensors()  # steps taken; gradients before they were clipped
         options = {"sample": 0, "frozen": True, **tracking}
         chosen: Tracking = component("tracking", "every_step", root, options).instance
@@ -93,7 +95,7 @@ class WeightTracker(Tracker):
         return {name: _local(weight).float() for name, weight in {**plain, **merged}.items()}
 
     def _parameters(self) -> dict[str, nn.Parameter]:
-        return {_bare(name): p for name, p in self.model.named_parameters()}
+        return {bare(name): p for name, p in self.model.named_parameters()}
 
     def _merged(self) -> Iterator[tuple[str, Tensor]]:
         for name, module in self.model.named_modules():
@@ -101,19 +103,19 @@ class WeightTracker(Tracker):
                 weight = module.base_layer.weight.detach()
                 for adapter in module.active_adapters:
                     weight = weight + module.get_delta_weight(adapter).detach()
-                yield _bare(f"{name}.weight"), weight
+                yield bare(f"{name}.weight"), weight
 
     def before_clip(self) -> None:
-        """Keep a copy of the gradients as they are now, before they are clipped, for the step that
-        comes: it may be none.
+        """Keep a copy of the gradients as they are now, before they are clipped (and after
+        ``unscale_``), for the step that comes: it may be none.
         """
-        self.clipped = False
         if any(of.sees("before_step") for of in self.statistics.values()):
             self._shown = {name: g.clone() for name, g in self._gradients().items()}
 
     def _before(self) -> None:
         shown, self._shown = self._shown, {}
         if not self._skipped():
+            self.clipped |= not shown  # perhaps
             self.see(self.step + 1, lambda: shown or self._gradients())
 
     def _after(self) -> None:
@@ -136,7 +138,7 @@ class WeightTracker(Tracker):
         slots: dict[str, Tensors] = {}
         for name, parameter in self._parameters().items():
             for slot, value in self.optimizer.state.get(parameter, {}).items():
-                slots.setdefault(slot, {})[name] = value
+                slots.setdefault(slot, {})[name] = _local(value)
         return slots
 
     # What it keeps
@@ -154,13 +156,13 @@ class WeightTracker(Tracker):
 
     def info(self) -> dict[str, Any]:
         received = [n for n, of in self.statistics.items() if of.sees("before_step")]
-        told = {"as_received": received if self.clipped else [], "weights_moved": self.moved()}
-        return {**super().info(), **told}
+        return {**super().info(), "as_received": received if self.clipped else []}
 
     def save(self, folder: Path | str) -> None:
         """Write the trajectory, and by what the weights that it led to are known."""
         folder = Path(folder)
-        write_tensors(folder / TRAJECTORY, self.tensors() | _probe(self.live()))
+        probes = {f"probe/{name}": few for name, few in probed(self.live(), FEW).items()}
+        write_tensors(folder / TRAJECTORY, self.tensors() | probes)
         write_json(folder / TOLD, self.info())
 
     def close(self) -> None:
@@ -169,28 +171,20 @@ class WeightTracker(Tracker):
             hook.remove()
 
 
-def _local(tensor: Tensor) -> Tensor:
-    local: Tensor = getattr(tensor, "_local_tensor", tensor)
-    return local
+def _local(tensor: Any) -> Any:
+    return getattr(tensor, "_local_tensor", tensor)
 
 
-def _bare(name: str) -> str:
+def bare(name: str) -> str:
+    """A name without what wrappers put before it."""
     return WRAPPERS.sub("", name)
-
-
-def _probe(weights: Tensors) -> Tensors:
-    return {f"probe/{name}": few for name, few in probed(weights, FEW).items()}
 
 
 # Read back
 
 
-def statistics_of(folder: Path) -> list[str]:
-    """Those that ``save`` left. ModelError where it left nothing."""
-    return list(_told(folder)["statistics"])
-
-
-def _told(folder: Path) -> dict[str, Any]:
+def told_of(folder: Path) -> dict[str, Any]:
+    """What a trajectory tells of itself. ModelError where ``save`` left nothing."""
     if not (folder / TOLD).is_file():
         raise ModelError(f"{folder} holds no {TOLD}.", "WeightTracker.save(FOLDER) makes it.")
     told: dict[str, Any] = read_json(folder / TOLD, "statistics", "weights_moved")
@@ -201,7 +195,7 @@ def read_trajectory(folder: Path, weights: Tensors, prefix: str) -> tuple[Tensor
     """What ``save`` left, by the names of ``weights``, which are those it led to, ``prefix`` and
     all; and what it tells of itself. ModelError where it is another model's, or of other weights.
     """
-    told = _told(folder)
+    told = told_of(folder)
     saved = {
         "/".join((name.partition("/")[0], prefix + name.partition("/")[2])): tensor
         for name, tensor in read_tensors(folder / TRAJECTORY).items()
@@ -210,10 +204,9 @@ def read_trajectory(folder: Path, weights: Tensors, prefix: str) -> tuple[Tensor
     if probes.keys() != weights.keys():
         other = min(probes.keys() ^ weights.keys()).removeprefix(prefix)
         raise ModelError(f"{folder} is the trajectory of another model: it differs in {other}.")
-    for name, now in trajectory_of(_probe(weights), ["probe"])["probe"].items():
-        then = probes[name]
-        near = 2.0**-7 * float(then.abs().max())  # it may have been saved as bfloat16
-        if now.shape != then.shape or (now - then).abs().max() > near:
+    for name, now in probed(weights, FEW).items():
+        same = (torch.equal(now, probes[name].to(dtype).float()) for dtype in SAVED)
+        if not any(same):
             why = f"The trajectory in {folder} did not lead to these weights: not in {name}."
             raise ModelError(why, "Save it when training ends, beside the model.")
     return {name: t for name, t in saved.items() if not name.startswith("probe/")}, told
@@ -241,6 +234,9 @@ def trainer_callback(folder: Path | str, **options: Any) -> Any:
 
     class Tracks(callbacks.TrainerCallback):  # type: ignore[misc]
         def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+            if state.global_step:
+                why = "A Trainer that is resumed no longer knows how its weights lived."
+                raise UsageError(why, "Train at once, or keep state_dict() in a loop of your own.")
             length = {"steps": state.max_steps, **options}
             self.tracker = WeightTracker(more["model"], more["optimizer"], **length)
 
@@ -251,13 +247,20 @@ def trainer_callback(folder: Path | str, **options: Any) -> Any:
     return Tracks()
 
 
-def lightning_callback(folder: Path | str, **options: Any) -> Any:
-    """A callback for Lightning's ``Trainer``: tracks the first optimizer, and saves in the end."""
+def lightning_callback(folder: Path | str, network: str = "model", **options: Any) -> Any:
+    """A callback for Lightning's ``Trainer``: tracks the ``network`` of the module, that attribute,
+    by its first optimizer, goes on where a checkpoint ended, and saves in the end.
+    """
     lightning: Any = import_module("lightning.pytorch")
 
     class Tracks(lightning.Callback):  # type: ignore[misc]
+        saved: Mapping[str, Any] | None = None
+
         def on_train_start(self, trainer: Any, module: Any) -> None:
-            self.tracker = WeightTracker(module, trainer.optimizers[0], **options)
+            tracked = getattr(module, network)
+            self.tracker = WeightTracker(tracked, trainer.optimizers[0], **options)
+            if self.saved:
+                self.tracker.load_state_dict(self.saved)
 
         def on_train_end(self, trainer: Any, module: Any) -> None:
             self.tracker.save(folder)
@@ -265,5 +268,8 @@ def lightning_callback(folder: Path | str, **options: Any) -> Any:
 
         def state_dict(self) -> dict[str, Any]:
             return self.tracker.state_dict() if hasattr(self, "tracker") else {}
+
+        def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+            self.saved = state_dict
 
     return Tracks()

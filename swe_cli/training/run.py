@@ -97,11 +97,10 @@ def train_run(
     if BEST in files:
         write_tensors(run.path / BEST, recorder.best)
     lived, told = tracker.tensors(), tracker.info()
-    if recipe.steps and model.prefix:  # it went on from what somebody else had trained
-        measures["weights_moved"] = tracker.moved()
     if training.trajectory is not None:
         lived, came = read_trajectory(training.trajectory, weights, model.prefix)
         told |= came
+    if model.prefix:  # it went on from what somebody else had trained
         measures["weights_moved"] = told["weights_moved"]
     write_tensors(run.path / "trajectory.safetensors", lived, told)
     run.finish(

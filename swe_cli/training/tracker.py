@@ -58,7 +58,7 @@ class Tracking:
         """What an observation leaves of the earlier ones, with ``every`` steps between them."""
         if not isinstance(self.decay, str):
             return self.decay
-        return float(0.5 ** (every / (_part("decay", self.decay) * steps)))
+        return float(0.5 ** (every / (_part("decay", self.decay) * max(1, steps))))
 
     def steps_between(self, steps: int, steps_per_epoch: int = 1) -> int:
         """Steps between observations. UsageError where nothing would be observed in ``steps``: an
@@ -203,6 +203,7 @@ class Tracker(Callback):
             "every_steps": self.every,
             "count": self.count,
             "total_weight": self.total_weight,
+            "weights_moved": self.moved(),
         }
 
     def load(self, saved: Tensors, info: Mapping[str, Any]) -> None:

@@ -228,3 +228,19 @@ def test_a_missing_folder_is_an_error(tmp_path):
 def test_a_stored_part_may_bring_what_its_yaml_asks_for():
     stored = {"path": "x.txt"}
     assert component("data", "text_file", ConfigRoot(), stored).options["path"] == "x.txt"
+
+
+def test_what_goes_with_a_choice_gives_way_to_what_an_experiment_says():
+    words = ("experiment=smollm2_finetune", "model=huggingface", "model.path=m")
+    for typed in (words, words[:1]):
+        composed = compose("sweep", typed)
+        recipe = composed["training"].options
+        assert recipe["steps"] == 100
+        assert recipe["minimum_learning_rate"] == 0.0
+        assert composed["tokenizer"].name == "pretrained"
+        assert composed["recovery"].name == "none"
+    plain = compose("sweep", ("model=huggingface", "model.path=m"))
+    assert plain["training"].options["steps"] == 0
+    other = compose("sweep", (*words, "tokenizer=chars", "training=adam_paper"))
+    assert other["tokenizer"].name == "chars"
+    assert other["training"].options["minimum_learning_rate"] != 0.0

@@ -8,7 +8,7 @@ import torch
 from training.toys import sweep_of, trained, write_text
 
 from swe_cli.experiments.cell import run_cell
-from swe_cli.experiments.training import _opened
+from swe_cli.experiments.training import OPEN
 from swe_cli.files import read_tensors
 
 COMMON = ("training.steps=6", "recovery.steps=4", "model.layers=2", "keep=models")
@@ -59,11 +59,11 @@ def planned(tmp_path_factory):
 def ran(made, where, *, fresh):
     """Everything that was measured of every cell, and its weights."""
     shutil.rmtree(where, ignore_errors=True)
-    _opened.cache_clear()
+    OPEN.clear()
     found = {}
     for cell in made:
         if fresh:
-            _opened.cache_clear()
+            OPEN.clear()
         row = run_cell(cell)
         found[cell.hash] = row.metrics, read_tensors(cell.model_to)
     return found

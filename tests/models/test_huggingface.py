@@ -287,8 +287,17 @@ def test_it_is_trained_on_and_cut_by_how_its_weights_lived(swe, llama, tmp_path)
     made = swe("sweep", "-q", *words)
     assert made.exit_code == 0, made.output
     (run,) = (tmp_path / "results" / "runs").glob("train-*")
-    tracked = read_tensors(run / "trajectory.safetensors")
-    assert any(name.startswith("weighted_average/network.model.layers") for name in tracked)
+    tracked, now = (
+        read_tensors(run / "trajectory.safetensors"),
+        read_tensors(run / "model.safetensors"),
+    )
+    averaged = {n.partition("/")[2]: t for n, t in tracked.items() if n.startswith("weighted_a")}
+    assert {*averaged} == {*now}
+    assert any(not torch.equal(averaged[name], now[name]) for name in now)
+    for path in (tmp_path / "results" / "runs" / "cells").glob("*/row.json"):
+        row = json.loads(path.read_text())
+        assert 0 < row["measures"]["weights_moved"] < 0.01
+        assert row["kind"] != "pruned" or row["sparsity"] == pytest.approx(0.5, abs=1e-3)
     said = swe("generate", run.name, "--prompt", "In the", "--length", 3)
     assert said.exit_code == 0, said.output
 
@@ -320,6 +329,7 @@ def as_pickle(folder):
         (as_pickle, "pytorch_model.bin is a pickle, which can run any code; swe reads none"),
         (rewritten(intermediate_size=64), "cannot open"),
         (rewritten(num_hidden_layers=3), "do not fit its config.json"),
+        (rewritten(num_hidden_layers=1), "is too much there"),
         (rewritten(model_type="mine"), "cannot open"),
         (rewritten(quantization_config={"quant_method": "bnb"}), "are quantised (bnb)"),
         (rewritten(vocab_size=200), "cannot open"),
@@ -376,6 +386,11 @@ def test_weights_that_changed_are_another_model(swe, llama, tmp_path):
     assert swe("prune", "-q", *words_of(folder, *words)).stdout.split()[0] == first
     moved = shutil.copytree(folder, tmp_path / "elsewhere" / "model")
     assert swe("prune", "-q", *words_of(moved, *words)).stdout.split()[0] == first
+    named = shutil.copytree(folder, tmp_path / "other")
+    assert swe("prune", "-q", *words_of(named, *words)).exit_code == 0
+    shown = swe("report", "train-other")
+    assert shown.exit_code == 0, shown.output
+    assert "magnitude" in shown.output
     weights = read_tensors(folder / "model.safetensors")
     weights["model.norm.weight"] *= 2
     save_file(weights, folder / "model.safetensors", {"format": "pt"})

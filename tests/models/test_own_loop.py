@@ -6,6 +6,7 @@ import csv
 import pytest
 import torch
 
+from swe_cli.errors import UsageError
 from swe_cli.training.own_loop import (
     WeightTracker,
     lightning_callback,
@@ -98,6 +99,16 @@ def test_a_trajectory_of_other_weights_is_refused(swe, tmp_path):
     assert "holds no trajectory.json" in swe("prune", *told, "ratio=0.5").output
 
 
+def test_a_control_that_a_trajectory_has_no_average_for_is_refused(swe, tmp_path):
+    folder, lived = tmp_path / "mine", tmp_path / "lived"
+    tuned(folder, lived)
+    told = ["model=huggingface", f"model.path={folder}", f"trajectory={lived}", *SMALL]
+    for command in ("prune", "sweep"):
+        refused = swe(command, *told, "ratio=0.5", "criterion=swe", "controls=[dense_latest]")
+        assert refused.exit_code != 0
+        assert "needs latest_average" in " ".join(refused.output.split())
+
+
 def test_gradients_that_may_have_been_clipped_are_told_where_a_criterion_looks_at_them(
     swe, tmp_path
 ):
@@ -168,11 +179,15 @@ def test_the_trainer_of_transformers(tmp_path):
         report_to=[],
         use_cpu=True,
         disable_tqdm=True,
-        save_strategy="no",
+        save_strategy="steps",
+        save_steps=2,
     )
     callbacks = [trainer_callback(tmp_path / "lived"), Sees()]
-    transformers.Trainer(model, arguments, train_dataset=rows, callbacks=callbacks).train()
+    trainer = transformers.Trainer(model, arguments, train_dataset=rows, callbacks=callbacks)
+    trainer.train()
     holds(tmp_path / "lived", now(model), seen)
+    with pytest.raises(UsageError, match="resumed no longer knows how its weights lived"):
+        trainer.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-2"))
 
 
 @pytest.mark.filterwarnings("ignore")  # of theirs
@@ -183,31 +198,40 @@ def test_lightning(tmp_path):
     class Tuned(lightning.LightningModule):
         def __init__(self):
             super().__init__()
-            self.inner = network("gpt2")
+            self.inner = network("gpt2").train()
 
         def training_step(self, batch, index):
             return self.inner(**batch).loss
 
         def configure_optimizers(self):
             optimizer = torch.optim.AdamW(self.inner.parameters(), lr=1e-2)
-            optimizer.register_step_post_hook(lambda *_: seen.append(now(self)))
+            optimizer.register_step_post_hook(lambda *_: seen.append(now(self.inner)))
             return optimizer
 
-    model = Tuned()
-    trainer = lightning.Trainer(
-        max_steps=3,
-        accumulate_grad_batches=3,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[lightning_callback(tmp_path / "lived")],
-        default_root_dir=tmp_path,
-    )
-    trainer.fit(model, torch.utils.data.DataLoader(list(batches(folder, 12)), batch_size=None))
+    def fitted(steps, lived, checkpoint=None):
+        model = Tuned()
+        trainer = lightning.Trainer(
+            max_steps=steps,
+            accumulate_grad_batches=3,
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            callbacks=[lightning_callback(tmp_path / lived, network="inner")],
+            default_root_dir=tmp_path,
+        )
+        rows = torch.utils.data.DataLoader(list(batches(folder, 24)), batch_size=None)
+        trainer.fit(model, rows, ckpt_path=checkpoint, weights_only=False)
+        return model.inner, trainer
+
+    model, trainer = fitted(3, "lived")
     assert len(seen) == 3
     holds(tmp_path / "lived", now(model), seen)
+    trainer.save_checkpoint(tmp_path / "half.ckpt")
+    model, _ = fitted(5, "resumed", tmp_path / "half.ckpt")
+    assert len(seen) == 5
+    holds(tmp_path / "resumed", now(model), seen)
 
 
 @pytest.mark.filterwarnings("ignore")  # of theirs

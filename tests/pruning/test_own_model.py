@@ -3,10 +3,9 @@
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 import swe_cli
-from swe_cli.errors import UsageError
+from swe_cli.errors import SweWarning, UsageError
 
 
 def network():
@@ -46,6 +45,7 @@ def test_half_of_all_weights_whose_average_is_smallest_goes():
     assert model[0].bias.all()
 
 
+@pytest.mark.filterwarnings("ignore:criterion=swe_obd judges by")
 @pytest.mark.parametrize("allocation", ["global", "uniform", "row", "sigma", "published"])
 @pytest.mark.parametrize("criterion", ["magnitude", "swe", "swe_obd", "random"])
 def test_any_criterion_of_weights_cuts_exactly_as_much(criterion, allocation):
@@ -58,8 +58,35 @@ def test_any_criterion_of_weights_cuts_exactly_as_much(criterion, allocation):
 
 def test_without_a_trajectory_by_magnitude():
     model = network()
+    before = torch.cat([w.flatten().clone() for w in matrices(model).values()])
     swe_cli.prune(model, ratio=0.5, criterion="magnitude")
-    assert F.relu(model(torch.randn(1, 1, 6, 6))).isfinite().all()
+    now = torch.cat([w.flatten() for w in matrices(model).values()])
+    smallest = before.abs().argsort()[: len(before) // 2]
+    assert torch.equal((now == 0).nonzero()[:, 0], smallest.sort().values)
+
+
+def test_a_compiled_model_and_its_tracker_are_known_by_the_bare_names():
+    model = network()
+    run = torch.compile(model, backend="aot_eager")
+    optimizer = torch.optim.SGD(run.parameters(), lr=0.1)
+    tracker = swe_cli.WeightTracker(run, optimizer)
+    run(torch.randn(2, 1, 6, 6)).square().mean().backward()
+    optimizer.step()
+    masks = swe_cli.prune(run, tracker, ratio=0.5)
+    assert set(masks) == set(matrices(model))
+    assert all(not model.get_parameter(name)[~mask].any() for name, mask in masks.items())
+
+
+def test_gradients_that_may_have_been_clipped_are_told():
+    model, tracker = tuned(statistics=["weighted_average", "square_gradient"])
+    with pytest.warns(SweWarning, match="before_clip"):
+        swe_cli.prune(model, tracker, ratio=0.5, criterion="swe_obd")
+
+
+def test_a_tracker_that_saw_nothing_judges_nothing():
+    model, tracker = tuned(start=10)
+    with pytest.raises(UsageError, match="has seen no step"):
+        swe_cli.prune(model, tracker, ratio=0.5)
 
 
 @pytest.mark.parametrize(
@@ -74,6 +101,7 @@ def test_without_a_trajectory_by_magnitude():
         ),
         ({"ratio": 0.5, "criterion": "magnitude", "allocation": "ecoflap"}, "asks more than the"),
         ({"ratio": 1.5, "criterion": "magnitude"}, "ratio=1.5 is not in"),
+        ({"ratio": 0.5, "criterion": "bezier_mean"}, "finds its own sparsity"),
         ({"ratio": 0.5, "criterion": "magnitude", "power": 2}, "criterion.power is not a key"),
     ],
 )

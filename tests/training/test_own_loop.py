@@ -215,8 +215,12 @@ def test_what_is_saved_is_known_by_the_weights_it_led_to(tmp_path):
     assert told["count"] == 3
     for name, of in average(tracker).items():
         assert torch.equal(tensors[f"weighted_average/network.{name}"], of)
-    rounded = {n: w.bfloat16() for n, w in weights.items()}
-    assert read_trajectory(tmp_path / "lived", rounded, "network.")[1] == told
+    for dtype in (torch.bfloat16, torch.float16):  # as which it may have been saved
+        rounded = {n: w.to(dtype) for n, w in weights.items()}
+        assert read_trajectory(tmp_path / "lived", rounded, "network.")[1] == told
+    nearly = {n: w * (1 + 1e-4) for n, w in weights.items()}
+    with pytest.raises(ModelError, match="did not lead to these weights"):
+        read_trajectory(tmp_path / "lived", nearly, "network.")
     weights["network.0.weight"] += 0.1
     with pytest.raises(ModelError, match=r"did not lead to these weights: not in network\.0"):
         read_trajectory(tmp_path / "lived", weights, "network.")
@@ -255,7 +259,7 @@ def _on_shards(rank, store, out):
     whole = {n: tuple(p.shape) for n, p in model.named_parameters()}
     fully_shard(model, mesh=torch.distributed.init_device_mesh("cpu", (2,)))
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-    tracker = WeightTracker(model, optimizer, statistics=BOTH)
+    tracker = WeightTracker(model, optimizer, statistics=[*BOTH, "adam_v"])
     for step in range(STEPS):
         x, y = batch(2 * step + rank)
         F.mse_loss(model(x), y).backward()
@@ -267,6 +271,8 @@ def _on_shards(rank, store, out):
         oracle.weights.append(here)
     close(average(tracker), oracle.mean(oracle.weights))
     close(average(tracker, "square_gradient"), oracle.mean(oracle.squares))
+    slots = {n: optimizer.state[p]["exp_avg_sq"].to_local() for n, p in model.named_parameters()}
+    assert all(torch.equal(of, slots[n]) for n, of in average(tracker, "adam_v").items())
     assert {n: tuple(w.shape) for n, w in here.items()} != whole
     torch.save(average(tracker), f"{out}/{rank}.pt")
     torch.distributed.destroy_process_group()
@@ -288,6 +294,20 @@ def test_of_shards_each_process_tracks_its_own(tmp_path):
     for name, expected in oracle.mean(oracle.weights).items():
         together = torch.cat([part[name] for part in parts]).double()
         torch.testing.assert_close(together, expected, rtol=0, atol=1e-5)
+
+
+def test_one_step_that_was_not_shown_may_have_been_clipped():
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    tracker, told = WeightTracker(model, optimizer, statistics=BOTH), []
+    for shows in (True, False, True):
+        x, y = batch(0)
+        F.mse_loss(model(x), y).backward()
+        if shows:
+            tracker.before_clip()
+        optimizer.step()
+        told.append(tracker.info()["as_received"])
+    assert told == [[], ["square_gradient"], ["square_gradient"]]
 
 
 def test_closed_it_looks_on_no_longer():
