@@ -145,13 +145,12 @@ class Model(nn.Module):
 class Dataset:
     """Windows of three splits. All randomness comes in as a seed.
 
-    ``sha256``: of content, never of a path. ``notes``: for a user. ``cuts``: as ``OtherWindows``.
+    ``sha256``: of content, never of a path. ``notes``: for a user.
     """
 
     sha256: str
     shape: DataShape
     questions: ClassVar[bool] = False
-    cuts: ClassVar[bool] = False
     notes: Sequence[str] = ()
 
     @abstractmethod
@@ -275,7 +274,7 @@ class Setup:
     def cut(self, *, window: int | None = None, **how: Any) -> dict[str, Any]:
         """What its data are told of windows. UsageError where they, or the model, cannot."""
         window, longest = window or self.model.context, self.model.longest or self.model.context
-        if "bos" in how and not self.dataset.cuts:
+        if "bos" in how and self.dataset.questions:
             raise UsageError("Only texts are cut into other windows.", "Write evaluation=test")
         if window > longest:
             why = f"A window of {window:,} tokens is longer than the model's {longest:,} positions."

@@ -71,8 +71,6 @@ class TextDataset(TokenizedDataset):
     Raises DataError where a tokenizer of words does not know a word.
     """
 
-    cuts = True
-
     def __init__(self, text: Text, tokenizer: Tokenizer) -> None:
         sha256 = digest({"text": text.sha256, "splits": text.splits})
         super().__init__(tokenizer, sha256, DataShape(tokenizer.vocabulary_size))

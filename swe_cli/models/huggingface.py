@@ -3,7 +3,6 @@
 Shapes: B windows, T positions, V vocabulary.
 """
 
-import json
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from torch.nn import functional as F
 
 from swe_cli.contracts import Count, DataShape, Model, Prediction, PrunableSet, UnitKind, Units
 from swe_cli.errors import DataError, ModelError, optional
-from swe_cli.files import sha256, storage
+from swe_cli.files import read_json, sha256, storage
 from swe_cli.models.families import FAMILIES, SIGHTS, Names, image_size
 from swe_cli.models.gpt import token_losses
 from swe_cli.records import Batch, Tensors
@@ -82,7 +81,10 @@ class HuggingFace(Model):
         """Find out which modules look, and how many tokens an image becomes."""
         projector, self.lay = SIGHTS[self.network.config.model_type]
         files = (self.folder / name for name in PROCESSORS)
-        said = _json(next((file for file in files if file.is_file()), self.folder / PROCESSORS[0]))
+        said = next((read_json(file) for file in files if file.is_file()), None)
+        if said is None:
+            why = f"{self.folder} holds no {PROCESSORS[0]}, which says how images are normalised."
+            raise ModelError(why, "Put that of the model beside it.")
         said = said.get("image_processor", said)
         if not said.get("do_normalize", True):
             said = {}
@@ -331,7 +333,10 @@ def _config(folder: Path) -> dict[str, Any]:
     """What a folder says it holds, checked before seconds are spent on reading it."""
     if not folder.is_dir():
         raise ModelError(f"There is no folder {folder}.", "Give model.path=FOLDER")
-    said = _json(folder / CONFIG)
+    if not (folder / CONFIG).is_file():
+        why = f"{folder} holds no {CONFIG}, so it is no model of transformers."
+        raise ModelError(why, "Name a folder that save_pretrained wrote.")
+    said: dict[str, Any] = read_json(folder / CONFIG, "model_type")
     if "quantization_config" in said:
         how = said["quantization_config"].get("quant_method", "quantised")
         why = f"The weights of {folder} are quantised ({how}), and their zeros would mean nothing."
@@ -342,13 +347,3 @@ def _config(folder: Path) -> dict[str, Any]:
             raise ModelError(why, CONVERT.format(folder, AUTO["vision_config" in said]))
         raise ModelError(f"{folder} holds no weights, *.safetensors.", "Fetch them, too.")
     return said
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        why = f"{file.parent} holds no {file.name}, so it is no model of transformers."
-        raise ModelError(why, "Name a folder that save_pretrained wrote.") from None
-    except ValueError as error:
-        raise ModelError(f"{file} is damaged: {error}.", "Fetch it again.") from None

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from swe_cli.controls import BY_KIND, KIND_NAMES, PRUNED
 from swe_cli.records import COSTS, Row
+from swe_cli.report import text
 from swe_cli.report.console import print_grid, print_pairs, print_table, say, title
 from swe_cli.report.quantities import (
     BEFORE_RECOVERY,
@@ -26,16 +27,6 @@ from swe_cli.report.quantities import (
 )
 from swe_cli.report.summary import OVERLAP, Line, Point, Summary
 from swe_cli.report.tables import OF_LINE, records
-from swe_cli.report.text import (
-    MARKS,
-    NOTHING,
-    count,
-    exact,
-    markdown_table,
-    number,
-    short_label,
-    word,
-)
 
 # What a cut may cost, and against what: what stands above its break-points.
 HOLDING = {
@@ -69,10 +60,10 @@ def print_row(console: Console, row: Row) -> None:
 def model_card(row: Row) -> str:
     """What one should know of a pruned model that leaves: a page, Markdown."""
     loss, delta = row.mean("loss"), row.mean("delta")
-    dense = [] if loss is None or delta is None else [("dense loss", number(loss - delta))]
+    dense = [] if loss is None or delta is None else [("dense loss", text.number(loss - delta))]
     pairs = [[name, value] for name, value in (*dense, *_pairs(row)) if value]
     made = "Cut by swe (Systematic Weight Evaluation); losses are means over the test split."
-    return f"# {row.model}, pruned\n\n{made}\n\n{markdown_table([['', ''], *pairs], left=2)}\n"
+    return f"# {row.model}, pruned\n\n{made}\n\n{text.markdown_table([['', ''], *pairs], left=2)}\n"
 
 
 def _pairs(row: Row) -> Iterator[tuple[str, str]]:
@@ -82,7 +73,7 @@ def _pairs(row: Row) -> Iterator[tuple[str, str]]:
     for name in ("criterion", *OF_LINE, "ratio", "rate"):
         only_of_cuts = name in ("criterion", "prunable", "roles")
         if of.get(name) is not None and (of["kind"] == PRUNED or not only_of_cuts):
-            yield "prunable set" if name == "prunable" else name, word(of[name])
+            yield "prunable set" if name == "prunable" else name, text.word(of[name])
     yield from ((name, str(value)) for name, value in sorted(row.varied.items()))
     if of["status"] == "failed":
         yield "failed", of["error"] or "no message"
@@ -101,11 +92,11 @@ def _pairs(row: Row) -> Iterator[tuple[str, str]]:
         if of["recovery"] != "none" or "before" not in words:
             unit = "" if column.startswith("delta_") else "nats per token"
             yield words, LOSS.phrase(of, column, unit)
-    yield "temperature, of validation", spelled("temperature", number)
+    yield "temperature, of validation", spelled("temperature", text.number)
     yield "top-1", spelled("top1", "{:.1%}".format)
-    yield "bits per character", spelled("bits_per_character", number)
-    yield "perplexity", spelled("perplexity", number)
-    yield "overlap with magnitude", spelled(OVERLAP, number)
+    yield "bits per character", spelled("bits_per_character", text.number)
+    yield "perplexity", spelled("perplexity", text.number)
+    yield "overlap with magnitude", spelled(OVERLAP, text.number)
     for q in OF_QUESTIONS:
         yield f"{q.short} before recovery", q.phrase(of, q.before)
         yield q.short, q.phrase(of, q.mean)
@@ -113,11 +104,11 @@ def _pairs(row: Row) -> Iterator[tuple[str, str]]:
             yield f"  {name.removeprefix(f'{q.mean}.')}", q.phrase(of, name)
         yield f"{q.short}, against dense", q.phrase(of, q.delta, "points" if q.percent else "")
         yield f"{q.short}, always the {q.baseline}", q.phrase(of, q.baseline_column)
-    yield "RMSE", spelled("rmse", number)
-    yield "RMSE, always the median answer", spelled("rmse_median", number)
+    yield "RMSE", spelled("rmse", text.number)
+    yield "RMSE, always the median answer", spelled("rmse_median", text.number)
     yield "answers that are no number", spelled("unparsable", "{:.1%}".format)
     yield "answers that never end", spelled("unended", "{:.1%}".format)
-    yield "tokens of an answer", spelled("answer_tokens", number)
+    yield "tokens of an answer", spelled("answer_tokens", text.number)
     yield "FLOPs of an answer", spelled("flops_per_answer", "{:.3g}".format)
     yield "spikes of its training", spelled("spikes", "{:.0f}".format)
     yield "weights moved by its training", spelled("weights_moved", "{:.2%}".format)
@@ -131,7 +122,7 @@ def print_summary(console: Console, summary: Summary) -> None:
     Losses and deltas in nats per token.
     """
     quantities = [q for q in QUANTITIES if q.drawable([*summary.controls, *summary.cuts])]
-    seeds = f"{count(len(summary.seeds), 'seed')} ({', '.join(map(str, summary.seeds))})"
+    seeds = f"{text.count(len(summary.seeds), 'seed')} ({', '.join(map(str, summary.seeds))})"
     say(console, f"{summary.model} on {summary.data}, {seeds}", "bold")
     if LOSS in quantities:
         over = f" [{summary.intervals}]" if summary.intervals else ""
@@ -170,7 +161,7 @@ def _print_quantity(console: Console, summary: Summary, quantity: Quantity) -> N
     if several:
         title(console, "Side by side")
         _print_by_cut(console, summary.lines, lambda point: _marked(point, quantity))
-    better, worse = MARKS[quantity.better], MARKS[-quantity.better]
+    better, worse = text.MARKS[quantity.better], text.MARKS[-quantity.better]
     signs = f"{better} better, {worse} worse than dense (paired 95% interval excludes 0)"
     best_of = "highest" if quantity.better > 0 else "lowest"
     say(console, f"{signs}; * line's {best_of}", "dim")
@@ -179,7 +170,10 @@ def _print_quantity(console: Console, summary: Summary, quantity: Quantity) -> N
 def _measured(point: Point, quantity: Quantity, best: Point | None = None) -> list[Text | str]:
     """Mean, delta and which way it differs for certain."""
     mark = _marked(point, quantity, "*" if point is best else "")
-    return [*(quantity.phrase(point, c) or NOTHING for c in (quantity.mean, quantity.delta)), mark]
+    return [
+        *(quantity.phrase(point, c) or text.NOTHING for c in (quantity.mean, quantity.delta)),
+        mark,
+    ]
 
 
 def _marked(point: Point, quantity: Quantity, words: str | None = None) -> Text:
@@ -187,14 +181,14 @@ def _marked(point: Point, quantity: Quantity, words: str | None = None) -> Text:
     way = sign(point, quantity.delta)
     style = {1: "green", 0: "", -1: "red"}[quantity.better * way]
     spelt = quantity.spell(point[quantity.mean]) if words is None else words
-    return Text(MARKS[way] + spelt, style)
+    return Text(text.MARKS[way] + spelt, style)
 
 
 def _cut(point: Point) -> str:
     """The ratio asked for, or the sparsity achieved; of a rate that failed, the rate."""
     if point["x"] is None:
-        return exact(point["rate"])
-    return exact(point["ratio"]) if point["x"] == point["ratio"] else f"{point['x']:.1%}"
+        return text.exact(point["rate"])
+    return text.exact(point["ratio"]) if point["x"] == point["ratio"] else f"{point['x']:.1%}"
 
 
 def _print_baselines(console: Console, summary: Summary, quantities: Sequence[Quantity]) -> None:
@@ -219,7 +213,7 @@ def break_point(line: Line, quantity: Quantity) -> str:
     """
     held: Point | None = None
     if all(point["failed"] for point in line.points):
-        return NOTHING  # nothing was measured, so nothing was found wanting
+        return text.NOTHING  # nothing was measured, so nothing was found wanting
     for point in line.points:
         low, high = (point[bound] for bound in bounds(quantity.delta))
         cost = high if quantity.better < 0 or low is None else -low
@@ -233,7 +227,7 @@ def break_point(line: Line, quantity: Quantity) -> str:
         if cost > quantity.tolerance:
             return f"<{_cut(point)}" if held is None else _cut(held)
         held = point
-    return NOTHING if held is None else f"≥{_cut(held)}"
+    return text.NOTHING if held is None else f"≥{_cut(held)}"
 
 
 def _print_break_points(console: Console, summary: Summary) -> None:
@@ -244,12 +238,12 @@ def _print_break_points(console: Console, summary: Summary) -> None:
     rows = []
     for line in summary.lines:
         best = line.best(LOSS)
-        lowest = [number(best[LOSS.mean]), _cut(best)] if best else [NOTHING, ""]
+        lowest = [text.number(best[LOSS.mean]), _cut(best)] if best else [text.NOTHING, ""]
         rows.append([line.label, *(break_point(line, q) for q in told.values()), *lowest])
     print_table(console, ["", *told, "lowest\nloss", "at"], rows)
-    costs = [f"{exact(LOSS.tolerance)} nats"]
+    costs = [f"{text.exact(LOSS.tolerance)} nats"]
     for q in (q for q in told.values() if q in OF_QUESTIONS):
-        costs.append(f"{exact(round(q.scale * q.tolerance, 6))} point of {q.title}")
+        costs.append(f"{text.exact(round(q.scale * q.tolerance, 6))} point of {q.title}")
     most = " or ".join(costs)
     say(console, f"holds: costs at most {most}, by the bound of the paired 95% interval", "dim")
     say(console, "<: not even the mildest cut tried holds; ≥: every cut tried does", "dim")
@@ -261,8 +255,8 @@ def _print_overlap(console: Console, lines: Sequence[Line]) -> None:
     if not measured:
         return
     title(console, "Overlap of what is cut with magnitude's cut (Jaccard)")
-    chance = {"chance": lambda x: number(x / (2 - x))}
-    _print_by_cut(console, measured, lambda point: number(point[OVERLAP]), chance)
+    chance = {"chance": lambda x: text.number(x / (2 - x))}
+    _print_by_cut(console, measured, lambda point: text.number(point[OVERLAP]), chance)
     say(console, "chance: two random cuts of the same size, r / (2 - r)", "dim")
 
 
@@ -278,13 +272,13 @@ def _print_by_cut(
     for group in filter(None, [by_ratio, *by_rate]):
         points = [point for line in group for point in line.points if point["x"] is not None]
         places = dict(sorted({point["x"]: point for point in points}.items()))
-        heads = ["\n".join(filter(None, [exact(p["rate"]), _cut(p)])) for p in places.values()]
+        heads = ["\n".join(filter(None, [text.exact(p["rate"]), _cut(p)])) for p in places.values()]
         rows = {
-            short_label(line.criterion, line.parts): {p["x"]: cell(p) for p in line.points}
+            text.short_label(line.criterion, line.parts): {p["x"]: cell(p) for p in line.points}
             for line in group
         }
         rows |= {name: {x: spell(x) for x in places} for name, spell in (of_cuts or {}).items()}
-        cells = [[row.get(x, NOTHING) for x in places] for row in rows.values()]
+        cells = [[row.get(x, text.NOTHING) for x in places] for row in rows.values()]
         print_grid(console, list(rows), heads, cells)
 
 
@@ -300,12 +294,12 @@ def _print_gaps(console: Console, summary: Summary) -> None:
     if short:
         say(console, f"\nFewer seeds than elsewhere: {'; '.join(short)}.", "yellow")
     if summary.uncalibrated:
-        rows = f"{count(summary.uncalibrated, 'row')} of an older version: no calibrated loss."
+        rows = f"{text.count(summary.uncalibrated, 'row')} of an older version: no calibrated loss."
         say(console, f"{rows} Add --refresh to the swe sweep.", "yellow")
     if len(summary.failed):
         first = records(summary.failed)[0]
-        cut = exact(first["ratio"]) or exact(first["rate"])
+        cut = text.exact(first["ratio"]) or text.exact(first["rate"])
         name = f"{first['criterion']} at {cut}" if cut else KIND_NAMES[first["kind"]]
         words = (first["error"] or "no message").split("\n")[0]
-        say(console, f"\n{count(len(summary.failed), 'cell')} failed, left out above.", "red")
+        say(console, f"\n{text.count(len(summary.failed), 'cell')} failed, left out above.", "red")
         say(console, f"First: {name}: {words}")

@@ -230,46 +230,41 @@ def merge_lora(model: Any) -> Any:
 
 def trainer_callback(folder: Path | str, **options: Any) -> Any:
     """A callback for the ``Trainer`` of transformers that tracks, and saves in the end."""
-    callbacks: Any = import_module("transformers.trainer_callback")
 
-    class Tracks(callbacks.TrainerCallback):  # type: ignore[misc]
-        def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-            if state.global_step:
-                why = "A Trainer that is resumed no longer knows how its weights lived."
-                raise UsageError(why, "Train at once, or keep state_dict() in a loop of your own.")
-            length = {"steps": state.max_steps, **options}
-            self.tracker = WeightTracker(more["model"], more["optimizer"], **length)
+    def begin(this: Any, args: Any, state: Any, control: Any, **more: Any) -> None:
+        if state.global_step:
+            why = "A Trainer that is resumed no longer knows how its weights lived."
+            raise UsageError(why, "Train at once, or keep state_dict() in a loop of your own.")
+        length = {"steps": state.max_steps, **options}
+        this.tracker = WeightTracker(more["model"], more["optimizer"], **length)
 
-        def on_train_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-            self.tracker.save(folder)
-            self.tracker.close()
-
-    return Tracks()
+    base = import_module("transformers.trainer_callback").TrainerCallback
+    return _tracks(base, folder, on_train_begin=begin)
 
 
 def lightning_callback(folder: Path | str, network: str = "model", **options: Any) -> Any:
     """A callback for Lightning's ``Trainer``: tracks the ``network`` of the module, that attribute,
     by its first optimizer, goes on where a checkpoint ended, and saves in the end.
     """
-    lightning: Any = import_module("lightning.pytorch")
 
-    class Tracks(lightning.Callback):  # type: ignore[misc]
-        saved: Mapping[str, Any] | None = None
+    def begin(this: Any, trainer: Any, module: Any) -> None:
+        this.tracker = WeightTracker(getattr(module, network), trainer.optimizers[0], **options)
+        if saved := vars(this).get("saved"):
+            this.tracker.load_state_dict(saved)
 
-        def on_train_start(self, trainer: Any, module: Any) -> None:
-            tracked = getattr(module, network)
-            self.tracker = WeightTracker(tracked, trainer.optimizers[0], **options)
-            if self.saved:
-                self.tracker.load_state_dict(self.saved)
+    def state(this: Any) -> Any:
+        return this.tracker.state_dict() if "tracker" in vars(this) else {}
 
-        def on_train_end(self, trainer: Any, module: Any) -> None:
-            self.tracker.save(folder)
-            self.tracker.close()
+    def load(this: Any, told: Any) -> None:
+        this.saved = told
 
-        def state_dict(self) -> dict[str, Any]:
-            return self.tracker.state_dict() if hasattr(self, "tracker") else {}
+    hooks = {"on_train_start": begin, "state_dict": state, "load_state_dict": load}
+    return _tracks(import_module("lightning.pytorch").Callback, folder, **hooks)
 
-        def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-            self.saved = state_dict
 
-    return Tracks()
+def _tracks(base: type, folder: Path | str, **hooks: Any) -> Any:
+    def end(this: Any, *_: Any, **__: Any) -> None:
+        this.tracker.save(folder)
+        this.tracker.close()
+
+    return type("Tracks", (base,), {**hooks, "on_train_end": end})()

@@ -153,8 +153,9 @@ def test_windows_that_cannot_be_are_refused_in_a_sentence(setup):
 
 
 def test_only_texts_are_cut_otherwise(setup):
+    asked = type("Asked", (Dataset,), {"questions": True})()
     with pytest.raises(UsageError, match=r"Only texts .* evaluation=test"):
-        replace(setup, dataset=Dataset()).windows("test", 2, **protocol().instance.cut)
+        replace(setup, dataset=asked).windows("test", 2, **protocol().instance.cut)
 
 
 def test_a_run_of_ours_is_measured_by_either(swe, own_run):
