@@ -85,7 +85,8 @@ Words = Annotated[
 RunWords = Annotated[
     list[str], _words(metavar="RUN|KEY=VALUE", help=RUN, autocompletion=_complete_with_runs)
 ]
-Tasks = Annotated[list[Path] | None, _option(metavar="FILE.yaml", help=TASKS)]
+Task = partial(_option, exists=True, dir_okay=False)
+Tasks = Annotated[list[Path] | None, Task(metavar="FILE.yaml", help=TASKS)]
 Name = Annotated[
     str | None,
     typer.Argument(metavar="NAME", show_default=False, help="One of them, to be shown whole."),

@@ -30,6 +30,7 @@ OPTIONAL = {
     "pillow": ("multimodal", "data=image_folder"),
     "easy-vqa": ("multimodal", "data=easy_vqa"),
     "lm-eval": ("lm-eval", "swe evaluate --tasks"),
+    "transformers": ("huggingface", "model=huggingface"),
     "tensorly": ("trawl", "transform=trawl_cp"),
     "scikit-learn": ("multimodal", "data=digit_sums"),
 }

@@ -12,6 +12,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from swe_cli.commands.shared import Page, listening, pruned_row
+from swe_cli.config import compose
 from swe_cli.contracts import Questions
 from swe_cli.controls import BY_KIND, DENSE
 from swe_cli.errors import Interrupted, UsageError
@@ -55,7 +56,8 @@ def train(this: Page) -> None:
     this.print(spec.run.name)
     this.print(f"  best validation loss   {best:.4f} nats at step {results['best_step']}")
     this.print(f"  final validation loss  {final:.4f} nats at step {results['steps']}")
-    this.print(f"  next: swe prune {this.named(spec.run)} --ratio 0.5")
+    lived = "swe" if spec.bases[1:] else "magnitude"
+    this.print(f"  next: swe prune {this.named(spec.run)} --ratio 0.5 criterion={lived}")
 
 
 def prune(this: Page) -> None:
@@ -67,10 +69,13 @@ def prune(this: Page) -> None:
         if control.training:
             why = f"{control.kind} is a training of its own, and swe prune trains none."
             raise UsageError(why, f"Type: swe sweep controls=[{control.kind}]")
-    run = _as_it_is(this) or this.chosen_run(("train",), "Cutting", quiet=this.quiet)
+    came = _as_it_is(this)
+    run = came or this.chosen_run(("train",), "Cutting", quiet=this.quiet)
     training = stored_training(run, this.root, values["device"], values["threads"])
-    model = training.composed["model"]
-    spec = cut_spec(this.composed, this.root, roles_of(model))
+    model, composed = training.composed["model"], this.composed
+    if not came:  # and what goes with its model is not typed
+        composed = compose("prune", this.tokens.overrides, this.root, f"model={model.name}")
+    spec = cut_spec(composed, this.root, roles_of(model))
     tracker, sources = run.manifest["tracker"], spec.sources
     stale = unrecorded(tracker, sources)
     steps, at_step = training.composed["training"].instance.steps, spec.plan.at_step
@@ -159,7 +164,7 @@ def export(this: Page, *, folder: Path, dtype: str | None) -> None:
     (trained := training.open()).load(run.tensors("model.safetensors"))
     opens = trained.model.save(folder := folder.expanduser(), dtype)  # type: ignore[operator]
     if run.kind == "prune":
-        write_bytes(folder / "README.md", model_card(pruned_row(run)).encode())
+        write_bytes(folder / "README.md", model_card(pruned_row(run), dtype).encode())
     this.print(f"{folder}\n  open it: {opens}.from_pretrained({str(folder)!r})")
 
 

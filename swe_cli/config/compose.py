@@ -27,6 +27,7 @@ SHIPPED = ConfigRoot()
 SETTINGS = keyword_options(Settings)
 
 Nodes = dict[str, Any]
+Words = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -40,15 +41,16 @@ class Composed:
         return self.components[group]
 
 
-def compose(command: str, overrides: tuple[str, ...] = (), root: ConfigRoot = SHIPPED) -> Composed:
-    """Compose ``conf/<command>.yaml`` with scalar overrides and check every node.
+def compose(command: str, typed: Words = (), root: ConfigRoot = SHIPPED, *about: str) -> Composed:
+    """Compose ``conf/<command>.yaml`` with scalar overrides and check every node. ``about``: words
+    of choices that it is for, which bring what goes with them.
 
     Raises UsageError with one sentence: an unknown key or choice, a wrong type, a bad value.
     """
-    for word in overrides:
+    for word in typed:
         _check_word(word, command, root)
     plain = _load(command, (), root)
-    overrides = (*_usual(overrides, plain, root), *overrides)
+    overrides = (*_usual((*about, *typed), plain, root), *typed)
     # Choices are taken before values, whatever the order they are typed in.
     choices = {_key(word): word for word in overrides if _key(word) in plain.names}
     nodes, names, _ = _chosen(command, choices, root)
@@ -80,7 +82,7 @@ def _usual(typed: tuple[str, ...], plain: "Tree", root: ConfigRoot) -> list[str]
             told = {k: of for k, of in dotted(said) if not isinstance(of, Mapping)} | told
     groups = {key.partition(".")[0] for key in told}
     for choice, name in told.items():
-        node = _alone(choice, name, root) if choice in plain.names else None
+        node = _alone(choice, name, root) if isinstance(name, str) else None
         for key, value in (node or {}).get(USUAL, {}).items():
             group, _, option = key.partition(".")
             known = {key, group} & told.keys() if option else {group} & groups

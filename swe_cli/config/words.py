@@ -11,18 +11,8 @@ from typing import Any
 
 from swe_cli.errors import UsageError
 
-PLURALS = {
-    "ratios": "ratio",
-    "rates": "rate",
-    "criteria": "criterion",
-    "allocations": "allocation",
-    "patterns": "pattern",
-    "recoveries": "recovery",
-    "schedules": "schedule",
-    "transforms": "transform",
-    "updates": "update",
-    "seeds": "seed",
-}
+_S = ("ratio", "rate", "allocation", "pattern", "schedule", "transform", "update", "seed")
+PLURALS = {f"{name}s": name for name in _S} | {"criteria": "criterion", "recoveries": "recovery"}
 LARGEST_RANGE = 10_000  # values
 PATHS = ("path", "results_dir", "from_run", "trajectory")
 _NUMBER = r"([^,\[\]{}'\"]+?)"

@@ -326,8 +326,8 @@ def check_early(spec: Spec, steps: int, came: bool = False) -> None:
         asks = f"base={spec.base} starts from" if spec.base in AVERAGES else None
         asks = asks or f"criterion={spec.method_name} or its allocation judges by"
         when = "before the first step" if steps else "in training.steps=0"
-        later = "Cut later, schedule.at_step=100" if steps else "Train, training.steps=100"
-        hint = f"{later}, or cut by another: criterion=snip base=final"
+        later = "Cut later, schedule.at_step=100" if steps else "Train, or bring trajectory=FOLDER"
+        hint = f"{later}, or cut by another: criterion=magnitude base=final"
         raise UsageError(f"{asks} how weights lived, and {when} they have not.", hint)
     if at_step is not None and at_step >= steps:
         why = f"schedule.at_step={at_step} is not before the end of training, step {steps}."
@@ -346,7 +346,7 @@ def check_recorded(spec: Spec, recorded: Collection[str], run: str) -> None:
     for asks, needs in asking.items():
         if missing := ",".join(n for n in recorded_needs(needs) if n not in recorded):
             flag = f"tracking.statistics=[{missing}]"
-            hint = f"Train with {flag}, or sweep: it records what it needs."
+            hint = f"Train with {flag}, or sweep: it records what it needs. Or tell WeightTracker."
             raise PruningError(f"{asks} needs {missing}, which {run} did not record.", hint)
 
 

@@ -24,6 +24,7 @@ from swe_cli.records import Batch, Tensors
 CONFIG = "config.json"
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")  # of images
 AUTO = {False: "AutoModelForCausalLM", True: "AutoModelForImageTextToText"}  # whether it looks
+SAFELY = {"use_safetensors": True, "local_files_only": True, "trust_remote_code": False}
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 BESIDE = (".json", ".txt", ".model", ".jinja")  # tokenizers and their like
 EXPERTS = ("gate_up_proj", "down_proj")  # (experts, out, in)
@@ -309,14 +310,8 @@ def _pretrained(folder: Path, data: DataShape) -> Any:
         raise ModelError(why, f"Those that are: {', '.join(SIGHTS)}.")
     transformers = library()
     try:
-        model, found = getattr(transformers, AUTO[looks]).from_pretrained(
-            folder,
-            dtype=torch.float32,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
+        load = getattr(transformers, AUTO[looks]).from_pretrained
+        model, found = load(folder, dtype=torch.float32, output_loading_info=True, **SAFELY)
     except Exception as error:  # of many kinds, in words of its own
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
         why = f"transformers {transformers.__version__} cannot open {folder} ({kind}): {reason}."

@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from swe_cli.config import ConfigRoot, component
@@ -63,6 +64,9 @@ def prune(
     lived = {need: lens({n: t.cpu() for n, t in known[need].state().items()}) for need in needs}
     live = lens({bare(name): p.detach() for name, p in model.named_parameters()})
     weights = {name: weight.float().cpu() for name, weight in live.items()}
+    seen = tracker.live() if tracker else live
+    if any(name not in seen or not torch.equal(seen[name], live[name].float()) for name in live):
+        raise UsageError("The tracker is of another model.", "Give that of this model's training.")
     shares = conform(component("allocation", allocation, root).build(), Allocation, allocation)
     if meant := shares.stands_for(judge):
         shares = conform(component("allocation", meant, root).build(), Allocation, meant)

@@ -57,12 +57,13 @@ def print_row(console: Console, row: Row) -> None:
     print_pairs(console, [pair for pair in _pairs(row) if pair[1]])
 
 
-def model_card(row: Row) -> str:
-    """What one should know of a pruned model that leaves: a page, Markdown."""
+def model_card(row: Row, dtype: str | None = None) -> str:
+    """What one should know of a pruned model that leaves, in another ``dtype``: Markdown."""
     loss, delta = row.mean("loss"), row.mean("delta")
     dense = [] if loss is None or delta is None else [("dense loss", text.number(loss - delta))]
     pairs = [[name, value] for name, value in (*dense, *_pairs(row)) if value]
-    made = "Cut by swe (Systematic Weight Evaluation); losses are means over the test split."
+    made = f"Cut by criterion={row.settings['criterion']}, with the tool swe; losses are means over"
+    made += f" the test split{f', measured before the weights became {dtype}' if dtype else ''}."
     return f"# {row.model}, pruned\n\n{made}\n\n{text.markdown_table([['', ''], *pairs], left=2)}\n"
 
 

@@ -196,6 +196,8 @@ def read_trajectory(folder: Path, weights: Tensors, prefix: str) -> tuple[Tensor
     all; and what it tells of itself. ModelError where it is another model's, or of other weights.
     """
     told = told_of(folder)
+    if not told["count"]:
+        raise ModelError(f"{folder} saw no step.", "Save it when training ends.")
     saved = {
         "/".join((name.partition("/")[0], prefix + name.partition("/")[2])): tensor
         for name, tensor in read_tensors(folder / TRAJECTORY).items()

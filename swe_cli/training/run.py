@@ -89,7 +89,7 @@ def train_run(
     if recipe.steps and not tracker.count:
         raise TrainingError("All to be observed were spikes.", "Write training.on_spike=record")
     weights, progress = model.weights(), recorder.progress
-    measures = {"spikes": progress.spikes, "training_flops": _flops(state)}
+    measures = {"spikes": progress.spikes, "training_flops": _flops(state)} if recipe.steps else {}
     if run.finished:  # trained again for one more statistic
         _check_same(run, weights)
     write_tensors(run.path / "model.safetensors", weights)
@@ -100,7 +100,7 @@ def train_run(
     if training.trajectory is not None:
         lived, came = read_trajectory(training.trajectory, weights, model.prefix)
         told |= came
-    if model.prefix:  # it went on from what somebody else had trained
+    if model.prefix and told["count"]:  # it went on from what somebody else had trained
         measures["weights_moved"] = told["weights_moved"]
     write_tensors(run.path / "trajectory.safetensors", lived, told)
     run.finish(

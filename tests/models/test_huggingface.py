@@ -545,3 +545,20 @@ def test_a_family_whose_eye_is_not_known_is_refused(swe, folder_of, tmp_path):
     assert "is shown images is not known here. Those that are: llava" in " ".join(
         refused.output.split()
     )
+
+
+def test_a_named_run_is_cut_by_what_goes_with_its_model(swe, llama):
+    """As it is, unless a recovery is typed; and its training, which was none, is not described."""
+    words = words_of(llama, "criterion=magnitude", "ratio=0.5")
+    first = swe("prune", *words)
+    name = first.stdout.split()[0]
+    run = first.output.split()[-1]  # of "next: swe report …"
+    data = [word for word in words if word.startswith(("criterion", "ratio"))]
+    again = swe("prune", run, *data)
+    assert again.exit_code == 0, again.output
+    assert again.stdout.split()[0] == name
+    assert "spikes" not in again.output
+    assert "FLOPs of its training" not in again.output
+    other = swe("prune", run, *data, "recovery.steps=1")
+    assert other.exit_code == 0, other.output
+    assert other.stdout.split()[0] != name

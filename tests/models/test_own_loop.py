@@ -95,6 +95,11 @@ def test_a_trajectory_of_other_weights_is_refused(swe, tmp_path):
     refused = swe("prune", "-q", *told, "ratio=0.5", "criterion=swe")
     assert refused.exit_code == 1
     assert "did not lead to these weights" in " ".join(refused.output.split())
+    fresh = network("gpt2")
+    WeightTracker(fresh, torch.optim.SGD(fresh.parameters(), lr=0.1)).save(tmp_path / "none")
+    told[2] = f"trajectory={tmp_path / 'none'}"
+    said = swe("prune", *told, "ratio=0.5", "criterion=swe").output
+    assert "saw no step" in " ".join(said.split())
     told[2] = f"trajectory={tmp_path}"
     assert "holds no trajectory.json" in swe("prune", *told, "ratio=0.5").output
 

@@ -83,6 +83,14 @@ def test_gradients_that_may_have_been_clipped_are_told():
         swe_cli.prune(model, tracker, ratio=0.5, criterion="swe_obd")
 
 
+def test_a_tracker_of_another_model_judges_nothing():
+    _, tracker = tuned()
+    other = nn.Sequential(nn.Linear(4, 4))
+    for model in (network(), other):
+        with pytest.raises(UsageError, match="tracker is of another model"):
+            swe_cli.prune(model, tracker, ratio=0.5)
+
+
 def test_a_tracker_that_saw_nothing_judges_nothing():
     model, tracker = tuned(start=10)
     with pytest.raises(UsageError, match="has seen no step"):
