@@ -1,5 +1,6 @@
 """Every YAML composes, builds, and is found by the name of its file."""
 
+import json
 import math
 import re
 
@@ -84,7 +85,13 @@ def test_every_experiment_composes_for_the_command_it_names(name):
 
 
 @pytest.mark.parametrize("name", [n for n in names("experiment") if _command(n) == "sweep"])
-def test_every_cell_of_an_experiment_composes(name):
+def test_every_cell_of_an_experiment_composes(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder, config in {"smollm2": {}, "llava": {"vision_config": {}}}.items():
+        (tmp_path / folder).mkdir()  # whose roles are known by its config alone
+        (tmp_path / folder / "model.safetensors").touch()
+        stored = json.dumps({"model_type": folder, **config})
+        (tmp_path / folder / "config.json").write_text(stored)
     composed = compose("sweep", (f"experiment={name}",))
     axes = axes_of(composed, Tokens(overrides=(f"experiment={name}",)))
     assert axes

@@ -40,6 +40,7 @@ def commands(page):
 def test_documented_commands_exist_and_compose(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "myconf").mkdir()
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
     command = next(c for c in app.registered_commands if c.callback.__name__ == words[0])
     assert command is not None
     if words[0] in COMPOSED and "--config-dir" not in words:

@@ -8,13 +8,15 @@ import os
 import pytest
 import torch
 
+pytest.importorskip("llmcompressor", reason="the optional package llmcompressor is missing")
+
+from test_llmcompressor import OneMore, setup_of, sparsegpt, theirs, wanda
+
 from swe_cli.config import ConfigRoot, compose
 from swe_cli.criteria.layers import SparseGPT, Wanda
 from swe_cli.experiments.training import load_dataset, new_model
 from swe_cli.patterns.shapes import Unstructured
 from swe_cli.pruning.calibration import CalibratedModel, Calibration, ChooseOfLayer
-
-from .test_llmcompressor import OneMore, setup_of, sparsegpt, theirs, wanda
 
 pytestmark = pytest.mark.peers
 FOLDER = os.environ.get("SWE_SMOLLM2")

@@ -186,7 +186,8 @@ def test_a_spike_is_recorded_once_the_median_is_known(run):
         gpt(data.shape.vocabulary_size),
         lambda losses, at: losses * (2.0 if at in (10, RECENT + 3) else 1.0),
     )
-    recorder = run(model, data=data, steps=RECENT + 5, learning_rate=1e-5, evaluate_every=1000)
+    rates = {"learning_rate": 1e-5, "minimum_learning_rate": 0.0}
+    recorder = run(model, data=data, steps=RECENT + 5, evaluate_every=1000, **rates)
     spikes = [line["step"] for line in recorder.lines if line.get("spike")]
     assert spikes == [RECENT + 3]  # at step 10 there is nothing yet to compare with
 
