@@ -248,14 +248,17 @@ def test_what_is_no_task_is_said_in_a_sentence(swe, task, tmp_path):
     words = [w for w in SMALL if w.startswith(("model", "data"))]
     name = swe("train", "-q", "model=huggingface", f"model.path={folder}", *words).stdout.split()[0]
     task.write_text(TASK)  # whose items are elsewhere
-    for file in (task, tmp_path / "none.yaml"):
-        refused = swe("evaluate", name, "--tasks", file)
-        assert refused.exit_code == 1
-        assert f"lm-eval cannot run {file}" in " ".join(refused.output.split())
+    refused = swe("evaluate", name, "--tasks", task)
+    assert refused.exit_code == 1
+    assert f"lm-eval cannot run {task}" in " ".join(refused.output.split())
+    absent = swe("evaluate", name, "--tasks", "none.yaml")
+    assert absent.exit_code == 2
+    assert "'none.yaml' does not exist" in " ".join(absent.output.split())
 
 
-def test_a_model_of_ours_has_no_tasks(swe, own_run):
-    refused = swe("evaluate", own_run.name, "--tasks", "tiny.yaml")
+def test_a_model_of_ours_has_no_tasks(swe, own_run, task):
+    task.write_text(TASK)
+    refused = swe("evaluate", own_run.name, "--tasks", task)
     assert refused.exit_code == 2
     assert "no other library can open" in " ".join(refused.output.split())
 
