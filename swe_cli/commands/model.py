@@ -17,6 +17,7 @@ from swe_cli.contracts import Questions
 from swe_cli.controls import BY_KIND, DENSE
 from swe_cli.errors import Interrupted, UsageError
 from swe_cli.evaluation.measure import answers_of
+from swe_cli.evaluation.tasks import run_task
 from swe_cli.experiments.cell import Cell, evaluate_pruned, run_cell
 from swe_cli.experiments.ensure import ensure_trained
 from swe_cli.experiments.model import TrainedModel
@@ -69,8 +70,7 @@ def prune(this: Page) -> None:
         if control.training:
             why = f"{control.kind} is a training of its own, and swe prune trains none."
             raise UsageError(why, f"Type: swe sweep controls=[{control.kind}]")
-    came = _as_it_is(this)
-    run = came or this.chosen_run(("train",), "Cutting", quiet=this.quiet)
+    run = (came := _as_it_is(this)) or this.chosen_run(("train",), "Cutting", quiet=this.quiet)
     training = stored_training(run, this.root, values["device"], values["threads"])
     model, composed = training.composed["model"], this.composed
     if not came:  # and what goes with its model is not typed
@@ -142,7 +142,7 @@ def evaluate(this: Page, *, tasks: Sequence[Path]) -> None:
     for file in tasks:
         (trained := training.open()).load(run.tensors("model.safetensors"))
         with trained.machine.precision():
-            found = trained.model.run_task(file, evaluation.instance.batch_size)  # type: ignore[operator]
+            found = run_task(trained.model, file, evaluation.instance.batch_size)
         path = run.path / "tasks" / f"{file.stem}-{digest(found['files'])[:8]}.json"
         write_json(path, {**found, **provenance()})
         rows = [[f"{task} {m}", *map(number, of), str(n)] for task, m, *of, n in found["rows"]]

@@ -82,11 +82,9 @@ class TrainingSpec:
     @property
     def bases(self) -> Sequence[str]:
         """The weights that it leaves: of 0 steps those it began with, and averages that came."""
-        known = [*self.statistics]
-        if self.run.finished:
-            known += self.run.manifest["tracker"]["statistics"]
+        told = self.run.manifest["tracker"]["statistics"] if self.run.finished else ()
         steps = self.composed["training"].instance.steps
-        kept = (base for base in BASES if AVERAGES.get(base) in (None, *known))
+        kept = (base for base in BASES if AVERAGES.get(base) in (None, *self.statistics, *told))
         return [base for base in kept if steps or base != "best"]
 
     @property

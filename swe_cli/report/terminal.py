@@ -171,10 +171,8 @@ def _print_quantity(console: Console, summary: Summary, quantity: Quantity) -> N
 def _measured(point: Point, quantity: Quantity, best: Point | None = None) -> list[Text | str]:
     """Mean, delta and which way it differs for certain."""
     mark = _marked(point, quantity, "*" if point is best else "")
-    return [
-        *(quantity.phrase(point, c) or text.NOTHING for c in (quantity.mean, quantity.delta)),
-        mark,
-    ]
+    phrases = (quantity.phrase(point, c) for c in (quantity.mean, quantity.delta))
+    return [*(phrase or text.NOTHING for phrase in phrases), mark]
 
 
 def _marked(point: Point, quantity: Quantity, words: str | None = None) -> Text:

@@ -145,8 +145,8 @@ class WeightTracker(Tracker):
 
     def state_dict(self) -> dict[str, Any]:
         """All that it needs to go on, bit for bit."""
-        now = {"tensors": self.tensors(), "info": self.info(), "step": self.step}
-        return {**now, "begun": self.begun}
+        told = {"info": self.info(), "step": self.step, "begun": self.begun}
+        return {"tensors": self.tensors(), **told}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what ``state_dict`` gave."""
@@ -251,16 +251,12 @@ def lightning_callback(folder: Path | str, network: str = "model", **options: An
 
     def begin(this: Any, trainer: Any, module: Any) -> None:
         this.tracker = WeightTracker(getattr(module, network), trainer.optimizers[0], **options)
-        if saved := vars(this).get("saved"):
-            this.tracker.load_state_dict(saved)
+        if this.saved:
+            this.tracker.load_state_dict(this.saved)
 
-    def state(this: Any) -> Any:
-        return this.tracker.state_dict() if "tracker" in vars(this) else {}
-
-    def load(this: Any, told: Any) -> None:
-        this.saved = told
-
-    hooks = {"on_train_start": begin, "state_dict": state, "load_state_dict": load}
+    hooks: dict[str, Any] = {"on_train_start": begin, "saved": None, "tracker": None}
+    hooks["state_dict"] = lambda this: this.tracker.state_dict() if this.tracker else {}
+    hooks["load_state_dict"] = lambda this, told: setattr(this, "saved", told)
     return _tracks(import_module("lightning.pytorch").Callback, folder, **hooks)
 
 

@@ -19,6 +19,7 @@ from swe_cli.data.tokens import TextDataset
 from swe_cli.device import Machine
 from swe_cli.errors import DataError, UsageError
 from swe_cli.evaluation.measure import measure, metrics
+from swe_cli.evaluation.tasks import run_task
 from swe_cli.files import sha256
 
 from .families import VOCABULARY, network, save_folder, transformers
@@ -267,7 +268,7 @@ def test_a_missing_harness_says_what_to_install(setup, monkeypatch):
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     monkeypatch.setitem(sys.modules, "lm_eval.models.huggingface", None)
     with pytest.raises(UsageError, match=r"lm-eval.*pip install 'swe-cli\[lm-eval\]'"):
-        setup.model.run_task(Path("tiny.yaml"), 2)
+        run_task(setup.model, Path("tiny.yaml"), 2)
 
 
 def test_the_items_that_are_shipped_are_those_of_their_script():
