@@ -108,8 +108,8 @@ class Summary:
         if MOVED in self.points and (moved := self.points[MOVED].dropna()).any():
             far = dict.fromkeys(f"{100 * value:.2g} %" for value in (moved.min(), moved.max()))
             yield f"Training moved the weights by {' to '.join(far)} of their norm."
-        same = self.points[OVERLAP].gt(SAME) & ~self.points["criterion"].eq("magnitude")
-        if names := sorted(self.points["criterion"][same].unique()):
+        same = self.points[OVERLAP].gt(SAME) & self.points["base"].eq("final")
+        if names := sorted({*self.points["criterion"][same]} - {"magnitude"}):
             which = f"{', '.join(names)} cut{'s' * (len(names) == 1)}"
             yield f"{which} what magnitude cuts (overlap above {SAME}): judge by something else."
 

@@ -213,3 +213,13 @@ def test_a_cut_stands_where_it_got_where_a_ratio_is_of_something_else():
     assert [point["x"] for point in line.points] == [0.167]
     (line,) = summed([changed(pruned(0.5, 2.1), sparsity=0.4998)]).lines
     assert [point["x"] for point in line.points] == [0.5]
+
+
+def test_who_cuts_what_magnitude_cuts_is_named_but_not_where_averages_are_cut() -> None:
+    for base, overlap, said in (
+        ("final", 0.995, True),
+        ("averaged", 1.0, False),
+        ("final", 0.9, False),
+    ):
+        summary = summed([pruned(0.5, 2.0, base=base, jaccard_magnitude=overlap)])
+        assert any("swe cuts what magnitude cuts" in c for c in summary.caveats) == said
