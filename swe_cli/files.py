@@ -6,6 +6,7 @@ that is renamed once. safetensors and JSON only: nothing is ever unpickled.
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -14,8 +15,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save, save_file
 
 from swe_cli.errors import CorruptFileError, StorageError
 from swe_cli.records import Tensors
@@ -78,6 +81,50 @@ def write_tensors(path: Path, tensors: Tensors, metadata: Mapping[str, Any] | No
         except SafetensorError as error:  # it wraps the system's error in its own
             raise OSError(str(error)) from error
         temporary.chmod(mode)  # safetensors makes files that only we can read
+
+
+def compressed(tensors: Tensors) -> bytes:
+    """A safetensors file of ``tensors`` without their zeros: of each a bitmask of the others, and
+    these, byte by byte (all first bytes, all second ones, …), both in zstd.
+    """
+    packed: Tensors = {}
+    about = {}
+    for name, tensor in tensors.items():
+        plain = tensor.detach().cpu().contiguous()
+        about[name] = [str(plain.dtype).removeprefix("torch."), list(plain.shape)]
+        raw = plain.flatten().view(torch.uint8).view(-1, plain.element_size())
+        there = raw.any(dim=1).bool()  # a zero with a sign is none
+        parts = {":mask": np.packbits(there.numpy()), ":values": raw[there].T.contiguous().numpy()}
+        for end, part in parts.items():
+            blob = _zstd().compress(part.tobytes(), asbytes=True)
+            packed[name + end] = torch.frombuffer(bytearray(blob), dtype=torch.uint8)
+    return save(packed, {"swe": canonical({"compressed": about})})
+
+
+def decompressed(path: Path) -> Tensors:
+    """What ``compressed`` made a file of, bit for bit. Raises CorruptFileError for another file."""
+    packed, tensors = read_tensors(path), Tensors()
+    with safe_open(path, "pt") as file:
+        about = json.loads((file.metadata() or {}).get("swe", "{}")).get("compressed")
+    if about is None:
+        raise _corrupt(path, "is not compressed", "Make it by --compress: run")
+    for name, (kind, shape) in about.items():
+        dtype, count = getattr(torch, kind), math.prod(shape)
+        blobs = (packed[name + end].numpy().tobytes() for end in (":mask", ":values"))
+        mask = np.frombuffer(_zstd().decompress(next(blobs), -(-count // 8), True), np.uint8)
+        there = torch.from_numpy(np.unpackbits(mask, count=count)).bool()
+        size, kept = dtype.itemsize, int(there.sum())
+        values = np.frombuffer(_zstd().decompress(next(blobs), kept * size, True), np.uint8)
+        raw = torch.zeros(count, size, dtype=torch.uint8)
+        raw[there] = torch.from_numpy(values.copy()).view(size, kept).T
+        tensors[name] = raw.flatten().view(dtype).view(shape)
+    return tensors
+
+
+def _zstd() -> Any:
+    from pyarrow import Codec  # which pandas brings; a report that compresses nothing need not wait
+
+    return Codec("zstd", compression_level=9)
 
 
 def write_directory(path: Path, files: Mapping[str, Tensors], state: Mapping[str, Any]) -> None:

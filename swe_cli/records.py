@@ -46,6 +46,7 @@ YOUNGER: tuple[str, ...] = (
     *("delta_calibrated_nats", "delta_calibrated_low", "delta_calibrated_high"),
     *("delta_recovered_calibrated_nats", "delta_recovered_calibrated_low"),
     *("delta_recovered_calibrated_high", "temperature", "top1", *OF_TRAINING),
+    "validation_loss_nats",
     *("answer_tokens", "unended", "flops_per_answer"),
     *("active_blocks", "activated_parameters", "activated_flops_per_token"),
 )
@@ -59,9 +60,10 @@ SETTINGS = (
     *("criterion", "allocation", "pattern", "base", "prunable", "recovery"),
     *(*OPTIONAL_SETTINGS, "ratio", "rate"),
 )
-# What a model that is smaller than the dense one costs, among the metrics.
+# What a model costs, counted, among the metrics.
 COSTS = (
-    *("parameters", "bytes", "flops_per_token", "rank"),
+    *("parameters", "nonzeros", "bytes", "bytes_compressed"),
+    *("flops_per_token", "nonzero_flops_per_token", "rank"),
     *("activated_parameters", "activated_flops_per_token"),
 )
 

@@ -22,9 +22,9 @@ def main() -> None:
         command = [swe, "sweep", "-q", *words, f"results_dir={folder}"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         wall = time.perf_counter() - started
-        timings = pd.read_csv(next(Path(folder).glob("runs/sweep-*/timings.csv")))
-    stages = timings.filter(like="_seconds").sum()
-    work = stages[["training_seconds", "recovery_seconds", "evaluation_seconds"]].sum()
+        timings = pd.read_csv(next(Path(folder).glob("runs/sweep-*/costs.csv")))
+    stages = timings.filter(regex=r"\.seconds$").sum()
+    work = stages[["training.seconds", "recovery.seconds", "evaluation.seconds"]].sum()
     print(stages.round(2).to_string())
     print(f"wall {wall:.1f} s, training + recovery + evaluation {work:.1f} s")
     print(f"4. overhead {(wall - work) / wall:.1%}")

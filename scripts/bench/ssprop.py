@@ -16,7 +16,7 @@ from common import alternate
 from swe_cli.config import ConfigRoot, component
 from swe_cli.contracts import DataShape, Setup
 from swe_cli.device import Machine
-from swe_cli.evaluation.measure import flops_of
+from swe_cli.evaluation.cost import flops_of
 from swe_cli.training.backward import Backward
 from swe_cli.training.state import TrainState, fit, gradient
 

@@ -15,7 +15,7 @@ from swe_cli.errors import RunError, SweError, UsageError
 from swe_cli.evaluation.loss import Measured
 from swe_cli.experiments.model import ALWAYS_RECORDED
 from swe_cli.experiments.spec import built
-from swe_cli.experiments.sweep import Outcome, SweepPlan, plan_sweep, run_sweep, timings
+from swe_cli.experiments.sweep import Outcome, SweepPlan, costs, plan_sweep, run_sweep
 from swe_cli.experiments.training import stored_training
 from swe_cli.files import read_json, read_tensors, write_bytes, write_json
 from swe_cli.ranking import Ranking, exact_count
@@ -54,7 +54,7 @@ def sweep(this: Page, *, refresh: bool = False) -> None:
             cells = [{"cell": cell.hash, "axes": dict(cell.axes)} for cell in plan.cells]
             write_json(run.path / "cells.json", cells)
             write_json(run.path / "failed.json", [row.to_json() for row in outcome.failed])
-            write_bytes(run.path / "timings.csv", csv_bytes(pd.DataFrame(timings(plan))))
+            write_bytes(run.path / "costs.csv", csv_bytes(pd.DataFrame(costs(plan))))
             present(this, run.path, frame(outcome.rows), run.path)
             run.finish(["cells.json", "table.csv"], failed=len(outcome.failed))
     _print_outcome(this, run, outcome)

@@ -77,6 +77,7 @@ class Settings:
     fuse: Annotated[float, FUSE] | None
     quantize: Literal["none", "int8"]
     keep: Literal["rows", "models"]
+    costs: Literal["counted", "measured"]
     compare: Declaration | None
     axes: dict[str, Any]
 

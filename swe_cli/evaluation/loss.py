@@ -46,8 +46,10 @@ class OtherWindows(Evaluation):
 
 # Sums over every evaluation window (N,), by name, so that two models are compared paired: "nats"
 # float64, its loss, and "tokens" int64, how many were predicted; of a calibrated model "calibrated"
-# float64, its loss at its own "temperature" (once a token), and "right", how many tokens it ranks
-# first; of questions also "correct", and what ``measure`` adds to it.
+# float64, its loss at its own "temperature" (once a token), "validation_nats", its loss on the
+# validation split (once a token), and "right", how many tokens it ranks
+# first; of questions also "correct", and what ``measure`` adds to it. And of every predicted token,
+# in order (M,), where calibrated: "token_nats" float32, its loss, and "token_right" uint8.
 Measured = dict[str, np.ndarray[Any, Any]]
 
 
@@ -61,8 +63,9 @@ SHARPNESSES = tuple(2.0 ** (k / 2) for k in range(-8, 5))
 
 
 @torch.inference_mode()
-def fit_temperature(setup: Setup, batches: Iterable[Batch]) -> float:
-    """The softmax temperature τ of the least loss over ``batches`` (Guo et al. 2017).
+def fit_temperature(setup: Setup, batches: Iterable[Batch]) -> tuple[float, float]:
+    """The softmax temperature τ of the least loss over ``batches`` (Guo et al. 2017), and their
+    loss at τ = 1, nats per token.
 
     In one pass, without keeping logits: the loss and its slope are summed at every one of
     ``SHARPNESSES``, and the minimum is that of the cubic spline through them. 1 where the loss is
@@ -71,7 +74,7 @@ def fit_temperature(setup: Setup, batches: Iterable[Batch]) -> float:
     from scipy.interpolate import CubicHermiteSpline  # a report needs none, and need not wait
 
     at = np.log(SHARPNESSES)
-    sums = torch.zeros(2, len(at), dtype=torch.float64)
+    sums, tokens = torch.zeros(2, len(at), dtype=torch.float64), 0
     with evaluating(setup.model):
         for batch in batches:
             moved = setup.machine.move(batch)
@@ -80,17 +83,19 @@ def fit_temperature(setup: Setup, batches: Iterable[Batch]) -> float:
             predicted = moved["targets"] != IGNORED
             z, target = logits[predicted].float(), moved["targets"][predicted]
             right = z.gather(-1, target[:, None])[:, 0]
+            tokens += len(target)
             for place, sharpness in enumerate(SHARPNESSES):
                 scaled = z * sharpness
                 loss = scaled.logsumexp(-1) - sharpness * right
                 slope = (scaled.softmax(-1) * z).sum(-1) - right
                 sums[:, place] += torch.stack([loss, sharpness * slope]).cpu().double().sum(1)
+    plain = float(sums[0, SHARPNESSES.index(1.0)]) / tokens
     if not sums.isfinite().all():
-        return 1.0
+        return 1.0, plain
     spline = CubicHermiteSpline(at, *sums.numpy())
     flat = spline.derivative().roots(extrapolate=False)
     best = min((at[0], at[-1], *flat[np.isfinite(flat)]), key=spline)
-    return math.exp(-best)
+    return math.exp(-best), plain
 
 
 @torch.inference_mode()
@@ -116,6 +121,8 @@ def row_pass(setup: Setup, batches: Iterable[Batch], temperature: float | None =
                 rows["calibrated"].append(nats.cpu().double().sum(dim=1))
                 rows["right"].append(right.sum(dim=1).cpu())
                 rows["temperature"].append(temperature * rows["tokens"][-1].double())
+                rows["token_nats"].append(losses[targets != IGNORED].cpu())
+                rows["token_right"].append(right[targets != IGNORED].cpu().byte())
             if "window" in batch:
                 rows["window"].append(batch["window"])
                 rows["correct"].append((right | (targets == IGNORED)).all(dim=1).cpu())
@@ -124,9 +131,13 @@ def row_pass(setup: Setup, batches: Iterable[Batch], temperature: float | None =
 
 
 def by_window(rows: Measured) -> Measured:
-    """Rows of one "window" added up, float64; tokens stay whole numbers."""
-    sums = {n: np.bincount(rows["window"], weights=of) for n, of in rows.items() if n != "window"}
-    return sums | {"tokens": sums["tokens"].astype(np.int64)}
+    """Rows of one "window" added up, float64; tokens stay whole numbers. What is of single tokens
+    stays as it is.
+    """
+    alone = {name: of for name, of in rows.items() if name.startswith("token_")}
+    summed = (name for name in rows if name != "window" and name not in alone)
+    sums = {name: np.bincount(rows["window"], weights=rows[name]) for name in summed}
+    return {**sums, "tokens": sums["tokens"].astype(np.int64), **alone}
 
 
 @contextmanager

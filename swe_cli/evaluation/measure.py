@@ -1,4 +1,4 @@
-"""Everything that is measured of a model: losses, answers, costs, and paired statistics of them.
+"""Everything that is measured of a model: losses, answers, and paired statistics of them.
 
 What is measured are pairs of a name and an interval: a new metric is one more pair.
 """
@@ -6,20 +6,19 @@ What is measured are pairs of a name and an interval: a new metric is one more p
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache, partial
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
-from swe_cli.contracts import Example, Model, Questions, Setup, Split
+from swe_cli.contracts import Example, Questions, Setup, Split
 from swe_cli.data.tokens import NUMBER
 from swe_cli.errors import DataError, PruningError, SweError, SweWarning
+from swe_cli.evaluation.cost import activated
 from swe_cli.evaluation.loss import (
     Evaluation,
     Measured,
@@ -31,7 +30,6 @@ from swe_cli.evaluation.loss import (
     row_pass,
 )
 from swe_cli.models.gpt import greedy
-from swe_cli.models.transformer import GatedMLP
 from swe_cli.records import Batch, Interval
 
 Metrics = Iterator[tuple[str, Interval]]
@@ -60,13 +58,15 @@ def measure(
     what, advice = "window", "Raise data.test_characters, or lower model.context."
     shown = {"shuffle_images": shuffle_images} if isinstance(dataset, Questions) else {}
     validation = setup.windows("validation", size, **shown, **evaluation.cut)
-    temperature = fit_temperature(setup, validation) if calibrate else None
+    temperature, plain = fit_temperature(setup, validation) if calibrate else (None, math.nan)
     judged = setup.windows(split, size, **shown, **evaluation.cut)
     rows = row_pass(setup, judged, temperature)
     if isinstance(dataset, Questions):
         what, advice = "image", "Ask about more of them."
         rows |= _answers(setup, dataset, dataset.examples(split, **shown), rows, size)
     measured = by_window(rows)
+    if math.isfinite(plain):
+        measured["validation_nats"] = plain * measured["tokens"]
     if not np.isfinite(measured["nats"]).all():
         raise PruningError("The loss of the cut model is not a finite number.")
     if (count := len(measured["nats"])) < FEW_WINDOWS:
@@ -96,6 +96,8 @@ def metrics(
     if "calibrated" in after:
         yield "loss_calibrated", mean_interval(after["calibrated"], after["tokens"])
         yield "temperature", Interval(mean_of(after, "temperature"))
+        if "validation_nats" in after:  # which may be older
+            yield "validation_loss", Interval(mean_of(after, "validation_nats"))
         yield "top1", Interval(mean_of(after, "right"))
     if evaluation.random_batches:
         yield "random_batches_loss", Interval(random_batches_loss(setup, evaluation))
@@ -294,76 +296,3 @@ def _draw(count: int, rows: int, start: int) -> NDArray[np.float64]:
     picks += np.arange(rows)[:, None] * count
     counts = np.bincount(picks.ravel(), minlength=rows * count)
     return counts.reshape(rows, count).astype(np.float64)
-
-
-# Costs
-
-
-def flops_of(model: Model, work: Callable[[], object]) -> float:
-    """FLOPs of the matrix products of some work; fused attention would hide its own."""
-    with evaluating(model), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        work()
-    return float(counter.get_total_flops())
-
-
-def cost(setup: Setup) -> Iterator[tuple[str, float]]:
-    """``parameters``: stored numbers, shared ones once. ``bytes``: of them, in their dtypes.
-    ``flops_per_token``: of one forward pass over a full context, divided by its text tokens.
-
-    Counted on a real forward pass of one window, about one image where there are images.
-    FLOPs are those of matrix products, 2 · in · out for each row that a matrix is applied to:
-    linear layers, factors, the head, scores and values of attention between all positions (a causal
-    one computes as much). Look-ups, norms, activations and diagonals are left out. A masked zero is
-    stored and multiplied like any number: a masked model is no smaller and no faster.
-    """
-    model, image = setup.model, setup.dataset.shape.image
-    parameters = list(model.parameters())  # a tied one comes once
-    with torch.device(parameters[0].device):
-        tokens = torch.zeros(1, model.context, dtype=torch.int64)
-        batch = {"tokens": tokens, "targets": tokens}
-        if image is not None:
-            batch["images"] = torch.zeros(1, *image, dtype=torch.uint8)
-            batch["image"] = torch.zeros(1, dtype=torch.int64)
-    with torch.no_grad():
-        flops = flops_of(model, partial(model, batch))
-    yield "parameters", float(sum(p.numel() for p in parameters))
-    yield "bytes", float(sum(p.numel() * p.element_size() for p in parameters))
-    yield "flops_per_token", flops / model.context
-
-
-def cost_of_answers(setup: Setup, split: Split, measured: Measured) -> Metrics:
-    """``flops_per_answer``: of matrix products, of reading an image and the first question of the
-    split, and of as many further tokens as the model says on average, each read once.
-    """
-    dataset, model = setup.dataset, setup.model
-    if isinstance(dataset, Questions) and "answer_tokens" in measured:
-        asked = setup.machine.move(dataset.prompts(dataset.examples(split)[:1]))
-        one, two = (flops_of(model, partial(greedy, model, asked, length=n)) for n in (1, 2))
-        further = mean_of(measured, "answer_tokens", "questions") - 1
-        yield "flops_per_answer", Interval(one + further * (two - one))
-
-
-def activated(setup: Setup, evaluation: Evaluation) -> Metrics:
-    """The share of blocks of gated MLPs that are on, over a split; ``cost`` without idle ones."""
-    model, split, size = setup.model, evaluation.split, evaluation.batch_size
-    mlps = [module for module in model.modules() if isinstance(module, GatedMLP)]
-    if not mlps:
-        return
-    on, of = Counter[GatedMLP](), Counter[GatedMLP]()
-    with torch.inference_mode(), evaluating(model), setup.machine.precision():
-        for batch in setup.windows(split, size, **evaluation.cut):
-            model(setup.machine.move(batch))
-            for mlp in mlps:
-                gates = mlp.gates(mlp.fed)
-                on[mlp] += int((gates > 0).sum())
-                of[mlp] += gates.numel()
-    yield "active_blocks", Interval(sum(on[mlp] / of[mlp] for mlp in mlps) / len(mlps))
-    costs = dict(cost(setup))
-    for mlp in mlps:
-        idle, biases = 1 - on[mlp] / of[mlp], () if mlp.expand.bias is None else mlp.expand.bias
-        matrices = mlp.expand.weight.numel() + mlp.contract.weight.numel()
-        positions = mlp.fed.shape[:-1].numel() / model.context  # in one window, for a token
-        costs["parameters"] -= idle * (matrices + len(biases))
-        costs["flops_per_token"] -= idle * 2 * matrices * positions
-    yield "activated_parameters", Interval(costs["parameters"])
-    yield "activated_flops_per_token", Interval(costs["flops_per_token"])

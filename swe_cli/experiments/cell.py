@@ -1,6 +1,5 @@
 """One cell, a recipe: load, prune, recover, measure, row. Cells are shared by all sweeps."""
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -14,12 +13,21 @@ import torch
 from swe_cli.contracts import Evidence
 from swe_cli.controls import DENSE, RECOVERED
 from swe_cli.errors import Interrupted
+from swe_cli.evaluation.cost import Meter, cost, cost_of_answers, measured_cost
 from swe_cli.evaluation.loss import Evaluation, Measured
-from swe_cli.evaluation.measure import cost, cost_of_answers, measure, metrics
+from swe_cli.evaluation.measure import measure, metrics
 from swe_cli.experiments.model import TrainedModel
 from swe_cli.experiments.spec import Spec, built, check_recorded
 from swe_cli.experiments.training import TrainingSpec
-from swe_cli.files import dequantized, read_json, read_tensors, storage, write_json, write_tensors
+from swe_cli.files import (
+    compressed,
+    dequantized,
+    read_json,
+    read_tensors,
+    storage,
+    write_json,
+    write_tensors,
+)
 from swe_cli.pruning.masks import apply_masks, fuse, sparsity, zeros
 from swe_cli.pruning.prune import Scorer, check_evidence, overlap_with_magnitude, prune
 from swe_cli.pruning.recover import EnforceMasks, Recovery
@@ -28,6 +36,7 @@ from swe_cli.records import COSTS, OF_TRAINING, Interval, Masks, Row, Scalar, Te
 from swe_cli.store import identity, provenance
 from swe_cli.training.state import Callback, StopWhen, TrainState, fit, never
 
+COSTS_FILE = "costs.json"
 BATCH_SIZE = 8  # of the recovery of a model that nobody knows the training of
 
 
@@ -37,7 +46,8 @@ class Cell:
 
     ``reads``: the cells its deltas are measured against, by kind. ``model_to``: a file to keep the
     pruned model in. ``axes``: the values of a sweep that its table shows beside the row.
-    ``refresh``: to be measured anew where its row is of a version that measured less.
+    ``refresh``: to be measured anew where its row is of a version that measured less. ``costs``:
+    whether what depends on the machine is measured, too: beside the row, never in it.
     """
 
     spec: Spec
@@ -46,6 +56,7 @@ class Cell:
     model_to: Path | None = None
     axes: Mapping[str, Scalar] = field(default_factory=dict)
     refresh: bool = False
+    costs: bool = False
 
     @property
     def kind(self) -> str:
@@ -69,9 +80,10 @@ class Cell:
     def done(self) -> bool:
         """Whether its row, its windows and the model it keeps are there."""
         files = [self.folder / "row.json", self.folder / "windows.safetensors", self.model_to]
+        files += [self.folder / COSTS_FILE] if self.costs else []
         if not all(file is None or file.is_file() for file in files):
             return False
-        return not self.refresh or "delta_calibrated" in self.row().metrics
+        return not self.refresh or {"nonzeros", "delta_calibrated"} <= self.row().metrics.keys()
 
     def row(self) -> Row:
         """The row of a cell that is done."""
@@ -141,7 +153,7 @@ def execute(
     """Do to the one live model of ``trained`` what a cell stands for, and measure it."""
     run = CellRun(spec, trained, stop, callbacks)
     dense = (references or {}).get(DENSE.kind, {})
-    if spec.kind == RECOVERED.kind and not spec.recovery_steps and "calibrated" in dense:
+    if spec.kind == RECOVERED.kind and not spec.recovery_steps and "token_nats" in dense:
         run.measured = dense  # nothing is done to it
     if spec.transform is not None:
         run.transform()
@@ -164,9 +176,9 @@ def execute(
 class CellRun:
     """A cell on its way: the live model of ``trained``, the masks on it, what was measured.
 
-    ``before`` recovery is None where there was no one moment before. ``seconds``: wall time by
-    stage. In the end ``weights`` are without the units that were cut whole, ``stored`` is what they
-    are stored as, and ``metrics`` all that was measured.
+    ``before`` recovery is None where there was no one moment before. ``spent``: seconds and the
+    like (see ``Meter``) by stage. In the end ``weights`` are without the units that were cut whole,
+    ``stored`` is what they are stored as, and ``metrics`` all that was measured.
     """
 
     spec: Spec
@@ -181,11 +193,11 @@ class CellRun:
     weights: Tensors = field(init=False)
     stored: Tensors = field(default_factory=dict)
     metrics: dict[str, Interval] = field(init=False)
-    seconds: dict[str, float] = field(default_factory=dict)
+    spent: dict[str, dict[str, float]] = field(default_factory=dict)
     measured: Measured | None = None
 
     def __post_init__(self) -> None:
-        self._last = time.perf_counter()
+        self._meter = Meter(self.trained.machine.device)
         self.schedule = self.spec.plan
         self.lens = self.trained.lens(self.spec.prunable, self.spec.roles or "all")
         at_step = self.schedule.at_step
@@ -195,9 +207,9 @@ class CellRun:
 
     def lap(self, stage: str) -> None:
         """What has passed since the last lap was of this stage."""
-        now = time.perf_counter()
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
-        self._last = now
+        for what, amount in self._meter.lap().items():
+            of_stages = self.spent.setdefault(what, {})
+            of_stages[stage] = of_stages.get(stage, 0.0) + amount
 
     # Prune
 
@@ -254,14 +266,13 @@ class CellRun:
         self.trained.load(dequantized(self.stored))
         self.lap("quantize")
 
-    def _shrink(self) -> bool:
-        """Take out, once, what is cut whole; whether it is."""
+    def _shrink(self) -> None:
+        """Take out, once, what is cut whole."""
         spec, model = self.spec, self.trained.model
         whole = spec.pattern is not None and built(spec.pattern).unit is not None
         shrinks = whole or (spec.fuse is not None and spec.control is None)
         if shrinks and not self.stored:
             self.trained.load(shrink(model, model.weights()))
-        return shrinks
 
     def _apply_masks(self) -> None:
         apply_masks(self.masks, self._live())
@@ -355,7 +366,7 @@ class CellRun:
             references = {DENSE.kind: self.after}
         self.metrics = dict(metrics(trained, protocol, self.after, self.before, references))
         self.lap("evaluation")
-        shrinks = self._shrink()
+        self._shrink()
         self.weights = trained.model.weights()
         self.stored = self.stored or self.weights
         self.masks = masks = {name: mask.cpu() for name, mask in self.masks.items()}
@@ -371,9 +382,10 @@ class CellRun:
         if (chosen := chosen_of(self.tried)) is not None:
             found["sparsity"] = max(0, dense - _size(self.weights)) / _size(self.lens(self.start))
             found |= {"rank": float(chosen.rank)} if chosen.rank else {}
-        if shrinks or chosen or spec.quantize:  # a masked model costs what a dense one does
-            found |= dict(cost(trained))
-            found["bytes"] = float(sum(tensor.nbytes for tensor in self.stored.values()))
+        found |= dict(cost(trained))
+        found["bytes"] = float(sum(tensor.nbytes for tensor in self.stored.values()))
+        found["bytes_compressed"] = float(len(compressed(self.stored)))
+        self.lap("cost")
         self.metrics |= dict(cost_of_answers(trained, protocol.split, self.after))
         if trained.run is not None:
             found |= trained.run.manifest.get("measures", {})
@@ -402,9 +414,16 @@ def _write(cell: Cell, run: CellRun) -> None:
     write_json(cell.folder / "cell.json", cell.config)
     if run.tried:
         write_json(cell.folder / "grid.json", [asdict(candidate) for candidate in run.tried])
+    by_tensor = {n: [m.numel() - int(m.sum()), m.numel()] for n, m in run.masks.items()}
+    write_json(cell.folder / "layers.json", by_tensor)  # cut, of how many
+    if cell.costs:
+        dense = run.trained.teacher("final")
+        measured = measured_cost(run.trained, dense, cell.spec.evaluation.instance.batch_size)
+        write_json(cell.folder / COSTS_FILE, measured)
+        run.lap("timing")
     write_json(cell.folder / "row.json", row.to_json())  # last: its presence means done
     run.lap("write")
-    write_json(cell.folder / "timing.json", {**provenance(), "seconds": run.seconds})
+    write_json(cell.folder / "timing.json", {**provenance(), **run.spent})
 
 
 def evaluate_pruned(

@@ -23,7 +23,7 @@ from swe_cli.config import (
 from swe_cli.contracts import Launcher
 from swe_cli.controls import BY_KIND, DENSE, PRUNED, RECOVERED, controls_of
 from swe_cli.errors import SweError, TrainingError, UsageError
-from swe_cli.experiments.cell import Cell, check_stop, run_cell
+from swe_cli.experiments.cell import COSTS_FILE, Cell, check_stop, run_cell
 from swe_cli.experiments.ensure import Observer, ensure_trained
 from swe_cli.experiments.model import AVERAGES
 from swe_cli.experiments.spec import (
@@ -126,7 +126,9 @@ def plan_sweep(
             if cell.hash not in cells:
                 keep = point.values["keep"] == "models"
                 model_to = cell.folder / "model.safetensors" if keep else None
-                cells[cell.hash] = replace(cell, model_to=model_to, axes=_shown_axes(cell, values))
+                timed = point.values["costs"] == "measured" and cell.kind == PRUNED
+                shown = _shown_axes(cell, values)
+                cells[cell.hash] = replace(cell, model_to=model_to, axes=shown, costs=timed)
     # Controls first: pruned cells read them. Then training by training, so that each is loaded,
     # and each of its criteria scored, once.
     places = {training: place for place, training in enumerate(trainings)}
@@ -346,15 +348,25 @@ def _timing(cell: Cell) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
 
 
-def timings(plan: SweepPlan) -> list[dict[str, Any]]:
-    """One line per training and cell: where and how long. Never part of the table."""
+def costs(plan: SweepPlan) -> list[dict[str, Any]]:
+    """One line per training and cell: where it ran, what it took by stage (``recovery.seconds``,
+    ``….cpu_seconds``, ``….joules`` where a counter tells), and what was timed. Never of the table.
+    """
     lines: list[dict[str, Any]] = []
     for run in (training.run for training in plan.trainings if training.run.finished):
         manifest = run.manifest
         seconds = manifest["results"]["steps"] * manifest["seconds_per_step"]
-        lines.append({"name": run.name, "host": manifest["host"], "training_seconds": seconds})
+        lines.append({"name": run.name, "host": manifest["host"], "training.seconds": seconds})
     for cell in plan.cells:
-        if timing := _timing(cell):
-            by_stage = {f"{stage}_seconds": s for stage, s in timing["seconds"].items()}
-            lines.append({"name": cell.hash, "host": timing["host"], **by_stage})
+        if spent := _timing(cell):
+            line = {"name": cell.hash, "host": spent["host"]}
+            for what in ("seconds", "cpu_seconds", "joules"):
+                line |= {f"{stage}.{what}": n for stage, n in spent.get(what, {}).items()}
+            path = cell.folder / COSTS_FILE
+            timed = read_json(path) if path.is_file() else {}
+            told = timed.pop("conditions", {})
+            timed |= {"machine": told["fingerprint"], "load": told["load"]} if told else {}
+            lines.append(
+                line | timed | ({"warnings": "; ".join(timed["warnings"])} if told else {})
+            )
     return lines

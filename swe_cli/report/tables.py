@@ -167,11 +167,13 @@ def markdown(table: pd.DataFrame, notes: Sequence[str] = ()) -> str:
     names = list(map(str, table))
     roles = [name for name in names if "roles" in varying and name.startswith("sparsity.")]
     measured = [name for name in names if name in COSTS or MEASURE.fullmatch(name)]
+    costs = [n for n in COSTS if n in table and table[n].nunique(dropna=False) > 1]
+    costs = [name for name in costs if not name.startswith("nonzero")]  # compression says it
     bits = not measured or bool(table["bits_per_character"].notna().any())
     lines = []
     for row in records(table):
         about = row | {"kind": KIND_NAMES.get(row["kind"], row["kind"])}
-        cells = _numbers(row, roles, bits=bits)
+        cells = _numbers(row, [*roles, *costs], bits=bits)
         if row["status"] == "failed":
             error = NOTHING if row["error"] is None else _plain(row["error"])
             cells = dict.fromkeys(cells, "") | {"loss": f"failed: {error}"}
@@ -213,13 +215,13 @@ def _axis(values: Sequence[Scalar]) -> "pd.Series[Any]":
     return pd.Series([None if value is None else str(value) for value in values], dtype="string")
 
 
-def _numbers(row: Mapping[str, Any], roles: Sequence[str], *, bits: bool) -> dict[str, str]:
-    """What stands in the columns of numbers, by their heads."""
+def _numbers(row: Mapping[str, Any], beside: Sequence[str], *, bits: bool) -> dict[str, str]:
+    """What stands in the columns of numbers, by their heads; ``beside``: roles and costs."""
 
     def spelt(column: str, spell: Callable[[float], str] = number) -> str:
         return "" if row[column] is None else spell(row[column])
 
-    cells = {name: spelt(name) for name in ("sparsity", *roles)}
+    cells = {name: spelt(name) for name in ("sparsity", *beside) if name not in COSTS}
     cells["loss before recovery"] = spelt(LOSS.before)
 
     def measured(*quantities: Quantity) -> dict[str, str]:
@@ -232,7 +234,7 @@ def _numbers(row: Mapping[str, Any], roles: Sequence[str], *, bits: bool) -> dic
     cells |= measured(LOSS, *OF_QUESTIONS)
     if "unparsable" in row:
         cells["unparsable"] = spelt("unparsable", "{:.1%}".format)
-    cells |= {name: spelt(name, "{:,.0f}".format) for name in COSTS if name in row}
+    cells |= {name: spelt(name, "{:,.0f}".format) for name in COSTS if name in beside}
     if bits:
         cells["bits per character"] = spelt("bits_per_character")
     if "top1" in row:

@@ -18,8 +18,8 @@ import torch
 
 from swe_cli.contracts import Setup, Statistic
 from swe_cli.errors import Interrupted, RunError, TrainingError
+from swe_cli.evaluation.cost import flops_of
 from swe_cli.evaluation.loss import validation_loss
-from swe_cli.evaluation.measure import flops_of
 from swe_cli.files import (
     read_directory,
     read_json,

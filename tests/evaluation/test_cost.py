@@ -8,8 +8,8 @@ from training.toys import gpt, setup_of
 
 from swe_cli.config import ConfigRoot, component
 from swe_cli.contracts import DataShape
+from swe_cli.evaluation.cost import activated, cost
 from swe_cli.evaluation.loss import Evaluation
-from swe_cli.evaluation.measure import activated, cost
 from swe_cli.pruning.shrink import load, shrink
 
 SHAPE = DataShape(5)
@@ -58,7 +58,16 @@ def test_a_masked_model_is_no_smaller_and_no_faster():
     with torch.no_grad():
         for parameter in model.layers.parameters():
             parameter.zero_()
-    assert cost_of(model) == cost_of(model_of())
+    masked, dense = cost_of(model), cost_of(model_of())
+    for name in ("parameters", "bytes", "flops_per_token"):
+        assert getattr(masked, name) == getattr(dense, name)
+    blocks = sum(p.numel() for p in model.layers.parameters())
+    assert dense.nonzeros - masked.nonzeros == sum(
+        int(p.count_nonzero()) for p in model_of().layers.parameters()
+    )
+    matrices = sum(p.numel() for p in model.layers.parameters() if p.dim() == 2)
+    assert masked.nonzero_flops_per_token == masked.flops_per_token - 2 * matrices
+    assert matrices < blocks
 
 
 def test_a_shrunk_model_is():

@@ -75,9 +75,9 @@ def test_the_temperature_is_that_of_the_least_loss_as_a_search_finds_it(sharpnes
     def loss(log):
         return float(torch.nn.functional.cross_entropy(z / math.exp(log), y))
 
-    found = fit_temperature(
-        setup_of(model, DATA), DATA.windows("validation", context=CONTEXT, size=4)
-    )
+    windows = DATA.windows("validation", context=CONTEXT, size=4)
+    found, plain = fit_temperature(setup_of(model, DATA), windows)
+    assert plain == pytest.approx(loss(0.0), abs=1e-5)
     best = minimize_scalar(loss, bounds=(math.log(0.25), math.log(16)), method="bounded")
     assert loss(math.log(found)) <= best.fun + 1e-6
     assert 0.25 - 1e-9 <= found <= 16 + 1e-9
@@ -91,13 +91,16 @@ def test_a_calibrated_loss_is_of_the_test_split_at_the_temperature_of_validation
     )
     measured = measure(setup, protocol)
     found = dict(metrics(setup, protocol, measured))
-    temperature = fit_temperature(setup, DATA.windows("validation", context=CONTEXT, size=4))
+    temperature, plain = fit_temperature(setup, DATA.windows("validation", context=CONTEXT, size=4))
     assert found["temperature"].mean == pytest.approx(temperature)
+    assert found["validation_loss"].mean == pytest.approx(plain)
     z, y = every_logit(model, "test")
     by_hand = torch.nn.functional.cross_entropy(z / temperature, y)
     assert found["loss_calibrated"].mean == pytest.approx(float(by_hand), abs=1e-5)
     assert found["top1"].mean == pytest.approx(float((z.argmax(1) == y).double().mean()))
     assert "calibrated" not in measure(setup, protocol, calibrate=False)
+    assert measured["token_nats"].sum() == pytest.approx(measured["nats"].sum(), rel=1e-5)
+    assert len(measured["token_right"]) == measured["tokens"].sum()
 
 
 def test_a_temperature_takes_away_what_only_it_is():
@@ -115,7 +118,7 @@ def test_what_is_not_finite_has_no_temperature():
     model = model_of().eval()
     model.token_embedding.weight.data.fill_(math.nan)
     windows = DATA.windows("validation", context=CONTEXT, size=4)
-    assert fit_temperature(setup_of(model, DATA), windows) == 1.0
+    assert fit_temperature(setup_of(model, DATA), windows)[0] == 1.0
 
 
 class Knowing(torch.nn.Module):

@@ -10,7 +10,7 @@ from swe_cli.errors import DataError, RunError
 from swe_cli.evaluation.loss import by_window, mean_of, row_pass
 from swe_cli.experiments import ensure, training
 from swe_cli.experiments.cell import run_cell
-from swe_cli.experiments.sweep import cells_of, timings
+from swe_cli.experiments.sweep import cells_of, costs
 from swe_cli.experiments.training import stored_training
 from swe_cli.files import read_tensors, write_json
 from swe_cli.pruning.masks import sparsity
@@ -215,9 +215,9 @@ def test_a_cell_without_its_windows_is_not_done(text, tmp_path):
 
 def test_times_and_host_are_not_in_the_rows(finished):
     plan, rows = finished
-    lines = timings(plan)
+    lines = costs(plan)
     assert len(lines) == 1 + len(plan.cells)
-    assert lines[0]["training_seconds"] > 0
+    assert lines[0]["training.seconds"] > 0
     assert all(line["host"] for line in lines)
     assert {line["name"] for line in lines[1:]} == {row.config_hash for row in rows.values()}
 

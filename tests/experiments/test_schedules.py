@@ -297,11 +297,15 @@ def test_the_cuts_beside_a_transform_are_the_cells_of_any_sweep(swept):
     assert {p.hash for p in without.cells} < {p.hash for p in with_transform.cells}
 
 
-def test_shrunk_models_say_what_they_cost_and_masked_ones_do_not(swept):
-    _, rows = swept("patterns=neuron,unstructured", "criterion=magnitude", "ratio=0.5")
-    costs = {row.settings["pattern"]: row.metrics for row in rows}
-    assert "parameters" not in costs["unstructured"]
-    assert costs["neuron"]["parameters"].mean < 0.75 * 4000
+def test_shrunk_models_cost_less_and_masked_ones_as_much(swept):
+    plan, rows = swept("patterns=neuron,unstructured", "criterion=magnitude", "ratio=0.5")
+    shrunk, masked = ({n: of.mean for n, of in row.metrics.items()} for row in rows)
+    dense = next(cell for cell in plan.cells if cell.kind == "dense").row().mean
+    for name in ("parameters", "bytes", "flops_per_token"):
+        assert shrunk[name] < masked[name] == dense(name)
+    assert masked["nonzeros"] < masked["parameters"] == dense("nonzeros")
+    assert masked["nonzero_flops_per_token"] < masked["flops_per_token"]
+    assert masked["bytes_compressed"] < masked["bytes"]
 
 
 def test_no_recovery_takes_no_step_whatever_the_other_of_the_axis_takes(swept):

@@ -1,0 +1,86 @@
+"""What depends on the machine: that it is taken fairly, and said with what it depends on."""
+
+from copy import deepcopy
+from types import SimpleNamespace
+
+import pytest
+import torch
+from training.toys import gpt, setup_of
+
+from swe_cli.contracts import DataShape
+from swe_cli.errors import SweWarning
+from swe_cli.evaluation import cost
+from swe_cli.evaluation.cost import Meter, SkipZeros, a_batch, measured_cost, times
+
+
+def setup_with(**options):
+    model = gpt(5, **{"width": 32, "heads": 2, "context": 16, **options})
+    return setup_of(model.eval(), SimpleNamespace(shape=DataShape(5)))
+
+
+def test_work_is_timed_in_turn_and_warmed_up():
+    order = []
+    work = {name: (lambda name=name: order.append(name)) for name in ("one", "two")}
+    taken = times(work, lambda: None)
+    rounds = len(taken["one"])
+    assert order == ["one", "two"] * (rounds + 2)
+    assert rounds == len(taken["two"]) == cost.MOST
+
+
+def test_timings_say_what_they_are_of(monkeypatch):
+    monkeypatch.setattr(cost, "SECONDS", 0.01)
+    monkeypatch.setattr(cost.os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+    setup = setup_with()
+    found = measured_cost(setup, deepcopy(setup.model), 4)
+    assert found["latency_p50_ms"] <= found["latency_p95_ms"]
+    assert found["saved_low"] <= found["saved_ms"] <= found["saved_high"]
+    assert found["conditions"]["threads"] == setup.machine.threads
+    weights = sum(p.nbytes for p in setup.model.parameters())
+    logits = 4 * 16 * 5 * 4
+    assert weights + logits <= found["peak_memory_bytes"] < 3 * weights + 100 * logits
+
+
+def test_timings_of_a_busy_machine_are_marked(monkeypatch):
+    monkeypatch.setattr(cost, "SECONDS", 0.01)
+    monkeypatch.setattr(cost.os, "getloadavg", lambda: (1e3, 0.0, 0.0))
+    setup = setup_with()
+    with pytest.warns(SweWarning, match="load 1000"):
+        found = measured_cost(setup, deepcopy(setup.model), 2)
+    assert "the machine was busy" in found["warnings"][-1]
+
+
+@torch.no_grad()
+def test_products_that_skip_zeros_give_the_same_and_are_undone(monkeypatch):
+    setup = setup_with()
+    mlp = setup.model.layers[0].mlp
+    mlp.expand.weight.mul_(torch.rand_like(mlp.expand.weight) > 0.9)
+    batch = a_batch(setup, 3)
+    dense = setup.model(batch).logits
+    monkeypatch.setattr(cost, "times", lambda work, *_: {n: [float(n == "dense")] for n in work})
+    monkeypatch.setattr(cost, "median", lambda of: of[0] or 0.5)
+    sparse = SkipZeros(setup, rows=48)
+    assert sparse.replaced == [mlp.expand]
+    tried = {name: speedup for name, (_, speedup) in sparse.layers.items()}
+    assert tried.pop("layers.0.mlp.expand.weight") == 2.0
+    assert set(tried.values()) == {0.0}  # without zeros none was tried
+    torch.testing.assert_close(setup.model(batch).logits, dense)
+    sparse.undo()
+    assert "forward" not in vars(mlp.expand)
+    assert torch.equal(setup.model(batch).logits, dense)
+
+
+def test_joules_are_those_of_the_counters_which_begin_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(cost, "POWERCAP", tmp_path)
+    assert "joules" not in Meter().lap()
+    for name, so_far in (("intel-rapl:0", 9_000_000), ("intel-rapl:1", 0), ("intel-rapl:0:0", 5)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "energy_uj").write_text(f"{so_far}\n")
+        (tmp_path / name / "max_energy_range_uj").write_text("10000000\n")
+    meter = Meter()
+    (tmp_path / "intel-rapl:0" / "energy_uj").write_text("500000\n")  # it went over 10 J
+    (tmp_path / "intel-rapl:1" / "energy_uj").write_text("2000000\n")
+    passed = meter.lap()
+    assert passed["joules"] == pytest.approx(1.5 + 2.0)
+    assert passed["seconds"] > 0
+    (tmp_path / "intel-rapl:1" / "energy_uj").unlink()
+    assert list(Meter().counters) == ["RAPL intel-rapl:0"]
