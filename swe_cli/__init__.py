@@ -11,8 +11,9 @@ __version__ = version("swe-cli")
 
 
 def __getattr__(name: str) -> Any:
-    """``WeightTracker`` and ``prune``, in Python; the command line need not wait for them."""
+    """What one uses in Python; the command line need not wait for it."""
     rooms = {"WeightTracker": "training.own_loop", "prune": "pruning.own_model"}
+    rooms |= {"decompressed": "files"}
     if name in rooms:
         return getattr(import_module(f"swe_cli.{rooms[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

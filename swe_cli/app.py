@@ -142,12 +142,23 @@ def prune(
     _run("model.prune", debug, words, config_dir, quiet, wait, show=show)
 
 
-@app.command(epilog="Example: swe evaluate train-gpt_nano")
+RUNTIME = "csr: layers that are mostly zeros without them, where that is faster."
+
+
+@app.command(epilog="Example: swe evaluate prune-gpt_nano --runtime csr costs=measured")
 def evaluate(
-    words: RunWords, tasks: Tasks, config_dir: ConfigDir, show: Show, quiet: Quiet, debug: Debug
+    words: RunWords,
+    tasks: Tasks,
+    *,
+    runtime: Annotated[Literal["dense", "csr"], typer.Option(help=RUNTIME)] = "dense",
+    config_dir: ConfigDir,
+    show: Show,
+    quiet: Quiet,
+    debug: Debug,
 ) -> None:
     """The full deterministic pass over a trained or pruned run."""
-    _run("model.evaluate", debug, words, config_dir, quiet, show=show, tasks=tasks or ())
+    how: dict[str, Any] = {"tasks": tasks or (), "runtime": runtime}
+    _run("model.evaluate", debug, words, config_dir, quiet, show=show, **how)
 
 
 REFRESH = "Measure rows anew that an older version measured less of."
@@ -168,6 +179,27 @@ def sweep(
 
 
 DTYPE = "Of its weights; by default that of the folder the model came from."
+Minimised = Literal["bytes", "latency", "flops", "energy"]
+LOSS = "Nats per token that a cut may lose, surely, against the best control."
+MINIMISE = "What is wanted little: latency and energy are timed by costs=measured."
+
+
+@app.command(epilog="Example: swe recommend sweep-demo --max-loss-increase 0.02 --minimise bytes")
+def recommend(
+    words: RunWords,
+    *,
+    most: Annotated[float, typer.Option("--max-loss-increase", help=LOSS)] = 0.01,
+    minimise: Annotated[
+        Literal["bytes", "latency", "flops", "energy"], typer.Option(help=MINIMISE)
+    ] = "bytes",
+    config_dir: ConfigDir,
+    debug: Debug,
+) -> None:
+    """The cheapest cut that is surely good enough, the runner-up, and how to make it; or none."""
+    _run("recommend.recommend", debug, words, config_dir, most=most, minimise=minimise)
+
+
+COMPRESS = "Weights without their zeros, in one file; of any run."
 OUTPUT = "Write here instead of beside the run."
 AGAINST = "Also compare every line, paired, with this criterion's of the same settings."
 
@@ -191,11 +223,13 @@ def export(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder.")],
     words: Words,
     dtype: Annotated[Literal["float32", "bfloat16", "float16"] | None, _option(help=DTYPE)],
+    compress: Annotated[bool, _flag("--compress", help=COMPRESS)],
     config_dir: ConfigDir,
     debug: Debug,
 ) -> None:
     """A run of model=huggingface as a folder that transformers opens, with a model card."""
-    _run("model.export", debug, [run, *words], config_dir, folder=folder, dtype=dtype)
+    how: dict[str, Any] = {"folder": folder, "dtype": dtype, "compress": compress}
+    _run("model.export", debug, [run, *words], config_dir, **how)
 
 
 @app.command(epilog='Example: swe generate --prompt "And God said"')

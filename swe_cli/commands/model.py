@@ -10,12 +10,14 @@ import torch
 from rich.columns import Columns
 from rich.panel import Panel
 from rich.text import Text
+from safetensors.torch import load_file
 
 from swe_cli.commands.shared import Page, listening, pruned_row
 from swe_cli.config import compose
 from swe_cli.contracts import Questions
 from swe_cli.controls import BY_KIND, DENSE
 from swe_cli.errors import Interrupted, UsageError
+from swe_cli.evaluation.cost import SkipZeros, batch_that_fits, measured_cost
 from swe_cli.evaluation.measure import answers_of
 from swe_cli.evaluation.tasks import run_task
 from swe_cli.experiments.cell import Cell, evaluate_pruned, run_cell
@@ -32,15 +34,18 @@ from swe_cli.experiments.spec import (
 )
 from swe_cli.experiments.sweep import cells_of
 from swe_cli.experiments.training import TrainingSpec, roles_of, stored_training, training_spec
-from swe_cli.files import digest, write_bytes, write_json
+from swe_cli.files import compressed, digest, write_bytes, write_json
 from swe_cli.models.gpt import generate as continue_tokens
 from swe_cli.records import Tensors
 from swe_cli.report.console import print_table, say
+from swe_cli.report.costs import print_costs, print_layers
 from swe_cli.report.terminal import model_card, print_row
 from swe_cli.report.text import number
 from swe_cli.store import Run, provenance, training_of
 from swe_cli.training.run import check_kept
 from swe_cli.training.tracker import unrecorded
+
+COMPRESSED = "model.compressed.safetensors"
 
 
 def train(this: Page) -> None:
@@ -136,9 +141,16 @@ def _meant(this: Page, doing: str, elsewhere: object = False) -> tuple[Run, Trai
     return run, training
 
 
-def evaluate(this: Page, *, tasks: Sequence[Path]) -> None:
-    """The full deterministic pass over a run, or else ``tasks``; print what was measured."""
+def evaluate(this: Page, *, tasks: Sequence[Path], runtime: str) -> None:
+    """The full deterministic pass over a run, or else ``tasks``; print what was measured.
+
+    ``runtime``: ``csr`` computes layers that are mostly zeros without them, where that is faster.
+    With ``costs=measured`` also how fast it is, beside the dense model.
+    """
     evaluation, (run, training) = this.composed["evaluation"], _meant(this, "Evaluating", tasks)
+    if run.kind != "prune" and (runtime != "dense" or this.composed.values["costs"] == "measured"):
+        why = f"{run.name} is dense: nothing was cut of it that could make it faster."
+        raise UsageError(why, "Name a run of swe prune: swe runs")
     for file in tasks:
         (trained := training.open()).load(run.tensors("model.safetensors"))
         with trained.machine.precision():
@@ -149,23 +161,46 @@ def evaluate(this: Page, *, tasks: Sequence[Path]) -> None:
         print_table(this.console, [path.stem, "mean", "± error", "items"], rows)
     if tasks:
         return
-    if run.kind == "prune":
-        stored, weights = pruned_row(run), run.tensors("model.safetensors")
-        row = evaluate_pruned(stored, training.open(), weights, evaluation.instance)
-    else:
-        row = run_cell(Cell(Spec(control=DENSE, evaluation=evaluation), training))
     this.print(run.name)
-    print_row(this.console, row)
-
-
-def export(this: Page, *, folder: Path, dtype: str | None) -> None:
-    """Write a run of a model of transformers as a folder that ``from_pretrained`` opens."""
-    run, training = _meant(this, "Exporting", elsewhere=True)
+    if run.kind != "prune":
+        print_row(
+            this.console, run_cell(Cell(Spec(control=DENSE, evaluation=evaluation), training))
+        )
+        return
     (trained := training.open()).load(run.tensors("model.safetensors"))
-    opens = trained.model.save(folder := folder.expanduser(), dtype)  # type: ignore[operator]
+    size = batch_that_fits(trained, evaluation.instance.batch_size)
+    sparse = SkipZeros(trained, size * trained.model.context) if runtime == "csr" else None
+    print_row(this.console, evaluate_pruned(pruned_row(run), trained, evaluation.instance))
+    if sparse is not None:
+        print_layers(this.console, sparse.layers)
+    if this.composed.values["costs"] == "measured":
+        found = measured_cost(trained, trained.teacher("final"), size)
+        write_json(run.path / f"costs-{runtime}.json", found)
+        print_costs(this.console, found)
+
+
+def export(this: Page, *, folder: Path, dtype: str | None, compress: bool) -> None:
+    """Write a run as a folder that ``from_pretrained`` opens, if it is of a model of transformers.
+
+    ``compress``: its weights without their zeros, as one file; of any run.
+    """
+    run, training = _meant(this, "Exporting", elsewhere=not compress)
+    (trained := training.open()).load(run.tensors("model.safetensors"))
+    folder, kept, how = folder.expanduser(), run.path, ""
+    if hasattr(trained.model, "save"):
+        kept, how = folder, trained.model.save(folder, dtype)  # type: ignore[operator]
+        how = f"\n  open it: {how}.from_pretrained({str(folder)!r})"
+    if compress:
+        files = sorted(kept.glob("model*.safetensors"))
+        tensors = {name: t for file in files for name, t in load_file(file).items()}
+        write_bytes(path := folder / COMPRESSED, compressed(tensors))
+        for file in [*files, *folder.glob("*.index.json")] if kept == folder else ():
+            file.unlink()
+        share = path.stat().st_size / sum(tensor.nbytes for tensor in tensors.values())
+        how = f"\n  {share:.2f} of its bytes; read it: swe_cli.decompressed({str(path)!r})"
     if run.kind == "prune":
         write_bytes(folder / "README.md", model_card(pruned_row(run), dtype).encode())
-    this.print(f"{folder}\n  open it: {opens}.from_pretrained({str(folder)!r})")
+    this.print(f"{folder}{how}")
 
 
 def generate(this: Page, *, prompt: str, image: Path | None, **sampling: Any) -> None:

@@ -105,7 +105,7 @@ def report(this: Page, *, folder: Path | None, against: str | None) -> None:
         kinds = ("sweep",) if swept else ("prune", "train")
     otherwise = "Make some rows: swe sweep experiment=demo"
     run = training_of(this.chosen_run(kinds, "Reporting", otherwise=otherwise))
-    table = _table(run, this.root)
+    table = table_of(run, this.root)
     criteria = sorted(table["criterion"].dropna().unique())
     if against is not None and against not in criteria:
         question = did_you_mean(against, criteria)
@@ -122,7 +122,7 @@ def report(this: Page, *, folder: Path | None, against: str | None) -> None:
 # Rows
 
 
-def _table(run: Run, root: ConfigRoot) -> pd.DataFrame:
+def table_of(run: Run, root: ConfigRoot) -> pd.DataFrame:
     """All rows of a sweep or of a training. RunError, with what to type, where there is none."""
     if run.kind != "sweep":
         rows = _rows_of_training(run, root)
@@ -154,13 +154,13 @@ def _rows_of_training(run: Run, root: ConfigRoot) -> list[Row]:
         config = read_json(path.with_name("cell.json"))
         same = row.training.rpartition("-")[2] == run.name.rpartition("-")[2]  # of another folder
         if same and "against" not in config:  # or judged by another training
-            rows.append(replace(row, axes=_options(config, root)))
+            rows.append(replace(row, axes=options_of(config, root)))
     keys = {key for row in rows for key in row.axes}
     varied = {key for key in keys if len({row.axes.get(key) for row in rows}) > 1}
     return [replace(r, axes={k: v for k, v in r.axes.items() if k in varied}) for r in rows]
 
 
-def _options(config: Mapping[str, Any], root: ConfigRoot) -> dict[str, Scalar]:
+def options_of(config: Mapping[str, Any], root: ConfigRoot) -> dict[str, Scalar]:
     """``recovery.steps`` and the like: all of a cell that has no column of its own, and is not as
     its YAML has it (where it is a user's that is not at hand, all).
     """
@@ -221,7 +221,7 @@ def present(
     if (own / COMPARE).is_file():
         written += present_declared(this.console, table, read_json(own / COMPARE), folder)
     if against is not None:
-        windows = partial(_windows, runs / "cells")
+        windows = partial(_both, runs / "cells")
         comparisons = [compare_with(summary, against, windows) for summary in summaries]
         for comparison in comparisons:
             print_comparison(this.console, comparison)
@@ -251,13 +251,17 @@ def _weights(run: Run, root: ConfigRoot) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=256)
-def _windows(cells: Path, config_hash: str) -> tuple[Measured, Measured]:
-    """The losses of a cell's windows, after and before recovery."""
+def cell_windows(cells: Path, config_hash: str) -> Measured:
+    """The losses of a cell's windows. Raises RunError where they are gone."""
     path = cells / config_hash / "windows.safetensors"
     if not path.is_file():
         why = f"{path} is gone: without the windows of its cells nothing is compared."
         hint = "Put it back, or take out the cell's folder and type the same swe sweep again."
         raise RunError(why, hint)
-    after = {name: tensor.numpy() for name, tensor in read_tensors(path).items()}
-    # Stored only where recovery changed something.
+    return {name: tensor.numpy() for name, tensor in read_tensors(path).items()}
+
+
+def _both(cells: Path, config_hash: str) -> tuple[Measured, Measured]:
+    """The same, after and before recovery; the latter is stored where it is another."""
+    after = cell_windows(cells, config_hash)
     return after, after | {"nats": after.get("nats_before_recovery", after["nats"])}

@@ -27,7 +27,7 @@ from swe_cli.records import Row
 from swe_cli.store import Run, find_run, list_runs
 from swe_cli.training.state import Callback, TrainState
 
-TAKE_A_RUN = ("prune", "evaluate", "report", "generate", "export")
+TAKE_A_RUN = ("prune", "evaluate", "report", "recommend", "generate", "export")
 AMOUNTS = ("ratio", "rate", "fuse")  # of swe prune, which has options of these names, too
 WEIGHTS = (".pt", ".pth", ".bin", ".safetensors", ".ckpt")
 TRAIN = "Train one: swe train model=gpt_nano"

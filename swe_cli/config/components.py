@@ -58,6 +58,16 @@ class Declaration(TypedDict):
     __pydantic_config__ = {"extra": "forbid"}  # type: ignore[misc]  # noqa: RUF012
 
 
+class Energy(TypedDict):
+    """``watts``: what the machine draws, where no counter tells: energies are then marked as
+    estimated. ``country``: ISO code of whose power it is, for kg CO₂e.
+    """
+
+    watts: Annotated[float, Field(gt=0, description="For example: energy.watts=65")] | None
+    country: str | None
+    __pydantic_config__ = {"extra": "forbid"}  # type: ignore[misc]  # noqa: RUF012
+
+
 @dataclass(kw_only=True)
 class Settings:
     """The plain keys of the top level: every one that some command has."""
@@ -78,6 +88,7 @@ class Settings:
     quantize: Literal["none", "int8"]
     keep: Literal["rows", "models"]
     costs: Literal["counted", "measured"]
+    energy: Energy
     compare: Declaration | None
     axes: dict[str, Any]
 

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from swe_cli.contracts import Model, Questions, Setup, Split
+from swe_cli.contracts import LOGITS, Model, Questions, Setup, Split
 from swe_cli.errors import SweWarning
 from swe_cli.evaluation.loss import Evaluation, Measured, evaluating, mean_of
 from swe_cli.files import digest
@@ -113,6 +113,11 @@ def a_batch(setup: Setup, size: int) -> Batch:
             batch["images"] = torch.zeros(size, *image, dtype=torch.uint8)
             batch["image"] = torch.arange(size)
     return batch
+
+
+def batch_that_fits(setup: Setup, size: int) -> int:
+    """At most ``size`` windows, of which the logits are no more than ``LOGITS``."""
+    return max(1, min(size, LOGITS // (setup.model.context * setup.dataset.shape.vocabulary_size)))
 
 
 def cost_of_answers(setup: Setup, split: Split, measured: Measured) -> Metrics:
@@ -287,6 +292,14 @@ def measured_cost(setup: Setup, dense: Model, size: int) -> dict[str, Any]:
         memory.track_external(setup.model)
         with memory:
             setup.model(batch)
+        meter = Meter(setup.machine.device)
+        for name, model in models.items() if meter.counters else ():
+            meter.lap()
+            for _ in range(len(saved)):
+                model(batch)
+            wait()
+            joules = meter.lap()["joules"]
+            found[f"{name}joules_per_million_tokens"] = joules * 1e6 / (len(saved) * tokens)
     found["peak_memory_bytes"] = max(
         sum(v for k, v in of.items() if k == "Total")
         for of in memory.get_tracker_snapshot("peak").values()

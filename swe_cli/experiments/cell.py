@@ -13,7 +13,7 @@ import torch
 from swe_cli.contracts import Evidence
 from swe_cli.controls import DENSE, RECOVERED
 from swe_cli.errors import Interrupted
-from swe_cli.evaluation.cost import Meter, cost, cost_of_answers, measured_cost
+from swe_cli.evaluation.cost import Meter, batch_that_fits, cost, cost_of_answers, measured_cost
 from swe_cli.evaluation.loss import Evaluation, Measured
 from swe_cli.evaluation.measure import measure, metrics
 from swe_cli.experiments.model import TrainedModel
@@ -418,7 +418,8 @@ def _write(cell: Cell, run: CellRun) -> None:
     write_json(cell.folder / "layers.json", by_tensor)  # cut, of how many
     if cell.costs:
         dense = run.trained.teacher("final")
-        measured = measured_cost(run.trained, dense, cell.spec.evaluation.instance.batch_size)
+        size = batch_that_fits(run.trained, cell.spec.evaluation.instance.batch_size)
+        measured = measured_cost(run.trained, dense, size)
         write_json(cell.folder / COSTS_FILE, measured)
         run.lap("timing")
     write_json(cell.folder / "row.json", row.to_json())  # last: its presence means done
@@ -426,12 +427,26 @@ def _write(cell: Cell, run: CellRun) -> None:
     write_json(cell.folder / "timing.json", {**provenance(), **run.spent})
 
 
-def evaluate_pruned(
-    stored: Row, trained: TrainedModel, weights: Tensors, protocol: Evaluation
-) -> Row:
-    """Measure a stored pruned model anew; what was cut, and how, is as ``stored`` says."""
-    dense = _size(trained.weights("final"))
-    trained.load(weights)
+def measured_beside(folder: Path) -> dict[str, Any]:
+    """What is no part of the row of a cell, as one line: where it ran, what it took by stage
+    (``recovery.seconds``, ``….cpu_seconds``, ``….joules`` where a counter tells), what was timed.
+    """
+    if not (folder / "timing.json").is_file():
+        return {}
+    spent = read_json(folder / "timing.json")
+    line = {"host": spent["host"]}
+    for what in ("seconds", "cpu_seconds", "joules"):
+        line |= {f"{stage}.{what}": n for stage, n in spent.get(what, {}).items()}
+    timed = read_json(folder / COSTS_FILE) if (folder / COSTS_FILE).is_file() else {}
+    if told := timed.pop("conditions", {}):
+        timed |= {"machine": told["fingerprint"], "load": told["load"]}
+        timed["warnings"] = "; ".join(timed["warnings"])
+    return line | timed
+
+
+def evaluate_pruned(stored: Row, trained: TrainedModel, protocol: Evaluation) -> Row:
+    """Measure the live model, that of ``stored``, anew; what was cut, and how, is as there."""
+    dense, weights = _size(trained.weights("final")), trained.model.weights()
     kept = ("jaccard_magnitude", *COSTS, *OF_TRAINING)
     cut = {n: v for n, v in stored.metrics.items() if n.startswith("sparsity") or n in kept}
     cut["compression"] = Interval(_compression(weights, dense))

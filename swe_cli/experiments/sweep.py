@@ -23,7 +23,7 @@ from swe_cli.config import (
 from swe_cli.contracts import Launcher
 from swe_cli.controls import BY_KIND, DENSE, PRUNED, RECOVERED, controls_of
 from swe_cli.errors import SweError, TrainingError, UsageError
-from swe_cli.experiments.cell import COSTS_FILE, Cell, check_stop, run_cell
+from swe_cli.experiments.cell import Cell, check_stop, measured_beside, run_cell
 from swe_cli.experiments.ensure import Observer, ensure_trained
 from swe_cli.experiments.model import AVERAGES
 from swe_cli.experiments.spec import (
@@ -43,7 +43,6 @@ from swe_cli.experiments.training import (
     roles_of,
     training_spec,
 )
-from swe_cli.files import read_json
 from swe_cli.pruning.prune import recorded_needs
 from swe_cli.records import SETTINGS, Row, Scalar
 from swe_cli.store import identity
@@ -319,8 +318,10 @@ def run_sweep(
                 lost[cell.hash] = result
                 result = _failed(cell, result)
             outcome.ran += 1
-            for stage, seconds in _timing(cell).get("seconds", {}).items():
-                outcome.stages[stage] = outcome.stages.get(stage, 0.0) + seconds
+            for name, amount in measured_beside(cell.folder).items():
+                if name.endswith(".seconds"):
+                    stage = name.removesuffix(".seconds")
+                    outcome.stages[stage] = outcome.stages.get(stage, 0.0) + amount
             observer.cell_done(result)
             if not plan.launcher.in_process:
                 check_stop(stop)
@@ -342,31 +343,14 @@ def _failed(cell: Cell, error: BaseException) -> Row:
     )
 
 
-def _timing(cell: Cell) -> dict[str, Any]:
-    """Where a cell has run, and its wall seconds by stage."""
-    path = cell.folder / "timing.json"
-    return read_json(path) if path.is_file() else {}
-
-
 def costs(plan: SweepPlan) -> list[dict[str, Any]]:
-    """One line per training and cell: where it ran, what it took by stage (``recovery.seconds``,
-    ``….cpu_seconds``, ``….joules`` where a counter tells), and what was timed. Never of the table.
-    """
+    """One line per training and cell: see ``measured_beside``. Never of the table."""
     lines: list[dict[str, Any]] = []
     for run in (training.run for training in plan.trainings if training.run.finished):
         manifest = run.manifest
         seconds = manifest["results"]["steps"] * manifest["seconds_per_step"]
         lines.append({"name": run.name, "host": manifest["host"], "training.seconds": seconds})
     for cell in plan.cells:
-        if spent := _timing(cell):
-            line = {"name": cell.hash, "host": spent["host"]}
-            for what in ("seconds", "cpu_seconds", "joules"):
-                line |= {f"{stage}.{what}": n for stage, n in spent.get(what, {}).items()}
-            path = cell.folder / COSTS_FILE
-            timed = read_json(path) if path.is_file() else {}
-            told = timed.pop("conditions", {})
-            timed |= {"machine": told["fingerprint"], "load": told["load"]} if told else {}
-            lines.append(
-                line | timed | ({"warnings": "; ".join(timed["warnings"])} if told else {})
-            )
+        if line := measured_beside(cell.folder):
+            lines.append({"name": cell.hash, **line})
     return lines

@@ -1,0 +1,78 @@
+"""swe recommend: the engineer's question, answered from rows that are there."""
+
+import shlex
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import pandas as pd
+
+from swe_cli.commands.report import cell_windows, options_of, table_of
+from swe_cli.commands.shared import Page
+from swe_cli.config import compose
+from swe_cli.experiments.cell import measured_beside
+from swe_cli.files import read_json
+from swe_cli.report.console import print_table, say, title
+from swe_cli.report.costs import faster, ledger, with_energy
+from swe_cli.report.recommend import Option, choose, sentences
+from swe_cli.report.summary import summarise
+from swe_cli.report.tables import records, split_by_protocol
+from swe_cli.report.text import exact, word
+
+ROWS = {"choice": 1, "runner-up": 2}  # of what is eligible
+KEYS = ("criterion", "allocation", "pattern", "base", "prunable", "roles", "recovery", "schedule")
+
+
+def recommend(this: Page, *, most: float, minimise: str) -> None:
+    """Print the choice, the runner-up, the Pareto front and what to type; or none, and why."""
+    run = this.chosen_run(("sweep", "train"), "Choosing from", quiet=False)
+    table, cells = table_of(run, this.root), run.path.parent / "cells"
+    lines = [measured_beside(cells / name) | {"name": name} for name in table["config_hash"]]
+    timed = with_energy(pd.DataFrame(lines), **this.composed.values["energy"])
+    costs = {line.pop("name"): line for line in records(timed)}
+    for group in split_by_protocol(table):
+        summary = summarise(group)
+        found = choose(summary, partial(cell_windows, cells), costs, minimise, most)
+        what = f"{summary.model} on {summary.data}: the least {minimise}"
+        title(this.console, f"{what} for at most {most:g} nats more, raw and calibrated")
+        rows = [["choice", *_cells(of)] for of in found.eligible[:1]]
+        rows += [["runner-up", *_cells(of)] for of in found.eligible[1:2]]
+        rows += [["front", *_cells(of)] for of in found.front]
+        heads = ["", minimise, "of dense", "could cost", "held out", "what"]
+        print_table(this.console, heads, rows)
+        for sentence in sentences(found, most, len(summary.seeds)):
+            say(this.console, sentence)
+        if not found.eligible:
+            continue
+        row = found.eligible[0].point["cells"][summary.seeds[0]]
+        told = costs.get(row["config_hash"], {})
+        if told.get("speedup") is not None:
+            say(this.console, f"{faster(told)} {ledger(told)}")
+        config = read_json(cells / row["config_hash"] / "cell.json")
+        this.print(f"  make it: {_command(this, row, config)}")
+        this.print("  ship it: swe export RUN FOLDER --compress    (RUN: the name it prints)")
+
+
+def _cells(option: Option) -> list[str]:
+    held = max(of.mean for of in option.held.values())
+    return [
+        f"{option.cost:,.4g}" if option.cost < 1e4 else f"{option.cost:,.0f}",
+        f"{option.share:.2f}",
+        f"{option.bound:+.3f}",
+        f"{held:+.3f}",
+        f"{option.point['label']} at {exact(option.point['ratio']) or exact(option.point['x'])}",
+    ]
+
+
+def _command(this: Page, row: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """What to type for it: whatever is not as ``swe prune`` has it anyway."""
+    usual = compose("prune", (), this.root)
+    words = [
+        f"{key}={word(row[key])}"
+        for key in KEYS
+        if row.get(key) is not None
+        and row[key] != (usual[key].name if key in usual.components else usual.values[key])
+    ]
+    words += [f"{key}={word(of)}" for key, of in options_of(config, this.root).items()]
+    amount = "rate" if row["ratio"] is None else "ratio"
+    return shlex.join(["swe", "prune", row["training"], f"--{amount}", exact(row[amount]), *words])
