@@ -61,8 +61,8 @@ def by_difficulty(dense: Sequence[Measured], answered: Array) -> Mapping[str, Ar
     losses = (np.bincount(answered, of["token_nats"]) for of in (*dense[1:], dense[0]))
     ranks = np.array([of.argsort(kind="stable").argsort() for of in losses])
     quarter = 4 * ranks[:, answered] // ranks.shape[1]
-    names = ("easiest", "easier", "harder", "hardest") if len(dense) > 1 else ()
-    return {f"the {name} quarter (another seed's)": quarter == at for at, name in enumerate(names)}
+    names = ("easiest", "easy", "hard", "hardest") if len(dense) > 1 else ()
+    return {f"tokens another seed finds {name}": quarter == at for at, name in enumerate(names)}
 
 
 def _of_text(dataset: Any, split: Any, tokens: Array, targets: Array) -> dict[str, Array]:
@@ -94,20 +94,24 @@ def _of_text(dataset: Any, split: Any, tokens: Array, targets: Array) -> dict[st
         "spaces": ~touching(not c.isspace() for c in text),
         "word starts": starts,
         "insides of words": within(words) & ~starts,
-        "the first eighth of windows": place < 1 / 8,
-        "the rest of their first half": (place >= 1 / 8) & (place < 1 / 2),
-        "the second half of windows": place >= 1 / 2,
+        "tokens in the first eighth of windows": place < 1 / 8,
+        "tokens in the rest of their first half": (place >= 1 / 8) & (place < 1 / 2),
+        "tokens in the second half of windows": place >= 1 / 2,
     }
     chapters = {heading.start(): heading.group().strip(" =#") for heading in HEADING.finditer(text)}
     if isinstance(dataset, TextDataset):
         chunks = dataset.text.chunks("train")
         seen = {word.casefold() for chunk in chunks for word in WORD.findall(chunk)}
         named["words seen in training"] = within(at for at, word in words.items() if word in seen)
-        named["words new to it"] = within(at for at, word in words.items() if word not in seen)
+        named["words new since training"] = within(
+            at for at, word in words.items() if word not in seen
+        )
         begins = dataset.text.splits[split][0]
         chapters |= {at - begins: name for at, name in dataset.text.chapters.items()}
     spans = [s for s in pairwise([*sorted(chapters), len(text)]) if s[0] < len(text) and s[1] > 0]
-    return named | {chapters[at]: within([(at, to)]) for at, to in spans if len(spans) <= MOST}
+    return named | {
+        f"tokens of {chapters[at]}": within([(at, to)]) for at, to in spans if len(spans) <= MOST
+    }
 
 
 def _spelt(dataset: Any, ids: Array) -> tuple[str, Array, Array]:
@@ -129,13 +133,13 @@ def _of_questions(examples: Sequence[Example]) -> dict[str, Array]:
     kinds, answers = (np.array([getattr(e, of) for e in examples]) for of in ("kind", "answer"))
     common = Counter(answers.tolist()).most_common(MOST)
     named = {f"questions of type {kind}": kinds == kind for kind in np.unique(kinds)}
-    named |= {f"answers {answer}": answers == answer for answer, _ in common}
+    named |= {f"answers “{answer}”": answers == answer for answer, _ in common}
     for kind in np.unique(kinds):
         pairs = {(e.image, e.answer) for e in examples if e.kind == kind}
         told = dict(pairs)
         if len(told) == len(pairs) and len(values := set(told.values())) <= MOST:  # one an image
             own = np.array([told.get(e.image, "") for e in examples])
-            named |= {f"{kind}: {v}": (own == v) & (kinds != kind) for v in sorted(values)}
+            named |= {f"images of {kind} {v}": (own == v) & (kinds != kind) for v in sorted(values)}
     return named
 
 
@@ -166,8 +170,8 @@ def hurt(
     def sums(values: Array) -> Array:  # (seeds, windows)
         return np.array([np.bincount(window, of_seed) for of_seed in values])
 
-    reference, modal = read(dense)
-    modal = modal.mean(0) > 0.5
+    reference, known = read(dense)
+    modal = known.mean(0) > 0.5
     for cut, seeds in cuts.items():
         nats, right = read(seeds)
         off, whole = nats - reference, np.zeros(0)
@@ -203,26 +207,26 @@ def sentences(frame: pd.DataFrame) -> list[str]:
     told: list[tuple[float, str]] = []
     for cut, rows in frame.groupby("cut", sort=False):
         dense, more = (rows[rows["against"] == of].set_index("slice") for of in (DENSE, WHOLE))
-        sure = [*dense.index[dense["p_holm"] < LEVEL]]
-        worse = more[(more["p_holm"] < LEVEL) & (more["difference_nats"] > 0)]
-        worst = [*worse.sort_values("difference_nats", ascending=False).index]
-        shown = [name for name in worst if name in sure and dense["low"][name] > 0][:NAMED]
-        shown += [WHOLE] * (WHOLE in sure)
-        words = []
-        for name in shown:
-            by, high = dense.loc[name, ["difference_nats", "high"]]
-            words.append(
-                f"{name} {'lose' if by > 0 else 'gain'} {abs(by):.3f} ± {high - by:.3f} nats"
-            )
-        unsure = [*dense.index.difference(sure, sort=False)]
+        sure = dense["p_holm"] < LEVEL
+        excess = more["difference_nats"].where(more["p_holm"] < LEVEL).reindex(dense.index)
+        excess = excess[sure & (dense["low"] > 0) & (excess > 0)]
+        shown = [*excess.nlargest(NAMED).index, *sure.index[sure & (sure.index == WHOLE)]]
+        of = [dense.loc[name, ["difference_nats", "high"]] for name in shown]
+        words = [
+            f"{name} {'lose' if by > 0 else 'gain'} {abs(by):.3f} ± {high - by:.3f}"
+            for name, (by, high) in zip(shown, of, strict=True)
+        ]
+        unsure = [*sure.index[~sure]]
         others = f" and {len(unsure) - NAMED} others" * (len(unsure) > NAMED)
-        words += [f"{', '.join(unsure[:NAMED])}{others}: undecided"] * bool(words and unsure)
+        if words and unsure:
+            words.append(f"{', '.join(unsure[:NAMED])}{others}: undecided")
         if not rows[["low", "high"]].any(axis=None):
             words = ["every loss is identical to the dense model's"]
         if words:
-            height = dense["difference_nats"][shown[0] if shown else WHOLE]
-            told.append((height, f"At {cut}, {'; '.join(words)}."))
+            told.append((of[0].iloc[0] if of else 0.0, f"At {cut}, {'; '.join(words)}."))
     said = [words for _, words in sorted(told, reverse=True)[:SENTENCES]]
-    of = "these trainings" if frame["seeds"].max() > 1 else "this training"
-    said = said or ["No difference to the dense model is sure."]
-    return [*said, f"± is 95 % over windows, of {of} alone; sure is what holds after Holm."]
+    trainings = "these trainings" if frame["seeds"].max() > 1 else "this training"
+    return [
+        *(said or ["No difference to the dense model is sure."]),
+        f"Nats a token, ± 95 % over windows, of {trainings} alone; told is what holds after Holm.",
+    ]

@@ -58,11 +58,13 @@ def test_letters_are_told_by_what_they_are():
     assert found["word starts"] == ("Tdcr" * 40)[1:]
     assert found["insides of words"] == "heog’satsan" * 40
     assert found["words seen in training"] == ("Theran" * 40)[1:]
-    assert found["words new to it"] == "dog’scats" * 40
+    assert found["words new since training"] == "dog’scats" * 40
     places = np.arange(len(predicted)) % 8
-    assert (slices.named["the first eighth of windows"] == (places == 0)).all()
-    assert (slices.named["the rest of their first half"] == (places >= 1) & (places < 4)).all()
-    assert (slices.named["the second half of windows"] == (places >= 4)).all()
+    assert (slices.named["tokens in the first eighth of windows"] == (places == 0)).all()
+    assert (
+        slices.named["tokens in the rest of their first half"] == (places >= 1) & (places < 4)
+    ).all()
+    assert (slices.named["tokens in the second half of windows"] == (places >= 4)).all()
     assert (slices.window == np.arange(len(predicted)) // 8).all()
 
 
@@ -97,7 +99,7 @@ def test_tokens_of_words_however_a_text_is_cut(windows):
     found = spelt(sliced(dataset, 9, how), [Stripping.pieces[i] for i in ids[predicted].ravel()])
     assert found["insides of words"] == "|".join("’s" * 40)
     assert found["word starts"].count("The") == np.isin(ids, 4)[predicted].sum()
-    assert found["words new to it"].count("s") == 80
+    assert found["words new since training"].count("s") == 80
 
 
 def test_the_bytes_of_a_character_belong_to_its_word():
@@ -115,16 +117,18 @@ def test_chapters_are_headings_or_what_the_source_knows():
     source = text(test=parts)
     found = sliced(TextDataset(source, CharTokenizer(source))).named
     half = len(parts) // 2
-    assert found["Two"].nonzero()[0].tolist() == list(range(half - 1, 2 * half - 1))
-    assert found["One"].sum() == half - 1
+    assert found["tokens of Two"].nonzero()[0].tolist() == list(range(half - 1, 2 * half - 1))
+    assert found["tokens of One"].sum() == half - 1
     bible = kjv()
     named = sliced(TextDataset(bible, CharTokenizer(bible)), 64).named
-    chapters = [name for name in named if name.startswith("Genesis")]
-    assert chapters == ["Genesis 11", "Genesis 12"]
+    chapters = [name for name in named if name.startswith("tokens of")]
+    assert chapters == ["tokens of Genesis 11", "tokens of Genesis 12"]
     written = "".join(bible.chunks("test"))[1:]
-    at = int(named["Genesis 12"].argmax())
+    at = int(named["tokens of Genesis 12"].argmax())
     assert written[at:].startswith("Now the LORD had said unto Abram")
-    assert named["Genesis 12"].sum() == written.index("And Abram went up out of Egypt") - at
+    assert (
+        named["tokens of Genesis 12"].sum() == written.index("And Abram went up out of Egypt") - at
+    )
 
 
 def kjv():
@@ -152,12 +156,12 @@ def test_questions_are_told_by_type_answer_and_what_others_tell_of_the_image():
     assert first == {
         "questions of type shape": "100100",
         "questions of type yes or no": "011011",
-        "answers circle": "100000",
-        "answers square": "000100",
-        "answers yes": "010001",
-        "answers no": "001010",
-        "shape: circle": "011000",
-        "shape: square": "000011",
+        "answers “circle”": "100000",
+        "answers “square”": "000100",
+        "answers “yes”": "010001",
+        "answers “no”": "001010",
+        "images of shape circle": "011000",
+        "images of shape square": "000011",
     }
 
 
@@ -275,7 +279,7 @@ def test_difficulty_is_told_by_another_seed():
     size = FEWEST * 4
     before = [model(np.arange(size)), model(-np.arange(size))]
     quarters = by_difficulty(before, np.arange(size))
-    easiest = quarters["the easiest quarter (another seed's)"]
+    easiest = quarters["tokens another seed finds easiest"]
     assert easiest[0].nonzero()[0].tolist() == list(range(size - FEWEST, size))
     assert easiest[1].nonzero()[0].tolist() == list(range(FEWEST))
     assert by_difficulty(before[:1], np.arange(size)) == {}
