@@ -8,7 +8,7 @@ import re
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.client import HTTPException
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -115,10 +115,13 @@ def reading(path: Path) -> Iterator[io.BufferedReader]:
 
 @dataclass(frozen=True)
 class Text:
-    """A text and its splits: (start, end) in characters, end exclusive."""
+    """A text and its splits: (start, end) in characters, end exclusive. ``chapters``: what begins
+    where, if that is known and not written in it.
+    """
 
     source: StringSource | FileSource
     splits: dict[Split, tuple[int, int]]
+    chapters: dict[int, str] = field(default_factory=dict)
 
     @property
     def sha256(self) -> str:
@@ -236,7 +239,11 @@ def kjv_chars(
             f"{source.characters:,}.",
             f"Largest here: data.train_characters={max(0, train_characters - excess)}",
         )
-    return Text(source, consecutive(sizes))
+    books = {book.value: title for book, title in bible.short_titles.items()}
+    verses = bible.verse_start_indices.items()  # 1002003: Genesis 2, 3
+    first = {at: divmod(verse // 1000, 1000) for verse, at in verses if verse % 1000 == 1}
+    chapters = {at: f"{books[book]} {number}" for at, (book, number) in first.items()}
+    return Text(source, consecutive(sizes), chapters)
 
 
 # tinyshakespeare, of Karpathy's char-rnn
