@@ -18,6 +18,7 @@ from rich.text import Text
 from swe_cli.commands.shared import Page
 from swe_cli.config import shipped_conf
 from swe_cli.errors import CorruptFileError
+from swe_cli.evaluation.cost import Meter
 from swe_cli.records import Row
 from swe_cli.report.console import print_pairs
 from swe_cli.report.text import exact, number
@@ -31,6 +32,7 @@ OPTIONAL = {
     "easy-vqa": ("multimodal", "data=easy_vqa"),
     "lm-eval": ("lm-eval", "swe evaluate --tasks"),
     "transformers": ("huggingface", "model=huggingface"),
+    "codecarbon": ("energy", "energy.country"),
     "tensorly": ("trawl", "transform=trawl_cp"),
     "scikit-learn": ("multimodal", "data=digit_sums"),
 }
@@ -75,11 +77,13 @@ def _what(manifest: dict[str, Any]) -> str:
 def doctor(this: Page) -> None:
     """Versions, device, threads, folders, and what is optional and missing."""
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    counters = Meter(torch.device("cuda" if gpus else "cpu")).counters
     lines = {
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         **{package: _version(package, "missing") for package in PACKAGES},
         "device": f"cuda: {', '.join(gpus)}" if gpus else "cpu (no CUDA device found)",
         "threads": f"{torch.get_num_threads()} of {os.cpu_count()} cores",
+        "energy": ", ".join(counters) or "no counter can be read (RAPL, NVML): energy.watts=…",
         "configuration": str(shipped_conf()),
         "results": f"{this.results.resolve()} ({_room(this.results)})",
         "data": os.environ.get("SWE_DATA_DIR") or "no SWE_DATA_DIR set (not needed)",

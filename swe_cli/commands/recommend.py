@@ -5,15 +5,12 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import pandas as pd
-
-from swe_cli.commands.report import cell_windows, options_of, table_of
+from swe_cli.commands.report import cell_windows, costs_beside, options_of, table_of
 from swe_cli.commands.shared import Page
 from swe_cli.config import compose
-from swe_cli.experiments.cell import measured_beside
 from swe_cli.files import read_json
 from swe_cli.report.console import print_table, say, title
-from swe_cli.report.costs import faster, ledger, with_energy
+from swe_cli.report.costs import faster, ledger
 from swe_cli.report.recommend import Option, choose, sentences
 from swe_cli.report.summary import summarise
 from swe_cli.report.tables import records, split_by_protocol
@@ -27,9 +24,8 @@ def recommend(this: Page, *, most: float, minimise: str) -> None:
     """Print the choice, the runner-up, the Pareto front and what to type; or none, and why."""
     run = this.chosen_run(("sweep", "train"), "Choosing from", quiet=False)
     table, cells = table_of(run, this.root), run.path.parent / "cells"
-    lines = [measured_beside(cells / name) | {"name": name} for name in table["config_hash"]]
-    timed = with_energy(pd.DataFrame(lines), **this.composed.values["energy"])
-    costs = {line.pop("name"): line for line in records(timed)}
+    timed = costs_beside(this, table, run.path.parent)
+    costs = {line["name"]: line for line in records(timed)}
     for group in split_by_protocol(table):
         summary = summarise(group)
         found = choose(summary, partial(cell_windows, cells), costs, minimise, most)

@@ -13,20 +13,23 @@ from swe_cli.config import ConfigRoot, component, did_you_mean
 from swe_cli.contracts import Evidence
 from swe_cli.errors import RunError, SweError, UsageError
 from swe_cli.evaluation.loss import Measured
+from swe_cli.experiments.cell import measured_beside
 from swe_cli.experiments.model import ALWAYS_RECORDED
 from swe_cli.experiments.spec import built
 from swe_cli.experiments.sweep import Outcome, SweepPlan, costs, plan_sweep, run_sweep
 from swe_cli.experiments.training import stored_training
 from swe_cli.files import read_json, read_tensors, write_bytes, write_json
+from swe_cli.pruning.prune import recorded_needs
 from swe_cli.ranking import Ranking, exact_count
 from swe_cli.records import Row, Scalar
 from swe_cli.report.against import compare_with, print_comparison, write_comparisons
 from swe_cli.report.compare import check_declared, present_declared
+from swe_cli.report.costs import with_energy
 from swe_cli.report.figures import MANY, curve, weight_evolution, write_figure
 from swe_cli.report.grid import grid
 from swe_cli.report.quantities import LOSS, QUANTITIES
 from swe_cli.report.summary import summarise, write_means
-from swe_cli.report.tables import csv_bytes, frame, split_by_protocol, write
+from swe_cli.report.tables import csv_bytes, frame, records, split_by_protocol, write
 from swe_cli.report.terminal import print_summary
 from swe_cli.report.text import count
 from swe_cli.store import Run, list_runs, provenance, training_of
@@ -175,6 +178,23 @@ def options_of(config: Mapping[str, Any], root: ConfigRoot) -> dict[str, Scalar]
                     listed = isinstance(value, list)
                     options[f"{group}.{key}"] = ",".join(map(str, value)) if listed else value
     return options
+
+
+def costs_beside(this: Page, table: pd.DataFrame, runs: Path) -> pd.DataFrame:
+    """What is no part of rows, by the ``name`` of their cells: what each took, and what was timed.
+    Of a criterion that judges by it, the tracking of its training, too.
+    """
+    lines, tracked = [], {name: Run(runs / name) for name in table["training"].unique()}
+    for row in records(table):
+        line = {"name": row["config_hash"], **measured_beside(runs / "cells" / row["config_hash"])}
+        run, criterion = tracked[row["training"]], row["criterion"]
+        judges = criterion in this.root.options("criterion")
+        if judges and recorded_needs(built(component("criterion", criterion, this.root)).needs):
+            told = run.manifest if run.finished else {}
+            steps = told.get("results", {}).get("steps", 0)
+            line["tracking.seconds"] = steps * told.get("tracking_seconds_per_step", 0.0)
+        lines.append(line)
+    return with_energy(pd.DataFrame(lines), **this.composed.values["energy"])
 
 
 # Tables and figures

@@ -11,7 +11,7 @@ from swe_cli.report.console import print_table, say
 from swe_cli.report.text import number
 
 JOULES, SPENT = "joules_per_million_tokens", "spent_joules"
-# What a cut took before it could save: tracking, of its training, is in ``tracking.seconds``.
+# What a cut takes before it can save; "training" is the rest of one that an early cut is made in.
 STAGES = ("tracking", "cut", "update", "transform", "recovery", "training")
 TIMED = {  # what is shown of a timing: its words, its unit in the column's, digits
     "latency_p50_ms": ("latency, median (ms)", 1.0, ".2f"),

@@ -85,7 +85,7 @@ def train_run(
         recorder.validate(state, {})
     started, resumed_at = time.perf_counter(), state.step
     fit(state, recipe.steps - state.step, [tracker, *callbacks, recorder])
-    seconds = time.perf_counter() - started
+    seconds, taken = time.perf_counter() - started, max(1, state.step - resumed_at)
     if recipe.steps and not tracker.count:
         raise TrainingError("All to be observed were spikes.", "Write training.on_spike=record")
     weights, progress = model.weights(), recorder.progress
@@ -116,7 +116,8 @@ def train_run(
             "final_validation_loss_nats": progress.final_loss_nats,
         },
         measures=measures,
-        seconds_per_step=seconds / max(1, state.step - resumed_at),
+        seconds_per_step=seconds / taken,
+        tracking_seconds_per_step=tracker.seconds / taken,
         parameters=sum(p.numel() for p in model.parameters()),
     )
     remove_directory(run.path / CHECKPOINTS)

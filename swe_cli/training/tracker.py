@@ -1,6 +1,7 @@
 """The trajectory, recorded while a model trains: statistics of every weight, a small sample."""
 
 import math
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -111,7 +112,7 @@ class Tracker(Callback):
         self.start, self.decay = tracking.steps_before(steps), tracking.decay_of(self.every, steps)
         for statistic in statistics.values():
             statistic.expect((steps - self.start) // self.every, steps / self.every)
-        self.count, self.total_weight = 0, 0.0
+        self.count, self.total_weight, self.seconds = 0, 0.0, 0.0
         self._followed = followed
         self._sample_every = max(1, steps // SAMPLE_POINTS)
         generator = torch.Generator().manual_seed(derive(seed, "sample"))
@@ -121,12 +122,15 @@ class Tracker(Callback):
         self.begun = probed(self.live(), PROBES)
 
     def before_step(self, state: TrainState) -> None:
-        parameters = state.setup.model.named_parameters()
+        started, parameters = time.perf_counter(), state.setup.model.named_parameters()
         self.see(state.step, lambda: {n: p.grad for n, p in parameters if p.grad is not None})
+        self.seconds += time.perf_counter() - started
 
     def after_step(self, state: TrainState, metrics: dict[str, Any]) -> None:
+        started = time.perf_counter()
         if not metrics.get("skipped"):
             self.observe(state.step, lambda: state.optimizer_slots())
+        self.seconds += time.perf_counter() - started
 
     @torch.no_grad()
     def see(self, step: int, gradients: Callable[[], Tensors]) -> None:
