@@ -28,7 +28,8 @@ from swe_cli.report.costs import with_energy
 from swe_cli.report.figures import MANY, curve, weight_evolution, write_figure
 from swe_cli.report.grid import grid
 from swe_cli.report.quantities import LOSS, QUANTITIES
-from swe_cli.report.summary import summarise, write_means
+from swe_cli.report.slices import hurt, slices_of
+from swe_cli.report.summary import Line, Point, summarise, write_means
 from swe_cli.report.tables import csv_bytes, frame, records, split_by_protocol, write
 from swe_cli.report.terminal import print_summary
 from swe_cli.report.text import count
@@ -268,6 +269,21 @@ def _weights(run: Run, root: ConfigRoot) -> dict[str, Any]:
     kept = gather({n: mask.float() for n, mask in masks.items()}, saved["sample/index"]) > 0.5
     steps, values = saved["sample/steps"].tolist(), saved["sample/values"].numpy()
     return {"weights": weight_evolution(steps, values, kept.numpy(), criterion=JUDGE, ratio=SHARE)}
+
+
+def hurt_by(line: Line, dense: Point, runs: Path, root: ConfigRoot) -> pd.DataFrame:
+    """What the cuts of a line hurt, as ``hurt`` says, at the seeds of the point ``dense``."""
+    row = dense["cells"][dense["seeds"][0]]
+    options = read_json(runs / "cells" / row["config_hash"] / "cell.json")["evaluation"]
+    trained = stored_training(Run(runs / row["training"]), root, device="cpu").open()
+    slices = slices_of(trained, built(component("evaluation", options.pop("name"), root, options)))
+
+    def tokens(point: Point) -> list[Measured]:
+        cells = [point["cells"][seed]["config_hash"] for seed in dense["seeds"]]
+        return [cell_windows(runs / "cells", cell) for cell in cells]
+
+    whole = [point for point in line.points if point["seeds"] == dense["seeds"]]
+    return hurt({f"{point['x']:.0%}": tokens(point) for point in whole}, tokens(dense), slices)
 
 
 @lru_cache(maxsize=256)

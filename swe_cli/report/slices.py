@@ -26,8 +26,7 @@ SENTENCES, NAMED = 5, 3
 
 class Slices(NamedTuple):
     """Of the M predicted tokens of a split, row by row: each one's ``window`` and what is
-    ``answered`` as a whole (itself; a question), int64 (M,). ``named``: which are of a slice, bool
-    (M,), or (seeds, M) where each seed has its own.
+    ``answered`` as a whole (itself; a question), int64 (M,). ``named``: which are of a slice, bool.
     """
 
     window: Array
@@ -54,17 +53,6 @@ def slices_of(setup: Setup, evaluation: Evaluation) -> Slices:
     return Slices(window, answered, told)
 
 
-def by_difficulty(dense: Sequence[Measured], answered: Array) -> Mapping[str, Array]:
-    """Quarters of what is answered by its loss, (seeds, M), each seed's by the dense model of the
-    next: by its own they would regress to the mean. None of a single seed.
-    """
-    losses = (np.bincount(answered, of["token_nats"]) for of in (*dense[1:], dense[0]))
-    ranks = np.array([of.argsort(kind="stable").argsort() for of in losses])
-    quarter = 4 * ranks[:, answered] // ranks.shape[1]
-    names = ("easiest", "easy", "hard", "hardest") if len(dense) > 1 else ()
-    return {f"tokens another seed finds {name}": quarter == at for at, name in enumerate(names)}
-
-
 def _of_text(dataset: Any, split: Any, tokens: Array, targets: Array) -> dict[str, Array]:
     predicted = targets != IGNORED
     # The first token of a window is read where no window before it predicted it.
@@ -73,12 +61,11 @@ def _of_text(dataset: Any, split: Any, tokens: Array, targets: Array) -> dict[st
     ours = np.column_stack([first & False, predicted])[read]
     text, start, end = _spelt(dataset, np.column_stack([tokens[:, 0], targets])[read])
 
-    def touching(characters: Iterable[bool]) -> Array:
+    def touching(characters: Iterable[bool]) -> Any:
         upto = np.append(0, np.cumsum(np.fromiter(characters, bool, len(text))))
-        touched: Array = (upto[end] > upto[start])[ours]
-        return touched
+        return (upto[end] > upto[start])[ours]
 
-    def within(spans: Iterable[tuple[int, int]]) -> Array:
+    def within(spans: Iterable[tuple[int, int]]) -> Any:
         inside = np.zeros(len(text), bool)
         for begin, stop in spans:
             inside[max(0, begin) : stop] = True
@@ -102,16 +89,16 @@ def _of_text(dataset: Any, split: Any, tokens: Array, targets: Array) -> dict[st
     if isinstance(dataset, TextDataset):
         chunks = dataset.text.chunks("train")
         seen = {word.casefold() for chunk in chunks for word in WORD.findall(chunk)}
-        named["words seen in training"] = within(at for at, word in words.items() if word in seen)
-        named["words new since training"] = within(
-            at for at, word in words.items() if word not in seen
-        )
+        for name, old in {
+            "words seen in training": True,
+            "words new since training": False,
+        }.items():
+            named[name] = within(at for at, word in words.items() if (word in seen) == old)
         begins = dataset.text.splits[split][0]
         chapters |= {at - begins: name for at, name in dataset.text.chapters.items()}
     spans = [s for s in pairwise([*sorted(chapters), len(text)]) if s[0] < len(text) and s[1] > 0]
-    return named | {
-        f"tokens of {chapters[at]}": within([(at, to)]) for at, to in spans if len(spans) <= MOST
-    }
+    few = spans if len(spans) <= MOST else []
+    return named | {f"tokens of {chapters[at]}": within([(at, stop)]) for at, stop in few}
 
 
 def _spelt(dataset: Any, ids: Array) -> tuple[str, Array, Array]:
@@ -147,14 +134,15 @@ def hurt(
     cuts: Mapping[str, Sequence[Measured]], dense: Sequence[Measured], slices: Slices
 ) -> pd.DataFrame:
     """What each cut costs the tokens of every slice: a row ``against`` dense, and one against the
-    difference of ``WHOLE``, since a hard cut hurts them all.
+    difference of ``WHOLE``, since a hard cut hurts them all. And of ``by_difficulty``.
 
     Models hold ``token_nats`` and ``token_right`` (M,), the seeds in one order. Of a row:
     ``tokens``; ``difference_nats`` a token, paired, mean over seeds, ``low`` and ``high`` (95 %),
     ``p``, ``p_holm`` of all rows; ``lost`` and ``won``: answers of all seeds that turned wrong, or
     right, against what most dense seeds have. Windows are the clusters of a ratio (jackknife; t
     with Kish's number of them), so it holds for these trainings alone. A difference whose sign is
-    not every seed's has a p of 1. Raises SweError for other windows than the slices', or too few.
+    not every seed's has a p of 1. Raises SweError for other windows than the slices', too few, or
+    none that kept their tokens.
     """
     window, first = slices.window, np.unique(slices.answered, return_index=True)[1]
     shape, rows = (len(dense), len(window)), list[dict[str, Any]]()
@@ -162,21 +150,24 @@ def hurt(
         raise SweError("Too few windows tell what was hurt.", f"Evaluate on {FEWEST} or more.")
 
     def read(seeds: Sequence[Measured]) -> tuple[Array, Array]:
-        nats = np.array([of["token_nats"] for of in seeds], float)
-        if nats.shape != shape:
-            raise SweError("Slices tell nothing of models evaluated at other seeds or windows.")
-        return nats, np.array([np.minimum.reduceat(of["token_right"], first) for of in seeds]) > 0
+        nats = [of["token_nats"] for of in seeds if len(of.get("token_nats", ())) == shape[1]]
+        if len(nats) != shape[0]:
+            why = "These tokens were not measured at every seed, or by an older version."
+            raise SweError(why, "Add --refresh to the swe sweep.")
+        right = [np.minimum.reduceat(of["token_right"], first) for of in seeds]
+        return np.array(nats, float), np.array(right) > 0
 
     def sums(values: Array) -> Array:  # (seeds, windows)
         return np.array([np.bincount(window, of_seed) for of_seed in values])
 
     reference, known = read(dense)
     modal = known.mean(0) > 0.5
+    named = {**slices.named, **by_difficulty(reference, slices.answered)}
     for cut, seeds in cuts.items():
         nats, right = read(seeds)
         off, whole = nats - reference, np.zeros(0)
         flips = {"lost": modal & ~right, "won": ~modal & right}
-        for name, mask in {WHOLE: np.array(True), **slices.named}.items():
+        for name, mask in {WHOLE: np.array(True), **named}.items():
             held = np.broadcast_to(mask, shape)
             over, per, starts = sums(off * held), sums(held), held[:, first]
             d, n = over.mean(0), per.mean(0)
@@ -190,6 +181,17 @@ def hurt(
             whole = ratios if name == WHOLE else whole
     frame = pd.DataFrame(rows)
     return frame.assign(p_holm=holm(frame["p"]))
+
+
+def by_difficulty(nats: Array, answered: Array) -> dict[str, Array]:
+    """Quarters of what is answered by its loss (seeds, M), each seed's by the dense model of the
+    next: by its own they would regress to the mean. None of a single seed.
+    """
+    losses = (np.bincount(answered, of) for of in np.roll(nats, -1, axis=0))
+    ranks = np.array([of.argsort(kind="stable").argsort() for of in losses])
+    quarter = 4 * ranks[:, answered] // ranks.shape[1]
+    names = ("easiest", "easy", "hard", "hardest") if len(nats) > 1 else ()
+    return {f"tokens another seed finds {name}": quarter == at for at, name in enumerate(names)}
 
 
 def _tested(ratios: Array, seeds: int, freedom: float) -> dict[str, float]:

@@ -3,8 +3,11 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from swe_cli.commands.report import hurt_by
+from swe_cli.config import ConfigRoot
 from swe_cli.contracts import Example, Setup, Tokenizer
 from swe_cli.data.questions import QuestionSet
 from swe_cli.data.text import StringSource, Text, consecutive, kjv_chars
@@ -23,6 +26,7 @@ from swe_cli.report.slices import (
     sentences,
     slices_of,
 )
+from swe_cli.report.summary import summarise
 
 TEST = Evaluation(split="test", batch_size=7, random_batches=0)
 TRAIN, LINE = "The cat ran.\n", "The dog’s 12 cats, ran\n"
@@ -230,13 +234,11 @@ def test_of_a_hundred_null_models_few_are_flagged(damage):
     source = kjv()
     slices = sliced(TextDataset(source, CharTokenizer(source)), LENGTH)
     before, flagged = dense(3, len(slices.window)), 0
-    slices = slices._replace(named={**slices.named, **by_difficulty(before, slices.answered)})
     against = WHOLE if damage else DENSE
     for seed in range(100):
         generator = np.random.default_rng(seed)
-        frame = hurt(
-            {"80 %": [noisy(of, slices, generator, damage) for of in before]}, before, slices
-        )
+        after = [noisy(of, slices, generator, damage) for of in before]
+        frame = hurt({"80 %": after}, before, slices)
         sure = (frame["p_holm"] < LEVEL) & (frame["against"] == against)
         flagged += bool(sure.any())
         assert damage or bool(sure.any() or len(sentences(frame)) == 2)
@@ -277,7 +279,7 @@ def test_flips_are_against_what_most_dense_models_answer():
 
 def test_difficulty_is_told_by_another_seed():
     size = FEWEST * 4
-    before = [model(np.arange(size)), model(-np.arange(size))]
+    before = np.array([np.arange(size), -np.arange(size)])
     quarters = by_difficulty(before, np.arange(size))
     easiest = quarters["tokens another seed finds easiest"]
     assert easiest[0].nonzero()[0].tolist() == list(range(size - FEWEST, size))
@@ -287,8 +289,26 @@ def test_difficulty_is_told_by_another_seed():
 
 def test_models_of_other_windows_and_too_few_windows_are_refused():
     before = dense(2)
-    with pytest.raises(SweError, match="other seeds or windows"):
+    with pytest.raises(SweError, match="not measured at every seed"):
         hurt({"80 %": before[:1]}, before, HALVES)
+    old = [{"nats": np.ones(WINDOWS)}] * 2
+    with pytest.raises(SweError, match="older version"):
+        hurt({"80 %": old}, before, HALVES)
     few = Slices(np.arange(4), np.arange(4), {})
     with pytest.raises(SweError, match="Too few windows"):
         hurt({}, dense(1, 4), few)
+
+
+def test_a_sweep_tells_what_the_cuts_of_a_line_hurt(swe, tiny_words, tmp_path):
+    words = ["data.test_characters=500", "ratio=0,0.9", "seed=1,2"]
+    found = swe("sweep", "-q", *tiny_words, *words, "criterion=magnitude", "recovery=none")
+    assert found.exit_code == 0, found.output
+    (run,) = (tmp_path / "results" / "runs").glob("sweep-*")
+    summary = summarise(pd.read_csv(run / "table.csv"))
+    control = next(point for point in summary.controls if point["kind"] == "dense")
+    frame = hurt_by(summary.lines[0], control, run.parent, ConfigRoot())
+    assert {"spaces", "tokens another seed finds hard"} <= {*frame["slice"]}
+    told = frame[frame["slice"] == WHOLE].set_index("cut")["difference_nats"]
+    cuts = [point for point in summary.cuts if point["ratio"] == 0.9]
+    assert told["0%"] == 0
+    assert told["90%"] == pytest.approx(cuts[0]["delta_nats"], abs=1e-6)
