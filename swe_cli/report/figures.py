@@ -3,6 +3,7 @@
 Charts are made without the colours of a page, which ``titled`` adds for print.
 """
 
+import json
 import math
 import re
 import textwrap
@@ -39,7 +40,7 @@ PRINT: Mapping[str, Any] = {
 }
 PAGE, LEFT, LETTER, GAP = 880, 60, 5.4, 12  # pixels: a page, its axis; a letter; names apart
 BARE = {"labels": False, "ticks": False, "domain": False, "title": None}
-SIGNED = {"format": "+,~r", "labelExpr": "datum.value ? datum.label : '0'"}
+SIGNED: dict[str, Any] = {"format": "+,~r", "labelExpr": "datum.value ? datum.label : '0'"}
 AFTER, BEFORE = "after recovery", "before recovery"
 ALWAYS = ("swe", "magnitude", "random")
 MOST, MOST_WITH_ROLES, MOST_LINES = 12, 8, 4  # panels; criteria in each module's; lines in one
@@ -115,7 +116,8 @@ def curve(summary: Summary, quantity: Quantity, *, elsewhere: str = "grid.png") 
     signs = [len(_name(line, name)) for name, lines in shown.items() for line in lines]
     gutter = LETTER * max(signs) + 26 if any(signs) else 14
     right = max(gutter, LETTER * max(controls["name"].map(len), default=0) + 26)
-    most = 2 if summary.several_roles else 3 if any(signs) or len(shown) in (5, 6, 9) else 4
+    three = 2 if len(shown) == 4 else 3
+    most = 2 if summary.several_roles else three if any(signs) or len(shown) in (5, 6, 9) else 4
     columns = min(len(shown), most)
     beside = LEFT + right + (columns - 1) * gutter
     width = int(max(150, min(420, (PAGE - beside) / columns)))
@@ -141,7 +143,7 @@ def panels(
     Raises SweError where no pruned row has a finite difference.
     """
     shown, controls = shown_lines(summary, quantity), _controls(summary, quantity)
-    cuts, height = _cuts(summary, quantity), int(min(250, max(180, width)))
+    cuts, height = _cuts(summary, quantity, shown), int(min(250, max(180, width)))
     every = pd.concat([cuts["value"], cuts["low"], cuts["high"], controls["value"]]).dropna()
     unit = min(quantity.scale * quantity.tolerance, every.abs().max() / 50 or 1.0)
     squashed = squash([*every, 0.0], unit)
@@ -150,97 +152,76 @@ def panels(
     low, high = stretch([bottom, top], unit)
     at = sorted(cuts["x"].unique())
     pad = max(2.0, 0.05 * (at[-1] - at[0]))
-    worth = "points" if quantity.percent else quantity.axis.partition("(")[2].rstrip(")")
-    x_axis: dict[str, Any] = {"title": "sparsity (%)", "grid": False, "tickCount": 5}
-    x_axis |= {"values": at} if len(at) < 5 else {}
-    y_axis: dict[str, Any] = {
-        "title": f"against dense ({worth or 'unit of the answers'})",
-        **SIGNED,
-    }
-    y_axis |= {"values": ticks(low, high, unit, height / 16)}
     x_scale = {"domain": [at[0] - pad, at[-1] + pad], "nice": False, "zero": False}
     y_scale = {"type": "symlog", "constant": unit, "domain": [low, high], "nice": False}
-    behind = [] if summary.several_roles else [lines[0].label for lines in shown.values()]
+    worth = "points" if quantity.percent else quantity.axis.partition("(")[2].rstrip(")")
+    x_axis = {"title": "sparsity (%)", "grid": False, "values": at if len(at) < 5 else None}
+    y_axis = SIGNED | {"title": f"against dense ({worth or 'unit of the answers'})"}
+    y_axis["values"] = ticks(low, high, unit, height / 16)
     dashes = {"domain": list(controls["name"]), "range": list(controls["dash"])}
+    rules = alt.Chart(controls[["name", "value"]]).mark_rule(style="control")
+    rules = rules.encode(strokeDash=alt.StrokeDash("name:N", legend=None, scale=dashes))
+    # A title proper would stand higher where its chart has an axis.
+    head = alt.Chart(alt.InlineData([{}])).mark_text(
+        style="words", x=0, y=-8, align="left", fontSize=12, fontWeight="bold"
+    )
     charts = []
     for place, (name, lines) in enumerate(shown.items()):
-        left, lowest = place % columns == 0, place + columns >= len(shown)
-        x = alt.X("x:Q", scale=x_scale, axis=x_axis | ({} if lowest else BARE))
-        y = {"scale": y_scale, "axis": y_axis | ({} if left else BARE)}
-        colour = alt.value(colour_of(name)) if behind else alt.Color("colour:N", scale=None)
-        layers = _layers(cuts, [line.label for line in lines], behind, x, y, colour)
-        rules = alt.Chart(controls[["name", "value"]]).mark_rule(style="control")
-        dash = alt.StrokeDash("name:N", legend=None, scale=dashes)
-        layers.insert(1, rules.encode(y=alt.Y("value:Q", **y), strokeDash=dash))
-        ends = cuts[cuts["stage"] == AFTER].groupby("label").last()
-        names = pd.DataFrame(
-            [
-                (_name(o, name), *ends.loc[o.label, ["x", "value"]])
-                for o in lines
-                if o.label in ends.index
-            ],
-            columns=["name", "x", "value"],
-        )
-        if place % columns == columns - 1:
-            names = pd.concat([names, controls.assign(x=at[-1] + pad)], join="inner")
+        last, lowest = (place + 1) % columns == 0, place + columns >= len(shown)
+        x = alt.X("x:Q", scale=x_scale, axis=x_axis | ({"tickCount": 5} if lowest else BARE))
+        y = {"scale": y_scale, "axis": y_axis | (BARE if place % columns else {})}
+        said = {line.label: _name(line, name) for line in lines}
+        colour, title = alt.Color("colour:N", scale=None), f"{name} cut"
+        if not summary.several_roles:
+            colour, title = alt.value(colour_of(name)), name
+        names = cuts[cuts["label"].isin(list(said)) & (cuts["stage"] == AFTER)]
+        names = names.groupby("label").last().reset_index()
+        names["name"] = names["label"].map(said)
+        if last:
+            names = pd.concat([names, controls.assign(x=at[-1] + pad)])
         names = names[names["name"] != ""].sort_values("value", kind="stable")
         gap, wanted = (top - bottom) * GAP / height, squash(names["value"], unit)
         names["place"] = stretch(_apart(wanted, gap, bottom, top), unit)
-        named = alt.Chart(names).encode(y=alt.Y("place:Q", **y))
-        pointer = named.encode(x=x, x2=alt.value(width + 8), y=alt.Y("value:Q", **y), y2="place:Q")
-        written = named.encode(x=alt.value(width + 11), text="name:N")
-        # A title proper would stand higher where its chart has an axis.
-        head = alt.Chart(alt.InlineData([{}])).encode(
-            text=alt.value(name if behind else f"{name.replace('all', 'all modules')} cut")
+        named = alt.Chart(names[["name", "x", "value", "place"]])
+        pointer = named.mark_rule(color=GREY, strokeWidth=0.7)
+        words = named.mark_text(style="words", align="left", baseline="middle")
+        lines = alt.Chart(cuts).encode(x=x, y=alt.Y("value:Q", **y), detail="label:N")
+        mine = f"indexof({json.dumps(list(said))}, datum.label) >= 0"
+        own = lines.transform_filter(mine).encode(color=colour)
+        after, before = (own.transform_filter(alt.datum.stage == s) for s in (AFTER, BEFORE))
+        others = lines.transform_filter(f"isValid(datum.behind) && !({mine})")
+        bands = after.transform_filter("isValid(datum.low)").mark_area(opacity=1, fillOpacity=0.15)
+        dot, ring = (
+            ({"size": 8, "color": GREY}, {"filled": False}) if len(at) == 1 else (False, False)
         )
-        layers += [
-            pointer.mark_rule(color=GREY, strokeWidth=0.7),
-            written.mark_text(style="words", align="left", baseline="middle"),
-            head.mark_text(style="words", x=0, y=-8, align="left", fontSize=12, fontWeight="bold"),
+        layers = [
+            others.mark_line(color=GREY, point=dot).encode(
+                strokeWidth=alt.StrokeWidth("behind:Q", scale=None)
+            ),
+            rules.encode(y=alt.Y("value:Q", **y)),
+            bands.encode(y=alt.Y("low:Q", **y), y2="high:Q"),
+            before.mark_line(strokeDash=[4, 2], strokeWidth=1.2, point=ring),
+            after.mark_line(point={"size": 16}).encode(
+                strokeWidth=alt.StrokeWidth("width:Q", scale=None)
+            ),
+            pointer.encode(x=x, x2=alt.value(width + 8), y=alt.Y("value:Q", **y), y2="place:Q"),
+            words.encode(x=alt.value(width + 11), y=alt.Y("place:Q", **y), text="name:N"),
+            head.encode(text=alt.value(title.replace("all", "all modules"))),
         ]
         charts.append(alt.layer(*layers, description=name, width=width, height=height))
     return charts
-
-
-def _layers(
-    cuts: pd.DataFrame, own: Sequence[str], behind: Sequence[str], x: Any, y: Any, colour: Any
-) -> list[Any]:
-    """A panel's lines: the others, then bands, before recovery, other settings, and the best."""
-
-    def of(labels: Sequence[str], stage: str = AFTER) -> alt.Chart:
-        chart = alt.Chart(cuts).transform_filter(alt.datum.stage == stage)
-        chart = chart.transform_filter(alt.FieldOneOfPredicate("label", list(labels)))
-        return chart.encode(x=x, y=alt.Y("value:Q", **y), detail="label:N")
-
-    best = own[:1] if behind else own
-    wide = alt.StrokeWidth("width:Q", scale=None)
-    others = of([label for label in behind if label not in own]).encode(strokeWidth=wide)
-    others = others.transform_calculate(width="datum.width / 2")
-    after = of(best).encode(color=colour)
-    bands = after.transform_filter("isValid(datum.low)").encode(alt.Y("low:Q", **y), y2="high:Q")
-    before, rest = (
-        chart.encode(color=colour) for chart in (of(best, BEFORE), of(own[len(best) :]))
-    )
-    return [
-        others.mark_line(
-            color=GREY, point={"size": 8, "color": GREY} if cuts["x"].nunique() == 1 else False
-        ),
-        bands.mark_area(opacity=1, fillOpacity=0.15),
-        before.mark_line(strokeDash=[4, 2], strokeWidth=1.2),
-        rest.mark_line(strokeWidth=1, point={"size": 8}),
-        after.mark_line(point={"size": 20}).encode(strokeWidth=wide),
-    ]
 
 
 def notes(summary: Summary, quantity: Quantity, elsewhere: str) -> list[str]:
     """What a reader of ``panels`` has to know: how they are drawn, and what is not."""
     shown = shown_lines(summary, quantity)
     drawn = {line.label: line for lines in shown.values() for line in lines}
-    single = not summary.several_roles
+    cuts, single = _cuts(summary, quantity, shown), not summary.several_roles
+    dashed = "dashed" if cuts["x"].nunique() > 1 else "ring"
     said = {
         f"{count(len(summary.seeds), 'seed')}": True,
         f"band: {summary.intervals}": summary.intervals,
-        "dashed: before recovery": (_cuts(summary, quantity)["stage"] == BEFORE).any(),
+        f"{dashed}: before recovery": (cuts["stage"] == BEFORE).any(),
         "grey: other criteria": single and len(shown) > 1,
         "thin: its other settings": single and max(map(len, shown.values())) > 1,
         f"{'below' if quantity.better < 0 else 'above'} 0 is better": True,
@@ -302,8 +283,11 @@ def _left_out(summary: Summary, drawn: Mapping[str, Line], elsewhere: str) -> li
     return [textwrap.shorten(words, 500, placeholder=" …")] if names else []
 
 
-def _cuts(summary: Summary, quantity: Quantity) -> pd.DataFrame:
-    """Every finite difference to dense, as drawn; after recovery with its paired interval.
+def _cuts(
+    summary: Summary, quantity: Quantity, shown: Mapping[str, Sequence[Line]]
+) -> pd.DataFrame:
+    """Every finite difference to dense that is drawn, and how: of the best lines also the paired
+    interval, what was before recovery, and the width ``behind`` other panels.
 
     Windows, and seeds, differ far more from each other than two models do on one of them: an
     interval of the mean itself would hide differences that are certain.
@@ -312,19 +296,24 @@ def _cuts(summary: Summary, quantity: Quantity) -> pd.DataFrame:
     names = [quantity.delta, *bounds(quantity.delta), quantity.mean, quantity.before]
     values = points.reindex(columns=names).astype(float) * quantity.scale
     delta, low, high, mean, before = (values[name] for name in names)
-    about = pd.DataFrame({"label": points["label"], "x": 100 * points["x"]})
-    of = points["criterion"].str.split(" = ")
-    about["width"] = of.map(lambda names: 2.8 if "swe" in names else 1.6)
+    label, of = points["label"], points["criterion"].str.split(" = ")
+    first = {
+        of.label for lines in shown.values() for of in lines[: None if summary.several_roles else 1]
+    }
+    best, wide = label.isin(first), of.map(lambda names: 2.8 if "swe" in names else 1.6)
+    about = pd.DataFrame({"label": label, "x": 100 * points["x"], "width": wide.where(best, 1.0)})
+    about["behind"] = (wide / 2).where(best & (not summary.several_roles))
     about["colour"] = of.map(lambda names: colour_of(names[0]))
-    recovered = (before - mean).abs().groupby(points["label"]).transform("max") > 0
-    earlier = about.assign(stage=BEFORE, value=(delta + before - mean).where(recovered))
-    cuts = pd.concat([about.assign(stage=AFTER, value=delta, low=low, high=high), earlier])
+    recovered = (before - mean).abs().groupby(label).transform("max") > 0
+    earlier = about.assign(stage=BEFORE, value=(delta + before - mean).where(recovered & best))
+    after = about.assign(stage=AFTER, value=delta, low=low.where(best), high=high.where(best))
+    cuts = pd.concat([after, earlier.drop(columns="behind")])
     cuts = cuts.replace([math.inf, -math.inf], math.nan).dropna(subset=["value"])
     if not (cuts["stage"] == AFTER).any():
         why = "There is no figure to draw: no pruned row has a finite difference to dense"
         hint = "See the errors of its cells, or add ratios: swe sweep ratios=0.1..0.9..0.1"
         raise SweError(f"{why} in {quantity.title}.", hint)
-    return cuts
+    return cuts[cuts["label"].isin([o.label for lines in shown.values() for o in lines])]
 
 
 def same_models(controls: Sequence[Point]) -> list[tuple[str, Point]]:
