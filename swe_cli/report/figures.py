@@ -60,12 +60,15 @@ def titled(chart: Any, words: str, lines: Sequence[str], width: int) -> Any:
 
 
 def write_figure(figure: Any, folder: Path, name: str) -> list[Path]:
-    """Write ``name.png`` (120 dpi), ``.svg`` and ``.pdf``, atomically; same figure, same bytes."""
+    """Write ``name.png`` (120 dpi), ``.svg`` and ``.pdf``, atomically; same figure, same bytes,
+    but for the order of fonts inside the PDF.
+    """
     svg = vl_convert.vegalite_to_svg(figure.to_json(indent=None, validate=False))
     svg = re.sub(r"gradient_\d+", "gradient", svg)  # which counts the figures of this process
-    made = {"png": vl_convert.svg_to_png(svg, ppi=DPI), "svg": svg.encode()}
-    made["pdf"] = vl_convert.svg_to_pdf(svg)
-    return write_files(folder, {f"{name}.{kind}": content for kind, content in made.items()})
+    png, pdf = vl_convert.svg_to_png(svg, ppi=DPI), vl_convert.svg_to_pdf(svg)
+    return write_files(
+        folder, {f"{name}.png": png, f"{name}.svg": svg.encode(), f"{name}.pdf": pdf}
+    )
 
 
 def weight_lives(steps: Sequence[int], values: Any, swe: Any, magnitude: Any) -> pd.DataFrame:
@@ -118,7 +121,7 @@ def curve(summary: Summary, quantity: Quantity, *, elsewhere: str = "grid.png") 
     right = max(gutter, LETTER * max(controls["name"].map(len), default=0) + 26)
     three = 2 if len(shown) == 4 else 3
     most = 2 if summary.several_roles else three if any(signs) or len(shown) in (5, 6, 9) else 4
-    columns = min(len(shown), most)
+    columns = max(1, min(len(shown), most))
     beside = LEFT + right + (columns - 1) * gutter
     width = int(max(150, min(420, (PAGE - beside) / columns)))
     charts = panels(summary, quantity, columns=columns, width=width)
@@ -155,7 +158,7 @@ def panels(
     x_scale = {"domain": [at[0] - pad, at[-1] + pad], "nice": False, "zero": False}
     y_scale = {"type": "symlog", "constant": unit, "domain": [low, high], "nice": False}
     worth = "points" if quantity.percent else quantity.axis.partition("(")[2].rstrip(")")
-    x_axis = {"title": "sparsity (%)", "grid": False, "values": at if len(at) < 5 else None}
+    x_axis = {"grid": False, "tickCount": 5} | ({"values": at} if len(at) < 5 else {})
     y_axis = SIGNED | {"title": f"against dense ({worth or 'unit of the answers'})"}
     y_axis["values"] = ticks(low, high, unit, height / 16)
     dashes = {"domain": list(controls["name"]), "range": list(controls["dash"])}
@@ -168,7 +171,9 @@ def panels(
     charts = []
     for place, (name, lines) in enumerate(shown.items()):
         last, lowest = (place + 1) % columns == 0, place + columns >= len(shown)
-        x = alt.X("x:Q", scale=x_scale, axis=x_axis | ({"tickCount": 5} if lowest else BARE))
+        x = alt.X(
+            "x:Q", scale=x_scale, axis=x_axis | ({"title": "sparsity (%)"} if lowest else BARE)
+        )
         y = {"scale": y_scale, "axis": y_axis | (BARE if place % columns else {})}
         said = {line.label: _name(line, name) for line in lines}
         colour, title = alt.Color("colour:N", scale=None), f"{name} cut"
@@ -243,7 +248,7 @@ def mean_ranks(summary: Summary, quantity: Quantity) -> "pd.Series[float]":
     of_cut = cuts.groupby([cuts["by"], amount])[quantity.mean]
     size, rank = of_cut.transform("count"), of_cut.rank("min", ascending=quantity.better < 0)
     ranks = (rank - 1) / (size - 1).where(size > 1)  # alone, it is neither best nor worst
-    return ranks.groupby(cuts["label"]).mean().fillna(1.0)
+    return ranks.groupby(cuts["label"]).mean().fillna(math.inf)
 
 
 def shown_lines(summary: Summary, quantity: Quantity) -> dict[str, list[Line]]:
@@ -350,7 +355,7 @@ def _controls(summary: Summary, quantity: Quantity) -> pd.DataFrame:
 
 def spelt(value: float, places: int = 3) -> str:
     """A difference with a true minus sign; at three digits where a loss has exploded."""
-    words = f"{value:+z.{places}f}" if abs(value) < 10 else f"{value:+.3g}"
+    words = f"{value:+z.{places}f}" if abs(value) < 10 ** (4 - places) else f"{value:+.3g}"
     return words.replace("-", "−").replace("e+0", "e")
 
 
@@ -369,6 +374,7 @@ def _name(line: Line, panel: str) -> str:
 
 def squash(values: Any, unit: float) -> Any:
     """Linear within ``±unit``, logarithmic beyond: Vega's symlog scale."""
+    values = np.asarray(values, dtype=float)
     return np.sign(values) * np.log1p(np.abs(values) / unit)
 
 
