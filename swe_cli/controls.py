@@ -12,7 +12,7 @@ class Control:
     ``blind``: every image is replaced by another: what is left is what questions alone give away.
     ``asked``: there only where ``controls=[…]`` names it. ``training``: options of the recipe by
     which it is trained anew, where it is no weights of the training that is cut.
-    In figures: ``colour``, and ``dash``, strokes and gaps in pixels; solid by default.
+    ``dash``: strokes and gaps in figures, in pixels; solid by default.
     """
 
     kind: str
@@ -22,15 +22,13 @@ class Control:
     blind: bool = False
     asked: bool = False
     training: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    colour: str = "#404040"
     dash: tuple[float, ...] = (1, 0)
 
 
 PRUNED = "pruned"  # the kind of a row that is no control
-GREY, PALE = "#737373", "#999999"
 DECAYED = {"schedule": "linear_average", "warmup_steps": 0}  # W̄, where the rate is constant
-DENSE = Control("dense", "dense", colour="black")
-RECOVERED = Control("dense_recovered", "dense recovered", recovered=True, colour=GREY, dash=(1, 2))
+DENSE = Control("dense", "dense")
+RECOVERED = Control("dense_recovered", "dense recovered", recovered=True, dash=(1, 2))
 CONTROLS = (
     DENSE,
     Control("dense_best", "dense best", base="best", dash=(8, 2, 1, 2)),
@@ -42,15 +40,12 @@ CONTROLS = (
         base="averaged",
         recovered=True,
         asked=True,
-        colour=GREY,
         dash=(10, 3, 1, 3),
     ),
     Control("dense_latest", "dense latest", base="latest", asked=True, dash=(5, 2)),
     Control("dense_ema", "dense EMA", base="ema", asked=True, dash=(2, 2)),
     Control("dense_decayed", "dense decayed", asked=True, training=DECAYED, dash=(14, 2, 2, 2)),
-    Control(
-        "dense_blind", "dense, images shuffled", blind=True, colour=PALE, dash=(4, 1, 1, 1, 1, 1)
-    ),
+    Control("dense_blind", "dense, images shuffled", blind=True, dash=(4, 1, 1, 1, 1, 1)),
 )
 ASKED = tuple(control.kind for control in CONTROLS if control.asked)
 BY_KIND = {control.kind: control for control in CONTROLS}

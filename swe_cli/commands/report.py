@@ -25,7 +25,14 @@ from swe_cli.records import Row, Scalar
 from swe_cli.report.against import compare_with, print_comparison, write_comparisons
 from swe_cli.report.compare import check_declared, present_declared
 from swe_cli.report.costs import with_energy
-from swe_cli.report.figures import MANY, curve, weight_evolution, write_figure
+from swe_cli.report.figures import (
+    MANY,
+    curve,
+    titled,
+    weight_chart,
+    weight_lives,
+    write_figure,
+)
 from swe_cli.report.grid import grid
 from swe_cli.report.quantities import LOSS, QUANTITIES
 from swe_cli.report.slices import hurt, slices_of
@@ -37,7 +44,8 @@ from swe_cli.store import Run, list_runs, provenance, training_of
 from swe_cli.training.tracker import gather
 
 COMPARE = "compare.json"  # what a sweep declared before it ran
-JUDGE, SHARE = "swe", 0.5  # of the figure of weights
+JUDGES, SHARE = ("swe", "magnitude"), 0.5  # of the figure of weights
+LIFE = "Lives of weights that swe and magnitude disagree on where each cuts one half"
 
 
 def sweep(this: Page, *, refresh: bool = False) -> None:
@@ -221,20 +229,22 @@ def present(
     groups = split_by_protocol(table)
     summaries = [summarise(group, published) for group in groups]
     written = [*write(table, folder, layerwise), *write_means(summaries, folder)]
+    data = [summary.data for summary in summaries]
     for place, (group, summary) in enumerate(zip(groups, summaries, strict=True)):
         print_summary(this.console, summary)
-        suffix = f"-{place + 1}" if len(summaries) > 1 else ""
+        again = f"-{data[: place + 1].count(summary.data)}" if data.count(summary.data) > 1 else ""
+        suffix = f"-{summary.data}{again}" if len(summaries) > 1 else ""
         if not LOSS.drawable(summary.cuts):
             continue  # every cell failed, or none was pruned: their own errors say more
-        figures = {
-            quantity.name: curve(summary, quantity, elsewhere=f"grid{suffix}.png")
-            for quantity in QUANTITIES
-            if quantity.drawable(summary.cuts)
-        }
-        if len(summary.lines) > MANY:
-            figures["grid"] = grid(summary)
+        figures = {"grid": grid(summary)} if len(summary.lines) > MANY else {}
+        for quantity in (q for q in QUANTITIES if q.drawable(summary.cuts)):
+            try:
+                figures[quantity.name] = curve(summary, quantity, elsewhere=f"grid{suffix}.png")
+            except SweError as error:  # cuts that were compared with nothing, or only exploded
+                this.print(error.message)
         try:
-            figures |= _weights(Run(runs / group["training"].iloc[0]), this.root)
+            lives = weights(Run(runs / group["training"].iloc[0]), this.root)
+            figures |= {"weights": titled(weight_chart(lives), LIFE, [], 110)} if len(lives) else {}
         except SweError as error:  # the rows are there; only the trajectory cannot be drawn
             this.print(f"No weight figure: {error.message}")
         for name, figure in figures.items():
@@ -250,25 +260,30 @@ def present(
     return written
 
 
-def _weights(run: Run, root: ConfigRoot) -> dict[str, Any]:
-    """The figure of a training's weights, judged by SWE at one half, where a sample was kept."""
+def weights(run: Run, root: ConfigRoot) -> pd.DataFrame:
+    """``weight_lives`` of a training's stored sample, cut at one half; empty where none was kept.
+
+    Raises SweError where the training is gone, or its trajectory cannot be read.
+    """
     if not run.finished:
         raise SweError(f"{run.name} is gone; its weights cannot be drawn.")
     trained = stored_training(run, root, device="cpu").open()
     saved = run.tensors("trajectory.safetensors")
     if "sample/values" not in saved:
-        return {}
+        return pd.DataFrame()
     average, final = trained.trajectory[ALWAYS_RECORDED], trained.weights("final")
     # The sample is of all matrices that were tracked, frozen ones too.
     lens = partial(trained.model.prunable, which="linear")
     weights = lens({name: final[name] for name in average})
     evidence = Evidence(weights, {ALWAYS_RECORDED: lens(average)}, trained.seed)
-    scores = built(component("criterion", JUDGE, root)).score(evidence)
-    ranking = Ranking(scores, weights)
-    masks = ranking.masks(ranking.lowest(exact_count(SHARE, ranking.total)))
-    kept = gather({n: mask.float() for n, mask in masks.items()}, saved["sample/index"]) > 0.5
-    steps, values = saved["sample/steps"].tolist(), saved["sample/values"].numpy()
-    return {"weights": weight_evolution(steps, values, kept.numpy(), criterion=JUDGE, ratio=SHARE)}
+    kept = []
+    for judge in JUDGES:
+        scores = built(component("criterion", judge, root)).score(evidence)
+        ranking = Ranking(scores, weights)
+        masks = ranking.masks(ranking.lowest(exact_count(SHARE, ranking.total)))
+        mask = gather({n: mask.float() for n, mask in masks.items()}, saved["sample/index"])
+        kept.append(mask.numpy() > 0.5)
+    return weight_lives(saved["sample/steps"].tolist(), saved["sample/values"].numpy(), *kept)
 
 
 def hurt_by(line: Line, dense: Point, runs: Path, root: ConfigRoot) -> pd.DataFrame:

@@ -1,10 +1,14 @@
-"""One quantity against sparsity, and weights over training; colours and style of every figure."""
+"""Differences to dense against sparsity, and weights over training; the style of every figure.
 
+Charts are made without the colours of a page, which ``titled`` adds for print.
+"""
+
+import json
 import math
 import re
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,304 +17,387 @@ import numpy as np
 import pandas as pd
 import vl_convert
 
-from swe_cli.controls import BY_KIND, PRUNED, Control
+from swe_cli.controls import BY_KIND, DENSE, KIND_NAMES, PRUNED
 from swe_cli.errors import SweError
 from swe_cli.files import write_files
-from swe_cli.report.quantities import Quantity, bounds
-from swe_cli.report.summary import Summary
-from swe_cli.report.text import count, exact, number
+from swe_cli.report.look import GREY, colour_of
+from swe_cli.report.quantities import LOSS, Quantity, bounds
+from swe_cli.report.summary import Line, Point, Summary
+from swe_cli.report.text import count, short_label
 
 alt.data_transformers.disable_max_rows()
-# Okabe and Ito's colours, told apart by colour-blind readers, and two; black is for the controls.
-# Eight colours and seven markers only meet again after 56 lines, so grey print is readable too.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6A51A3", "#8C6D31")
-MARKERS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-left")
-GREY = "#666666"
 DPI = 120
-HEIGHT = 340  # pixels, of a curve
-ABOVE = 0.27  # of them, where the upper part of the axis is logarithmic
+_AXIS = {"domainColor": "black", "tickColor": "black", "gridColor": "#ebebeb"}
+_SIZES = {"labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": "normal"}
+PRINT: Mapping[str, Any] = {
+    "background": "white",
+    "view": {"stroke": None},
+    "axis": _AXIS | _SIZES,
+    "legend": {"labelLimit": 0, "titleFontWeight": "normal"},
+    "title": {"fontSize": 13, "fontWeight": "normal", "subtitleFontSize": 11},
+    # Of marks that have no colour of their own.
+    "style": {"control": {"color": "#333333"}, "words": {"fill": "black", "fontSize": 10.5}},
+}
+PAGE, LEFT, LETTER, GAP = 880, 60, 5.4, 12  # pixels: a page, its axis; a letter; names apart
+BARE = {"labels": False, "ticks": False, "domain": False, "title": None}
+SIGNED: dict[str, Any] = {"format": "+,~r", "labelExpr": "datum.value ? datum.label : '0'"}
 AFTER, BEFORE = "after recovery", "before recovery"
-DASHES = {AFTER: (1, 0), BEFORE: (4, 2)}
-BASELINE = Control("baseline", "", colour="#1a1a1a", dash=(1, 4), blind=True)
-MANY = 8  # lines, beyond which not all are drawn
 ALWAYS = ("swe", "magnitude", "random")
-MOST, MOST_WITH_ROLES = 6, 4  # as many as one reads at once; as dashes, where colour says the role
-# A module keeps its colour, and a criterion its marker, from report to report.
-_MODULES = ("vision cut", "projector cut", "language cut", "all modules cut")
-_CRITERIA = ("magnitude", "random", "swe")
-
-
-def round_up(value: float) -> float:
-    """The next 1, 2 or 5 times a power of ten."""
-    power = 10.0 ** math.floor(math.log10(value))
-    step = next(step for step in (1, 2, 5, 10) if step * power >= value * (1 - 1e-9))
-    return float(f"{step * power:.1g}")
+MOST, MOST_WITH_ROLES, MOST_LINES = 12, 8, 4  # panels; criteria in each module's; lines in one
+MANY = 8  # lines, beyond which the grid shows them all
+LIVES = {  # of weights that two criteria disagree on, each way at most so many
+    "kept by swe, cut by magnitude": colour_of("swe"),
+    "kept by magnitude, cut by swe": colour_of("magnitude"),
+}
+MOST_LIVES = 60
 
 
 def titled(chart: Any, words: str, lines: Sequence[str], width: int) -> Any:
-    """A figure with a title, ``lines`` of ``width`` signs below it, and the common style."""
+    """A figure with a title, ``lines`` of ``width`` signs below it, and the colours of print."""
     subtitle = [part for line in lines for part in textwrap.wrap(line, width)]
     title = alt.Title(words, subtitle=subtitle, anchor="start", frame="group", offset=12)
-    return (
-        chart.properties(title=title)
-        .configure_view(stroke=None)
-        .configure_axis(domainColor="black", tickColor="black", labelFontSize=11, titleFontSize=11)
-        .configure_axis(titleFontWeight="normal", gridColor="#ebebeb")
-        .configure_legend(labelLimit=0, titleFontWeight="normal", symbolStrokeWidth=1.5)
-        .configure_title(fontSize=13, fontWeight="normal", subtitleFontSize=11)
-    )
+    return chart.properties(title=title).configure(**PRINT)
 
 
 def write_figure(figure: Any, folder: Path, name: str) -> list[Path]:
-    """Write ``name.png`` (120 dpi) and ``name.svg``, atomically; same figure, same bytes."""
+    """Write ``name.png`` (120 dpi), ``.svg`` and ``.pdf``, atomically; same figure, same bytes,
+    but for the order of fonts inside the PDF.
+    """
     svg = vl_convert.vegalite_to_svg(figure.to_json(indent=None, validate=False))
     svg = re.sub(r"gradient_\d+", "gradient", svg)  # which counts the figures of this process
-    png = vl_convert.svg_to_png(svg, ppi=DPI)
-    return write_files(folder, {f"{name}.png": png, f"{name}.svg": svg.encode()})
-
-
-def weight_evolution(
-    steps: Sequence[int], values: Any, kept: Any, *, criterion: str, ratio: float
-) -> alt.FacetChart:
-    """A sample of weights over training, those kept beside those pruned.
-
-    ``steps`` (observations,); ``values`` float (observations, n); ``kept`` bool (n,). Raises
-    ValueError where the shapes do not agree.
-    """
-    if values.shape != (len(steps), len(kept)):
-        raise ValueError(f"values {values.shape} are not ({len(steps)}, {len(kept)})")
-    sizes = {"kept": kept.sum(), "pruned": (~kept).sum()}
-    heads = [f"{name}: {count(size, 'weight')}" for name, size in sizes.items()]
-    drawn = pd.DataFrame(
-        {
-            "step": np.repeat(steps, len(kept)),
-            "value": values.ravel(),
-            "weight": np.tile(np.arange(len(kept)), len(steps)),
-            "panel": np.tile(np.where(kept, *heads), len(steps)),
-        }
+    png, pdf = vl_convert.svg_to_png(svg, ppi=DPI), vl_convert.svg_to_pdf(svg)
+    return write_files(
+        folder, {f"{name}.png": png, f"{name}.svg": svg.encode(), f"{name}.pdf": pdf}
     )
-    colours = {"domain": heads, "range": COLOURS[:2]}
-    opacity = max(0.12, min(0.6, 24 / max(1, len(kept))))
-    lines = alt.Chart().mark_line(strokeWidth=0.6, strokeOpacity=opacity)
+
+
+def weight_lives(steps: Sequence[int], values: Any, swe: Any, magnitude: Any) -> pd.DataFrame:
+    """Weights that SWE and magnitude disagree on, equally many either way: step, value, weight
+    (its place in the sample) and group; empty where they agree.
+
+    ``steps`` (observations,); ``values`` float (observations, n); ``swe`` and ``magnitude`` bool
+    (n,), what each keeps. Raises ValueError where the shapes do not agree.
+    """
+    if not values.shape == (len(steps), len(swe)) == (len(steps), len(magnitude)):
+        raise ValueError(f"values {values.shape} are not ({len(steps)}, {len(swe)})")
+    found = [np.flatnonzero(swe & ~magnitude), np.flatnonzero(magnitude & ~swe)]
+    most = min(MOST_LIVES, *map(len, found))
+    # Evenly, since the sample goes through the matrices in order.
+    weights = np.concatenate([of[np.linspace(0, len(of) - 1, most).astype(int)] for of in found])
+    drawn = {
+        "step": np.repeat(steps, len(weights)),
+        "value": values[:, weights].ravel(),
+        "weight": np.tile(weights, len(steps)),
+        "group": np.tile(np.repeat(list(LIVES), most), len(steps)),
+    }
+    return pd.DataFrame(drawn)
+
+
+def weight_chart(lives: pd.DataFrame) -> alt.FacetChart:
+    """``weight_lives``: value against training step, a panel for each way; no theme."""
+    lines = alt.Chart().mark_line(strokeWidth=0.8, strokeOpacity=0.6)
+    colours = {"domain": list(LIVES), "range": list(LIVES.values())}
     lines = lines.encode(
         x=alt.X("step:Q", title="training step", axis={"grid": False, "tickCount": 5}),
-        y=alt.Y("value:Q", title="weight value", scale={"nice": False}, axis={"grid": False}),
-        color=alt.Color("panel:N", legend=None, scale=colours),
+        y=alt.Y("value:Q", title="weight", scale={"nice": False}, axis={"grid": False}),
+        color=alt.Color("group:N", legend=None, scale=colours),
         detail="weight:N",
     )
     once = alt.Chart().transform_aggregate(weights="count()")  # not a rule for every value
-    zero = once.mark_rule().encode(y=alt.datum(0))
-    panels = alt.layer(lines, zero, data=drawn).properties(width=280, height=220)
-    panels = panels.facet(column=alt.Column("panel:N", title=None))
-    words = f"Weights over training, judged by {criterion} at ratio {exact(ratio)}"
-    return titled(panels, words, [], 100)
+    zero = once.mark_rule(style="control").encode(y=alt.datum(0))
+    panels = alt.layer(lines, zero, data=lives).properties(width=330, height=240)
+    header = alt.Header(title=None, labelFontSize=12)
+    return panels.facet(column=alt.Column("group:N", header=header, sort=list(LIVES)))
 
 
-def curve(whole: Summary, quantity: Quantity, *, elsewhere: str = "grid.png") -> alt.LayerChart:
-    """A quantity in its unit against the percentage cut, with the controls as horizontal lines.
+def curve(summary: Summary, quantity: Quantity, *, elsewhere: str = "grid.png") -> Any:
+    """``panels`` for print, under a title that says what is drawn, and what only ``elsewhere``.
 
-    After recovery solid, with the paired interval of its difference to dense as a band; before
-    recovery dashed. What explodes goes on logarithmically above a thin line, so that the region
-    around the controls stays readable. Of many lines those are drawn that can be told apart; the
-    figure says which it leaves out, and that they are in ``elsewhere``.
-    Raises SweError where no pruned row has a finite value.
+    Raises SweError where there is no difference to draw.
     """
-    summary = selected(whole, quantity)
-    cuts, references = _cuts(summary, quantity), _references(summary, quantity)
-    low, linear, high = _limits(cuts, references, quantity)
-    y = _axis(low, linear, high, quantity.axis)
-    plain: dict[str, Any] = {"title": None, "sort": None}
-    modules, criteria = (_MODULES, _CRITERIA) if summary.several_roles else ((), ())
-    colours = _scale(cuts["colour"], modules, COLOURS)
-    across = {"axis": {"tickCount": 10, "grid": False}, "title": _x_title(summary)}
-    lines = alt.Chart(cuts).encode(
-        x=alt.X("x:Q", **across, scale={"zero": False, "nice": False, "padding": 12}),
-        color=alt.Color("colour:N", **plain, legend={"symbolOpacity": 1}, scale=colours),
-    )
-    after = lines.transform_filter(f"datum.stage == '{AFTER}'")
-    bands = after.transform_filter("isValid(datum.low)").mark_area(opacity=1, fillOpacity=0.13)
-    shapes = _scale(cuts["shape"], criteria, MARKERS)
-    stages = _ranged({s: dash for s, dash in DASHES.items() if (cuts["stage"] == s).any()})
-    before = alt.when(f"datum.stage == '{BEFORE}'")
-    layers = alt.layer(
-        bands.encode(y=alt.Y("low:Q", **y), y2="high:Q", detail="line:N"),
-        lines.mark_line().encode(
-            y=alt.Y("value:Q", **y),
-            detail="line:N",
-            strokeDash=alt.StrokeDash("stage:N", **plain, legend={"symbolSize": 400}, scale=stages),
-            strokeWidth=before.then(alt.value(1)).otherwise(alt.value(1.8)),
-            strokeOpacity=before.then(alt.value(0.6)).otherwise(alt.value(1)),
-        ),
-        after.mark_point(filled=True, opacity=1, size=45).encode(
-            y=alt.Y("value:Q", **y), shape=alt.Shape("shape:N", **plain, scale=shapes)
-        ),
-    )
-    charts = [layers]
-    if len(references):  # an empty legend has no finite size
-        strokes = plain | {"legend": {"symbolType": "stroke", "symbolSize": 900}}
-        looks = references.set_index("name")
-        colours, dashes = (_ranged(looks[of].to_dict()) for of in ("colour", "dash"))
-        colour = alt.Color("name:N", **strokes, scale=colours)
-        dash = alt.StrokeDash("name:N", **strokes, scale=dashes)
-        rules = alt.Chart(references[["name", "value"]]).mark_rule(strokeWidth=1.3)
-        charts.append(rules.encode(y=alt.Y("value:Q", **y), color=colour, strokeDash=dash))
-    if high > linear:
-        start = alt.Chart(pd.DataFrame({"value": [linear]}))
-        charts.append(start.mark_rule(color=GREY, strokeWidth=0.5).encode(y=alt.Y("value:Q", **y)))
-    channels = dict.fromkeys(("color", "strokeDash", "shape"), "independent")
-    chart = alt.layer(*charts).resolve_scale(**channels).properties(width=500, height=HEIGHT)
-    words = f"{summary.model} on {summary.data}: {quantity.title} against sparsity"
-    over = f"; band: difference to dense, {summary.intervals}" if summary.intervals else ""
-    seeds = f"{count(len(summary.seeds), 'seed')}{over}"
-    return titled(chart, words, [seeds, *whole.caveats, *left_out(whole, summary, elsewhere)], 110)
+    shown, controls = shown_lines(summary, quantity), _controls(summary, quantity)
+    signs = [len(_name(line, name)) for name, lines in shown.items() for line in lines]
+    gutter = LETTER * max(signs) + 26 if any(signs) else 14
+    right = max(gutter, LETTER * max(controls["name"].map(len), default=0) + 26)
+    three = 2 if len(shown) == 4 else 3
+    most = 2 if summary.several_roles else three if any(signs) or len(shown) in (5, 6, 9) else 4
+    columns = max(1, min(len(shown), most))
+    beside = LEFT + right + (columns - 1) * gutter
+    width = int(max(150, min(420, (PAGE - beside) / columns)))
+    charts = panels(summary, quantity, columns=columns, width=width)
+    space = {"column": gutter, "row": 34}
+    whole = alt.concat(*charts, columns=columns, align="none", bounds="flush", spacing=space)
+    dense = [p[quantity.mean] for p in summary.controls if p["kind"] == DENSE.kind]
+    worth = f" ({quantity.spell(dense[0])})" if len(dense) == 1 else ""
+    words = f"{summary.model} on {summary.data}: {quantity.title} against dense{worth}"
+    across = int((columns * width + beside - LEFT) / LETTER)
+    return titled(whole, words, notes(summary, quantity, elsewhere), across)
 
 
-def selected(summary: Summary, quantity: Quantity) -> Summary:
-    """``summary`` with few enough lines: of ``ALWAYS`` the best, then the best of the others.
+def panels(
+    summary: Summary, quantity: Quantity, *, columns: int = 1, width: int = 300
+) -> list[alt.LayerChart]:
+    """Small charts of the difference to dense on one symmetric-log axis; no theme.
 
-    Best is the lowest mean rank over all cuts: a mean of losses would only tell which line explodes
-    last. Lines that differ only in roles stay together; other criteria go before a second line of
-    one that is drawn already.
+    One a criterion, best mean rank first, the others grey behind it; where lines differ in modules
+    one a module, lines by criterion. After recovery solid, with the paired interval as a band; the
+    best line of a criterion before recovery dashed. Controls are horizontal lines, named in the
+    last of the ``columns`` that these charts are laid in; ``width`` in pixels.
+    Raises SweError where no pruned row has a finite difference.
     """
-    most = MOST_WITH_ROLES if summary.several_roles else MOST
-    groups = {line.label: line.without_roles for line in summary.lines}
-    if len(groups) <= MANY or len(set(groups.values())) <= most:
-        return summary
+    shown, controls = shown_lines(summary, quantity), _controls(summary, quantity)
+    cuts, height = _cuts(summary, quantity, shown), int(min(250, max(180, width)))
+    every = pd.concat([cuts["value"], cuts["low"], cuts["high"], controls["value"]]).dropna()
+    unit = min(quantity.scale * quantity.tolerance, every.abs().max() / 50 or 1.0)
+    squashed = squash([*every, 0.0], unit)
+    margin = 0.04 * np.ptp(squashed) or 0.1
+    bottom, top = squashed.min() - margin, squashed.max() + margin
+    low, high = stretch([bottom, top], unit)
+    at = sorted(cuts["x"].unique())
+    pad = max(2.0, 0.05 * (at[-1] - at[0]))
+    x_scale = {"domain": [at[0] - pad, at[-1] + pad], "nice": False, "zero": False}
+    y_scale = {"type": "symlog", "constant": unit, "domain": [low, high], "nice": False}
+    worth = "points" if quantity.percent else quantity.axis.partition("(")[2].rstrip(")")
+    x_axis = {"grid": False, "tickCount": 5} | ({"values": at} if len(at) < 5 else {})
+    y_axis = SIGNED | {"title": f"against dense ({worth or 'unit of the answers'})"}
+    y_axis["values"] = ticks(low, high, unit, height / 16)
+    dashes = {"domain": list(controls["name"]), "range": list(controls["dash"])}
+    rules = alt.Chart(controls[["name", "value"]]).mark_rule(style="control")
+    rules = rules.encode(strokeDash=alt.StrokeDash("name:N", legend=None, scale=dashes))
+    # A title proper would stand higher where its chart has an axis.
+    head = alt.Chart(alt.InlineData([{}])).mark_text(
+        style="words", x=0, y=-8, align="left", fontSize=12, fontWeight="bold"
+    )
+    charts = []
+    for place, (name, lines) in enumerate(shown.items()):
+        last, lowest = (place + 1) % columns == 0, place + columns >= len(shown)
+        x = alt.X(
+            "x:Q", scale=x_scale, axis=x_axis | ({"title": "sparsity (%)"} if lowest else BARE)
+        )
+        y = {"scale": y_scale, "axis": y_axis | (BARE if place % columns else {})}
+        said = {line.label: _name(line, name) for line in lines}
+        colour, title = alt.Color("colour:N", scale=None), f"{name} cut"
+        if not summary.several_roles:
+            colour, title = alt.value(colour_of(name)), name
+        names = cuts[cuts["label"].isin(list(said)) & (cuts["stage"] == AFTER)]
+        names = names.groupby("label").last().reset_index()
+        names["name"] = names["label"].map(said)
+        if last:
+            names = pd.concat([names, controls.assign(x=at[-1] + pad)])
+        names = names[names["name"] != ""].sort_values("value", kind="stable")
+        gap, wanted = (top - bottom) * GAP / height, squash(names["value"], unit)
+        names["place"] = stretch(_apart(wanted, gap, bottom, top), unit)
+        named = alt.Chart(names[["name", "x", "value", "place"]])
+        pointer = named.mark_rule(color=GREY, strokeWidth=0.7)
+        words = named.mark_text(style="words", align="left", baseline="middle")
+        lines = alt.Chart(cuts).encode(x=x, y=alt.Y("value:Q", **y), detail="label:N")
+        mine = f"indexof({json.dumps(list(said))}, datum.label) >= 0"
+        own = lines.transform_filter(mine).encode(color=colour)
+        after, before = (own.transform_filter(alt.datum.stage == s) for s in (AFTER, BEFORE))
+        others = lines.transform_filter(f"isValid(datum.behind) && !({mine})")
+        bands = after.transform_filter("isValid(datum.low)").mark_area(opacity=1, fillOpacity=0.15)
+        dot, ring = (
+            ({"size": 8, "color": GREY}, {"filled": False}) if len(at) == 1 else (False, False)
+        )
+        layers = [
+            others.mark_line(color=GREY, point=dot).encode(
+                strokeWidth=alt.StrokeWidth("behind:Q", scale=None)
+            ),
+            rules.encode(y=alt.Y("value:Q", **y)),
+            bands.encode(y=alt.Y("low:Q", **y), y2="high:Q"),
+            before.mark_line(strokeDash=[4, 2], strokeWidth=1.2, point=ring),
+            after.mark_line(point={"size": 16}).encode(
+                strokeWidth=alt.StrokeWidth("width:Q", scale=None)
+            ),
+            pointer.encode(x=x, x2=alt.value(width + 8), y=alt.Y("value:Q", **y), y2="place:Q"),
+            words.encode(x=alt.value(width + 11), y=alt.Y("place:Q", **y), text="name:N"),
+            head.encode(text=alt.value(title.replace("all", "all modules"))),
+        ]
+        charts.append(alt.layer(*layers, description=name, width=width, height=height))
+    return charts
+
+
+def notes(summary: Summary, quantity: Quantity, elsewhere: str) -> list[str]:
+    """What a reader of ``panels`` has to know: how they are drawn, and what is not."""
+    shown = shown_lines(summary, quantity)
+    drawn = {line.label: line for lines in shown.values() for line in lines}
+    cuts, single = _cuts(summary, quantity, shown), not summary.several_roles
+    dashed = "dashed" if cuts["x"].nunique() > 1 else "ring"
+    said = {
+        f"{count(len(summary.seeds), 'seed')}": True,
+        f"band: {summary.intervals}": summary.intervals,
+        f"{dashed}: before recovery": (cuts["stage"] == BEFORE).any(),
+        "grey: other criteria": single and len(shown) > 1,
+        "thin: its other settings": single and max(map(len, shown.values())) > 1,
+        f"{'below' if quantity.better < 0 else 'above'} 0 is better": True,
+    }
+    points = [point for line in drawn.values() for point in line.points]
+    lost = sum(p["failed"] or not math.isfinite(p[quantity.mean] or 0.0) for p in points)
+    missing = [f"{count(lost, 'cut')} failed or infinite, not drawn."] if lost else []
+    head = "; ".join(words for words, holds in said.items() if holds)
+    return [head, *summary.caveats, *missing, *_left_out(summary, drawn, elsewhere)]
+
+
+def mean_ranks(summary: Summary, quantity: Quantity) -> "pd.Series[float]":
+    """Label → its mean rank over all cuts, 0 best and 1 worst.
+
+    A mean of losses would only tell which line explodes last.
+    """
     cuts = summary.points[summary.points["kind"] == PRUNED]
-    amount = cuts["x"].where(cuts["by"] == "ratio", cuts["rate"].fillna(0.0))
+    amount = cuts["x"].where(cuts["by"] == "ratio", cuts["rate"])
     of_cut = cuts.groupby([cuts["by"], amount])[quantity.mean]
     size, rank = of_cut.transform("count"), of_cut.rank("min", ascending=quantity.better < 0)
-    cuts = cuts.assign(
-        group=cuts["label"].map(groups),
-        rank=((rank - 1) / size).where(size > 1),  # alone, it is neither best nor worst
-    )
-    means = cuts.groupby(["group", "criterion"])["rank"].mean().sort_values(kind="stable")
-    ranked = means.reset_index()
-    ranked["again"] = ranked.duplicated("criterion")
-    ranked["asked"] = ranked["criterion"].isin(ALWAYS) & ~ranked["again"]
-    ranked = ranked.sort_values(["asked", "again", "rank"], ascending=[False, True, True])
-    drawn = summary.points["label"].map(groups).isin(ranked["group"][:most])
-    return replace(summary, points=summary.points[drawn | (summary.points["kind"] != PRUNED)])
+    ranks = (rank - 1) / (size - 1).where(size > 1)  # alone, it is neither best nor worst
+    return ranks.groupby(cuts["label"]).mean().fillna(math.inf)
 
 
-def left_out(whole: Summary, drawn: Summary, elsewhere: str) -> list[str]:
-    """A sentence on what is not drawn: a criterion by its name alone where none of its lines is."""
-    shown = {line.label: line.criterion for line in drawn.lines}
-    names = dict.fromkeys(
-        line.without_roles if line.criterion in shown.values() else line.criterion
-        for line in whole.lines
-        if line.label not in shown
-    )
-    always = ", ".join(name for name in ALWAYS if name in shown.values())
+def shown_lines(summary: Summary, quantity: Quantity) -> dict[str, list[Line]]:
+    """Criterion, or module where several were cut, → the lines that its panel draws, best first.
+
+    Of many criteria ``ALWAYS``, then the best by mean rank; of each its best lines, or one in each
+    module. A line of two names ("swe = magnitude") is of both.
+    """
+    ranks = mean_ranks(summary, quantity)
+    lines = sorted(summary.lines, key=lambda line: ranks[line.label])
+    of: dict[str, list[Line]] = defaultdict(list)
+    for line in lines:
+        for name in line.criterion.split(" = "):
+            of[name].append(line)
+    wanted = sorted(of, key=lambda name: name not in ALWAYS)
+    if not summary.several_roles:
+        most = MOST_LINES if len(of) < MOST else 2
+        return {name: of[name][:most] for name in of if name in wanted[:MOST]}
+    drawn = {line.criterion for name in wanted[:MOST_WITH_ROLES] for line in of[name]}
+    modules: dict[str, dict[str, Line]] = defaultdict(dict)
+    for line in (line for line in lines if line.criterion in drawn):
+        modules[str(line.roles)].setdefault(line.criterion, line)
+    return {role: list(best.values()) for role, best in modules.items()}
+
+
+def _left_out(summary: Summary, drawn: Mapping[str, Line], elsewhere: str) -> list[str]:
+    """A sentence on what is not drawn: criteria by their names, further lines of others counted."""
+    shown = {name for line in drawn.values() for name in line.criterion.split(" = ")}
+    left = [line.criterion for line in summary.lines if line.label not in drawn]
+    names = list(dict.fromkeys(name for name in left if not shown & {*name.split(" = ")}))
+    further = sum(name not in names for name in left)
+    names += [f"{further} further settings of these criteria"] if further else []
     words = (
-        f"{len(shown)} of {len(whole.lines)} lines: {always} and the best others, by mean rank "
-        f"over all cuts. In {elsewhere} only: {', '.join(names)}."
+        f"{len(drawn)} of {len(summary.lines)} lines: {', '.join(n for n in ALWAYS if n in shown)} "
+        f"and the best others, by mean rank over all cuts. In {elsewhere} only: {', '.join(names)}."
     )
     return [textwrap.shorten(words, 500, placeholder=" …")] if names else []
 
 
-def _cuts(summary: Summary, quantity: Quantity) -> pd.DataFrame:
-    """Every finite value before or after recovery, as drawn; the latter with its band.
+def _cuts(
+    summary: Summary, quantity: Quantity, shown: Mapping[str, Sequence[Line]]
+) -> pd.DataFrame:
+    """Every finite difference to dense that is drawn, and how: of the best lines also the paired
+    interval, what was before recovery, and the width ``behind`` other panels.
 
-    The band is the paired interval of the difference to dense, laid around the mean: windows, and
-    seeds, differ far more from each other than two models do on one of them; an interval of the
-    mean itself would hide differences that are certain. With several roles colour says the module
-    that was cut, and the marker the rest.
+    Windows, and seeds, differ far more from each other than two models do on one of them: an
+    interval of the mean itself would hide differences that are certain.
     """
     points = summary.points[summary.points["kind"] == PRUNED]
-    line = points["label"]
-    cuts = pd.DataFrame({"line": line, "colour": line, "shape": line, "x": 100 * points["x"]})
-    if summary.several_roles:
-        cuts["colour"] = points["roles"].replace("all", "all modules") + " cut"
-        cuts["shape"] = line.map({line.label: line.without_roles for line in summary.lines})
-    names = [quantity.mean, quantity.delta, *bounds(quantity.delta), quantity.before]
+    names = [quantity.delta, *bounds(quantity.delta), quantity.mean, quantity.before]
     values = points.reindex(columns=names).astype(float) * quantity.scale
-    mean, delta, low, high, unrecovered = (values[name] for name in names)
-    after = cuts.assign(stage=AFTER, value=mean, low=mean + low - delta, high=mean + high - delta)
-    before = cuts.assign(stage=BEFORE, value=unrecovered)
-    cuts = pd.concat([after, before]).replace([math.inf, -math.inf], math.nan)
-    return cuts.dropna(subset=["value"])
-
-
-def _references(summary: Summary, quantity: Quantity) -> pd.DataFrame:
-    """The controls, and what could always be answered."""
-    known = [(p["label"], p[quantity.mean], BY_KIND[p["kind"]]) for p in summary.controls]
-    if quantity.name in summary.baselines:
-        name, worth = f"always the {quantity.baseline}", summary.baselines[quantity.name]
-        known.append((name, worth, BASELINE))
-    lines = [
-        (f"{name} {quantity.spell(value)}", quantity.scale * value, c.colour, c.dash, c.blind)
-        for name, value, c in known
-        if value is not None and math.isfinite(value)
-    ]
-    return pd.DataFrame(lines, columns=["name", "value", "colour", "dash", "blind"])
-
-
-def _limits(
-    cuts: pd.DataFrame, references: pd.DataFrame, quantity: Quantity
-) -> tuple[float, float, float]:
-    """Bottom and top of the readable part, and the highest value of all."""
-    after = cuts.loc[cuts["stage"] == AFTER, "value"]
-    if after.empty:
-        why = f"There is no figure to draw: no pruned row has a finite {quantity.title}."
+    delta, low, high, mean, before = (values[name] for name in names)
+    label, of = points["label"], points["criterion"].str.split(" = ")
+    first = {
+        of.label for lines in shown.values() for of in lines[: None if summary.several_roles else 1]
+    }
+    best, wide = label.isin(first), of.map(lambda names: 2.8 if "swe" in names else 1.6)
+    about = pd.DataFrame({"label": label, "x": 100 * points["x"], "width": wide.where(best, 1.0)})
+    about["behind"] = (wide / 2).where(best & (not summary.several_roles))
+    about["colour"] = of.map(lambda names: colour_of(names[0]))
+    recovered = (before - mean).abs().groupby(label).transform("max") > 0
+    earlier = about.assign(stage=BEFORE, value=(delta + before - mean).where(recovered & best))
+    after = about.assign(stage=AFTER, value=delta, low=low.where(best), high=high.where(best))
+    cuts = pd.concat([after, earlier.drop(columns="behind")])
+    cuts = cuts.replace([math.inf, -math.inf], math.nan).dropna(subset=["value"])
+    if not (cuts["stage"] == AFTER).any():
+        why = "There is no figure to draw: no pruned row has a finite difference to dense"
         hint = "See the errors of its cells, or add ratios: swe sweep ratios=0.1..0.9..0.1"
-        raise SweError(why, hint)
-    every = [*references["value"], *cuts["value"]]
-    with_bands = [*every, *cuts["low"].dropna(), *cuts["high"].dropna()]
-    if quantity.percent:  # one linear axis, which ends shortly beyond what a percentage can be
-        bottom, top = max(0.0, min(with_bands)), min(100.0, max(with_bands))
-        margin = 0.04 * max(top - bottom, 1.0)
-        return bottom - margin, top + margin, top
-    # What sees nothing is far from everything else: it is drawn, but does not set the scale.
-    controls = references[~references["blind"].astype(bool)]["value"]
-    bottom = min([*references["value"], *after])
-    # The mildest cut stands in for the dense model where no control was measured.
-    top = after.iloc[0] if controls.empty else controls.max()
-    span = max(top - bottom, 0.02 * abs(bottom), 1e-3)
-    highest, linear = max(every), top + 0.8 * span
-    if highest <= linear + 0.5 * span:
-        linear = min(max(with_bands), highest + 0.5 * span) + 0.08 * span
-    lowest = max(min([bottom, *cuts["low"].dropna()]), bottom - 0.5 * span)
-    return lowest - 0.1 * span, linear, highest
+        raise SweError(f"{why} in {quantity.title}.", hint)
+    return cuts[cuts["label"].isin([o.label for lines in shown.values() for o in lines])]
 
 
-def _axis(low: float, linear: float, high: float, title: str) -> dict[str, Any]:
-    """Linear from ``low`` to ``linear``; from there on, up to ``high``, logarithmic."""
-    step = round_up((linear - low) / 9)
-    ticks = [step * n for n in range(math.ceil(low / step), int(linear / step) + 1)]
-    label = f"format(datum.value, '.{max(0, -math.floor(math.log10(step)))}f')"
-    domain, places = [low, linear], [HEIGHT, 0]
-    if high > linear:
-        end = 1.05 * high
-        # Vega has no scale of two kinds; straight pieces between a hundred places look like one.
-        domain = [low, *np.geomspace(linear, end, 100).tolist()]
-        places = [HEIGHT, *np.linspace(ABOVE * HEIGHT, 0, 100).tolist()]
-        digits = (1,) if high > 30 * linear else (1, 2, 3, 5)  # of a decade
-        powers = range(math.floor(math.log10(linear)), math.ceil(math.log10(end)) + 1)
-        values = [digit * 10.0**power for power in powers for digit in digits]
-        above = [value for value in values if 1.1 * linear < value <= end]
-        ticks += above or [float(f"{high:.2g}")]
-        label = f"datum.value > {linear} ? format(datum.value, '.2~r') : {label}"
-        title += f", log scale above {number(linear)}"
-    scale = {"domain": domain, "range": places, "nice": False, "zero": False, "clamp": True}
-    return {"axis": {"values": ticks, "labelExpr": label, "title": title}, "scale": scale}
+def same_models(controls: Sequence[Point]) -> list[tuple[str, Point]]:
+    """Each control and its name; those of one loss, to the last bit, are one checkpoint."""
+    found = defaultdict(list)
+    for point in controls:
+        found[point[LOSS.mean] or point["label"]].append(point)
+    named = []
+    for of in found.values():
+        kinds = ", ".join(dict.fromkeys(KIND_NAMES[point["kind"]] for point in of))
+        same = ": same checkpoint" if len(of) > 1 else ""
+        named.append((_brief(kinds, of[0]["parts"]) + same, of[-1]))
+    return named
 
 
-def _scale(drawn: Iterable[str], fixed: Sequence[str], values: Sequence[str]) -> dict[str, Any]:
-    """A value for each name that is drawn; what is ``fixed`` keeps its own, whichever are."""
-    used = dict.fromkeys(drawn)
-    names = dict.fromkeys([*fixed, *used])
-    return _ranged({n: values[i % len(values)] for i, n in enumerate(names) if n in used})
+def _controls(summary: Summary, quantity: Quantity) -> pd.DataFrame:
+    """The controls, and what could always be answered: name, value and dash."""
+    known = [
+        (name, point[quantity.delta], BY_KIND[point["kind"]].dash)
+        for name, point in same_models(summary.controls)
+    ]
+    dense = [p[quantity.mean] for p in summary.controls if p["kind"] == DENSE.kind]
+    if quantity.name in summary.baselines and len(dense) == 1:
+        worth = summary.baselines[quantity.name] - dense[0]
+        known.append((f"always the {quantity.baseline}", worth, (1, 4)))
+    places = 1 if quantity.percent else 3
+    lines = [
+        (f"{name} {spelt(scaled, places)}" if scaled else name, scaled, dash)
+        for name, value, dash in known
+        if value is not None and math.isfinite(scaled := quantity.scale * value)
+    ]
+    return pd.DataFrame(lines, columns=["name", "value", "dash"])
 
 
-def _ranged(values: Mapping[Any, Any]) -> dict[str, Any]:
-    return {"domain": list(values), "range": list(values.values())}
+def spelt(value: float, places: int = 3) -> str:
+    """A difference with a true minus sign; at three digits where a loss has exploded."""
+    words = f"{value:+z.{places}f}" if abs(value) < 10 ** (4 - places) else f"{value:+.3g}"
+    return words.replace("-", "−").replace("e+0", "e")
 
 
-def _x_title(summary: Summary) -> str:
-    points = summary.points[summary.points["kind"] == PRUNED]
-    asked = points["x"] == points["ratio"]
-    there = {"ratio asked for": asked.any(), "sparsity achieved": (~asked).any()}
-    words = " or ".join(name for name in there if there[name])
-    whose = "the prunable weights of those modules" if summary.several_roles else "prunable weights"
-    return f"{words} (% of {whose})"
+def _brief(name: str, parts: Sequence[str]) -> str:
+    """``averaged, learning_rate 0.1`` of base averaged and training.learning_rate 0.1."""
+    return re.sub(r"\b(\w+\.(?=[a-z])|base )", "", short_label(name, parts)).removeprefix(", ")
+
+
+def _name(line: Line, panel: str) -> str:
+    """What a line is called at its end, beside its panel's title."""
+    if line.roles == panel:
+        return line.without_roles
+    others = [f"= {name}" for name in line.criterion.split(" = ") if name != panel]
+    return _brief(" ".join(others), line.parts)
+
+
+def squash(values: Any, unit: float) -> Any:
+    """Linear within ``±unit``, logarithmic beyond: Vega's symlog scale."""
+    values = np.asarray(values, dtype=float)
+    return np.sign(values) * np.log1p(np.abs(values) / unit)
+
+
+def stretch(places: Any, unit: float) -> Any:
+    """What ``squash`` makes ``places`` of."""
+    return np.sign(places) * unit * np.expm1(np.abs(places))
+
+
+def ticks(low: float, high: float, unit: float, most: float) -> list[float]:
+    """Zero, then powers of ten from the largest, then threes: about ``most``, none too close."""
+    apart, found = np.ptp(squash([low, high], unit)) / most, [0.0]
+    powers = range(math.ceil(math.log10(max(high, -low))), math.floor(math.log10(unit)) - 1, -1)
+    for value in (s * d * 10.0**power for d in (1, 3) for power in powers for s in (1, -1)):
+        nearest = np.abs(squash(value, unit) - squash(found, unit)).min()
+        if low <= value <= high and nearest >= apart:
+            found.append(value)
+    return sorted(found)
+
+
+def _apart(places: Any, gap: float, low: float, high: float) -> Any:
+    """Rising ``places``, moved as little as keeps them ``gap`` apart, from ``low`` to ``high``."""
+    from scipy.optimize import isotonic_regression  # half a second to import
+
+    steps = gap * np.arange(len(places))
+    room = max(low, high - gap * (len(places) - 1))
+    return np.clip(isotonic_regression(places - steps).x, low, room) + steps

@@ -13,7 +13,7 @@ from swe_cli.errors import SweError
 from swe_cli.records import Row
 from swe_cli.report.figures import curve as figure_of
 from swe_cli.report.figures import write_figure
-from swe_cli.report.quantities import ACCURACY, LOSS, MAE, Quantity, bounds
+from swe_cli.report.quantities import ACCURACY, MAE, Quantity, bounds
 from swe_cli.report.summary import Point
 from swe_cli.report.tables import frame, write
 from swe_cli.report.terminal import break_point, print_row, print_summary
@@ -26,7 +26,7 @@ from .toys import (
     controls,
     curve,
     data_of,
-    legends,
+    names,
     only,
     pruned,
     summed,
@@ -69,7 +69,7 @@ def test_one_seed_keeps_the_interval_of_its_accuracy() -> None:
     assert ends(point, "mae") == (2.0, 1.8, 2.2)
     assert ends(point, "delta_mae") == (1.0, 2.0 - 1.1, 1.1)
     cut = data_of(drawn(asked(FALL), ACCURACY), "area")[0]
-    assert (cut["low"], cut["high"]) == pytest.approx((89.5, 90.5))
+    assert (cut["low"], cut["high"]) == pytest.approx((-0.5, 0.5))
 
 
 def test_several_seeds_get_a_t_interval() -> None:
@@ -109,57 +109,35 @@ def test_accuracy_breaks_where_a_point_is_lost() -> None:
     assert break_point(only(curve()), ACCURACY) == "–"
 
 
-def test_accuracy_is_drawn_in_percent_with_the_baseline() -> None:
+def test_accuracy_is_drawn_in_points_with_the_baseline() -> None:
     figure = drawn([*asked_controls(), *asked(FALL)], ACCURACY)
-    y = channel(figure, "line", "y")
-    assert y["axis"]["title"] == "accuracy (% of questions)"  # nothing explodes
-    assert title(figure)[0] == "gpt_nano on kjv: accuracy against sparsity"
+    assert channel(figure, "line", "y")["axis"]["title"] == "against dense (points)"
+    assert title(figure)[0] == "gpt_nano on kjv: accuracy against dense (90.0%)"
     references = [line["value"] for line in data_of(figure, "rule")]
-    assert references == pytest.approx([90, 90, 91, 89, 61, 37.2])
-    values = {s: [] for s in ("after recovery", "before recovery")}
+    assert references == pytest.approx([0, 0, 1, -1, -29, 37.2 - 90])
+    values: dict[str, list[float]] = {s: [] for s in ("after recovery", "before recovery")}
     for cut in data_of(figure, "line"):
         values[cut["stage"]].append(cut["value"])
-    assert values["after recovery"] == pytest.approx([90, 93, 50])
-    assert values["before recovery"] == pytest.approx([80, 83, 40])
-    low, high = y["scale"]["domain"]
-    assert low < 37.2 < 93 < high
-    assert legends(figure)[-1][-2:] == [
-        "dense, images shuffled 61.0%",
-        "always the commonest answer 37.2%",
+    assert values["after recovery"] == pytest.approx([0, 3, -40])
+    assert values["before recovery"] == pytest.approx([-10, -7, -50])
+    assert names(figure)[0][:2] == [
+        "always the commonest answer −52.8",
+        "dense, images shuffled −29.0",
     ]
 
 
-def look(figure: dict[str, Any], name: str) -> dict[str, str]:
-    """What each name looks like."""
-    scale = channel(figure, "point", name)["scale"]
-    return dict(zip(scale["domain"], scale["range"], strict=True))
-
-
-def test_colour_says_the_module_and_marker_the_criterion(tmp_path: Path) -> None:
+def test_an_error_is_drawn_in_the_unit_of_the_answers(tmp_path: Path) -> None:
     rows = [*asked_controls(mae=1.0), *grid("swe", "magnitude", mae=2.0)]
     figure = drawn(rows, MAE)
-    assert list(look(figure, "color")) == [
-        *("vision cut", "projector cut", "language cut", "all modules cut"),
-    ]
-    assert list(look(figure, "shape")) == ["magnitude", "swe"]
-    assert len(set(look(figure, "color").values())) == 4
-    assert len(set(look(figure, "shape").values())) == 2
-    assert {(cut["colour"], cut["shape"]) for cut in data_of(figure, "line")} == {
-        (colour, shape) for colour in look(figure, "color") for shape in look(figure, "shape")
-    }
-    assert legends(figure)[-1][-1] == "always the median answer 4.6500"
+    assert len(figure["concat"]) == 4
+    assert channel(figure, "line", "y")["axis"]["title"] == "against dense (unit of the answers)"
+    assert names(figure)[1][-1] == "always the median answer +3.650"
     paths = write_figure(figure_of(summed(rows), MAE), tmp_path, "mae")
     assert all(path.stat().st_size > 5000 for path in paths)
 
 
-def test_a_module_keeps_its_colour_whichever_others_are_cut() -> None:
-    few = drawn([*asked(FALL, roles="language"), *asked(FALL, roles="vision")], LOSS)
-    every = drawn(grid("swe"), LOSS)
-    assert look(few, "color")["language cut"] == look(every, "color")["language cut"]
-
-
 def test_a_figure_of_what_no_cut_has_is_refused() -> None:
-    with pytest.raises(SweError, match="no pruned row has a finite accuracy"):
+    with pytest.raises(SweError, match="finite difference to dense in accuracy"):
         drawn([*controls(), *curve()], ACCURACY)
 
 
@@ -174,26 +152,6 @@ def test_the_terminal_says_what_the_answers_are_worth() -> None:
     assert "0.6 83.0% 93.0% [91.0%, 95.0%] +3.0 [+2.5, +3.5] ▲*" in rows
     assert "0.9 40.0% 50.0% [48.0%, 52.0%] -40.0 [-40.5, -39.5] ▼" in rows
     assert "swe ≥0.9 ≥0.9 – 0.6 2.0000 0.3" in rows
-
-
-def test_what_sees_nothing_is_drawn_but_does_not_set_the_scale() -> None:
-    near = [
-        changed(row, measures=row.to_json()["measures"] | {"mae": 0.7})
-        for row in asked(FALL, mae=2.0)
-    ]
-    controls = [
-        changed(
-            row,
-            measures=row.to_json()["measures"] | {"mae": 6.4 if row.kind == "dense_blind" else 0.7},
-        )
-        for row in asked_controls(mae=1.0)
-    ]
-    figure = drawn([*controls, *near], MAE)
-    axis = channel(figure, "line", "y")["axis"]["title"]
-    cut = float(axis.removeprefix("mean absolute error, log scale above "))
-    assert cut < 2
-    blind = next(line for line in data_of(figure, "rule") if "shuffled" in line["name"])
-    assert cut < blind["value"] <= channel(figure, "line", "y")["scale"]["domain"][-1]
 
 
 def test_many_lines_fit() -> None:

@@ -200,10 +200,10 @@ def test_two_different_rows_for_one_seed_are_refused() -> None:
     assert summed([pruned(0.1, 2.0), pruned(0.1, 2.0)]).lines[0].points[0]["seeds"] == (0,)
 
 
-def test_the_band_is_the_paired_interval_around_the_loss() -> None:
+def test_the_band_is_the_paired_interval() -> None:
     rows = [*controls(), pruned(0.5, 1.9, delta_nats=-0.2, delta_low=-0.23, delta_high=-0.18)]
     cut = data_of(figure_of(summed(rows), LOSS).to_dict(), "area")[0]
-    assert (cut["low"], cut["high"]) == pytest.approx((1.87, 1.92))
+    assert (cut["low"], cut["value"], cut["high"]) == pytest.approx((-0.23, -0.2, -0.18))
 
 
 def test_a_cut_stands_where_it_got_where_a_ratio_is_of_something_else():

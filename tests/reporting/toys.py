@@ -181,7 +181,7 @@ def layers_of(chart: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Every layer that is drawn, from the lowest, with its data."""
     if "mark" in chart:
         yield chart
-    inside = [chart["spec"]] if "spec" in chart else chart.get("vconcat", [])
+    inside = [chart["spec"]] if "spec" in chart else chart.get("vconcat", chart.get("concat", []))
     for part in (*chart.get("layer", []), *inside):
         yield from layers_of({"data": chart.get("data"), **part})
 
@@ -203,11 +203,13 @@ def data_of(figure: dict[str, Any], mark: str, place: int = 0) -> list[dict[str,
     return figure["datasets"][layer["data"]["name"]]
 
 
-def legends(figure: dict[str, Any]) -> list[list[str]]:
-    """What the legends of a curve list."""
-    channels = (("point", "color"), ("point", "shape"), ("line", "strokeDash"), ("rule", "color"))
-    domains = [channel(figure, *of)["scale"]["domain"] for of in channels]
-    return [domain for place, domain in enumerate(domains) if domain not in domains[:place]]
+def names(figure: dict[str, Any]) -> list[list[str]]:
+    """What is written at the right end of each panel of a curve, from the lowest to the highest."""
+    texts = [
+        [layer for layer in layers_of(panel) if layer["mark"].get("baseline") == "middle"]
+        for panel in figure["concat"]
+    ]
+    return [[row["name"] for row in figure["datasets"][text["data"]["name"]]] for (text,) in texts]
 
 
 def title(figure: dict[str, Any]) -> list[str]:
