@@ -94,10 +94,11 @@ def _print_outcome(this: Page, run: Run, outcome: Outcome) -> None:
         raise SweError(f"{failed} of {len(outcome.rows)} cells failed, first: {first}", hint)
 
 
-def report(this: Page, *, folder: Path | None, against: str | None) -> None:
+def report(this: Page, *, folder: Path | None, against: str | None, **told: Any) -> None:
     """Report a sweep, or every cut of a training; the newest sweep, unless named.
 
-    ``against``: a criterion that every line is then also compared with.
+    ``against``: a criterion that every line is then also compared with. ``told``: options of
+    ``print_summary``.
     """
     kinds: tuple[str, ...] = ("sweep", "train", "prune")
     if not this.tokens.runs:  # sweeps where there is one, else whatever has been cut
@@ -114,9 +115,9 @@ def report(this: Page, *, folder: Path | None, against: str | None) -> None:
     own = run.path if run.kind == "sweep" else run.path / "report"
     place = folder.expanduser() if folder else own
     # A run named by its path has its trainings beside it, wherever that is.
-    written = present(this, place, table, run.path, against)
+    present(this, place, table, run.path, against, **told)
     if not this.quiet:
-        this.print("\n".join(["", *map(str, written)]))
+        this.print(f"\nTables and figures: {place}")
 
 
 # Rows
@@ -181,15 +182,21 @@ def _options(config: Mapping[str, Any], root: ConfigRoot) -> dict[str, Scalar]:
 
 
 def present(
-    this: Page, folder: Path, table: pd.DataFrame, own: Path, against: str | None = None
+    this: Page,
+    folder: Path,
+    table: pd.DataFrame,
+    own: Path,
+    against: str | None = None,
+    **told: Any,
 ) -> list[Path]:
     """Write the table and the figures of all rows into ``folder`` and print their summary.
 
     One set of figures per protocol: rows that were measured differently never share one. ``own``
     is the run's folder, beside which its trainings and cells lie; ``against``, what every line is
-    then compared with.
+    then compared with; ``told``: options of ``print_summary``.
     """
     runs = own.parent
+    windows = partial(_windows, runs / "cells")
     judges = {
         name: built(component("criterion", name, this.root))
         for name in table["criterion"].dropna().unique()
@@ -201,7 +208,7 @@ def present(
     summaries = [summarise(group, published) for group in groups]
     written = [*write(table, folder, layerwise), *write_means(summaries, folder)]
     for place, (group, summary) in enumerate(zip(groups, summaries, strict=True)):
-        print_summary(this.console, summary)
+        print_summary(this.console, summary, windows, **told)
         suffix = f"-{place + 1}" if len(summaries) > 1 else ""
         if not LOSS.drawable(summary.cuts):
             continue  # every cell failed, or none was pruned: their own errors say more
@@ -221,7 +228,6 @@ def present(
     if (own / COMPARE).is_file():
         written += present_declared(this.console, table, read_json(own / COMPARE), folder)
     if against is not None:
-        windows = partial(_windows, runs / "cells")
         comparisons = [compare_with(summary, against, windows) for summary in summaries]
         for comparison in comparisons:
             print_comparison(this.console, comparison)
