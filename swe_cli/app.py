@@ -201,6 +201,8 @@ def recommend(
 
 COMPRESS = "Weights without their zeros, in one file; of any run."
 OUTPUT = "Write here instead of beside the run."
+ROWS = "Show every line, cut by cut, not the best alone."
+TOLERANCE = "What a cut may cost and still hold, in nats per token."
 AGAINST = "Also compare every line, paired, with this criterion's of the same settings."
 
 
@@ -209,12 +211,15 @@ def report(
     words: RunWords,
     folder: Annotated[Path | None, _option("--output", "-o", help=OUTPUT)],
     against: Annotated[str | None, _option(metavar="CRITERION", help=AGAINST)],
+    rows: Annotated[bool, _flag("--rows", help=ROWS)],
     config_dir: ConfigDir,
     quiet: Quiet,
     debug: Debug,
+    tolerance: Annotated[float, typer.Option(min=0.0, metavar="NATS", help=TOLERANCE)] = 0.01,
 ) -> None:
     """Tables and figures of a sweep (the newest, unless named), or of all cuts of a training."""
-    _run("report.report", debug, words, config_dir, quiet, folder=folder, against=against)
+    options: dict[str, Any] = {"against": against, "rows": rows, "tolerance": tolerance}
+    _run("report.report", debug, words, config_dir, quiet, folder=folder, **options)
 
 
 @app.command(epilog="Example: swe export prune-smollm2-wanda-1a2b3c4d pruned --dtype bfloat16")

@@ -45,8 +45,8 @@ YOUNGER: tuple[str, ...] = (
     *("loss_calibrated_nats", "loss_calibrated_low", "loss_calibrated_high"),
     *("delta_calibrated_nats", "delta_calibrated_low", "delta_calibrated_high"),
     *("delta_recovered_calibrated_nats", "delta_recovered_calibrated_low"),
-    *("delta_recovered_calibrated_high", "temperature", "top1", *OF_TRAINING),
-    "validation_loss_nats",
+    *("delta_recovered_calibrated_high", "temperature", "validation_loss_nats"),
+    *("top1", *OF_TRAINING),
     *("answer_tokens", "unended", "flops_per_answer"),
     *("active_blocks", "activated_parameters", "activated_flops_per_token"),
 )

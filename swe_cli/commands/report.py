@@ -106,10 +106,11 @@ def _print_outcome(this: Page, run: Run, outcome: Outcome) -> None:
         raise SweError(f"{failed} of {len(outcome.rows)} cells failed, first: {first}", hint)
 
 
-def report(this: Page, *, folder: Path | None, against: str | None) -> None:
+def report(this: Page, *, folder: Path | None, against: str | None, **told: Any) -> None:
     """Report a sweep, or every cut of a training; the newest sweep, unless named.
 
-    ``against``: a criterion that every line is then also compared with.
+    ``against``: a criterion that every line is then also compared with. ``told``: options of
+    ``print_summary``.
     """
     kinds: tuple[str, ...] = ("sweep", "train", "prune")
     if not this.tokens.runs:  # sweeps where there is one, else whatever has been cut
@@ -126,9 +127,9 @@ def report(this: Page, *, folder: Path | None, against: str | None) -> None:
     own = run.path if run.kind == "sweep" else run.path / "report"
     place = folder.expanduser() if folder else own
     # A run named by its path has its trainings beside it, wherever that is.
-    written = present(this, place, table, run.path, against)
+    present(this, place, table, run.path, against, **told)
     if not this.quiet:
-        this.print("\n".join(["", *map(str, written)]))
+        this.print(f"\nTables and figures: {place}")
 
 
 # Rows
@@ -210,15 +211,21 @@ def costs_beside(this: Page, table: pd.DataFrame, runs: Path) -> pd.DataFrame:
 
 
 def present(
-    this: Page, folder: Path, table: pd.DataFrame, own: Path, against: str | None = None
+    this: Page,
+    folder: Path,
+    table: pd.DataFrame,
+    own: Path,
+    against: str | None = None,
+    **told: Any,
 ) -> list[Path]:
     """Write the table and the figures of all rows into ``folder`` and print their summary.
 
     One set of figures per protocol: rows that were measured differently never share one. ``own``
     is the run's folder, beside which its trainings and cells lie; ``against``, what every line is
-    then compared with.
+    then compared with; ``told``: options of ``print_summary``.
     """
     runs = own.parent
+    windows = partial(_windows, runs / "cells")
     judges = {
         name: built(component("criterion", name, this.root))
         for name in table["criterion"].dropna().unique()
@@ -231,7 +238,7 @@ def present(
     written = [*write(table, folder, layerwise), *write_means(summaries, folder)]
     data = [summary.data for summary in summaries]
     for place, (group, summary) in enumerate(zip(groups, summaries, strict=True)):
-        print_summary(this.console, summary)
+        print_summary(this.console, summary, windows, **told)
         again = f"-{data[: place + 1].count(summary.data)}" if data.count(summary.data) > 1 else ""
         suffix = f"-{summary.data}{again}" if len(summaries) > 1 else ""
         if not LOSS.drawable(summary.cuts):
@@ -252,7 +259,6 @@ def present(
     if (own / COMPARE).is_file():
         written += present_declared(this.console, table, read_json(own / COMPARE), folder)
     if against is not None:
-        windows = partial(_both, runs / "cells")
         comparisons = [compare_with(summary, against, windows) for summary in summaries]
         for comparison in comparisons:
             print_comparison(this.console, comparison)

@@ -1,5 +1,9 @@
-"""Every line compared with one criterion's line of the same settings: paired, cut by cut."""
+"""Every line compared with one criterion's line of the same settings: paired, cut by cut.
 
+Exploratory: nobody said beforehand which difference counts. What is declared is in compare.py.
+"""
+
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -16,7 +20,8 @@ from swe_cli.evaluation.measure import paired_difference
 from swe_cli.files import write_files
 from swe_cli.report import tables, text
 from swe_cli.report.console import print_grid, say, title
-from swe_cli.report.quantities import LOSS, bounds, sign
+from swe_cli.report.inference import detectable, p_value, q_values, spreads
+from swe_cli.report.quantities import LOSS, bounds, q_of, sign
 from swe_cli.report.summary import Line, Point, Summary, interval_words, pooled
 
 T = TypeVar("T")
@@ -26,10 +31,7 @@ Windows = Callable[[str], tuple[Measured, Measured]]
 OF_ITS_OWN = ("allocation", "criterion.", "calibration.")
 AFTER, BEFORE = "difference_nats", "difference_before_recovery_nats"
 STAGES = {"after recovery": AFTER, "before recovery": BEFORE}
-STATES = {-1: "ahead", 1: "behind", None: "not compared", 0: "undecided"}
-UNCORRECTED = (
-    "The intervals are not corrected for their number: of forty true ties about two are marked."
-)
+STATES = {-1: "ahead", 1: "behind", None: "not compared", 2: "identical", 0: "undecided"}
 _ENDS = [name for column in STAGES.values() for name in (column, *bounds(column))]
 
 
@@ -41,7 +43,8 @@ class Compared:
     ``…_high``, ``difference_before_recovery_…``): the line minus the other at the same cut, nats
     per token, below 0 is ahead; None where no seed has both, or where the line failed at any seed.
     One seed has a bootstrap over windows; several have a t interval over their differences
-    (``interval``). ``seeds``: how many.
+    (``interval``). ``seeds``: how many. ``difference_q``: Benjamini and Hochberg's, over all of the
+    comparison. ``detectable_nats``: what so many seeds could have seen after recovery, one by one.
     """
 
     line: Line
@@ -61,8 +64,18 @@ class Comparison:
     @property
     def legend(self) -> str:
         over = interval_words(cut["interval"] for compared in self.lines for cut in compared.cuts)
-        sure = f"the paired {over or '95% interval'} excludes 0"
-        return f"{text.MARKS[-1]} ahead of {self.criterion}, {text.MARKS[1]} behind: {sure}."
+        tested = sum(of[AFTER] is not None for c in self.lines for of in c.cuts)
+        marks = f"{text.MARKS[-1]} ahead of {self.criterion}, {text.MARKS[1]} behind"
+        return (
+            f"Exploratory: {marks} where q < 0.05 (Benjamini-Hochberg, over {tested} differences); "
+            f"paired {over or '95% interval'}."
+        )
+
+    @property
+    def stages(self) -> dict[str, str]:
+        """Columns of differences, by when they were measured."""
+        cut = self.summary.stage
+        return STAGES if cut in STAGES else {cut: AFTER}
 
     @property
     def caveats(self) -> list[str]:
@@ -75,12 +88,18 @@ class Comparison:
     def sentences(self) -> Iterator[str]:
         """A verdict a line."""
         for compared in self.lines:
-            if compared.other is None:
+            if compared.other is compared.line:
+                words = f"identical, the very same models as {self.criterion}'s"
+            elif compared.other is None:
                 words = f"not compared, {self.criterion} has no line of the same settings"
             elif not compared.cuts:
                 words = "not compared, it is not told how much to cut"
             else:
                 words = verdict(compared)
+                seen = [d for cut in compared.cuts if not math.isnan(d := cut["detectable_nats"])]
+                if seen and "undecided" in words:
+                    ends = dict.fromkeys(f"{nats:.3f}" for nats in (min(seen), max(seen)))
+                    words += f"; could have seen {' to '.join(ends)} nats"
                 if compared.name != self.criterion:
                     words += f" (compared with {compared.name})"
             yield f"{compared.line.label}: {words}."
@@ -104,22 +123,31 @@ class Comparison:
 
 def compare_with(summary: Summary, criterion: str, windows: Windows) -> Comparison:
     """Each line with that of ``criterion`` which it differs least from."""
-    others = [line for line in summary.lines if line.criterion == criterion]
+    others = [line for line in summary.lines if criterion in line.criteria]
     compared = []
-    for line in (line for line in summary.lines if line.criterion != criterion):
-        other = _closest(line, others, summary.settings)
-        if other is None:
-            compared.append(Compared(line, None, None, []))
+    for line in (line for line in summary.lines if line.criteria != (criterion,)):
+        other = line if line in others else _closest(line, others, summary.settings)
+        if other is None or other is line:
+            compared.append(Compared(line, other, criterion if other else None, []))
             continue
         differing = _differing(other, line, summary.settings).items()
         parts = [f"{key} {text.word(value)}" for key, value in differing if value is not None]
         told = [point for point in line.points if point[line.by] is not None]
         references = {point[line.by]: point for point in other.points}
-        cuts = []
+        cuts, each = [], {}
         for point in sorted(told, key=itemgetter(line.by)):
             pairs = _pairs(point, references.get(point[line.by]))
-            cuts.append({line.by: point[line.by], **_difference(pairs, windows)})
+            each[point[line.by]], found = _difference(pairs, windows)
+            cuts.append({line.by: point[line.by], **found})
+        for cut, sd in zip(cuts, spreads(each).values(), strict=True):
+            cut["detectable_nats"] = detectable(sd, cut["seeds"])
         compared.append(Compared(line, other, text.label(criterion, parts), cuts))
+    cuts = [cut for of in compared for cut in of.cuts]
+    for column in STAGES.values():
+        names = (column, *bounds(column), "seeds")
+        q_s = q_values([p_value(*(cut[name] for name in names)) for cut in cuts])
+        for cut, q in zip(cuts, q_s, strict=True):
+            cut[q_of(column)] = None if math.isnan(q) else q
     return Comparison(summary, criterion, compared)
 
 
@@ -133,16 +161,15 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
         return Text(f"{text.MARKS[way]}{text.short(difference)}", style)
 
     heads, name = [text.exact(amount) for _, amount in comparison.amounts], comparison.criterion
-    for stage, column in STAGES.items():
+    for stage, column in comparison.stages.items():
         title(console, f"Loss against {name}, {stage} (nats per token)")
         rows = list(comparison.rows(column, marked))
-        names = [text.short_label(of.line.criterion, of.line.parts) for of, _ in rows]
+        names = [of.line.short for of, _ in rows]
         print_grid(console, names, heads, [cells for _, cells in rows])
     say(console, comparison.legend, "dim")
-    say(console, UNCORRECTED, "dim")
     for caveat in comparison.caveats:
         say(console, caveat, "yellow")
-    title(console, f"Ahead of {name} or behind, after recovery")
+    title(console, f"Ahead of {name} or behind, {comparison.summary.stage}")
     for sentence in comparison.sentences:
         say(console, sentence)
 
@@ -156,10 +183,17 @@ def write_comparisons(comparisons: Sequence[Comparison], folder: Path) -> list[P
     return write_files(folder, {f"{name}.csv": data, f"{name}.md": "\n".join(pages).encode()})
 
 
+def state(cut: Point) -> int | None:
+    """What ``STATES`` has a word for."""
+    if any(cut[name] != 0 for name in (AFTER, *bounds(AFTER))):
+        return None if cut[AFTER] is None else sign(cut, AFTER)
+    return 2
+
+
 def verdict(compared: Compared) -> str:
     """``ahead at 0.7–0.9, behind at 0.3–0.5, undecided elsewhere``, after recovery."""
     cuts, by = compared.cuts, compared.line.by
-    states = [None if cut[AFTER] is None else sign(cut, AFTER) for cut in cuts]
+    states = [state(cut) for cut in cuts]
     if len(set(states)) == 1:
         return f"{STATES[states[0]]} at every {by}"
     ranges: dict[int | None, list[str]] = {}
@@ -210,7 +244,10 @@ def _pairs(point: Point, other: Point | None) -> list[tuple[Point, Point]]:
     return [(point["cells"][seed], other["cells"][seed]) for seed in shared]
 
 
-def _difference(pairs: Sequence[tuple[Point, Point]], windows: Windows) -> Point:
+def _difference(
+    pairs: Sequence[tuple[Point, Point]], windows: Windows
+) -> tuple[list[float], Point]:
+    """Of every seed after recovery; and over them, at both stages."""
     losses = [(windows(one["config_hash"]), windows(other["config_hash"])) for one, other in pairs]
     after = [paired_difference(one, other) for (one, _), (other, _) in losses]
     before = [paired_difference(one, other) for (_, one), (_, other) in losses]
@@ -218,7 +255,8 @@ def _difference(pairs: Sequence[tuple[Point, Point]], windows: Windows) -> Point
     single = all(row[LOSS.before] is not None for pair in pairs for row in pair)
     ends = [*pooled(after), *pooled(before if single else [])]
     over = None if ends[1] is None else "seeds" if len(pairs) > 1 else "windows"
-    return {"seeds": len(pairs), "interval": over, **dict(zip(_ENDS, ends, strict=True))}
+    found = {"seeds": len(pairs), "interval": over, **dict(zip(_ENDS, ends, strict=True))}
+    return [of.mean for of in after], found
 
 
 def _records(comparison: Comparison) -> Iterator[dict[str, Any]]:
@@ -240,13 +278,13 @@ def _markdown(comparison: Comparison) -> str:
     parts = [
         f"## {summary.model} on {summary.data}, every line against {name}",
         f"Difference in loss to {name} of the same settings, in nats per token; below 0 is better. "
-        f"{comparison.legend} {UNCORRECTED} Protocol {summary.fingerprint}.",
+        f"{comparison.legend} Protocol {summary.fingerprint}.",
         *comparison.caveats,
     ]
     amounts = comparison.amounts
     by = ", then ".join(dict.fromkeys(by for by, _ in amounts)) or "ratio"
     head = ["line", "compared with", *(text.exact(amount) for _, amount in amounts)]
-    for stage, column in STAGES.items():
+    for stage, column in comparison.stages.items():
         rows = comparison.rows(column, spelt)
         lines = [[of.line.label, str(of.name), *cells] for of, cells in rows]
         parts += [f"{stage.capitalize()}, by {by}:", text.markdown_table([head, *lines], left=2)]

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from rich.console import Console
-from scipy.special import nctdtrinc, stdtr, stdtrit
 
 from swe_cli.config import Declaration
 from swe_cli.controls import PRUNED
@@ -19,21 +18,23 @@ from swe_cli.errors import UsageError
 from swe_cli.files import write_files
 from swe_cli.records import Scalar
 from swe_cli.report.console import print_table, say, title
+from swe_cli.report.inference import LEVEL, MILD, detectable, p_value, seeds_for, spreads
 from swe_cli.report.summary import t_interval
 from swe_cli.report.tables import csv_bytes, records, settings_of
 from swe_cli.report.text import MARKS, NOTHING, count, exact, markdown_table, word
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
-POWER, LEVEL = 0.8, 0.05
+SEE = 0.01  # nats: it is said how many seeds that takes
 MEASURED = (
     *("seeds", "loss_nats", "other_nats", "difference_nats", "difference_low", "difference_high"),
-    *("p", "detectable_nats"),
+    *("p", "sd_nats", "detectable_nats", "seeds_for"),
 )
-HEADS = ["ratio", "seeds", "loss", "other", "difference", "p", "could see", ""]
+HEADS = ["ratio", "seeds", "loss", "other", "difference", "p", "could see", "takes", ""]
 LEGEND = (
     "difference: the line less the other, nats per token, paired; mean and 95% t interval over "
     "seeds. p: Holm's, in its family. could see: what this test, at the family's strictest level, "
-    f"finds four times of five. {MARKS[-1]} better, {MARKS[1]} worse: p < {LEVEL:g}."
+    f"finds four times of five (spread: pooled up to ratio {MILD}); takes: seeds that would see "
+    f"{SEE:g} nats. {MARKS[-1]} better, {MARKS[1]} worse: p < {LEVEL:g}."
 )
 
 
@@ -49,24 +50,29 @@ def compared(table: pd.DataFrame, declared: Declaration) -> pd.DataFrame:
 
     ``family``, ``against``, ``ratio``, ``seeds`` (at which one protocol measured both), their means
     ``loss_nats`` and ``other_nats``, ``difference_nats`` with ``difference_low`` and ``…_high``,
-    ``p``, ``detectable_nats`` (at 80 % power and the family's strictest level) and ``p_holm``. Of
-    one seed nothing is known but the means.
+    ``p``, ``sd_nats`` (of the differences over seeds: ``spreads``), ``detectable_nats`` (at 80 %
+    power and the family's strictest level), ``p_holm`` and ``seeds_for``: how many would see
+    ``SEE``. Of one seed nothing is known but the means.
     """
     mine, found = _losses(table, declared["line"], declared), []
     for family, other in _others(declared):
         theirs = _losses(table, {**declared["line"], **other}, declared)
         size = len(declared["secondary"]) if family == "secondary" else 1
-        tests = size * len(declared["ratios"])
-        for ratio in declared["ratios"]:
-            both = pd.concat([mine[ratio], theirs[ratio]], axis=1, join="inner").dropna()
+        level = LEVEL / (size * len(declared["ratios"]))
+        pairs = {
+            ratio: pd.concat([mine[ratio], theirs[ratio]], axis=1, join="inner").dropna()
+            for ratio in declared["ratios"]
+        }
+        both = {ratio: of.to_numpy(float) for ratio, of in pairs.items()}
+        sds = spreads({ratio: of[:, 0] - of[:, 1] for ratio, of in both.items()})
+        for ratio, of in both.items():
             about = {"family": family, "against": words_of(other), "ratio": ratio}
-            values = both.to_numpy(float)
-            found.append(about | _tested(values[:, 0], values[:, 1], tests))
+            found.append(about | _tested(of[:, 0], of[:, 1], sds[ratio], level))
     results = pd.DataFrame(found)
     return results.assign(p_holm=results.groupby("family")["p"].transform(holm))
 
 
-def _tested(mine: Array, theirs: Array, tests: int) -> dict[str, float]:
+def _tested(mine: Array, theirs: Array, sd: float, level: float) -> dict[str, float]:
     n = len(mine)
     found = dict.fromkeys(MEASURED, math.nan) | {"seeds": n}
     if n:
@@ -74,11 +80,9 @@ def _tested(mine: Array, theirs: Array, tests: int) -> dict[str, float]:
         ends = t_interval(list(mine - theirs))
         found |= zip(("difference_nats", "difference_low", "difference_high"), ends, strict=True)
     if n > 1:
-        error = float((mine - theirs).std(ddof=1)) / n**0.5
-        strictest = float(stdtrit(n - 1, 1 - LEVEL / tests / 2))
-        found["detectable_nats"] = error * float(nctdtrinc(n - 1, 1 - POWER, strictest))
-        if error > 0:  # else all are alike: there is nothing to test
-            found["p"] = 2 * float(stdtr(n - 1, -abs(found["difference_nats"] / error)))
+        found |= {"p": p_value(*ends, n), "sd_nats": sd}
+        found["detectable_nats"] = detectable(sd, n, level)
+        found |= {"seeds_for": seeds_for(sd, SEE, level)} if sd >= 0 else {}
     return found
 
 
@@ -135,7 +139,7 @@ def _spelt(row: Mapping[str, Any]) -> list[str]:
         str(row["seeds"]),
         *(spelt(name, ".3f") for name in ("loss_nats", "other_nats")),
         f"{spelt('difference_nats', '+.3f')} [{low}, {high}]",
-        *(spelt("p_holm", ".2g"), spelt("detectable_nats", ".3f")),
+        *(spelt("p_holm", ".2g"), spelt("detectable_nats", ".3f"), spelt("seeds_for", ".0f")),
         MARKS[1 if row["difference_nats"] > 0 else -1] if sure else "",
     ]
 
@@ -167,8 +171,8 @@ def _rows(table: pd.DataFrame, line: Mapping[str, Scalar], declared: Declaration
             why = f"compare: no row is of {words_of(line)} at ratio {exact(ratio)}."
             raise UsageError(why, "Sweep it too, or declare what is swept.")
     rows = rows[rows["ratio"].isin(declared["ratios"])]
-    if rows.duplicated(["seed", "ratio"]).any():
-        told = [key for key in settings if rows[key].nunique(dropna=False) > 1]
+    told = [key for key in settings if rows[key].nunique(dropna=False) > 1]
+    if told or rows.duplicated(["seed", "ratio"]).any():
         differ = f"differ in {', '.join(told)}" if told else "differ in nothing that has a column"
         why = f"compare: several lines are {words_of(line)}; they {differ}."
         raise UsageError(why, f"Say which, or null: compare.line.{(told or ['allocation'])[0]}=…")

@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-WIDTH = 80
+from swe_cli.report.text import shortened
+
 GAP = 2
 Cells = Sequence[Text | str]
 
@@ -23,9 +24,11 @@ def title(console: Console, words: str) -> None:
     say(console, words, "bold")
 
 
-def print_table(console: Console, heads: Sequence[str], rows: Sequence[Cells]) -> None:
+def print_table(
+    console: Console, heads: Sequence[str], rows: Sequence[Cells], gap: int = 1
+) -> None:
     """Numbers to the right; words and marks, under an empty head, to the left: they may fold."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gap, 0, 0))
     for head in heads:
         table.add_column(
             Text(head), justify="right" if head else "left", no_wrap=bool(head), overflow="fold"
@@ -36,20 +39,38 @@ def print_table(console: Console, heads: Sequence[str], rows: Sequence[Cells]) -
 
 
 def print_grid(
-    console: Console, names: Sequence[str], heads: Sequence[str], rows: Sequence[Cells]
+    console: Console,
+    names: Sequence[str],
+    heads: Sequence[str],
+    rows: Sequence[Cells],
+    *,
+    thin: bool = False,
 ) -> None:
-    """A named row for every line, a column for every cut: as few tables, alike, as fit."""
+    """A named row for every line, a column for every cut: as few tables, alike, as fit.
+
+    ``thin``: one table, of the last column and as many others as fit, far from each other. Long
+    names end in ….
+    """
     if not rows:
         return
-    words = [*heads, *(cell for row in rows for cell in row)]
-    widest = max(len(part) for word in words for part in str(word).split("\n"))
-    room = (WIDTH - max(map(len, names))) // (widest + GAP)
-    tables = -(-len(heads) // max(3, room))
+    columns = list(zip(heads, *rows, strict=True))
+    widths = [max(len(w) for word in of for w in str(word).split("\n")) + 1 for of in columns]
+    longest, least = max(map(len, names)), console.width // 4
+    room = (console.width - min(longest, least)) // max(widths)
+    tables = 1 if thin else -(-len(heads) // max(3, room))
     size = -(-len(heads) // tables)
     for start in range(0, len(heads), size):
-        part = slice(start, start + size)
-        cells = [[name, *row[part]] for name, row in zip(names, rows, strict=True)]
-        print_table(console, ["", *heads[part]], cells)
+        part = list(range(start, min(start + size, len(heads))))
+        if thin and len(part) > room:
+            last = part.pop()
+            step = (len(part) - 1) / max(1, room - 2)
+            part = [*dict.fromkeys(round(step * place) for place in range(room - 1)), last]
+        space = console.width - sum(widths[at] for at in part)
+        cells = [
+            [shortened(name, max(least, space)), *(row[at] for at in part)]
+            for name, row in zip(names, rows, strict=True)
+        ]
+        print_table(console, ["", *(heads[at] for at in part)], cells, gap=0)
 
 
 def print_pairs(console: Console, pairs: Sequence[tuple[str, str]]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from swe_cli.report.inference import LEVEL
 from swe_cli.report.text import NOTHING, number
 
 
@@ -69,8 +70,18 @@ def bounds(column: str) -> tuple[str, str]:
     return f"{stem}_low", f"{stem}_high"
 
 
+def q_of(column: str) -> str:
+    """The column of a difference's q value: ``delta_nats`` has ``delta_q``."""
+    return f"{column.removesuffix('_nats')}_q"
+
+
 def sign(record: Mapping[str, Any], column: str) -> Literal[-1, 0, 1]:
-    """-1 or 1 where a column's whole interval lies below or above zero; 0 where it does not."""
+    """-1 or 1 where a column's whole interval lies below or above zero; 0 where it does not, and
+    where its q value, if it has one, is not below 0.05.
+    """
+    q = record.get(q_of(column))
+    if q is not None and q >= LEVEL:
+        return 0
     low, high = (record[bound] for bound in bounds(column))
     if high is not None and high < 0:
         return -1
@@ -127,8 +138,8 @@ QUANTITIES = (LOSS, *OF_QUESTIONS, CALIBRATED)
 # Differences of loss to other references, or at another time, than ``LOSS.delta``.
 BEFORE_RECOVERY, TO_RECOVERED = "delta_before_recovery_nats", "delta_recovered_nats"
 TO_RECOVERED_CALIBRATED = "delta_recovered_calibrated_nats"
+DELTAS = [*(q.delta for q in QUANTITIES), BEFORE_RECOVERY, TO_RECOVERED, TO_RECOVERED_CALIBRATED]
 # Everything that has a mean over seeds and an interval.
-ESTIMATED = [c for q in QUANTITIES for c in (q.mean, q.before, q.delta) if c]
-ESTIMATED += [BEFORE_RECOVERY, TO_RECOVERED, TO_RECOVERED_CALIBRATED]
+ESTIMATED = [*(c for q in QUANTITIES for c in (q.mean, q.before) if c), *DELTAS]
 _NAMES = "|".join([*(quantity.name for quantity in OF_QUESTIONS), "rmse"])
 MEASURE = re.compile(rf"(delta_)?({_NAMES})([._].*)?|unparsable|sparsity\..+")

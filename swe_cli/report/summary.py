@@ -1,6 +1,7 @@
 """Rows of one protocol become a summary: lines of means over seeds, and how far each can be cut."""
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,27 +10,46 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from scipy.special import stdtrit  # scipy.stats takes a second to import
 
 from swe_cli.controls import KIND_NAMES, PRUNED
 from swe_cli.errors import SweError
+from swe_cli.evaluation.loss import SHARPNESSES
 from swe_cli.files import write_files
 from swe_cli.records import Interval
-from swe_cli.report.quantities import CALIBRATED, ESTIMATED, LOSS, OF_QUESTIONS, Quantity, bounds
+from swe_cli.report.inference import p_value, q_values
+from swe_cli.report.quantities import (
+    CALIBRATED,
+    DELTAS,
+    ESTIMATED,
+    LOSS,
+    OF_QUESTIONS,
+    Quantity,
+    bounds,
+    q_of,
+)
 from swe_cli.report.tables import caveats, csv_bytes, records, settings_of
-from swe_cli.report.text import count, label, word
+from swe_cli.report.text import count, exact, label, short_label, word
 
 Point = dict[str, Any]  # one line of ``Summary.points``
-OVERLAP, MOVED = "jaccard_magnitude", "weights_moved"
+OVERLAP, MOVED, VALIDATION = "jaccard_magnitude", "weights_moved", "validation_loss_nats"
+# Models of which these agree to the last bit are the same model.
+LOSSES = (LOSS.mean, LOSS.before, CALIBRATED.mean)
+FIRST = "swe"  # whose settings and colour a line keeps that is another's, too
 SAME = 0.99  # from here on a criterion does not tell itself from magnitude
 
 
 @dataclass(frozen=True)
 class Line:
-    """Cuts that share everything but seed and ratio (or rate), from the mildest to the hardest."""
+    """Cuts that share everything but seed and ratio (or rate), from the mildest to the hardest.
+
+    ``criteria``: ``criterion``, and others that made the very same models.
+    """
 
     criterion: str
+    criteria: tuple[str, ...]
     by: str
     parts: tuple[str, ...]
     roles: str | None
@@ -39,12 +59,36 @@ class Line:
     @property
     def without_roles(self) -> str:
         """What the label says beside the modules that could be cut."""
-        return label(self.criterion, [p for p in self.parts if p != f"roles {self.roles}"])
+        return label(joined(self.criteria), [p for p in self.parts if p != f"roles {self.roles}"])
+
+    @property
+    def short(self) -> str:
+        return short_label(joined(self.criteria), self.parts)
 
     def best(self, quantity: Quantity) -> Point | None:
-        """The point of the best mean after recovery; of equals the mildest cut."""
-        measured = [point for point in self.points if point[quantity.mean] is not None]
-        return min(measured, key=lambda p: -quantity.better * p[quantity.mean], default=None)
+        """The point that ``chosen`` chooses."""
+        return chosen(self.points, quantity)
+
+
+def chosen(points: Sequence[Point], quantity: Quantity) -> Point | None:
+    """The point of the lowest mean loss on validation; of equals the first, the mildest cut.
+
+    Where one has none, the one that is best on test, which flatters it.
+    """
+    measured = [point for point in points if point[quantity.mean] is not None]
+    if on_validation(measured):
+        return min(measured, key=itemgetter(VALIDATION), default=None)
+    return min(measured, key=lambda p: -quantity.better * p[quantity.mean], default=None)
+
+
+def on_validation(points: Iterable[Point]) -> bool:
+    """Whether all that was measured can be chosen among without the test split."""
+    return all(p.get(VALIDATION) is not None for p in points if p[LOSS.mean] is not None)
+
+
+def joined(criteria: Iterable[str]) -> str:
+    """``swe = magnitude``."""
+    return " = ".join(criteria)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,7 +100,9 @@ class Summary:
     only one), ``x`` (where it stands: the ratio asked for, or the sparsity achieved where that is
     another: by rate, where a ratio is of units, where slices were fused), ``failed`` (at
     any seed: a mean over the seeds that survived would flatter it), ``cells`` (its rows, by seed),
-    ``line``, ``by``, ``parts`` (what tells it from the others) and ``label``. ``uncalibrated``: how
+    ``line``, ``by``, ``parts`` (what tells it from the others), ``label``, and of a cut's
+    differences the q values, over all cuts (``q_of``). Lines of the very same models are one, of
+    several ``criteria``. ``uncalibrated``: how
     many rows are of a version that fitted no temperature. ``settings``: the columns that tell lines
     of one criterion apart. ``baselines``: of what is always answered the same, by the name of the
     quantity. ``published``: criterion → its allocation, where known.
@@ -84,7 +130,7 @@ class Summary:
     @cached_property
     def lines(self) -> list[Line]:
         groups = [list(points) for _, points in groupby(self.cuts, itemgetter("line"))]
-        names = ("criterion", "by", "parts", "roles", "label")
+        names = ("criterion", "criteria", "by", "parts", "roles", "label")
         return [Line(points=of, **{name: of[0][name] for name in names}) for of in groups]
 
     @property
@@ -101,7 +147,33 @@ class Summary:
     def caveats(self) -> list[str]:
         """To be said with the numbers."""
         ran = zip(self.points["criterion"], self.points["allocation"], strict=True)
-        return [*caveats(ran, self.published), *self._lived()]
+        return [*caveats(ran, self.published), *self._lived(), *self._doubtful()]
+
+    @cached_property
+    def equal(self) -> dict[str, str]:
+        """Controls that are the same model as an earlier one, and which, by their labels."""
+        firsts = dict[Any, str]()
+        first = {c["label"]: firsts.setdefault(_losses_of(c), c["label"]) for c in self.controls}
+        return {name: other for name, other in first.items() if name != other}
+
+    @property
+    def stage(self) -> str:
+        """When losses were measured, in words."""
+        cuts = [cut for cut in self.cuts if cut["recovery"] not in (None, "none")]
+        trained = any(cut[LOSS.before] != cut[LOSS.mean] for cut in cuts)
+        return "after recovery" if trained else "without recovery"
+
+    def _doubtful(self) -> Iterator[str]:
+        for name, other in self.equal.items():
+            yield f"{name} = {other}: the same weights."
+        rows = [row for point in (*self.controls, *self.cuts) for row in point["cells"].values()]
+        bounds = [1 / max(SHARPNESSES), 1 / min(SHARPNESSES)]
+        ends = [r for r in rows if np.isclose(r.get("temperature") or math.nan, bounds).any()]
+        if ends:
+            yield (
+                f"The temperature of {count(len(ends), 'row')} stands at its bound "
+                f"({' or '.join(map(exact, bounds))}): calibrated, they say little."
+            )
 
     def _lived(self) -> Iterator[str]:
         """How far training on moved the weights, and who then cuts what magnitude cuts."""
@@ -115,8 +187,14 @@ class Summary:
 
 
 def interval_words(over: Iterable[str | None], windows: str = "windows") -> str:
-    """What intervals over ``windows``, ``seeds``, or both, are called."""
-    words = {"windows": f"interval over test {windows}", "seeds": "t interval over seeds"}
+    """What intervals over ``windows``, ``seeds``, or both, are called.
+
+    Those over windows are four to six times too narrow about another training.
+    """
+    words = {
+        "windows": f"interval over test {windows} of this training only",
+        "seeds": "t interval over seeds",
+    }
     found = set(over)
     return " or ".join(f"95% {words[name]}" for name in words if name in found)
 
@@ -167,7 +245,7 @@ def means(summaries: Sequence[Summary]) -> pd.DataFrame:
     for summary in summaries:
         about = {name: getattr(summary, name) for name in ("model", "data", "fingerprint")}
         points += [about | point for point in (*summary.controls, *summary.cuts)]
-    table = pd.DataFrame(points).drop(columns=["line", "by", "parts", "x", "cells"])
+    table = pd.DataFrame(points).drop(columns=["line", "by", "parts", "criteria", "x", "cells"])
     return table.assign(seeds=table["seeds"].map(len)).dropna(axis=1, how="all")
 
 
@@ -213,7 +291,7 @@ def _points(rows: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
     columns = ["failed", "seeds", "cells", *estimates, "interval"]
     measured = pd.DataFrame(map(_over_seeds, cells), columns=columns)
     points = points.join(measured.astype(dict.fromkeys(estimates, float)))
-    for told in (name for name in (OVERLAP, MOVED) if name in rows):
+    for told in (name for name in (OVERLAP, MOVED, VALIDATION) if name in rows):
         points[told] = cuts[told].mean().mask(measured["failed"])
     # An axis that does not touch a control repeats it; saying it once is enough.
     compared = [c for name in (LOSS.mean, LOSS.delta) for c in (name, *bounds(name))]
@@ -226,9 +304,42 @@ def _points(rows: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
     for _, of in points.drop_duplicates("line").groupby("kind"):
         parts |= zip(of["line"], _parts(of, settings), strict=True)
     points["parts"] = points["line"].map(parts)
-    names = points["criterion"].where(points["kind"] == PRUNED, points["kind"].map(KIND_NAMES))
+    points = _without_twins(points.sort_values(["line", "x"], kind="stable", ignore_index=True))
+    pruned = points["kind"] == PRUNED
+    names = points["criteria"].map(joined).where(pruned, points["kind"].map(KIND_NAMES))
     points["label"] = [label(*pair) for pair in zip(names, points["parts"], strict=True)]
-    return points.sort_values(["line", "x"], kind="stable", ignore_index=True)
+    for column in (name for name in DELTAS if points[name].notna().any()):
+        cuts = records(points.loc[pruned, [column, *bounds(column), "seeds"]])
+        values = [(*list(of.values())[:3], len(of["seeds"])) for of in cuts]
+        points.loc[pruned, q_of(column)] = q_values([p_value(*of) for of in values])
+    return points
+
+
+def _without_twins(points: pd.DataFrame) -> pd.DataFrame:
+    """Lines that made the same models, cut by cut and seed by seed, as one line: ``FIRST``'s."""
+    points = points.assign(criteria=points["criterion"].fillna("").map(lambda name: (name,)))
+    twins = defaultdict[Any, list[Any]](list)
+    for line, of in points[points["kind"] == PRUNED].groupby("line", sort=False):
+        cuts = [(p["ratio"], p["rate"], _losses_of(p)) for p in records(of)]
+        twins[tuple(cuts)].append(line)
+    for lines in (lines for lines in twins.values() if len(lines) > 1):
+        firsts = {line: points[points["line"] == line].iloc[0] for line in lines}
+        ordered = sorted(lines, key=lambda line: firsts[line]["criterion"] != FIRST)
+        kept = points["line"] == ordered[0]
+        criteria = tuple(dict.fromkeys(firsts[line]["criterion"] for line in ordered))
+        shared = set.intersection(*(set(first["parts"]) for first in firsts.values()))
+        parts = tuple(part for part in firsts[ordered[0]]["parts"] if part in shared)
+        for name, value in (("criteria", criteria), ("parts", parts)):
+            points.loc[kept, name] = pd.Series([value] * len(points))
+        points = points[kept | ~points["line"].isin(lines)]
+    return points.reset_index(drop=True)
+
+
+def _losses_of(point: Point) -> Any:
+    """Of every seed, equal to those of the same models; of one that has none, to nothing."""
+    cells = sorted(point["cells"].items())
+    known = all(row["status"] == "done" and row[LOSS.mean] is not None for _, row in cells)
+    return tuple((seed, *map(row.get, LOSSES)) for seed, row in cells) if known else object()
 
 
 def _parts(firsts: pd.DataFrame, settings: Sequence[str]) -> list[tuple[str, ...]]:

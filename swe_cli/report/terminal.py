@@ -1,8 +1,7 @@
-"""A row, and a summary, in the terminal: tables readable at 80 columns."""
+"""A row, and a summary, in the terminal: readable at 80 columns, and at 40."""
 
-import math
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
@@ -11,6 +10,17 @@ from rich.text import Text
 from swe_cli.controls import BY_KIND, KIND_NAMES, PRUNED
 from swe_cli.records import COSTS, Row
 from swe_cli.report import text
+from swe_cli.report.against import Windows
+from swe_cli.report.answer import (
+    answer,
+    break_point,
+    break_range,
+    cost_of,
+    cut_of,
+    headline,
+    holding,
+    leading,
+)
 from swe_cli.report.console import print_grid, print_pairs, print_table, say, title
 from swe_cli.report.quantities import (
     BEFORE_RECOVERY,
@@ -22,19 +32,13 @@ from swe_cli.report.quantities import (
     TO_RECOVERED,
     TO_RECOVERED_CALIBRATED,
     Quantity,
-    bounds,
     sign,
 )
-from swe_cli.report.summary import OVERLAP, Line, Point, Summary
+from swe_cli.report.summary import OVERLAP, Point, Summary, on_validation
 from swe_cli.report.tables import OF_LINE, records
 
-# What a cut may cost, and against what: what stands above its break-points.
-HOLDING = {
-    "against\ndense": LOSS,
-    "dense\nrecovered": replace(LOSS, delta=TO_RECOVERED),
-    "before\nrecovery": replace(LOSS, delta=BEFORE_RECOVERY),
-    **{f"of\n{q.title}": q for q in OF_QUESTIONS if math.isfinite(q.tolerance)},
-}
+UNVALIDATED = "Best cuts: chosen on test (no validation loss in these rows)."
+NARROW = 60  # columns, below which numbers have a digit less
 _LOSSES = {
     "loss before recovery": LOSS.before,
     "loss": LOSS.mean,
@@ -117,77 +121,142 @@ def _pairs(row: Row) -> Iterator[tuple[str, str]]:
     yield "protocol", of["fingerprint"]
 
 
-def print_summary(console: Console, summary: Summary) -> None:
-    """Each quantity, line by line, break-points, overlap with magnitude, failures.
+def print_summary(
+    console: Console,
+    summary: Summary,
+    windows: Windows | None = None,
+    *,
+    rows: bool = False,
+    tolerance: float = LOSS.tolerance,
+) -> None:
+    """The answer, the controls, and the best lines against dense, in at most 40 lines.
 
-    Losses and deltas in nats per token.
+    ``rows``: after them everything else, line by line. ``windows``: as of ``answer``.
+    ``tolerance``: nats that a cut may cost and still hold.
     """
-    quantities = [q for q in QUANTITIES if q.drawable([*summary.controls, *summary.cuts])]
+    quantities, told = headline(summary), holding(tolerance)
     seeds = f"{text.count(len(summary.seeds), 'seed')} ({', '.join(map(str, summary.seeds))})"
-    say(console, f"{summary.model} on {summary.data}, {seeds}", "bold")
-    if LOSS in quantities:
-        over = f" [{summary.intervals}]" if summary.intervals else ""
-        say(console, f"Loss in nats per token{over}; delta against dense.")
-    say(console, f"Protocol {summary.fingerprint}", "dim")
+    only = ": this training only" if len(summary.seeds) == 1 else ""
+    say(console, f"{summary.model} on {summary.data}, {seeds}{only}", "bold")
+    for sentence in answer(summary, windows):
+        say(console, sentence)
     for caveat in summary.caveats:
         say(console, caveat, "yellow")
-    for quantity in quantities:
-        _print_quantity(console, summary, quantity)
+    _print_controls(console, summary, quantities or [LOSS])
+    if quantities:
+        judged = quantities[0]
+        holds = next((q for q in told.values() if q.name == judged.name), told["dense"])
+        _print_leading(console, summary, judged, holds)
     _print_baselines(console, summary, quantities)
-    _print_break_points(console, summary)
-    _print_overlap(console, summary.lines)
     _print_gaps(console, summary)
+    if rows:
+        _print_rows(console, summary, told)
 
 
-def _print_quantity(console: Console, summary: Summary, quantity: Quantity) -> None:
-    """What nothing was cut from, then every line."""
-    points = " (delta in percentage points)" if quantity.percent else ""
-    title(console, f"{quantity.title.capitalize()} after recovery{points}")
-    heads = [quantity.short, "delta", ""]
-    if summary.controls:
-        title(console, "Controls: nothing cut")
-        rows = [[p["label"], *_measured(p, quantity)] for p in summary.controls]
-        print_table(console, ["", *heads], rows)
-    several = len(summary.lines) > 1
-    for line in summary.lines if quantity is not CALIBRATED or not several else ():
-        title(console, line.label)
-        best = line.best(quantity)
-        before = [quantity.before] if quantity.before else []
-        rows = [
-            [_cut(p), *(quantity.spell(p[c]) for c in before), *_measured(p, quantity, best)]
-            for p in line.points
-        ]
-        head = "ratio" if line.by == "ratio" else "sparsity"
-        print_table(console, [head, *(["before"] if before else []), *heads], rows)
-    if several:
-        title(console, "Side by side")
-        _print_by_cut(console, summary.lines, lambda point: _marked(point, quantity))
-    better, worse = text.MARKS[quantity.better], text.MARKS[-quantity.better]
-    signs = f"{better} better, {worse} worse than dense (paired 95% interval excludes 0)"
-    best_of = "highest" if quantity.better > 0 else "lowest"
-    say(console, f"{signs}; * line's {best_of}", "dim")
+def _print_controls(console: Console, summary: Summary, quantities: Sequence[Quantity]) -> None:
+    """What nothing was cut from; the same model once."""
+    if not summary.controls:
+        say(console, "\nNo control: nothing says what a cut costs.", "yellow")
+        return
+
+    def cell(point: Point, q: Quantity) -> Text:
+        if point[q.mean] is None:
+            return Text(text.NOTHING)
+        delta = "" if point["kind"] == "dense" else _compact(point, q, q.delta, 0)
+        mean = q.spell(point[q.mean]) if q.percent else f"{point[q.mean]:.3f}"
+        return Text.assemble(f"{mean} ", delta or " " * 5)
+
+    shown = [p for p in summary.controls if p["label"] not in summary.equal]
+    title(console, "Controls: nothing cut")
+    names, heads = [p["label"] for p in shown], [q.short for q in quantities]
+    print_grid(console, names, heads, [[cell(p, q) for q in quantities] for p in shown])
 
 
-def _measured(point: Point, quantity: Quantity, best: Point | None = None) -> list[Text | str]:
+def _print_leading(console: Console, summary: Summary, q: Quantity, holds: Quantity) -> None:
+    """The best lines by cut: differences to dense, and how far each holds."""
+    column = q.delta if any(cut[q.delta] is not None for cut in summary.cuts) else q.mean
+    lines, fewer = leading(summary, q), int(console.width < NARROW)
+    by = {"ratio": (0, "ratio"), "rate": (1, "rate")}
+
+    def place(point: Point) -> tuple[int, float]:
+        asked = next((kind for kind in by if point[kind] is not None), None)
+        return (2, 0.0) if asked is None else (by[asked][0], point[asked])
+
+    places = sorted({place(point) for line in lines for point in line.points})
+    heads = [text.exact(amount) if kind < 2 else "own" for kind, amount in places]
+    cells = []
+    for line in lines:
+        found = {place(point): _compact(point, q, column, fewer) for point in line.points}
+        row = [found.get(at, text.NOTHING) for at in places]
+        cells.append([*row, break_point(line, holds)])
+    less = "less dense's, " if column == q.delta else ""
+    kinds = " and ".join(dict.fromkeys(("ratio", "rate", "sparsity")[kind] for kind, _ in places))
+    title(console, f"{q.title.capitalize()} {summary.stage}, {less}by {kinds}")
+    print_grid(console, [line.short for line in lines], [*heads, "holds"], cells, thin=True)
+    left = len(summary.lines) - len(lines)
+    lower, higher = text.MARKS[-1], text.MARKS[1]
+    words = [
+        f"{lower} lower, {higher} higher than dense: q < 0.05 (exploratory, Benjamini-Hochberg), "
+        f"paired {summary.intervals or '95% interval'}.",
+        f"holds: costs at most {cost_of(holds)} (one-sided 0.025, from the mildest cut on).",
+        ""
+        if on_validation(summary.cuts)
+        else "Best cuts: chosen on test (no validation loss in these rows).",
+        f"{text.count(left, 'more line')} with --rows." if left else "",
+        f"Protocol {summary.fingerprint}.",
+    ]
+    say(console, " ".join(filter(None, words)), "dim")
+
+
+def _compact(point: Point, quantity: Quantity, column: str, fewer: int) -> Text | str:
+    """A difference behind its sign, or the mark that it has for certain instead: ``▼.021``."""
+    value = point[column]
+    if value is None:
+        return "×" if point["failed"] else text.NOTHING
+    if column == quantity.mean:
+        return quantity.spell(value) if quantity.percent else f"{value:.{3 - fewer}f}"
+    spelt = quantity.spell(value, signed=True) if quantity.percent else text.short(value, fewer)
+    way = sign(point, column)
+    return _coloured(text.MARKS[way] + spelt.lstrip("+-"), quantity.better * way) if way else spelt
+
+
+def _coloured(words: str, better: int) -> Text:
+    return Text(words, {1: "green", 0: "", -1: "red"}[better])
+
+
+def _print_rows(console: Console, summary: Summary, told: Mapping[str, Quantity]) -> None:
+    """Each quantity, line by line, with overlap with magnitude; then how far each line holds."""
+    for q in (q for q in QUANTITIES if q.drawable([*summary.controls, *summary.cuts])):
+        title(console, f"{q.title.capitalize()} {summary.stage}")
+        rows = [[p["label"], *_measured(p, q)] for p in summary.controls]
+        print_table(console, ["", q.short, "delta", ""], rows)
+        for line in summary.lines:
+            title(console, line.label)
+            more = {"before": q.before, "over\nlap": OVERLAP if q is LOSS else ""}
+            more = {h: c for h, c in more.items() if any(p.get(c) is not None for p in line.points)}
+            rows = [
+                [cut_of(p), *(q.spell(p[c])[:6] for c in more.values()), *_measured(p, q)]
+                for p in line.points
+            ]
+            head = "ratio" if line.by == "ratio" else "sparsity"
+            print_table(console, [head, *more, q.short, "delta", ""], rows)
+    say(
+        console,
+        "overlap: of what is cut with magnitude's cut (Jaccard); chance: r / (2 - r)",
+        "dim",
+    )
+    title(console, "Break-points: the largest cut that holds (lowest–highest of single seeds)")
+    for line in summary.lines:
+        holds = {words: (break_point(line, q), break_range(line, q)) for words, q in told.items()}
+        cells = [f"{words} {of}{f' ({by})' if by else ''}" for words, (of, by) in holds.items()]
+        say(console, f"{line.label}: {', '.join(cells)}")
+
+
+def _measured(point: Point, quantity: Quantity) -> list[Text | str]:
     """Mean, delta and which way it differs for certain."""
-    mark = _marked(point, quantity, "*" if point is best else "")
-    phrases = (quantity.phrase(point, c) for c in (quantity.mean, quantity.delta))
-    return [*(phrase or text.NOTHING for phrase in phrases), mark]
-
-
-def _marked(point: Point, quantity: Quantity, words: str | None = None) -> Text:
-    """A mean, or other words, after which way it differs for certain, green where it is better."""
     way = sign(point, quantity.delta)
-    style = {1: "green", 0: "", -1: "red"}[quantity.better * way]
-    spelt = quantity.spell(point[quantity.mean]) if words is None else words
-    return Text(text.MARKS[way] + spelt, style)
-
-
-def _cut(point: Point) -> str:
-    """The ratio asked for, or the sparsity achieved; of a rate that failed, the rate."""
-    if point["x"] is None:
-        return text.exact(point["rate"])
-    return text.exact(point["ratio"]) if point["x"] == point["ratio"] else f"{point['x']:.1%}"
+    phrases = (quantity.phrase(point, c) or text.NOTHING for c in (quantity.mean, quantity.delta))
+    return [*phrases, _coloured(text.MARKS[way], quantity.better * way)]
 
 
 def _print_baselines(console: Console, summary: Summary, quantities: Sequence[Quantity]) -> None:
@@ -202,96 +271,18 @@ def _print_baselines(console: Console, summary: Summary, quantities: Sequence[Qu
         say(console, "Other images make no sure difference: it may not look.", "yellow")
 
 
-def break_point(line: Line, quantity: Quantity) -> str:
-    """``0.6``: the largest cut below the first one that costs more than the tolerance.
-
-    ``<0.1`` where the mildest cut already costs more, ``≥0.9`` where none does, a dash where no
-    bound was measured. It is the bound of the paired difference that must not be worse. A later
-    cut that happens to be fine again does not count. A cut that failed does not hold, nor one whose
-    loss is no finite number; other points without a bound are passed over.
-    """
-    held: Point | None = None
-    if all(point["failed"] for point in line.points):
-        return text.NOTHING  # nothing was measured, so nothing was found wanting
-    for point in line.points:
-        low, high = (point[bound] for bound in bounds(quantity.delta))
-        cost = high if quantity.better < 0 or low is None else -low
-        finite = math.isfinite(point[quantity.delta] or 0.0)
-        if point["failed"] or point[LOSS.mean] is None or not finite:
-            cost = math.inf
-        if cost is None:
-            continue
-        if quantity.percent:  # of counts: a point lost must not become 0.010000000000000009
-            cost = round(cost, 9)
-        if cost > quantity.tolerance:
-            return f"<{_cut(point)}" if held is None else _cut(held)
-        held = point
-    return text.NOTHING if held is None else f"≥{_cut(held)}"
-
-
-def _print_break_points(console: Console, summary: Summary) -> None:
-    told = {head: q for head, q in HOLDING.items() if q.drawable(summary.cuts)}
-    if not told:
-        return
-    title(console, "Break-points: the largest cut that holds")
-    rows = []
-    for line in summary.lines:
-        best = line.best(LOSS)
-        lowest = [text.number(best[LOSS.mean]), _cut(best)] if best else [text.NOTHING, ""]
-        rows.append([line.label, *(break_point(line, q) for q in told.values()), *lowest])
-    print_table(console, ["", *told, "lowest\nloss", "at"], rows)
-    costs = [f"{text.exact(LOSS.tolerance)} nats"]
-    for q in (q for q in told.values() if q in OF_QUESTIONS):
-        costs.append(f"{text.exact(round(q.scale * q.tolerance, 6))} point of {q.title}")
-    most = " or ".join(costs)
-    say(console, f"holds: costs at most {most}, by the bound of the paired 95% interval", "dim")
-    say(console, "<: not even the mildest cut tried holds; ≥: every cut tried does", "dim")
-
-
-def _print_overlap(console: Console, lines: Sequence[Line]) -> None:
-    """Line by cut. Magnitude itself, which overlaps wholly, is left out."""
-    measured = [line for line in lines if {p[OVERLAP] for p in line.points} - {None, 1.0}]
-    if not measured:
-        return
-    title(console, "Overlap of what is cut with magnitude's cut (Jaccard)")
-    chance = {"chance": lambda x: text.number(x / (2 - x))}
-    _print_by_cut(console, measured, lambda point: text.number(point[OVERLAP]), chance)
-    say(console, "chance: two random cuts of the same size, r / (2 - r)", "dim")
-
-
-def _print_by_cut(
-    console: Console,
-    lines: Sequence[Line],
-    cell: Callable[[Point], Text | str],
-    of_cuts: Mapping[str, Callable[[float], str]] | None = None,
-) -> None:
-    """Lines side by side at the same cuts, and below them what is said of a cut alone."""
-    by_ratio = [line for line in lines if line.by == "ratio"]
-    by_rate = [[line] for line in lines if line.by == "rate"]  # each got elsewhere by a rate
-    for group in filter(None, [by_ratio, *by_rate]):
-        points = [point for line in group for point in line.points if point["x"] is not None]
-        places = dict(sorted({point["x"]: point for point in points}.items()))
-        heads = ["\n".join(filter(None, [text.exact(p["rate"]), _cut(p)])) for p in places.values()]
-        rows = {
-            text.short_label(line.criterion, line.parts): {p["x"]: cell(p) for p in line.points}
-            for line in group
-        }
-        rows |= {name: {x: spell(x) for x in places} for name, spell in (of_cuts or {}).items()}
-        cells = [[row.get(x, text.NOTHING) for x in places] for row in rows.values()]
-        print_grid(console, list(rows), heads, cells)
-
-
 def _print_gaps(console: Console, summary: Summary) -> None:
     """Cuts of fewer seeds, and cells that failed."""
     expected = len(summary.seeds)
     short = [
-        f"{line.label} at {_cut(point)} ({len(point['seeds'])} of {expected})"
+        f"{line.label} at {cut_of(point)} ({len(point['seeds'])} of {expected})"
         for line in summary.lines
         for point in line.points
         if len(point["seeds"]) < expected
     ]
     if short:
-        say(console, f"\nFewer seeds than elsewhere: {'; '.join(short)}.", "yellow")
+        where = textwrap.shorten("; ".join(short), 240, placeholder=" …")
+        say(console, f"\nFewer seeds than elsewhere: {where}.", "yellow")
     if summary.uncalibrated:
         rows = f"{text.count(summary.uncalibrated, 'row')} of an older version: no calibrated loss."
         say(console, f"{rows} Add --refresh to the swe sweep.", "yellow")

@@ -10,7 +10,7 @@ NOTHING = "–"
 MARKS = {-1: "▼", 0: "", 1: "▲"}  # the sign of a difference that is certain
 
 _DECIMALS = ((10, ".4f"), (100, ".3f"), (1000, ".2f"), (10_000, ".1f"))
-_CLEAR_WITHOUT_KEY = ("allocation", "pattern", "roles", "by")
+_CLEAR_WITHOUT_KEY = ("allocation", "base", "pattern", "roles", "by")
 
 
 def number(value: float | None, *, signed: bool = False) -> str:
@@ -21,15 +21,26 @@ def number(value: float | None, *, signed: bool = False) -> str:
     return format(value, f"+{spec}" if signed else spec)
 
 
-def short(value: float) -> str:
-    """A difference in at most five signs, for cells: ``+.021``, ``-1.34``, ``+12.3``, ``+2e3``."""
-    if abs(value) < 0.0005:
-        return ".000"
+def short(value: float, fewer: int = 0) -> str:
+    """A difference in at most five signs, for cells: ``+.021``, ``-1.34``, ``+12.3``, ``+2e3``.
+
+    ``fewer``: decimals less than that, where there is little room.
+    """
+    if abs(value) < 0.0005 * 10**fewer:
+        return ".000"[: 4 - fewer]
     for top, places in ((0.9995, 3), (9.995, 2), (99.95, 1), (9999.5, 0)):
         if abs(value) < top:
-            words = f"{value:+.{places}f}"
+            words = f"{value:+.{max(0, places - fewer)}f}"
             return words[0] + words[1:].removeprefix("0")
     return f"{value:+.0e}".replace("e+0", "e").replace("e+", "e")
+
+
+def shortened(words: str, width: int) -> str:
+    """At most ``width`` signs: of its parts the longest end in …, so that each is told."""
+    parts = words.split(", ")
+    while len(", ".join(parts)) > width and (longest := max(parts, key=len)) != "…":
+        parts[parts.index(longest)] = longest.rstrip("…")[:-1] + "…"
+    return ", ".join(parts)
 
 
 def exact(value: float | None) -> str:

@@ -1,0 +1,232 @@
+"""What a report concludes: whether the best cut is ahead, and how far each line can be cut."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from swe_cli.controls import BY_KIND
+from swe_cli.errors import SweError
+from swe_cli.evaluation.measure import DIFFERENCES, paired_difference
+from swe_cli.records import Interval
+from swe_cli.report.against import AFTER, STATES, Windows, state
+from swe_cli.report.inference import MILD, detectable, seeds_for, spreads
+from swe_cli.report.quantities import (
+    ACCURACY,
+    BEFORE_RECOVERY,
+    CALIBRATED,
+    LOSS,
+    MAE,
+    OF_QUESTIONS,
+    TO_RECOVERED,
+    Quantity,
+    bounds,
+)
+from swe_cli.report.summary import FIRST, Line, Point, Summary, chosen, pooled
+from swe_cli.report.text import NOTHING, count, exact
+
+RIVAL = "magnitude"
+ALWAYS = (FIRST, RIVAL, "random")
+BEST = 10  # lines that are shown beside them
+
+
+def headline(summary: Summary) -> list[Quantity]:
+    """What is judged by: of text loss, also calibrated; of numbers MAE, of other answers accuracy.
+
+    The first is shown cut by cut.
+    """
+    for those in ([MAE], [ACCURACY], [LOSS, CALIBRATED]):
+        if measured := [q for q in those if q.drawable(summary.cuts)]:
+            return measured
+    return []
+
+
+def leading(summary: Summary, quantity: Quantity) -> list[Line]:
+    """By mean rank over all cuts the ``BEST`` lines, with the best of each that is ``ALWAYS`` said.
+
+    A mean of losses would only tell which line explodes last.
+    """
+    cuts = pd.DataFrame(summary.cuts)
+    rank = cuts.groupby(["by", "x"], dropna=False)[quantity.mean].rank(
+        pct=True, ascending=quantity.better < 0, na_option="bottom"
+    )
+    means = rank.groupby(cuts["label"]).mean()
+    lines = sorted(summary.lines, key=lambda line: means[line.label])
+    firsts = [next((line for line in lines if name in line.criteria), None) for name in ALWAYS]
+    return [line for place, line in enumerate(lines) if place < BEST or line in firsts]
+
+
+def answer(summary: Summary, windows: Windows | None = None) -> Iterator[str]:
+    """Sentences: is the best cut of swe ahead of the best control, and of magnitude's best cut?
+
+    As they are, then calibrated; and how many seeds would tell what a cut may cost. Where no line
+    is of swe, of the best line. ``windows``: of a cell's hash, which one seed is compared by.
+    """
+    ours, theirs = (
+        [p for line in summary.lines if name in line.criteria for p in line.points]
+        for name in (FIRST, RIVAL)
+    )
+    controls, takes = [c for c in summary.controls if not BY_KIND[c["kind"]].blind], ""
+    for q in headline(summary):
+        best = chosen(ours or summary.cuts, q)
+        if best is None:
+            continue
+        rival, control, found = chosen(theirs, q), chosen(controls, q), dict[str, Any]()
+        words = f"{q.title.capitalize()}: {best['label']} at {cut_of(best)}"
+        if control is None:
+            words += ": these rows have no control to hold it against."
+        else:
+            found = _between(summary, best, control, q, windows)
+            words += f" against {control['label']}, the best control: {_told(found, q)}."
+        if rival is None:
+            words += f" No row is of {RIVAL}."
+        elif rival["label"] != best["label"]:
+            found = _between(summary, best, rival, q, windows)
+            words += f" Against {rival['label']} at {cut_of(rival)}: {_told(found, q)}."
+        yield words
+        if found and found["sd"] > 0 and math.isfinite(q.tolerance) and not takes:
+            seeds = count(seeds_for(found["sd"], q.tolerance), "seed")
+            spread = f"{q.scale * found['sd']:.{1 if q.percent else 3}f}"
+            takes = f"To see {cost_of(q)} there would take {seeds} (paired SD {spread})."
+    if takes:
+        yield takes
+
+
+def _told(found: Point, quantity: Quantity) -> str:
+    """``−0.011 [−0.028, +0.006], 3 seeds; could have seen 0.036: undecided``."""
+
+    mean, low, high = (found[name] for name in (AFTER, *bounds(AFTER)))
+    if mean is None:
+        return "not compared, no seed has both"
+
+    def spelt(value: float, signed: str = "+") -> str:
+        places = 1 if quantity.percent else 3
+        return f"{quantity.scale * value:{signed}.{places}f}".replace("-", "−")
+
+    unit = "" if quantity is MAE else " points" if quantity.percent else " nats"
+    over = "this training only" if found["seeds"] == 1 else count(found["seeds"], "seed")
+    interval = ", no interval" if low is None else f" [{spelt(low)}, {spelt(high)}]"
+    seen = detectable(found["sd"], found["seeds"])
+    could = "" if math.isnan(seen) else f"; could have seen {spelt(seen, '')}"
+    way = state(found) or 0
+    words = STATES[-quantity.better * way if abs(way) == 1 else way]
+    return f"{spelt(mean)}{interval}{unit}, {over}{could}: {words}"
+
+
+def _values(one: Point, other: Point, quantity: Quantity) -> list[float]:
+    """The difference at every seed that has both."""
+    seeds = [seed for seed in one["seeds"] if seed in other["seeds"]]
+    pairs = [(one["cells"][s][quantity.mean], other["cells"][s][quantity.mean]) for s in seeds]
+    return [mine - theirs for mine, theirs in pairs if mine is not None and theirs is not None]
+
+
+def _between(
+    summary: Summary, one: Point, other: Point, quantity: Quantity, windows: Windows | None
+) -> Point:
+    """Their difference as those of ``against``; ``sd``: over seeds, as ``spreads`` has it."""
+    values = _values(one, other, quantity)
+    intervals = [Interval(value) for value in values]
+    if len(values) == 1:
+        intervals = [_over_windows(one, other, quantity, windows) or intervals[0]]
+    same = {p["x"]: p for p in summary.cuts if p["label"] == other["label"]}
+    mild = [p for p in summary.cuts if p["label"] == one["label"] and (p["x"] or 1) <= MILD]
+    pairs = [(p, other if other in summary.controls else same.get(p["x"])) for p in mild]
+    each = {p["x"]: _values(p, match, quantity) for p, match in pairs if match}
+    sd = spreads(each | ({} if one["x"] in each else {one["x"]: values}))[one["x"]]
+    ends = zip((AFTER, *bounds(AFTER)), pooled(intervals), strict=True)
+    return {**dict(ends), "seeds": len(values), "sd": sd}
+
+
+def _over_windows(
+    one: Point, other: Point, quantity: Quantity, windows: Windows | None
+) -> Interval | None:
+    """Of the only seed that both have, window by window, where they are at hand."""
+    (seed,) = {*one["seeds"]} & {*other["seeds"]}
+    of = DIFFERENCES.get(quantity.name, "calibrated" if quantity is CALIBRATED else "nats")
+    per = "questions" if quantity in OF_QUESTIONS else "tokens"
+    try:
+        if windows:
+            ours, others = (windows(p["cells"][seed]["config_hash"])[0] for p in (one, other))
+            return paired_difference(ours, others, of, per)
+    except (SweError, KeyError):  # they are gone, or of an older version
+        pass
+    return None
+
+
+# How far a line can be cut
+
+
+def holding(tolerance_nats: float = LOSS.tolerance) -> dict[str, Quantity]:
+    """What a cut may cost, and against what, in words."""
+    loss = replace(LOSS, tolerance=tolerance_nats)
+    return {
+        "dense": loss,
+        "dense recovered": replace(loss, delta=TO_RECOVERED),
+        "dense before recovery": replace(loss, delta=BEFORE_RECOVERY),
+        **{f"dense, {q.title}": q for q in OF_QUESTIONS if math.isfinite(q.tolerance)},
+    }
+
+
+def cost_of(quantity: Quantity) -> str:
+    """What a cut may cost, in words."""
+    amount = exact(round(quantity.scale * quantity.tolerance, 6))
+    return f"{amount} point" if quantity.percent else f"{amount} nats"
+
+
+def cut_of(point: Point) -> str:
+    """The ratio asked for, or the sparsity achieved; of a rate that failed, the rate."""
+    if point["x"] is None:
+        return exact(point["rate"])
+    return exact(point["ratio"]) if point["x"] == point["ratio"] else f"{point['x']:.1%}"
+
+
+def break_point(line: Line, quantity: Quantity) -> str:
+    """``0.6``: the largest cut below the first one that costs more than the tolerance.
+
+    A test of non-inferiority at each cut in turn, from the mildest, one-sided at 0.025: the bound
+    of the paired 95 % interval must not be worse (over seeds, or over the windows of the only one),
+    and none is tried beyond the first that fails. A fixed order needs no correction (Maurer 1995).
+
+    ``<0.1`` where the mildest cut already costs more, ``≥0.9`` where none does, a dash where no
+    bound was measured. A cut that failed does not hold, nor one whose loss is no finite number;
+    other points without a bound are passed over.
+    """
+    return _held(line.points, quantity)[1]
+
+
+def break_range(line: Line, quantity: Quantity) -> str:
+    """``0.5–0.7``: the lowest and the highest break-point of a single seed; of one seed nothing.
+
+    Each by its own interval over windows.
+    """
+    seeds = sorted({seed for point in line.points for seed in point["cells"]})
+    held = []
+    for seed in seeds if len(seeds) > 1 else ():
+        cells = [(p["x"], p["cells"][seed]) for p in line.points if seed in p["cells"]]
+        points = [c | {"x": x, "failed": c["status"] == "failed"} for x, c in cells]
+        held.append(_held(points, quantity))
+    known = sorted(of for of in held if of[1] != NOTHING)
+    return "–".join(dict.fromkeys(words for _, words in (*known[:1], *known[-1:])))
+
+
+def _held(points: Sequence[Point], quantity: Quantity) -> tuple[float, str]:
+    """Where the last cut that holds stands, and that in words."""
+    last: Point | None = None
+    if all(point["failed"] for point in points):
+        return -1, NOTHING  # nothing was measured, so nothing was found wanting
+    for point in points:
+        low, high = (point.get(bound) for bound in bounds(quantity.delta))
+        cost = high if quantity.better < 0 or low is None else -low
+        finite = math.isfinite(point.get(quantity.delta) or 0.0)
+        if point["failed"] or point[LOSS.mean] is None or not finite:
+            cost = math.inf
+        if cost is None:
+            continue
+        if quantity.percent:  # of counts: a point lost must not become 0.010000000000000009
+            cost = round(cost, 9)
+        if cost > quantity.tolerance:
+            return (0, f"<{cut_of(point)}") if last is None else (last["x"], cut_of(last))
+        last = point
+    return (-1, NOTHING) if last is None else (2, f"≥{cut_of(last)}")
