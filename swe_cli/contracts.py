@@ -542,7 +542,7 @@ class Pattern:
         return ranking.masks(counts, self.group or within)
 
 
-# Transforms, launchers
+# Transforms, launchers, trackers
 
 
 @dataclass(frozen=True)
@@ -593,3 +593,24 @@ class Launcher:
         self, function: Callable[[J], R], jobs: Sequence[J]
     ) -> Iterator[tuple[J, R | BaseException]]:
         """Each job with its result or its error, in the order they come."""
+
+
+class Tracker:
+    """Where people look at runs, one after another. What it raises is a warning, no more."""
+
+    @abstractmethod
+    def start(self, name: str, folder: Path, config: Mapping[str, Any], step: int) -> None:
+        """Open a run, or go on with the one of that name. ``folder``: where all of it lies.
+        ``step``: the first that will be logged, 0 where a table will.
+        """
+
+    @abstractmethod
+    def log(self, points: Sequence[tuple[int, Mapping[str, float]]]) -> None:
+        """Steps with what was measured at each, in order; each step is logged once."""
+
+    def table(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """The table of a sweep: a row a cell, None where null."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Close the run, whole or interrupted."""

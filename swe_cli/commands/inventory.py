@@ -33,6 +33,7 @@ OPTIONAL = {
     "transformers": ("huggingface", "model=huggingface"),
     "tensorly": ("trawl", "transform=trawl_cp"),
     "scikit-learn": ("multimodal", "data=digit_sums"),
+    **{name: (name, f"tracker={name}") for name in ("tensorboard", "trackio", "wandb", "mlflow")},
 }
 
 

@@ -14,6 +14,7 @@ from swe_cli.contracts import Evidence
 from swe_cli.errors import RunError, SweError, UsageError
 from swe_cli.evaluation.loss import Measured
 from swe_cli.experiments.model import ALWAYS_RECORDED
+from swe_cli.experiments.shown import shown
 from swe_cli.experiments.spec import built
 from swe_cli.experiments.sweep import Outcome, SweepPlan, plan_sweep, run_sweep, timings
 from swe_cli.experiments.training import stored_training
@@ -26,7 +27,7 @@ from swe_cli.report.figures import MANY, curve, weight_evolution, write_figure
 from swe_cli.report.grid import grid
 from swe_cli.report.quantities import LOSS, QUANTITIES
 from swe_cli.report.summary import summarise, write_means
-from swe_cli.report.tables import csv_bytes, frame, split_by_protocol, write
+from swe_cli.report.tables import csv_bytes, frame, records, split_by_protocol, write
 from swe_cli.report.terminal import print_summary
 from swe_cli.report.text import count
 from swe_cli.store import Run, list_runs, provenance, training_of
@@ -55,7 +56,11 @@ def sweep(this: Page, *, refresh: bool = False) -> None:
             write_json(run.path / "cells.json", cells)
             write_json(run.path / "failed.json", [row.to_json() for row in outcome.failed])
             write_bytes(run.path / "timings.csv", csv_bytes(pd.DataFrame(timings(plan))))
-            present(this, run.path, frame(outcome.rows), run.path)
+            table = frame(outcome.rows)
+            present(this, run.path, table, run.path)
+            with shown(this.composed["tracker"], run) as showing:
+                for tracker in showing:
+                    tracker.table(records(table))
             run.finish(["cells.json", "table.csv"], failed=len(outcome.failed))
     _print_outcome(this, run, outcome)
 
