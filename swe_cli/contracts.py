@@ -595,21 +595,23 @@ class Launcher:
         """Each job with its result or its error, in the order they come."""
 
 
+Plain = Mapping[str, Any]
+Points = Sequence[tuple[int, Mapping[str, float]]]  # steps, in order, with what was measured
+
+
 class Tracker:
     """Where people look at runs, one after another. What it raises is a warning, no more."""
 
     @abstractmethod
-    def start(self, name: str, folder: Path, config: Mapping[str, Any], step: int) -> None:
-        """Open a run, or go on with the one of that name. ``folder``: where all of it lies.
-        ``step``: the first that will be logged, 0 where a table will.
-        """
+    def start(self, name: str, folder: Path, config: Plain, step: int) -> None:
+        """Open a run, or go on with the one of that name; ``step`` is the first that is logged."""
 
     @abstractmethod
-    def log(self, points: Sequence[tuple[int, Mapping[str, float]]]) -> None:
-        """Steps with what was measured at each, in order; each step is logged once."""
+    def log(self, points: Points) -> None:
+        """Each step comes once."""
 
-    def table(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """The table of a sweep: a row a cell, None where null."""
+    def table(self, path: Path) -> None:
+        """The CSV of a sweep, a row a cell; the same in Markdown lies beside it."""
 
     @abstractmethod
     def finish(self) -> None:

@@ -27,7 +27,7 @@ from swe_cli.report.figures import MANY, curve, weight_evolution, write_figure
 from swe_cli.report.grid import grid
 from swe_cli.report.quantities import LOSS, QUANTITIES
 from swe_cli.report.summary import summarise, write_means
-from swe_cli.report.tables import csv_bytes, frame, records, split_by_protocol, write
+from swe_cli.report.tables import csv_bytes, frame, split_by_protocol, write
 from swe_cli.report.terminal import print_summary
 from swe_cli.report.text import count
 from swe_cli.store import Run, list_runs, provenance, training_of
@@ -56,11 +56,9 @@ def sweep(this: Page, *, refresh: bool = False) -> None:
             write_json(run.path / "cells.json", cells)
             write_json(run.path / "failed.json", [row.to_json() for row in outcome.failed])
             write_bytes(run.path / "timings.csv", csv_bytes(pd.DataFrame(timings(plan))))
-            table = frame(outcome.rows)
-            present(this, run.path, table, run.path)
-            with shown(this.composed["tracker"], run) as showing:
-                for tracker in showing:
-                    tracker.table(records(table))
+            present(this, run.path, frame(outcome.rows), run.path)
+            with shown(this.composed["tracker"], run):  # its table
+                pass
             run.finish(["cells.json", "table.csv"], failed=len(outcome.failed))
     _print_outcome(this, run, outcome)
 

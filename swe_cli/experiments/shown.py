@@ -4,9 +4,8 @@ import json
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -19,41 +18,31 @@ from swe_cli.store import Run
 from swe_cli.training.run import METRICS
 from swe_cli.training.state import Callback, TrainState
 
-SHOWN = "shown.json"  # in a run's folder: how far each tracker was shown it
-SECONDS = 10.0  # between looks at a run that grows
+SHOWN = "shown.json"  # in a run's folder: tracker → how far it was shown
+SECONDS = 10.0  # between looks at a training
 
 
-@dataclass
 class Shown(Callback):
     """A run before a tracker. What fails there is a warning, after which it is shown no more."""
 
-    run: Run
-    name: str
-    tracker: Tracker
-    started: bool = False
-    failed: bool = False
-    looked: float = field(default_factory=time.monotonic)
+    def __init__(self, run: Run, name: str, tracker: Tracker) -> None:
+        self.run, self.name, self.tracker = run, name, tracker
+        self.started, self.failed, self.looked = False, False, time.monotonic()
 
     def after_step(self, state: TrainState, metrics: dict[str, Any]) -> None:
         if time.monotonic() - self.looked >= SECONDS:
-            self.attempt(self._metrics)
-            self.looked = time.monotonic()
+            self.show()
 
-    def table(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Show the table of a sweep, where it is another than before."""
-        self.attempt(self._table, rows)
-
-    def finish(self) -> None:
-        self.attempt(self._metrics)
-        if self.started:
-            self.attempt(self.tracker.finish)
-
-    def attempt(self, act: Callable[..., None], *what: Any) -> None:
+    def show(self, *, last: bool = False) -> None:
+        """Show what is new; the ``last`` time, close it."""
         if self.failed:
             return
+        self.looked = time.monotonic()
         try:
             with redirect_stdout(sys.stderr):  # trackers greet; what is printed here is results
-                act(*what)
+                self._show()
+                if last and self.started:
+                    self.tracker.finish()
         except Exception as error:
             self.failed = True
             told = "" if isinstance(error, SweError) else f"{type(error).__name__}: "
@@ -61,35 +50,25 @@ class Shown(Callback):
             again = "Type the same command again to show it what it missed."
             warnings.warn(f"{why} {again}", SweWarning, stacklevel=2)
 
-    def _metrics(self) -> None:
-        path, done = self.run.path / METRICS, self._done().get(self.name, 0)
-        if not path.is_file():
+    def _show(self) -> None:
+        path, table = self.run.path / SHOWN, self.run.path / "table.csv"
+        known = read_json(path) if path.is_file() else {}
+        done, lines = known.get(self.name, 0), []
+        if not table.is_file():
+            with (self.run.path / METRICS).open() as file:  # a line a step
+                lines = [json.loads(line) for line in islice(file, done, None)]
+        new = sha256(table) if table.is_file() else done + len(lines)
+        if new == done:
             return
-        with path.open() as file:  # a line a step, so that the next one to show is known
-            lines = [json.loads(line) for line in islice(file, done, None)]
-        if lines:
-            self._start(done + 1)
-            self.tracker.log([(line.pop("step"), line) for line in lines])
-            self._remember(done + len(lines))
-
-    def _table(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        now = sha256(self.run.path / "table.csv")
-        if self._done().get(self.name) != now:
-            self._start(0)
-            self.tracker.table(rows)
-            self._remember(now)
-
-    def _start(self, step: int) -> None:
         if not self.started:
+            step = done + 1 if lines else 0
             self.tracker.start(self.run.name, self.run.path, self.run.config, step)
             self.started = True
-
-    def _done(self) -> dict[str, Any]:
-        path = self.run.path / SHOWN
-        return dict(read_json(path)) if path.is_file() else {}
-
-    def _remember(self, how_far: int | str) -> None:
-        write_json(self.run.path / SHOWN, {**self._done(), self.name: how_far})
+        if lines:
+            self.tracker.log([(line.pop("step"), line) for line in lines])
+        else:
+            self.tracker.table(table)
+        write_json(path, {**known, self.name: new})
 
 
 @contextmanager
@@ -101,4 +80,4 @@ def shown(chosen: Component | None, run: Run) -> Iterator[list[Shown]]:
         yield those
     finally:
         for one in those:
-            one.finish()
+            one.show(last=True)

@@ -1,33 +1,35 @@
 """Weights & Biases."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from swe_cli.contracts import Tracker
+import pandas as pd
+
+from swe_cli.contracts import Plain, Points, Tracker
 from swe_cli.errors import optional
 
 
 class WandB(Tracker):
     """A run of the same name in a project; ``mode`` offline keeps it in its folder until synced."""
 
+    package = "wandb"
+
     def __init__(
         self, *, project: str, entity: str | None, mode: Literal["online", "offline"] | None
     ) -> None:
-        self.where = {"project": project, "entity": entity, "mode": mode}
+        self.where: dict[str, Any] = {"project": project, "entity": entity, "mode": mode}
 
-    def start(self, name: str, folder: Path, config: Mapping[str, Any], step: int) -> None:
-        self.wandb = optional("wandb", "tracker=wandb", "wandb")
-        about = {"name": name, "dir": str(folder), "config": dict(config)}
-        self.run = self.wandb.init(id=name, resume="allow", **about, **self.where)
+    def start(self, name: str, folder: Path, config: Plain, step: int) -> None:
+        self.module = optional(self.package, f"tracker={self.package}", self.package)
+        own = {"id": name, "dir": str(folder)} if "mode" in self.where else {}
+        self.module.init(name=name, config=dict(config), resume="allow", **self.where, **own)
 
-    def log(self, points: Sequence[tuple[int, Mapping[str, float]]]) -> None:
+    def log(self, points: Points) -> None:
         for step, metrics in points:
-            self.run.log(metrics, step=step)
+            self.module.log(metrics, step=step)
 
-    def table(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        data = [list(row.values()) for row in rows]
-        self.run.log({"table": self.wandb.Table(columns=list(rows[0]), data=data)})
+    def table(self, path: Path) -> None:
+        self.module.log({"table": self.module.Table(dataframe=pd.read_csv(path))})
 
     def finish(self) -> None:
-        self.run.finish()
+        self.module.finish()
