@@ -239,6 +239,12 @@ def patterns(name: Name = None, *, config_dir: ConfigDir, debug: Debug) -> None:
     _run("catalogue.patterns", debug, [name] if name else [], config_dir)
 
 
+@app.command(epilog="Example: swe columns jaccard_magnitude")
+def columns(name: Name = None, *, debug: Debug) -> None:
+    """What each column of a table means, with its unit; or one of them."""
+    _run("catalogue.columns", debug, [name] if name else [])
+
+
 @app.command(epilog="Example: swe doctor")
 def doctor(words: Words, debug: Debug) -> None:
     """Versions, device, threads, where data and results live, what is optional and missing."""
