@@ -185,6 +185,12 @@ def report(
     _run("report.report", debug, words, config_dir, quiet, folder=folder, against=against)
 
 
+@app.command(epilog="Example: swe compare train-gpt_nano-04fb82ab prune-gpt_nano-swe-1a2b3c4d")
+def compare(words: RunWords, debug: Debug) -> None:
+    """Runs side by side: the settings in which they differ, their losses, paired differences."""
+    _run("compare.compare", debug, words)
+
+
 @app.command(epilog="Example: swe export prune-smollm2-wanda-1a2b3c4d pruned --dtype bfloat16")
 def export(
     run: Annotated[str, typer.Argument(metavar="RUN", help=RUN)],
