@@ -222,6 +222,12 @@ def report(
     _run("report.report", debug, words, config_dir, quiet, folder=folder, **options)
 
 
+@app.command(epilog="Example: swe compare train-gpt_nano-04fb82ab prune-gpt_nano-swe-1a2b3c4d")
+def compare(words: RunWords, debug: Debug) -> None:
+    """Runs side by side: the settings in which they differ, their losses, paired differences."""
+    _run("compare.compare", debug, words)
+
+
 @app.command(epilog="Example: swe export prune-smollm2-wanda-1a2b3c4d pruned --dtype bfloat16")
 def export(
     run: Annotated[str, typer.Argument(metavar="RUN", help=RUN)],
@@ -276,6 +282,12 @@ def allocations(name: Name = None, *, config_dir: ConfigDir, debug: Debug) -> No
 def patterns(name: Name = None, *, config_dir: ConfigDir, debug: Debug) -> None:
     """Every pattern: which masks are legal, what really shrinks; or one of them whole."""
     _run("catalogue.patterns", debug, [name] if name else [], config_dir)
+
+
+@app.command(epilog="Example: swe columns jaccard_magnitude")
+def columns(name: Name = None, *, debug: Debug) -> None:
+    """What each column of a table means, with its unit; or one of them."""
+    _run("catalogue.columns", debug, [name] if name else [])
 
 
 @app.command(epilog="Example: swe doctor")

@@ -542,7 +542,7 @@ class Pattern:
         return ranking.masks(counts, self.group or within)
 
 
-# Transforms, launchers
+# Transforms, launchers, trackers
 
 
 @dataclass(frozen=True)
@@ -593,3 +593,26 @@ class Launcher:
         self, function: Callable[[J], R], jobs: Sequence[J]
     ) -> Iterator[tuple[J, R | BaseException]]:
         """Each job with its result or its error, in the order they come."""
+
+
+Plain = Mapping[str, Any]
+Points = Sequence[tuple[int, Mapping[str, float]]]  # steps, in order, with what was measured
+
+
+class Tracker:
+    """Where people look at runs, one after another. What it raises is a warning, no more."""
+
+    @abstractmethod
+    def start(self, name: str, folder: Path, config: Plain, step: int) -> None:
+        """Open a run, or go on with the one of that name; ``step`` is the first that is logged."""
+
+    @abstractmethod
+    def log(self, points: Points) -> None:
+        """Each step comes once."""
+
+    def table(self, path: Path) -> None:
+        """The CSV of a sweep, a row a cell; the same in Markdown lies beside it."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Close the run, whole or interrupted."""

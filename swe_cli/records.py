@@ -1,5 +1,6 @@
 """Plain values that stages hand to each other: tensors by parameter name, and rows of the table."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -26,46 +27,126 @@ class Interval(NamedTuple):
     high: float | None = None
 
 
-# The columns of every table, in order; what only some rows have follows them.
-COLUMNS: tuple[str, ...] = (
-    *("kind", "status", "error", "model", "data"),
-    *("criterion", "allocation", "pattern", "base", "prunable", "recovery"),
-    *("seed", "ratio", "rate", "sparsity", "compression"),
-    *("loss_nats", "loss_low", "loss_high", "loss_before_recovery_nats"),
-    *("delta_nats", "delta_low", "delta_high", "bits_per_character", "perplexity"),
-    *("config_hash", "fingerprint"),
-    *("delta_before_recovery_nats", "delta_before_recovery_low", "delta_before_recovery_high"),
-    *("delta_recovered_nats", "delta_recovered_low", "delta_recovered_high"),
-    *("jaccard_magnitude", "random_batches_loss_nats", "training"),
-)
+def _bounded(name: str, meaning: str) -> dict[str, str]:
+    """A column and those of its interval."""
+    ends = {end: f"{end} end of its 95 % interval" for end in ("low", "high")}
+    return {name: meaning} | {f"{name.removesuffix('_nats')}_{end}": of for end, of in ends.items()}
+
+
+# The columns of every table, in order, and what each means; what only some rows have follows them.
+COLUMNS = {
+    "kind": "pruned, or which control: what nothing was cut from",
+    "status": "done or failed",
+    "error": "why it failed",
+    "model": "model, by the name of its YAML or of the folder it came from",
+    "data": "data set",
+    "criterion": "what the weights were scored by",
+    "allocation": "how the ratio was shared out between tensors",
+    "pattern": "which masks were legal",
+    "base": "the weights that were cut: final, averaged, best, latest or ema",
+    "prunable": "linear: matrices of linear layers; all: every trained parameter",
+    "recovery": "how it was trained on after the cut",
+    "seed": "of the training, and of what is drawn for the cut",
+    "ratio": "fraction to cut that was asked for, [0, 1)",
+    "rate": "or the multiplier of a standard deviation that was asked for",
+    "sparsity": "fraction cut of what may be cut",
+    "compression": "fraction of all parameters that is zero or no longer stored",
+    **_bounded("loss_nats", "loss on the test split, nats per token"),
+    "loss_before_recovery_nats": "the same before recovery, nats per token",
+    **_bounded("delta_nats", "loss less that of dense, paired by window, nats per token"),
+    "bits_per_character": "loss on the test split, bits per character of its text",
+    "perplexity": "exp of loss_nats",
+    "config_hash": "identity of the cell: its folder under runs/cells",
+    "fingerprint": "identity of how it was measured; only rows of one are compared",
+    **_bounded("delta_before_recovery_nats", "delta_nats before recovery, nats per token"),
+    **_bounded("delta_recovered_nats", "loss less that of dense_recovered, nats per token"),
+    "jaccard_magnitude": "overlap of what is cut with magnitude's cut, [0, 1]",
+    "random_batches_loss_nats": "loss over random windows, as in the paper, nats per token",
+    "training": "the run that was cut",
+}
 # What a row shows of its training.
-OF_TRAINING = ("spikes", "training_flops", "weights_moved")
+OF_TRAINING = {
+    "spikes": "steps of its training whose loss stood out",
+    "training_flops": "of all matrix products of its training, FLOPs",
+    "weights_moved": "how far its training moved the weights, fraction of their norm",
+}
+_CALIBRATED = "calibrated loss less that of"
 # Those of a later version, at the end of tables that have them.
-YOUNGER: tuple[str, ...] = (
-    *("loss_calibrated_nats", "loss_calibrated_low", "loss_calibrated_high"),
-    *("delta_calibrated_nats", "delta_calibrated_low", "delta_calibrated_high"),
-    *("delta_recovered_calibrated_nats", "delta_recovered_calibrated_low"),
-    *("delta_recovered_calibrated_high", "temperature", "validation_loss_nats"),
-    *("top1", *OF_TRAINING),
-    *("answer_tokens", "unended", "flops_per_answer"),
-    *("active_blocks", "activated_parameters", "activated_flops_per_token"),
-)
+YOUNGER = {
+    **_bounded("loss_calibrated_nats", "loss at its own temperature, nats per token"),
+    **_bounded("delta_calibrated_nats", f"{_CALIBRATED} dense, nats per token"),
+    **_bounded("delta_recovered_calibrated_nats", f"{_CALIBRATED} dense_recovered, nats per token"),
+    "temperature": "its own softmax temperature, fitted on validation",
+    "top1": "fraction of tokens that are ranked first",
+    **OF_TRAINING,
+    "validation_loss_nats": "loss on the validation split, nats per token",
+    "answer_tokens": "tokens of an answer, mean",
+    "unended": "fraction of answers that are cut off",
+    "flops_per_answer": "of all matrix products of an answer, mean, FLOPs",
+    "active_blocks": "fraction of gated blocks that are on",
+    "activated_parameters": "parameters that are used for a token, mean",
+    "activated_flops_per_token": "of the matrix products that are used for a token, mean, FLOPs",
+}
 # Of COLUMNS, those that say what a row is of; and what says how it was cut, in COLUMNS or beside.
 OF_ROW = (
     *("kind", "status", "error", "model", "data", "seed"),
     *("config_hash", "fingerprint", "training"),
 )
-OPTIONAL_SETTINGS = ("roles", "schedule", "fuse")  # there where a row has them
+OPTIONAL_SETTINGS = {  # there where a row has them
+    "roles": "the modules that could be cut",
+    "schedule": "when it was cut: at once, in rounds, or early in training",
+    "fuse": "fraction of zeros beyond which slices were cut whole",
+}
 SETTINGS = (
     *("criterion", "allocation", "pattern", "base", "prunable", "recovery"),
     *(*OPTIONAL_SETTINGS, "ratio", "rate"),
 )
-# What a model costs, counted, among the metrics.
-COSTS = (
-    *("parameters", "nonzeros", "bytes", "bytes_compressed"),
-    *("flops_per_token", "nonzero_flops_per_token", "rank"),
-    *("activated_parameters", "activated_flops_per_token"),
-)
+# What a model costs, among the metrics.
+COSTS = {
+    "parameters": "parameters that are stored",
+    "nonzeros": "parameters that are not zero",
+    "bytes": "of its tensors as they are stored",
+    "bytes_compressed": "of its tensors without their zeros, compressed",
+    "flops_per_token": "of the matrix products for a token, zeros counted, FLOPs",
+    "nonzero_flops_per_token": "the same, zeros not counted, FLOPs",
+    "rank": "of the factors that matrices became",
+    **{name: YOUNGER[name] for name in ("activated_parameters", "activated_flops_per_token")},
+}
+# What only some data, or a sweep, or a table of means have; <…> stands for any name.
+FAMILIES = {
+    **_bounded("accuracy", "fraction of questions that are answered right"),
+    "accuracy.<type>": "the same, of one type of question",
+    "accuracy_majority": "accuracy of always giving the commonest training answer",
+    **_bounded("delta_accuracy", "accuracy less that of dense, paired by image"),
+    **_bounded("mae", "mean absolute error, in the unit of the answers"),
+    "mae_median": "MAE of always giving the median training answer",
+    **_bounded("delta_mae", "MAE less that of dense, paired by image"),
+    "rmse": "root mean square error, in the unit of the answers",
+    "rmse_median": "RMSE of always giving the median training answer",
+    "unparsable": "fraction of answers that are no number",
+    "sparsity.<role>": "fraction cut of what may be cut of one module",
+    "<measure>_before_recovery": "the same before recovery",
+    "<measure>_before_recovery_low": "low end of its 95 % interval",
+    "<measure>_before_recovery_high": "high end of its 95 % interval",
+    "<group>.<option>": "an option that was varied, as typed",
+    "quantize": "what matrices are stored as",
+    "update": "what became of the weights that stay",
+    "transform": "what matrices were rewritten as",
+    "training recipe": "the choice of training that was varied",
+    "label": "what the line of a table of means is called",
+    "seeds": "how many seeds a mean is over",
+    "failed": "whether a seed of it failed",
+    "interval": "what its intervals are over: windows, or seeds",
+}
+MEANINGS = {**COLUMNS, **OPTIONAL_SETTINGS, **YOUNGER, **COSTS, **FAMILIES}
+
+
+def meaning_of(column: str) -> str | None:
+    """What a column of a table holds, with its unit; None where no table has such a one."""
+    for name, meaning in MEANINGS.items():
+        if re.fullmatch(re.sub(r"<\w+>", r"[\\w. ]+", name.replace(".", r"\.")), column):
+            return meaning
+    return None
 
 
 @dataclass(frozen=True, kw_only=True)

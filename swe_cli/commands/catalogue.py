@@ -16,14 +16,15 @@ from rich.table import Table
 from rich.text import Text
 
 from swe_cli.commands.shared import Page
-from swe_cli.config import ConfigRoot, as_typed, component
+from swe_cli.config import ConfigRoot, as_typed, component, did_you_mean
 from swe_cli.config.words import PLURALS
 from swe_cli.contracts import BLOCKS, GRADIENTS, INPUTS, Allocation, Criterion, Pattern
 from swe_cli.criteria.weights import Magnitude
-from swe_cli.errors import SweError
+from swe_cli.errors import SweError, UsageError
 from swe_cli.experiments.model import ALWAYS_RECORDED
 from swe_cli.experiments.spec import built
 from swe_cli.pruning.prune import recorded_needs
+from swe_cli.records import MEANINGS, meaning_of
 from swe_cli.report.console import GAP, print_pairs, say, title
 from swe_cli.report.text import NOTHING
 
@@ -76,6 +77,18 @@ def catalogue(this: Page) -> None:
 
 
 criteria = allocations = patterns = catalogue
+
+
+def columns(this: Page) -> None:
+    """What each column of a table means; or the one that is named."""
+    told = dict(MEANINGS)
+    if this.words:
+        (name,) = this.words
+        if (meaning := meaning_of(name)) is None:
+            guess = did_you_mean(name, MEANINGS)
+            raise UsageError(f"No table has a column {name}.{guess}", "All of them: swe columns")
+        told = {name: meaning}
+    print_pairs(this.console, list(told.items()))
 
 
 def _place(entry: Entry) -> tuple[bool, ...]:

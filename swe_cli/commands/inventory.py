@@ -35,6 +35,7 @@ OPTIONAL = {
     "codecarbon": ("energy", "energy.country"),
     "tensorly": ("trawl", "transform=trawl_cp"),
     "scikit-learn": ("multimodal", "data=digit_sums"),
+    **{name: (name, f"tracker={name}") for name in ("tensorboard", "trackio", "wandb", "mlflow")},
 }
 
 

@@ -15,6 +15,7 @@ from swe_cli.errors import RunError, SweError, UsageError
 from swe_cli.evaluation.loss import Measured
 from swe_cli.experiments.cell import measured_beside
 from swe_cli.experiments.model import ALWAYS_RECORDED
+from swe_cli.experiments.shown import shown
 from swe_cli.experiments.spec import built
 from swe_cli.experiments.sweep import Outcome, SweepPlan, costs, plan_sweep, run_sweep
 from swe_cli.experiments.training import stored_training
@@ -68,6 +69,8 @@ def sweep(this: Page, *, refresh: bool = False) -> None:
             write_json(run.path / "failed.json", [row.to_json() for row in outcome.failed])
             write_bytes(run.path / "costs.csv", csv_bytes(pd.DataFrame(costs(plan))))
             present(this, run.path, frame(outcome.rows), run.path)
+            with shown(this.composed["tracker"], run):  # its table
+                pass
             run.finish(["cells.json", "table.csv"], failed=len(outcome.failed))
     _print_outcome(this, run, outcome)
 
@@ -225,7 +228,7 @@ def present(
     then compared with; ``told``: options of ``print_summary``.
     """
     runs = own.parent
-    windows = partial(_windows, runs / "cells")
+    windows = partial(_both, runs / "cells")
     judges = {
         name: built(component("criterion", name, this.root))
         for name in table["criterion"].dropna().unique()

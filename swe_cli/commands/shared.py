@@ -151,7 +151,7 @@ def _read(command: str, words: Sequence[str]) -> Tokens:
         swept = f"Type: swe sweep {shlex.join(words)}"
         hint = swept if command == "train" else f"Give {key} one value."
         raise UsageError(f"{key} is given several values; axes belong to swe sweep.", hint)
-    allowed = 1 if command in TAKE_A_RUN else 0
+    allowed = 1 if command in TAKE_A_RUN else len(tokens.runs) * (command == "compare")
     if len(tokens.runs) > allowed:
         left = f"takes {'one' if allowed else 'no'} run; {tokens.runs[allowed]!r} is left over"
         raise UsageError(f"swe {command} {left}.", "Overrides: key=value.")

@@ -9,6 +9,7 @@ from pathlib import Path
 from swe_cli.config import component
 from swe_cli.contracts import SPLITS, Dataset, Model, Questions, Setup
 from swe_cli.errors import RunError
+from swe_cli.experiments.shown import shown
 from swe_cli.experiments.spec import built
 from swe_cli.experiments.training import FROM_RUN, TrainingSpec, new_model, stored_training
 from swe_cli.files import write_json
@@ -55,8 +56,10 @@ def ensure_trained(
 
     A finished run that lacks a statistic or a snapshot is trained again, and that is said.
     """
-    run = spec.run
+    run, tracker = spec.run, spec.composed.components.get("tracker")
     if spec.done():
+        with shown(tracker, run):  # what it missed
+            pass
         if run.config["paths"] != spec.config["paths"]:
             # The same text at another path is the same training; later commands read it there.
             write_json(run.path / "config.json", spec.config)
@@ -82,7 +85,8 @@ def ensure_trained(
         if training.setup.dataset.shape.image and not looks:
             observer.say("This model reads the questions only; one that looks: model=llava_nano")
         progress = observer.training(run.name, training.recipe.steps)
-        train_run(run, training, [progress], stop)
+        with shown(tracker, run) as showing:
+            train_run(run, training, [progress, *showing], stop)
     return True
 
 

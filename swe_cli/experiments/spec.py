@@ -13,6 +13,7 @@ from swe_cli.contracts import (
     Pattern,
     PrunableSet,
     Statistic,
+    Tracker,
     Transform,
     Update,
     criterion_of,
@@ -32,10 +33,8 @@ CUT_GROUPS = (*MASK_GROUPS, "recovery", "transform", "evaluation")
 NOT_SETTINGS = ("transform", "calibration", "evaluation", "consulted", "statistics")
 OF_MASKS = {*MASK_GROUPS, "ratio", "rate", "fuse"}  # a transform takes none of it
 # Contracts by group, which is called the same.
-CONTRACTS: Mapping[str, type] = {
-    contract.__name__.lower(): contract
-    for contract in (Allocation, Launcher, Model, Pattern, Schedule, Statistic, Transform, Update)
-}
+_CONTRACTS = (Allocation, Launcher, Model, Pattern, Schedule, Statistic, Tracker, Transform, Update)
+CONTRACTS: Mapping[str, type] = {contract.__name__.lower(): contract for contract in _CONTRACTS}
 
 
 def built(chosen: Component, *runtime: Any) -> Any:

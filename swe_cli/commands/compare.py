@@ -1,0 +1,88 @@
+"""swe compare: runs side by side, the settings in which they differ and their losses, paired."""
+
+from typing import Any
+
+import pandas as pd
+
+from swe_cli.commands.shared import Page, pruned_row
+from swe_cli.config.root import dotted
+from swe_cli.controls import DENSE
+from swe_cli.errors import UsageError
+from swe_cli.evaluation.loss import Measured
+from swe_cli.evaluation.measure import paired_difference
+from swe_cli.files import read_json, read_tensors
+from swe_cli.records import Interval, Row
+from swe_cli.report.console import print_grid, say
+from swe_cli.report.text import NOTHING, number, word
+from swe_cli.store import Run, find_run, training_of
+
+LEGEND = (
+    "Losses in nats per token; difference: less the first run's, paired over the windows of the "
+    "test split, with its 95% interval. It is of this training only: of others, seeds tell."
+)
+ALONE = "No protocol measured all of them; swe evaluate RUN measures a training."
+
+
+def compare(this: Page) -> None:
+    """Print in what runs, or the trainings of sweeps, differ. UsageError for fewer than two."""
+    runs = [run for token in this.tokens.runs for run in _meant(find_run(token, this.results))]
+    if len(runs) < 2:
+        raise UsageError("Two runs are compared, or more.", "Name them: swe compare RUN RUN")
+    settings, measured = [*map(_settings, runs)], [*map(_measured, runs)]
+    rows: dict[str, list[Any]] = {}
+    for key in sorted({key for of in settings for key in of}):
+        # How weights were cut, a training does not say.
+        told = [of.get(key) for of in settings if key in of or "criterion.name" in of]
+        if any(value != told[0] for value in told):
+            rows[key] = [of.get(key) for of in settings]
+    for name in ("best_validation_loss_nats", "final_validation_loss_nats"):
+        losses = [run.manifest.get("results", {}).get(name) for run in runs]
+        rows |= {name: [loss and Interval(loss) for loss in losses]} if any(losses) else {}
+    shared = next((one for one in measured[0] if all(one in of for of in measured)), None)
+    if shared is not None:
+        cells = [of[shared] for of in measured]
+        rows["loss_nats"] = [row.metrics["loss"] for row in cells]
+        first, *others = map(_windows, runs, cells)
+        rows["difference_nats"] = [None, *(paired_difference(of, first) for of in others)]
+    names = [name.removesuffix("_nats").replace("_", " ") for name in rows]
+    words = [[_spelt(value, name) for value in of] for name, of in rows.items()]
+    print_grid(this.console, names, [run.name.replace("-", "\n") for run in runs], words)
+    say(this.console, LEGEND if shared else ALONE, "dim")
+
+
+def _meant(run: Run) -> list[Run]:
+    """A run; of a sweep, its trainings."""
+    if run.kind != "sweep":
+        run.check_finished()
+        return [run]
+    names = pd.read_csv(run.path / "table.csv")["training"].unique()
+    return [Run(run.path.parent / name) for name in names]
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """Dotted key → value of all that makes a run what it is."""
+    cut = run.config["cut"] if run.kind == "prune" else {}
+    nodes = cut | training_of(run).config["identity"]
+    return {key: of for key, of in dotted(nodes) if not isinstance(of, dict)}
+
+
+def _measured(run: Run) -> dict[str, Row]:
+    """By protocol: the row of a cut, or those of a training's dense cells."""
+    if run.kind == "prune":
+        return {(row := pruned_row(run)).fingerprint: row}
+    paths = (run.path.parent / "cells").glob("*/row.json")
+    rows = (Row.from_json(read_json(path)) for path in sorted(paths))
+    dense = (row for row in rows if (row.kind, row.training) == (DENSE.kind, run.name))
+    return {row.fingerprint: row for row in dense}
+
+
+def _windows(run: Run, row: Row) -> Measured:
+    path = run.path.parent / "cells" / row.config_hash / "windows.safetensors"
+    return {name: tensor.numpy() for name, tensor in read_tensors(path).items()}
+
+
+def _spelt(value: Any, name: str) -> str:
+    if isinstance(value, Interval):
+        mean, low, high = (number(end, signed=name.startswith("diff")) for end in value)
+        return mean if value.low is None else f"{mean}\n[{low}, {high}]"
+    return NOTHING if value is None else word(value)[:24]
