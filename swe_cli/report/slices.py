@@ -14,7 +14,8 @@ from swe_cli.contracts import IGNORED, Example, Questions, Setup
 from swe_cli.data.tokens import TextDataset
 from swe_cli.errors import SweError
 from swe_cli.evaluation.loss import Evaluation, Measured
-from swe_cli.report.compare import LEVEL, holm
+from swe_cli.report.compare import holm
+from swe_cli.report.inference import LEVEL
 
 Array = np.ndarray[Any, np.dtype[Any]]
 WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")

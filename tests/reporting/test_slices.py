@@ -15,7 +15,7 @@ from swe_cli.data.tokenizers import BpeTokenizer, CharTokenizer, WordTokenizer
 from swe_cli.data.tokens import QuestionDataset, TextDataset
 from swe_cli.errors import SweError
 from swe_cli.evaluation.loss import Evaluation, OtherWindows
-from swe_cli.report.compare import LEVEL
+from swe_cli.report.inference import LEVEL
 from swe_cli.report.slices import (
     DENSE,
     FEWEST,
