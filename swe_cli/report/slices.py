@@ -90,11 +90,8 @@ def _of_text(dataset: Any, split: Any, tokens: Array, targets: Array) -> dict[st
     if isinstance(dataset, TextDataset):
         chunks = dataset.text.chunks("train")
         seen = {word.casefold() for chunk in chunks for word in WORD.findall(chunk)}
-        for name, old in {
-            "words seen in training": True,
-            "words new since training": False,
-        }.items():
-            named[name] = within(at for at, word in words.items() if (word in seen) == old)
+        named["words seen in training"] = within(at for at in words if words[at] in seen)
+        named["words new since training"] = within(at for at in words if words[at] not in seen)
         begins = dataset.text.splits[split][0]
         chapters |= {at - begins: name for at, name in dataset.text.chapters.items()}
     spans = [s for s in pairwise([*sorted(chapters), len(text)]) if s[0] < len(text) and s[1] > 0]
@@ -109,9 +106,8 @@ def _spelt(dataset: Any, ids: Array) -> tuple[str, Array, Array]:
     spelt = {i: decode([i, i])[len(decode([i])) :] for i in set(ids.tolist()) if i != bos}
     pieces: list[tuple[str, int]] = []
     for broken, run in groupby(ids.tolist(), lambda token: "�" in spelt.get(token, "")):
-        tokens = [*run]  # the bytes of a character are read together
-        each = [(spelt.get(token, ""), 1) for token in tokens]
-        pieces += [(decode(tokens), len(tokens))] if broken else each
+        some = [*run]  # the bytes of a character are read together
+        pieces += [(decode(some), len(some))] if broken else [(spelt.get(i, ""), 1) for i in some]
     lengths = np.array([len(piece) for piece, _ in pieces])
     ends, sizes = lengths.cumsum(), [size for _, size in pieces]
     return "".join(p for p, _ in pieces), np.repeat(ends - lengths, sizes), np.repeat(ends, sizes)
@@ -146,7 +142,7 @@ def hurt(
     none that kept their tokens.
     """
     window, first = slices.window, np.unique(slices.answered, return_index=True)[1]
-    shape, rows = (len(dense), len(window)), list[dict[str, Any]]()
+    shape, rows = (len(dense), len(window)), []
     if window.max() < FEWEST - 1:
         raise SweError("Too few windows tell what was hurt.", f"Evaluate on {FEWEST} or more.")
 
@@ -214,11 +210,9 @@ def sentences(frame: pd.DataFrame) -> list[str]:
         excess = more["difference_nats"].where(more["p_holm"] < LEVEL).reindex(dense.index)
         excess = excess[sure & (dense["low"] > 0) & (excess > 0)]
         shown = [*excess.nlargest(NAMED).index, *sure.index[sure & (sure.index == WHOLE)]]
-        of = [dense.loc[name, ["difference_nats", "high"]] for name in shown]
-        words = [
-            f"{name} {'lose' if by > 0 else 'gain'} {abs(by):.3f} ± {high - by:.3f}"
-            for name, (by, high) in zip(shown, of, strict=True)
-        ]
+        by, half = dense["difference_nats"][shown], (dense["high"] - dense["low"])[shown] / 2
+        verbs = by.gt(0).map({True: "lose", False: "gain"})
+        words = [f"{n} {verbs[n]} {abs(by[n]):.3f} ± {half[n]:.3f}" for n in shown]
         unsure = [*sure.index[~sure]]
         others = f" and {len(unsure) - NAMED} others" * (len(unsure) > NAMED)
         if words and unsure:
@@ -226,7 +220,7 @@ def sentences(frame: pd.DataFrame) -> list[str]:
         if not rows[["low", "high"]].any(axis=None):
             words = ["every loss is identical to the dense model's"]
         if words:
-            told.append((of[0].iloc[0] if of else 0.0, f"At {cut}, {'; '.join(words)}."))
+            told.append((max(by, default=0.0), f"At {cut}, {'; '.join(words)}."))
     said = [words for _, words in sorted(told, reverse=True)[:SENTENCES]]
     trainings = "these trainings" if frame["seeds"].max() > 1 else "this training"
     return [

@@ -15,7 +15,7 @@ from swe_cli.data.tokenizers import BpeTokenizer, CharTokenizer, WordTokenizer
 from swe_cli.data.tokens import QuestionDataset, TextDataset
 from swe_cli.errors import SweError
 from swe_cli.evaluation.loss import Evaluation, OtherWindows
-from swe_cli.report.compare import LEVEL
+from swe_cli.report.inference import LEVEL
 from swe_cli.report.slices import (
     DENSE,
     FEWEST,
@@ -135,8 +135,8 @@ def test_chapters_are_headings_or_what_the_source_knows():
     )
 
 
-def kjv():
-    return kjv_chars(train_characters=30_000, validation_characters=2_000, test_characters=7_000)
+def kjv(size=7_000):
+    return kjv_chars(train_characters=30_000, validation_characters=2_000, test_characters=size)
 
 
 def test_questions_are_told_by_type_answer_and_what_others_tell_of_the_image():
@@ -231,7 +231,7 @@ def test_a_planted_damage_is_found_and_named(seeds):
 @pytest.mark.parametrize("damage", [0.0, 0.2])
 def test_of_a_hundred_null_models_few_are_flagged(damage):
     """Where every token is hurt alike, no slice is more than the whole."""
-    source = kjv()
+    source = kjv(4_000)
     slices = sliced(TextDataset(source, CharTokenizer(source)), LENGTH)
     before, flagged = dense(3, len(slices.window)), 0
     against = WHOLE if damage else DENSE
