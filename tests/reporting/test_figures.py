@@ -62,7 +62,7 @@ def test_a_linear_axis_is_enough_where_nothing_explodes() -> None:
 def test_the_title_says_what_the_band_is_and_whose_allocation_is_not_its_own() -> None:
     assert title(drawn([*controls(), *curve()])) == [
         "gpt_nano on kjv: loss against sparsity",
-        "1 seed; band: difference to dense, 95% interval over test windows",
+        "1 seed; band: difference to dense, 95% interval over test windows of this training only",
     ]
     both = drawn([*controls(), *controls(1), *curve(), *curve(seed=1)])
     assert title(both)[1] == "2 seeds; band: difference to dense, 95% t interval over seeds"
