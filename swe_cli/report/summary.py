@@ -307,15 +307,15 @@ def _points(rows: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
     points = _named(points.sort_values(["line", "x"], kind="stable"), parts)
     pruned = points["kind"] == PRUNED
     for column in (name for name in DELTAS if points[name].notna().any()):
-        compared = records(points.loc[pruned, [column, *bounds(column), "seeds"]])
-        tested = [p_of(point, column, len(point["seeds"])) for point in compared]
-        points.loc[pruned, q_of(column)] = q_values(tested)
+        tested = points.loc[pruned, [column, *bounds(column), "seeds"]]
+        p = [p_of(point, column, len(point["seeds"])) for point in records(tested)]
+        points.loc[pruned, q_of(column)] = q_values(p)
     return points
 
 
 def _named(points: pd.DataFrame, parts: Mapping[int, tuple[str, ...]]) -> pd.DataFrame:
-    """With ``parts``, ``criteria`` and ``label``; of lines that made the same models, cut by cut and
-    seed by seed, only one, ``FIRST``'s if it is among them.
+    """With ``parts``, ``criteria`` and ``label``; of lines that made the same models, cut by cut
+    and seed by seed, only one, ``FIRST``'s if it is among them.
     """
     models, twins = defaultdict[int, list[Any]](list), defaultdict[Any, list[int]](list)
     names = dict(zip(points["line"], points["criterion"], strict=True))
@@ -333,10 +333,9 @@ def _named(points: pd.DataFrame, parts: Mapping[int, tuple[str, ...]]) -> pd.Dat
     points = points[(points["kind"] != PRUNED) | points["line"].isin(same)].reset_index(drop=True)
     points["parts"] = points["line"].map({**parts, **shared})
     points["criteria"] = points["line"].map(criteria)
-    spelt = (
-        points["criteria"].map(joined, na_action="ignore").fillna(points["kind"].map(KIND_NAMES))
-    )
-    points["label"] = [label(*pair) for pair in zip(spelt, points["parts"], strict=True)]
+    of = zip(points["line"], points["kind"], strict=True)
+    spelt = [joined(criteria[line]) if line in criteria else KIND_NAMES[kind] for line, kind in of]
+    points["label"] = list(map(label, spelt, points["parts"]))
     return points
 
 
