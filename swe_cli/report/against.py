@@ -20,8 +20,8 @@ from swe_cli.evaluation.measure import paired_difference
 from swe_cli.files import write_files
 from swe_cli.report import tables, text
 from swe_cli.report.console import print_grid, say, title
-from swe_cli.report.inference import detectable, p_value, q_values, spreads
-from swe_cli.report.quantities import LOSS, bounds, q_of, sign
+from swe_cli.report.inference import detectable, q_values, spreads
+from swe_cli.report.quantities import LOSS, bounds, p_of, q_of, sign
 from swe_cli.report.summary import Line, Point, Summary, interval_words, pooled
 
 T = TypeVar("T")
@@ -144,8 +144,7 @@ def compare_with(summary: Summary, criterion: str, windows: Windows) -> Comparis
         compared.append(Compared(line, other, text.label(criterion, parts), cuts))
     cuts = [cut for of in compared for cut in of.cuts]
     for column in STAGES.values():
-        names = (column, *bounds(column), "seeds")
-        q_s = q_values([p_value(*(cut[name] for name in names)) for cut in cuts])
+        q_s = q_values([p_of(cut, column, cut["seeds"]) for cut in cuts])
         for cut, q in zip(cuts, q_s, strict=True):
             cut[q_of(column)] = None if math.isnan(q) else q
     return Comparison(summary, criterion, compared)
@@ -183,7 +182,7 @@ def write_comparisons(comparisons: Sequence[Comparison], folder: Path) -> list[P
     return write_files(folder, {f"{name}.csv": data, f"{name}.md": "\n".join(pages).encode()})
 
 
-def state(cut: Point) -> int | None:
+def state_of(cut: Point) -> int | None:
     """What ``STATES`` has a word for."""
     if any(cut[name] != 0 for name in (AFTER, *bounds(AFTER))):
         return None if cut[AFTER] is None else sign(cut, AFTER)
@@ -193,7 +192,7 @@ def state(cut: Point) -> int | None:
 def verdict(compared: Compared) -> str:
     """``ahead at 0.7–0.9, behind at 0.3–0.5, undecided elsewhere``, after recovery."""
     cuts, by = compared.cuts, compared.line.by
-    states = [state(cut) for cut in cuts]
+    states = [state_of(cut) for cut in cuts]
     if len(set(states)) == 1:
         return f"{STATES[states[0]]} at every {by}"
     ranges: dict[int | None, list[str]] = {}

@@ -11,7 +11,7 @@ from swe_cli.controls import BY_KIND
 from swe_cli.errors import SweError
 from swe_cli.evaluation.measure import DIFFERENCES, paired_difference
 from swe_cli.records import Interval
-from swe_cli.report.against import AFTER, STATES, Windows, state
+from swe_cli.report.against import AFTER, STATES, Windows, state_of
 from swe_cli.report.inference import MILD, detectable, seeds_for, spreads
 from swe_cli.report.quantities import (
     ACCURACY,
@@ -107,10 +107,10 @@ def _told(found: Point, quantity: Quantity) -> str:
 
     unit = "" if quantity is MAE else " points" if quantity.percent else " nats"
     over = "this training only" if found["seeds"] == 1 else count(found["seeds"], "seed")
-    interval = ", no interval" if low is None else f" [{spelt(low)}, {spelt(high)}]"
+    interval = " (no interval)" if low is None else f" [{spelt(low)}, {spelt(high)}]"
     seen = detectable(found["sd"], found["seeds"])
     could = "" if math.isnan(seen) else f"; could have seen {spelt(seen, '')}"
-    way = state(found) or 0
+    way = state_of(found) or 0
     words = STATES[-quantity.better * way if abs(way) == 1 else way]
     return f"{spelt(mean)}{interval}{unit}, {over}{could}: {words}"
 

@@ -55,7 +55,7 @@ def print_grid(
         return
     columns = list(zip(heads, *rows, strict=True))
     widths = [max(len(w) for word in of for w in str(word).split("\n")) + 1 for of in columns]
-    longest, least = max(map(len, names)), console.width // 4
+    longest, least = max(map(len, names)), max(16, console.width // 4)
     room = (console.width - min(longest, least)) // max(widths)
     tables = 1 if thin else -(-len(heads) // max(3, room))
     size = -(-len(heads) // tables)

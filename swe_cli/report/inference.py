@@ -18,8 +18,10 @@ def p_value(mean: float | None, low: float | None, high: float | None, seeds: in
     Over seeds, whose interval is a t interval, it is that of the paired t test. Of one seed the
     interval is a bootstrap's over windows; its half width is taken for 1.96 standard errors.
     """
-    if mean is None or low is None or high is None or not low < high < math.inf or low == -math.inf:
-        return 0.0 if mean is not None and low == high and mean else math.nan
+    if mean is None or low is None or high is None or not math.isfinite(high - low):
+        return math.nan
+    if low == high:
+        return 0.0 if mean else math.nan
     freedom = seeds - 1 if seeds > 1 else math.inf
     error = (high - low) / 2 / float(stdtrit(freedom, 1 - LEVEL / 2))
     return 2 * float(stdtr(freedom, -abs(mean) / error))

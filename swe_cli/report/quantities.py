@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from swe_cli.report.inference import LEVEL
+from swe_cli.report.inference import LEVEL, p_value
 from swe_cli.report.text import NOTHING, number
 
 
@@ -68,6 +68,12 @@ def bounds(column: str) -> tuple[str, str]:
     """The columns of a column's interval: ``loss_nats`` has ``loss_low`` and ``loss_high``."""
     stem = column.removesuffix("_nats")
     return f"{stem}_low", f"{stem}_high"
+
+
+def p_of(record: Mapping[str, Any], column: str, seeds: int) -> float:
+    """The p value of a column with an interval; see ``p_value``."""
+    mean, low, high = (record[name] for name in (column, *bounds(column)))
+    return p_value(mean, low, high, seeds)
 
 
 def q_of(column: str) -> str:

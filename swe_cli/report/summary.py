@@ -19,7 +19,7 @@ from swe_cli.errors import SweError
 from swe_cli.evaluation.loss import SHARPNESSES
 from swe_cli.files import write_files
 from swe_cli.records import Interval
-from swe_cli.report.inference import p_value, q_values
+from swe_cli.report.inference import q_values
 from swe_cli.report.quantities import (
     CALIBRATED,
     DELTAS,
@@ -28,6 +28,7 @@ from swe_cli.report.quantities import (
     OF_QUESTIONS,
     Quantity,
     bounds,
+    p_of,
     q_of,
 )
 from swe_cli.report.tables import caveats, csv_bytes, records, settings_of
@@ -303,36 +304,39 @@ def _points(rows: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
     parts: dict[int, tuple[str, ...]] = {}
     for _, of in points.drop_duplicates("line").groupby("kind"):
         parts |= zip(of["line"], _parts(of, settings), strict=True)
-    points["parts"] = points["line"].map(parts)
-    points = _without_twins(points.sort_values(["line", "x"], kind="stable", ignore_index=True))
+    points = _named(points.sort_values(["line", "x"], kind="stable"), parts)
     pruned = points["kind"] == PRUNED
-    names = points["criteria"].map(joined).where(pruned, points["kind"].map(KIND_NAMES))
-    points["label"] = [label(*pair) for pair in zip(names, points["parts"], strict=True)]
     for column in (name for name in DELTAS if points[name].notna().any()):
-        cuts = records(points.loc[pruned, [column, *bounds(column), "seeds"]])
-        values = [(*list(of.values())[:3], len(of["seeds"])) for of in cuts]
-        points.loc[pruned, q_of(column)] = q_values([p_value(*of) for of in values])
+        tested = points.loc[pruned, [column, *bounds(column), "seeds"]]
+        p = [p_of(point, column, len(point["seeds"])) for point in records(tested)]
+        points.loc[pruned, q_of(column)] = q_values(p)
     return points
 
 
-def _without_twins(points: pd.DataFrame) -> pd.DataFrame:
-    """Lines that made the same models, cut by cut and seed by seed, as one line: ``FIRST``'s."""
-    points = points.assign(criteria=points["criterion"].fillna("").map(lambda name: (name,)))
-    twins = defaultdict[Any, list[Any]](list)
-    for line, of in points[points["kind"] == PRUNED].groupby("line", sort=False):
-        cuts = [(p["ratio"], p["rate"], _losses_of(p)) for p in records(of)]
-        twins[tuple(cuts)].append(line)
-    for lines in (lines for lines in twins.values() if len(lines) > 1):
-        firsts = {line: points[points["line"] == line].iloc[0] for line in lines}
-        ordered = sorted(lines, key=lambda line: firsts[line]["criterion"] != FIRST)
-        kept = points["line"] == ordered[0]
-        criteria = tuple(dict.fromkeys(firsts[line]["criterion"] for line in ordered))
-        shared = set.intersection(*(set(first["parts"]) for first in firsts.values()))
-        parts = tuple(part for part in firsts[ordered[0]]["parts"] if part in shared)
-        for name, value in (("criteria", criteria), ("parts", parts)):
-            points.loc[kept, name] = pd.Series([value] * len(points))
-        points = points[kept | ~points["line"].isin(lines)]
-    return points.reset_index(drop=True)
+def _named(points: pd.DataFrame, parts: Mapping[int, tuple[str, ...]]) -> pd.DataFrame:
+    """With ``parts``, ``criteria`` and ``label``; of lines that made the same models, cut by cut
+    and seed by seed, only one, ``FIRST``'s if it is among them.
+    """
+    models, twins = defaultdict[int, list[Any]](list), defaultdict[Any, list[int]](list)
+    names = dict(zip(points["line"], points["criterion"], strict=True))
+    cuts = points[points["kind"] == PRUNED]
+    for point in records(cuts[["line", "ratio", "rate", "cells"]]):
+        models[point["line"]].append((point["ratio"], point["rate"], _losses_of(point)))
+    for line in sorted(models, key=lambda line: names[line] != FIRST):
+        twins[tuple(models[line])].append(line)
+    same = {lines[0]: lines for lines in twins.values()}
+    criteria = {one: tuple(dict.fromkeys(map(names.get, lines))) for one, lines in same.items()}
+    shared = {
+        one: tuple(p for p in parts[one] if all(p in parts[line] for line in lines))
+        for one, lines in same.items()
+    }
+    points = points[(points["kind"] != PRUNED) | points["line"].isin(same)].reset_index(drop=True)
+    points["parts"] = points["line"].map({**parts, **shared})
+    points["criteria"] = points["line"].map(criteria)
+    of = zip(points["line"], points["kind"], strict=True)
+    spelt = [joined(criteria[line]) if line in criteria else KIND_NAMES[kind] for line, kind in of]
+    points["label"] = list(map(label, spelt, points["parts"]))
+    return points
 
 
 def _losses_of(point: Point) -> Any:

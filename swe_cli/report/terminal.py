@@ -176,32 +176,22 @@ def _print_leading(console: Console, summary: Summary, q: Quantity, holds: Quant
     """The best lines by cut: differences to dense, and how far each holds."""
     column = q.delta if any(cut[q.delta] is not None for cut in summary.cuts) else q.mean
     lines, fewer = leading(summary, q), int(console.width < NARROW)
-    by = {"ratio": (0, "ratio"), "rate": (1, "rate")}
-
-    def place(point: Point) -> tuple[int, float]:
-        asked = next((kind for kind in by if point[kind] is not None), None)
-        return (2, 0.0) if asked is None else (by[asked][0], point[asked])
-
-    places = sorted({place(point) for line in lines for point in line.points})
-    heads = [text.exact(amount) if kind < 2 else "own" for kind, amount in places]
+    points = [p for line in lines for p in line.points if p["x"] is not None]
+    places = dict(sorted({p["x"]: cut_of(p) for p in points}.items()))
     cells = []
     for line in lines:
-        found = {place(point): _compact(point, q, column, fewer) for point in line.points}
-        row = [found.get(at, text.NOTHING) for at in places]
-        cells.append([*row, break_point(line, holds)])
-    less = "less dense's, " if column == q.delta else ""
-    kinds = " and ".join(dict.fromkeys(("ratio", "rate", "sparsity")[kind] for kind, _ in places))
-    title(console, f"{q.title.capitalize()} {summary.stage}, {less}by {kinds}")
-    print_grid(console, [line.short for line in lines], [*heads, "holds"], cells, thin=True)
+        found = {p["x"]: _compact(p, q, column, fewer) for p in line.points}
+        cells.append([*(found.get(x, text.NOTHING) for x in places), break_point(line, holds)])
+    less = ", less dense's" if column == q.delta else ""
+    title(console, f"{q.title.capitalize()} {summary.stage}{less}")
+    heads = [*places.values(), "holds"]
+    print_grid(console, [line.short for line in lines], heads, cells, thin=True)
     left = len(summary.lines) - len(lines)
-    lower, higher = text.MARKS[-1], text.MARKS[1]
     words = [
-        f"{lower} lower, {higher} higher than dense: q < 0.05 (exploratory, Benjamini-Hochberg), "
-        f"paired {summary.intervals or '95% interval'}.",
+        f"{text.MARKS[-1]} lower, {text.MARKS[1]} higher than dense: q < 0.05 (exploratory, "
+        f"Benjamini-Hochberg), paired {summary.intervals or '95% interval'}.",
         f"holds: costs at most {cost_of(holds)} (one-sided 0.025, from the mildest cut on).",
-        ""
-        if on_validation(summary.cuts)
-        else "Best cuts: chosen on test (no validation loss in these rows).",
+        "" if on_validation(summary.cuts) else UNVALIDATED,
         f"{text.count(left, 'more line')} with --rows." if left else "",
         f"Protocol {summary.fingerprint}.",
     ]
@@ -226,36 +216,35 @@ def _coloured(words: str, better: int) -> Text:
 
 def _print_rows(console: Console, summary: Summary, told: Mapping[str, Quantity]) -> None:
     """Each quantity, line by line, with overlap with magnitude; then how far each line holds."""
-    for q in (q for q in QUANTITIES if q.drawable([*summary.controls, *summary.cuts])):
+    points, narrow = [*summary.controls, *summary.cuts], console.width < NARROW
+    for q in (q for q in QUANTITIES if q.drawable(points)):
         title(console, f"{q.title.capitalize()} {summary.stage}")
-        rows = [[p["label"], *_measured(p, q)] for p in summary.controls]
+        rows = [[p["label"], *_measured(p, q, narrow)] for p in summary.controls]
         print_table(console, ["", q.short, "delta", ""], rows)
         for line in summary.lines:
             title(console, line.label)
             more = {"before": q.before, "over\nlap": OVERLAP if q is LOSS else ""}
             more = {h: c for h, c in more.items() if any(p.get(c) is not None for p in line.points)}
             rows = [
-                [cut_of(p), *(q.spell(p[c])[:6] for c in more.values()), *_measured(p, q)]
+                [cut_of(p), *(q.spell(p[c])[:6] for c in more.values()), *_measured(p, q, narrow)]
                 for p in line.points
             ]
             head = "ratio" if line.by == "ratio" else "sparsity"
             print_table(console, [head, *more, q.short, "delta", ""], rows)
-    say(
-        console,
-        "overlap: of what is cut with magnitude's cut (Jaccard); chance: r / (2 - r)",
-        "dim",
-    )
+    say(console, "overlap: with what magnitude cuts (Jaccard); by chance r / (2 - r)", "dim")
     title(console, "Break-points: the largest cut that holds (lowest–highest of single seeds)")
     for line in summary.lines:
         holds = {words: (break_point(line, q), break_range(line, q)) for words, q in told.items()}
+        holds = {words: held for words, held in holds.items() if held[0] != text.NOTHING}
         cells = [f"{words} {of}{f' ({by})' if by else ''}" for words, (of, by) in holds.items()]
         say(console, f"{line.label}: {', '.join(cells)}")
 
 
-def _measured(point: Point, quantity: Quantity) -> list[Text | str]:
-    """Mean, delta and which way it differs for certain."""
-    way = sign(point, quantity.delta)
-    phrases = (quantity.phrase(point, c) or text.NOTHING for c in (quantity.mean, quantity.delta))
+def _measured(point: Point, quantity: Quantity, narrow: bool) -> list[Text | str]:
+    """Mean, delta and which way it differs for certain; where it is ``narrow``, no intervals."""
+    way, columns = sign(point, quantity.delta), (quantity.mean, quantity.delta)
+    phrases = [quantity.phrase(point, c) or text.NOTHING for c in columns]
+    phrases = [words.partition(" ")[0] for words in phrases] if narrow else phrases
     return [*phrases, _coloured(text.MARKS[way], quantity.better * way)]
 
 

@@ -36,11 +36,14 @@ def short(value: float, fewer: int = 0) -> str:
 
 
 def shortened(words: str, width: int) -> str:
-    """At most ``width`` signs: of its parts the longest end in …, so that each is told."""
-    parts = words.split(", ")
-    while len(", ".join(parts)) > width and (longest := max(parts, key=len)) != "…":
+    """At most ``width`` signs: the longest of its parts end in …, the first only at last."""
+    first, *parts = words.split(", ")
+    while len(short := ", ".join([first, *parts])) > width:
+        longest = max(parts, key=len, default="")
+        if len(longest) <= 3:
+            return f"{short[: width - 1]}…"
         parts[parts.index(longest)] = longest.rstrip("…")[:-1] + "…"
-    return ", ".join(parts)
+    return short
 
 
 def exact(value: float | None) -> str:

@@ -1,6 +1,7 @@
 """Toy rows whose windows are known, so that every difference is worked out by hand."""
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from io import StringIO
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
+from scipy.stats import false_discovery_control, ttest_1samp
 
 from swe_cli.evaluation.loss import Measured
 from swe_cli.records import Row
@@ -21,8 +23,9 @@ from swe_cli.report.against import (
     verdict,
     write_comparisons,
 )
+from swe_cli.report.inference import detectable
 
-from .toys import controls, pruned, summed
+from .toys import changed, controls, pruned, summed
 
 TOKENS = np.array([1, 3])
 BASE = np.array([2.0, 6.0])  # 2 nats per token in both windows
@@ -105,6 +108,43 @@ def test_several_seeds_have_a_t_interval_over_their_differences() -> None:
     half = 4.302652729911275 / 3**0.5  # t(0.975, 2) · s / √3, s = 1
     assert after(found) == pytest.approx((2.0, 2 - half, 2 + half))
     assert verdict(compared) == "undecided at every ratio"
+
+
+def test_a_difference_is_marked_by_its_q_value_and_says_what_could_be_seen() -> None:
+    """At 0.5 p is 0.04 alone, and no discovery among ten that are nothing."""
+    book = Book()
+    for seed, (big, small) in enumerate(((0.9, 0.01), (1.0, -0.02), (1.5, 0.01))):
+        book.add("magnitude", 0.5, seed=seed).add("swe", 0.5, (big, 3 * big), seed=seed)
+        for place in range(10):
+            ratio = 0.6 + place / 100
+            book.add("magnitude", ratio, seed=seed).add("swe", ratio, (small, 3 * small), seed=seed)
+    (compared,) = book.compared()
+    p = [ttest_1samp(of, 0).pvalue for of in ([0.9, 1.0, 1.5], *[[0.01, -0.02, 0.01]] * 10)]
+    q = false_discovery_control(p)
+    assert [cut["difference_q"] for cut in compared.cuts] == pytest.approx(list(q))
+    assert p[0] < 0.05 < q[0]
+    assert verdict(compared) == "undecided at every ratio"
+    seen = [cut["detectable_nats"] for cut in compared.cuts]
+    # 0.5 and 0.6 share their spread; beyond, each has its own.
+    mild = math.sqrt((np.var([0.9, 1.0, 1.5], ddof=1) + 0.0003) / 2)
+    assert seen[:3] == pytest.approx([detectable(sd, 3) for sd in (mild, mild, 0.0003**0.5)])
+    (sentence,) = book.comparison().sentences
+    assert sentence == "swe: undecided at every ratio; could have seen 0.057 to 0.743 nats."
+
+
+def test_the_same_models_are_identical_and_are_not_tested() -> None:
+    book = Book().add("magnitude", 0.5).add("swe", 0.5).add("random", 0.5, (1, 3))
+    book.add("magnitude", 0.7).add("swe", 0.7, (1, 3)).add("random", 0.7, (2, 6))
+    found = {one.line.criterion: one for one in book.compared()}
+    assert verdict(found["swe"]) == "behind at 0.7, identical at 0.5"
+    assert found["swe"].cuts[0]["difference_q"] is None
+    # What is one line with magnitude's is still what the others are compared with.
+    for place, row in enumerate(book.rows):
+        if row.settings.get("criterion") in ("swe", "magnitude"):
+            book.rows[place] = changed(row, loss_before_recovery_nats=4.0)
+    sentences = list(book.comparison().sentences)
+    assert "swe = magnitude: identical, the very same models as magnitude's." in sentences
+    assert "random: behind at every ratio." in sentences
 
 
 def test_no_loss_before_recovery_is_no_difference_before_it() -> None:
@@ -223,12 +263,13 @@ def test_the_terminal_shows_both_stages_and_a_verdict_a_line() -> None:
     rows = [" ".join(row.split()) for row in text.splitlines()]
     assert "Loss against magnitude, after recovery (nats per token)" in rows
     assert "Loss against magnitude, before recovery (nats per token)" in rows
-    assert any(row.startswith("swe, global, base final ▼-.500 ▼-.500") for row in rows)
-    assert any(row.startswith("swe, global, base final .000 .000") for row in rows)
+    assert any(row.startswith("swe, global, final ▼-.500 ▼-.500") for row in rows)
+    assert any(row.startswith("swe, global, final .000 .000") for row in rows)
     said = " ".join(text.split())
     assert "mean_magnitude (allocation uniform, base final): behind at every ratio." in said
     assert said.count("not compared, magnitude has no line of the same settings") == 2
-    assert "the paired 95% interval over test windows excludes 0" in said
+    assert "Exploratory: ▼ ahead of magnitude, ▲ behind where q < 0.05" in said
+    assert "over 36 differences); paired 95% interval over test windows of this training" in said
 
 
 def test_the_files_hold_every_difference(tmp_path: Path) -> None:

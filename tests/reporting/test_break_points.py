@@ -2,13 +2,13 @@ from dataclasses import replace
 
 import pytest
 
+from swe_cli.report.answer import break_point, break_range, holding
 from swe_cli.report.quantities import LOSS
-from swe_cli.report.terminal import HOLDING, break_point
 
 from .toys import curve, pruned, upper_bounds
 from .toys import only as line
 
-TO_DENSE, TO_RECOVERED, BEFORE_RECOVERY, _ = HOLDING.values()
+TO_DENSE, TO_RECOVERED, BEFORE_RECOVERY, _ = holding().values()
 
 
 def test_the_largest_ratio_below_the_first_that_exceeds() -> None:
@@ -66,3 +66,25 @@ def test_a_cut_that_failed_does_not_hold() -> None:
     rows = [pruned(r, 2.0, delta_high=0.0) for r in (0.1, 0.3)]
     failed = pruned(0.2, 2.0, delta_high=0.0, status="failed", error="not finite")
     assert break_point(line([*rows, failed]), TO_DENSE) == "0.1"
+
+
+def test_a_tolerance_is_a_parameter() -> None:
+    toy = line(upper_bounds({0.2: 0.01, 0.3: 0.02}))
+    found = [break_point(toy, holding(nats)["dense"]) for nats in (0.005, 0.01, 0.03)]
+    assert found == ["<0.2", "0.2", "≥0.3"]
+
+
+def test_over_seeds_the_bound_is_of_t_and_single_seeds_give_the_range() -> None:
+    # At 0.2 the seeds differ by 0.02: t(0.975, 1) · 0.01 is far above what a cut may cost.
+    bounds = [({0.1: -0.10, 0.2: -0.02}, -0.12), ({0.1: -0.10, 0.2: 0.02}, -0.10)]
+    rows = [
+        pruned(ratio, 2.0, seed=seed, delta_high=high, delta_nats=-0.1 if ratio < 0.2 else delta)
+        for seed, (highs, delta) in enumerate(bounds)
+        for ratio, high in highs.items()
+    ]
+    toy = line(rows)
+    assert break_point(toy, TO_DENSE) == "0.1"
+    assert break_range(toy, TO_DENSE) == "0.1–≥0.2"
+    assert break_range(line(curve()), TO_DENSE) == ""
+    same = [row for seed in range(2) for row in curve(seed=seed)]
+    assert break_range(line(same), TO_DENSE) == "0.6"

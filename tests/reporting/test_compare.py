@@ -14,6 +14,7 @@ from swe_cli.config import Declaration
 from swe_cli.errors import UsageError
 from swe_cli.records import Row
 from swe_cli.report.compare import check_declared, compared, holm, present_declared
+from swe_cli.report.inference import seeds_for
 from swe_cli.report.tables import frame
 
 from .toys import controls, pruned
@@ -81,6 +82,39 @@ def test_what_could_be_seen_is_seen_four_times_of_five():
     critical = t.ppf(1 - 0.05 / 2 / 2, 4)  # of two tests the strictest
     beyond = nct.sf(critical, 4, row["detectable_nats"] / error)
     assert beyond == pytest.approx(0.8, abs=1e-6)
+
+
+def test_a_line_of_two_settings_is_refused_even_where_no_seed_has_both():
+    moved = [
+        replace(r, settings={**r.settings, "base": "averaged"}) if r.seed > 2 else r for r in rows()
+    ]
+    with pytest.raises(UsageError, match="several lines are mine, allocation global; they differ"):
+        check_declared(frame(moved), DECLARED)
+
+
+def test_mild_cuts_share_their_spread_and_it_is_said_how_many_seeds_a_hundredth_takes():
+    mild = [
+        replace(r, settings={**r.settings, "ratio": r.settings["ratio"] - 0.3})
+        if "ratio" in r.settings
+        else r
+        for r in rows()
+    ]
+    near = [round(ratio - 0.3, 1) for ratio in RATIOS]
+    mild = [
+        replace(r, settings={**r.settings, "ratio": round(r.settings["ratio"], 1)})
+        if "ratio" in r.settings
+        else r
+        for r in mild
+    ]
+    found = compared(frame(mild), Declaration(**{**DECLARED, "ratios": near}))
+    hard = compared(frame(rows()), DECLARED)
+    for of in (found, hard):
+        level = [0.05 / 2] * 2 + [0.05 / 4] * 4
+        wanted = [seeds_for(sd, 0.01, at) for sd, at in zip(of["sd_nats"], level, strict=True)]
+        assert of["seeds_for"].tolist() == wanted
+    assert found["sd_nats"][0] == found["sd_nats"][1]
+    pooled = np.mean(hard["sd_nats"][:2] ** 2) ** 0.5
+    assert found["sd_nats"][0] == pytest.approx(pooled)
 
 
 def test_holm_by_hand():

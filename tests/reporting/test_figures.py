@@ -174,7 +174,8 @@ def test_modules_have_panels_and_criteria_their_colours() -> None:
 def test_the_title_says_what_the_band_is_and_whose_allocation_is_not_its_own() -> None:
     assert title(drawn([*controls(), *curve()])) == [
         "gpt_nano on kjv: loss against dense (2.0700)",
-        "1 seed; band: 95% interval over test windows; dashed: before recovery; below 0 is better",
+        "1 seed; band: 95% interval over test windows of this training only; dashed: before "
+        "recovery; below 0 is better",
     ]
     both = drawn([*controls(), *controls(1), *curve(), *curve(seed=1)])
     assert title(both)[1].startswith("2 seeds; band: 95% t interval over seeds")

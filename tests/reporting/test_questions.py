@@ -11,12 +11,13 @@ from rich.console import Console
 
 from swe_cli.errors import SweError
 from swe_cli.records import Row
+from swe_cli.report.answer import break_point
 from swe_cli.report.figures import curve as figure_of
 from swe_cli.report.figures import write_figure
 from swe_cli.report.quantities import ACCURACY, MAE, Quantity, bounds
 from swe_cli.report.summary import Point
 from swe_cli.report.tables import frame, write
-from swe_cli.report.terminal import break_point, print_row, print_summary
+from swe_cli.report.terminal import print_row, print_summary
 
 from .toys import (
     asked,
@@ -43,9 +44,9 @@ def grid(*criteria: str, mae: float | None = None) -> list[Row]:
     ]
 
 
-def rendered(rows: Sequence[Row]) -> str:
+def rendered(made: Sequence[Row], *, rows: bool = False) -> str:
     file = StringIO()
-    print_summary(Console(width=80, file=file), summed(rows))
+    print_summary(Console(width=80, file=file), summed(made), rows=rows)
     return file.getvalue()
 
 
@@ -142,30 +143,41 @@ def test_a_figure_of_what_no_cut_has_is_refused() -> None:
 
 
 def test_the_terminal_says_what_the_answers_are_worth() -> None:
-    rows = squeezed(rendered([*asked_controls(mae=1.0), *asked(FALL, mae=2.0)]))
-    assert "dense, images shuffled 61.0% [59.0%, 63.0%] -29.0 [-29.5, -28.5] ▼" in rows
+    made = [*asked_controls(mae=1.0), *asked(FALL, mae=2.0)]
+    rows = squeezed(rendered(made))
+    assert "Mean absolute error after recovery, less dense's" in rows
+    assert "dense, images shuffled 2.000 ▲1.00" in rows
+    assert "Always the median answer: MAE 4.6500; with the images shuffled: 2.0000." in rows
+    rows = squeezed(rendered(made, rows=True))
     wanted = "dense, images shuffled 2.0000 [1.8000, 2.2000] +1.0000 [+0.9000, +1.1000] ▲"
     assert wanted in rows
-    assert "Always the commonest answer: 37.2%; with the images shuffled: 61.0%." in rows
-    assert "Always the median answer: MAE 4.6500; with the images shuffled: 2.0000." in rows
     # Higher is better here, and the arrow still points to where the value went.
-    assert "0.6 83.0% 93.0% [91.0%, 95.0%] +3.0 [+2.5, +3.5] ▲*" in rows
+    assert "0.6 83.0% 93.0% [91.0%, 95.0%] +3.0 [+2.5, +3.5] ▲" in rows
     assert "0.9 40.0% 50.0% [48.0%, 52.0%] -40.0 [-40.5, -39.5] ▼" in rows
-    assert "swe ≥0.9 ≥0.9 – 0.6 2.0000 0.3" in rows
+
+
+def test_words_are_judged_by_accuracy_in_points() -> None:
+    made = [row for seed in range(3) for row in asked_controls(seed)]
+    for seed, more in enumerate((0.0, 0.01, 0.02)):
+        made += asked({0.6: 0.9 + more}, seed=seed)
+        made += asked({0.6: 0.9}, seed=seed, criterion="magnitude")
+    rows = squeezed(rendered(made))
+    assert "swe +1.0 <0.6" in rows  # t(0.975, 2) · 1 / √3: 2.5 points up and down
+    assert "Always the commonest answer: 37.2%; with the images shuffled: 61.0%." in rows
+    said = " ".join(rows)
+    told = "Against magnitude at 0.6: +1.0 [−1.5, +3.5] points, 3 seeds; could have seen 3.3"
+    assert f"{told}: undecided." in said
+    assert "To see 1 point there would take 10 seeds (paired SD 1.0)." in said
 
 
 def test_many_lines_fit() -> None:
-    for name in ("net_movement", "magnitude"):
-        text = rendered([*asked_controls(mae=1.0), *grid("swe", name, "random", mae=2.0)])
+    made = [*asked_controls(mae=1.0), *grid("swe", "net_movement", "random", mae=2.0)]
+    for everything in (False, True):
+        text = rendered(made, rows=everything)
         assert max(map(len, text.splitlines())) <= 80
-        assert "…" not in text
     rows = squeezed(text)
-    assert rows.count("0.6 83.0% 93.0% [91.0%, 95.0%] +3.0 [+2.5, +3.5] ▲*") == 3 * len(ROLES)
-    assert "swe (roles vision) ≥0.9 ≥0.9 – 0.6 2.0000 0.3" in rows
-    marks = [line for line in text.splitlines() if line.startswith("  0.9") and "50.0%" in line]
-    peaks = [line for line in text.splitlines() if line.startswith("  0.6") and "93.0%" in line]
-    assert [line.index("%") for line in marks] == [line.index("%") for line in peaks]
-    assert [line.index("▼") for line in marks] == [line.index("▲*") for line in peaks]
+    assert rows.count("0.6 83.0% 93.0% [91.0%, 95.0%] +3.0 [+2.5, +3.5] ▲") == 3 * len(ROLES)
+    assert "swe (roles vision): dense ≥0.9, dense recovered ≥0.9, dense, accuracy 0.6" in rows
 
 
 def test_better_is_green_whichever_way_it_points() -> None:
@@ -173,12 +185,12 @@ def test_better_is_green_whichever_way_it_points() -> None:
     console = Console(width=80, file=file, force_terminal=True, color_system="standard")
     print_summary(console, summed(asked({0.6: 0.93, 0.9: 0.5})))
     text = file.getvalue()
-    assert "\x1b[32m▲*" in text
-    assert "\x1b[31m▼" in text
+    assert "\x1b[32m▲3.0" in text
+    assert "\x1b[31m▼40.0" in text
 
 
 def test_a_text_says_nothing_of_answers() -> None:
-    text = rendered([*controls(), *curve()])
+    text = rendered([*controls(), *curve()], rows=True)
     assert not any(word in text for word in ("ccuracy", "MAE", "lways"))
 
 

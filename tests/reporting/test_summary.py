@@ -1,5 +1,7 @@
+import math
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -8,7 +10,8 @@ from swe_cli.errors import SweError
 from swe_cli.records import Row
 from swe_cli.report.figures import curve as figure_of
 from swe_cli.report.figures import write_figure
-from swe_cli.report.quantities import LOSS
+from swe_cli.report.inference import p_value, q_values
+from swe_cli.report.quantities import LOSS, sign
 from swe_cli.report.summary import Point, means, summarise, t_interval
 from swe_cli.report.tables import caveats, frame, split_by_protocol
 from swe_cli.report.terminal import print_summary
@@ -52,9 +55,7 @@ def test_too_few_windows_for_an_interval_leave_signs_bands_and_verdicts_out(tmp_
     file = StringIO()
     print_summary(Console(width=80, file=file), summed(rows))
     text = file.getvalue()
-    assert "0.1  3.0000  1.5000  -0.5700" in text
-    assert "swe        –          –         –  1.5000  0.1" in text
-    assert "Loss in nats per token; delta against dense." in text
+    assert "swe -.570 -.570     –" in text
     assert (text.count("▼"), text.count("▲")) == (1, 1)  # the legend's
     figure = figure_of(summed([*controls(), *rows]), LOSS)
     assert all(cut["low"] is None for cut in data_of(figure.to_dict(), "line"))
@@ -139,6 +140,55 @@ def test_overlap_and_lowest_point() -> None:
     (line,) = summed(curve()).lines
     assert line.best(LOSS) is line.points[2]
     assert line.points[2]["jaccard_magnitude"] == 0.5
+
+
+def twins(criterion: str, **changes: Any) -> list[Row]:
+    """A line of the very same models as every other of the same changes."""
+    changed_to = {"loss_before_recovery_nats": 4.0, **changes}
+    return [changed(row, **changed_to) for seed in (0, 1) for row in curve(criterion, seed=seed)]
+
+
+def test_lines_of_the_same_models_are_one_that_keeps_the_settings_of_swe() -> None:
+    rows = [*twins("magnitude"), *twins("swe"), *twins("theirs"), *curve("random")]
+    one, other = sorted(summed(rows).lines, key=lambda line: line.criterion)[::-1]
+    assert (one.criterion, one.criteria) == ("swe", ("swe", "magnitude", "theirs"))
+    assert one.label == one.short == "swe = magnitude = theirs"
+    assert one.points[0]["cells"][1]["criterion"] == "swe"
+    assert (other.label, other.criteria) == ("random", ("random",))
+
+
+def test_one_bit_one_seed_or_one_cut_more_is_another_line() -> None:
+    for other in (
+        twins("swe", loss_before_recovery_nats=math.nextafter(4.0, 5)),
+        twins("swe")[:5],
+        twins("swe")[1:],
+        [*twins("swe")[:9], changed(twins("swe")[9], status="failed", error="lost")],
+    ):
+        assert len(summed([*twins("magnitude"), *other]).lines) == 2
+
+
+def test_an_axis_that_changes_nothing_is_not_said() -> None:
+    rows = [row for every in (1, 2) for row in twins("magnitude", axes={"every": every})]
+    rows += [row for every in (1, 2) for row in curve(axes={"every": every})]
+    labels = [line.label for line in summed(rows).lines]
+    assert labels == ["magnitude", "swe (every 1)", "swe (every 2)"]
+
+
+def test_the_same_control_twice_is_named() -> None:
+    dense, best, recovered, averaged = controls()
+    summary = summed([dense, changed(best, loss_nats=2.07), recovered, averaged, *curve()])
+    assert summary.equal == {"dense best": "dense"}
+    assert "dense best = dense: the same weights." in summary.caveats
+    assert not summed([*controls(), *curve()]).equal
+
+
+def test_q_values_are_of_all_cuts_together() -> None:
+    summary = summed([*controls(), *curve(), *curve("random", shift=0.01)])
+    ends = summary.points[["delta_nats", "delta_low", "delta_high"]][4:]
+    p = [p_value(*of, 1) for of in ends.itertuples(index=False)]
+    assert [cut["delta_q"] for cut in summary.cuts] == pytest.approx(q_values(p))
+    assert summary.controls[1].get("delta_q") is None
+    assert sign(summary.controls[1], "delta_nats") == -1  # controls are few, and asked for
 
 
 def test_controls_are_averaged_in_order_and_not_repeated_per_axis() -> None:
