@@ -178,7 +178,7 @@ def panels(
         x = alt.X("x:Q", scale=x_scale, axis=x_axis | ({} if lowest else BARE))
         y = {"scale": y_scale, "axis": y_axis | (BARE if place % columns else {})}
         said = {line.label: _name(line, name) for line in lines}
-        colour, title = alt.value(colour_of(name)), name
+        colour, title = alt.ColorValue(colour_of(name)), name
         if summary.several_roles:
             whole = "all modules" if name == "all" else name
             colour, title = alt.Color("colour:N", scale=None), f"{whole} cut"
@@ -193,22 +193,22 @@ def panels(
         named = alt.Chart(names[["name", "x", "value", "place"]])
         pointer = named.mark_rule(color=GREY, strokeWidth=0.7)
         words = named.mark_text(style="words", align="left", baseline="middle")
-        every_line = alt.Chart(cuts).encode(x=x, y=alt.Y("value:Q", **y), detail="label:N")
+        every_line = alt.Chart(cuts).encode(x, alt.Y("value:Q", **y), alt.Detail("label:N"))
         mine = f"indexof({json.dumps(list(said))}, datum.label) >= 0"
-        own = every_line.transform_filter(mine).encode(color=colour)
+        own = every_line.transform_filter(mine).encode(colour)
         after, before = (own.transform_filter(alt.datum.stage == s) for s in (AFTER, BEFORE))
         others = every_line.transform_filter(f"isValid(datum.behind) && !({mine})")
         bands = after.transform_filter("isValid(datum.low)").mark_area(opacity=1, fillOpacity=0.15)
         dot, ring = (DOT, RING) if len(at) == 1 else (False, False)
         layers = [
             others.mark_line(color=GREY, point=dot).encode(_WIDE("behind:Q")),
-            rules.encode(y=alt.Y("value:Q", **y)),
-            bands.encode(y=alt.Y("low:Q", **y), y2="high:Q"),
+            rules.encode(alt.Y("value:Q", **y)),
+            bands.encode(alt.Y("low:Q", **y), alt.Y2("high:Q")),
             before.mark_line(strokeDash=[4, 2], strokeWidth=1.2, point=ring),
             after.mark_line(point={"size": 16}).encode(_WIDE("width:Q")),
-            pointer.encode(x=x, x2=alt.value(width + 8), y=alt.Y("value:Q", **y), y2="place:Q"),
-            words.encode(x=alt.value(width + 11), y=alt.Y("place:Q", **y), text="name:N"),
-            head.encode(text=alt.value(title)),
+            pointer.encode(x, alt.X2Value(width + 8), alt.Y("value:Q", **y), alt.Y2("place:Q")),
+            words.encode(alt.XValue(width + 11), alt.Y("place:Q", **y), alt.Text("name:N")),
+            head.encode(alt.TextValue(title)),
         ]
         charts.append(alt.layer(*layers, description=name, width=width, height=height))
     return charts
