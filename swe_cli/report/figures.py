@@ -219,12 +219,11 @@ def notes(summary: Summary, quantity: Quantity, elsewhere: str) -> list[str]:
     shown = shown_lines(summary, quantity)
     drawn = {line.label: line for lines in shown.values() for line in lines}
     cuts, single = _cuts(summary, quantity, shown), not summary.several_roles
+    dashed = "dashed" if cuts["x"].nunique() > 1 else "ring"
     said = {
         count(len(summary.seeds), "seed"): True,
         f"band: {summary.intervals}": summary.intervals,
-        f"{'dashed' if cuts['x'].nunique() > 1 else 'ring'}: before recovery": (
-            cuts["stage"] == BEFORE
-        ).any(),
+        f"{dashed}: before recovery": (cuts["stage"] == BEFORE).any(),
         "grey: other criteria": single and len(shown) > 1,
         "thin: its other settings": single and max(map(len, shown.values())) > 1,
         f"{'below' if quantity.better < 0 else 'above'} 0 is better": True,
@@ -300,9 +299,8 @@ def _cuts(
     values = points.reindex(columns=names).astype(float) * quantity.scale
     delta, low, high, mean, before = (values[name] for name in names)
     label, of = points["label"], points["criterion"].str.split(" = ")
-    first = {
-        of.label for lines in shown.values() for of in lines[: None if summary.several_roles else 1]
-    }
+    most = None if summary.several_roles else 1
+    first = {line.label for lines in shown.values() for line in lines[:most]}
     best, wide = label.isin(first), of.map(lambda names: 2.8 if "swe" in names else 1.6)
     about = pd.DataFrame({"label": label, "x": 100 * points["x"], "width": wide.where(best, 1.0)})
     about["behind"] = (wide / 2).where(best & (not summary.several_roles))
@@ -334,10 +332,8 @@ def same_models(controls: Sequence[Point]) -> list[tuple[str, Point]]:
 
 def _controls(summary: Summary, quantity: Quantity) -> pd.DataFrame:
     """The controls, and what could always be answered: name, value and dash."""
-    known = [
-        (name, point[quantity.delta], BY_KIND[point["kind"]].dash)
-        for name, point in same_models(summary.controls)
-    ]
+    models = same_models(summary.controls)
+    known = [(name, p[quantity.delta], BY_KIND[p["kind"]].dash) for name, p in models]
     dense = [p[quantity.mean] for p in summary.controls if p["kind"] == DENSE.kind]
     if quantity.name in summary.baselines and len(dense) == 1:
         worth = summary.baselines[quantity.name] - dense[0]
@@ -364,7 +360,7 @@ def _brief(name: str, parts: Sequence[str]) -> str:
 
 def _name(line: Line, panel: str) -> str:
     """What a line is called at its end, beside its panel's title."""
-    if line.roles == panel:
+    if str(line.roles) == panel:
         return line.without_roles
     others = [f"= {name}" for name in line.criterion.split(" = ") if name != panel]
     return _brief(" ".join(others), line.parts)
