@@ -1,6 +1,6 @@
 """swe sweep, report: overrides → cells → rows; rows → table, figures, terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -239,11 +239,9 @@ def present(
     groups = split_by_protocol(table)
     summaries = [summarise(group, published) for group in groups]
     written = [*write(table, folder, layerwise), *write_means(summaries, folder)]
-    data = [summary.data for summary in summaries]
-    for place, (group, summary) in enumerate(zip(groups, summaries, strict=True)):
+    suffixes = endings([summary.data for summary in summaries])
+    for group, summary, suffix in zip(groups, summaries, suffixes, strict=True):
         print_summary(this.console, summary, windows, **told)
-        again = f"-{data[: place + 1].count(summary.data)}" if data.count(summary.data) > 1 else ""
-        suffix = f"-{summary.data}{again}" if len(summaries) > 1 else ""
         if not LOSS.drawable(summary.cuts):
             continue  # every cell failed, or none was pruned: their own errors say more
         figures = {"grid": grid(summary)} if len(summary.lines) > MANY else {}
@@ -267,6 +265,13 @@ def present(
             print_comparison(this.console, comparison)
         written += write_comparisons(comparisons, folder)
     return written
+
+
+def endings(data: Sequence[str]) -> list[str]:
+    """What tells the figures of each protocol apart: the data set, then a number."""
+    numbers = [data[: place + 1].count(name) for place, name in enumerate(data)]
+    told = [f"-{n}" * (data.count(name) > 1) for name, n in zip(data, numbers, strict=True)]
+    return [f"-{name}{n}" * (len(data) > 1) for name, n in zip(data, told, strict=True)]
 
 
 def weights(run: Run, root: ConfigRoot) -> pd.DataFrame:

@@ -9,6 +9,7 @@ import re
 import textwrap
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ PRINT: Mapping[str, Any] = {
     "background": "white",
     "view": {"stroke": None},
     "axis": _AXIS | _SIZES,
+    "header": {"labelFontSize": 12},
     "legend": {"labelLimit": 0, "titleFontWeight": "normal"},
     "title": {"fontSize": 13, "fontWeight": "normal", "subtitleFontSize": 11},
     # Of marks that have no colour of their own.
@@ -41,6 +43,8 @@ PRINT: Mapping[str, Any] = {
 PAGE, LEFT, LETTER, GAP = 880, 60, 5.4, 12  # pixels: a page, its axis; a letter; names apart
 BARE = {"labels": False, "ticks": False, "domain": False, "title": None}
 SIGNED: dict[str, Any] = {"format": "+,~r", "labelExpr": "datum.value ? datum.label : '0'"}
+DOT, RING = {"size": 8, "color": GREY}, {"filled": False}  # of lines of one point
+_WIDE = partial(alt.StrokeWidth, scale=None)
 AFTER, BEFORE = "after recovery", "before recovery"
 ALWAYS = ("swe", "magnitude", "random")
 MOST, MOST_WITH_ROLES, MOST_LINES = 12, 8, 4  # panels; criteria in each module's; lines in one
@@ -96,18 +100,16 @@ def weight_lives(steps: Sequence[int], values: Any, swe: Any, magnitude: Any) ->
 def weight_chart(lives: pd.DataFrame) -> alt.FacetChart:
     """``weight_lives``: value against training step, a panel for each way; no theme."""
     lines = alt.Chart().mark_line(strokeWidth=0.8, strokeOpacity=0.6)
-    colours = {"domain": list(LIVES), "range": list(LIVES.values())}
     lines = lines.encode(
         x=alt.X("step:Q", title="training step", axis={"grid": False, "tickCount": 5}),
         y=alt.Y("value:Q", title="weight", scale={"nice": False}, axis={"grid": False}),
-        color=alt.Color("group:N", legend=None, scale=colours),
+        color=alt.Color("group:N", legend=None).scale(domain=[*LIVES], range=[*LIVES.values()]),
         detail="weight:N",
     )
     once = alt.Chart().transform_aggregate(weights="count()")  # not a rule for every value
     zero = once.mark_rule(style="control").encode(y=alt.datum(0))
     panels = alt.layer(lines, zero, data=lives).properties(width=330, height=240)
-    header = alt.Header(title=None, labelFontSize=12)
-    return panels.facet(column=alt.Column("group:N", header=header, sort=list(LIVES)))
+    return panels.facet(column=alt.Column("group:N", title=None, sort=list(LIVES)))
 
 
 def curve(summary: Summary, quantity: Quantity, *, elsewhere: str = "grid.png") -> Any:
@@ -119,8 +121,9 @@ def curve(summary: Summary, quantity: Quantity, *, elsewhere: str = "grid.png") 
     signs = [len(_name(line, name)) for name, lines in shown.items() for line in lines]
     gutter = LETTER * max(signs) + 26 if any(signs) else 14
     right = max(gutter, LETTER * max(controls["name"].map(len), default=0) + 26)
-    three = 2 if len(shown) == 4 else 3
-    most = 2 if summary.several_roles else three if any(signs) or len(shown) in (5, 6, 9) else 4
+    most = 3 if any(signs) or len(shown) in (5, 6, 9) else 4
+    if summary.several_roles or (any(signs) and len(shown) == 4):
+        most = 2
     columns = max(1, min(len(shown), most))
     beside = LEFT + right + (columns - 1) * gutter
     width = int(max(150, min(420, (PAGE - beside) / columns)))
@@ -158,7 +161,8 @@ def panels(
     x_scale = {"domain": [at[0] - pad, at[-1] + pad], "nice": False, "zero": False}
     y_scale = {"type": "symlog", "constant": unit, "domain": [low, high], "nice": False}
     worth = "points" if quantity.percent else quantity.axis.partition("(")[2].rstrip(")")
-    x_axis = {"grid": False, "tickCount": 5} | ({"values": at} if len(at) < 5 else {})
+    x_axis: dict[str, Any] = {"title": "sparsity (%)", "grid": False, "tickCount": 5}
+    x_axis |= {"values": at} if len(at) < 5 else {}
     y_axis = SIGNED | {"title": f"against dense ({worth or 'unit of the answers'})"}
     y_axis["values"] = ticks(low, high, unit, height / 16)
     dashes = {"domain": list(controls["name"]), "range": list(controls["dash"])}
@@ -171,14 +175,13 @@ def panels(
     charts = []
     for place, (name, lines) in enumerate(shown.items()):
         last, lowest = (place + 1) % columns == 0, place + columns >= len(shown)
-        x = alt.X(
-            "x:Q", scale=x_scale, axis=x_axis | ({"title": "sparsity (%)"} if lowest else BARE)
-        )
+        x = alt.X("x:Q", scale=x_scale, axis=x_axis | ({} if lowest else BARE))
         y = {"scale": y_scale, "axis": y_axis | (BARE if place % columns else {})}
         said = {line.label: _name(line, name) for line in lines}
-        colour, title = alt.Color("colour:N", scale=None), f"{name} cut"
-        if not summary.several_roles:
-            colour, title = alt.value(colour_of(name)), name
+        colour, title = alt.ColorValue(colour_of(name)), name
+        if summary.several_roles:
+            whole = "all modules" if name == "all" else name
+            colour, title = alt.Color("colour:N", scale=None), f"{whole} cut"
         names = cuts[cuts["label"].isin(list(said)) & (cuts["stage"] == AFTER)]
         names = names.groupby("label").last().reset_index()
         names["name"] = names["label"].map(said)
@@ -190,28 +193,22 @@ def panels(
         named = alt.Chart(names[["name", "x", "value", "place"]])
         pointer = named.mark_rule(color=GREY, strokeWidth=0.7)
         words = named.mark_text(style="words", align="left", baseline="middle")
-        lines = alt.Chart(cuts).encode(x=x, y=alt.Y("value:Q", **y), detail="label:N")
+        every_line = alt.Chart(cuts).encode(x, alt.Y("value:Q", **y), alt.Detail("label:N"))
         mine = f"indexof({json.dumps(list(said))}, datum.label) >= 0"
-        own = lines.transform_filter(mine).encode(color=colour)
+        own = every_line.transform_filter(mine).encode(colour)
         after, before = (own.transform_filter(alt.datum.stage == s) for s in (AFTER, BEFORE))
-        others = lines.transform_filter(f"isValid(datum.behind) && !({mine})")
+        others = every_line.transform_filter(f"isValid(datum.behind) && !({mine})")
         bands = after.transform_filter("isValid(datum.low)").mark_area(opacity=1, fillOpacity=0.15)
-        dot, ring = (
-            ({"size": 8, "color": GREY}, {"filled": False}) if len(at) == 1 else (False, False)
-        )
+        dot, ring = (DOT, RING) if len(at) == 1 else (False, False)
         layers = [
-            others.mark_line(color=GREY, point=dot).encode(
-                strokeWidth=alt.StrokeWidth("behind:Q", scale=None)
-            ),
-            rules.encode(y=alt.Y("value:Q", **y)),
-            bands.encode(y=alt.Y("low:Q", **y), y2="high:Q"),
+            others.mark_line(color=GREY, point=dot).encode(_WIDE("behind:Q")),
+            rules.encode(alt.Y("value:Q", **y)),
+            bands.encode(alt.Y("low:Q", **y), alt.Y2("high:Q")),
             before.mark_line(strokeDash=[4, 2], strokeWidth=1.2, point=ring),
-            after.mark_line(point={"size": 16}).encode(
-                strokeWidth=alt.StrokeWidth("width:Q", scale=None)
-            ),
-            pointer.encode(x=x, x2=alt.value(width + 8), y=alt.Y("value:Q", **y), y2="place:Q"),
-            words.encode(x=alt.value(width + 11), y=alt.Y("place:Q", **y), text="name:N"),
-            head.encode(text=alt.value(title.replace("all", "all modules"))),
+            after.mark_line(point={"size": 16}).encode(_WIDE("width:Q")),
+            pointer.encode(x, alt.X2Value(width + 8), alt.Y("value:Q", **y), alt.Y2("place:Q")),
+            words.encode(alt.XValue(width + 11), alt.Y("place:Q", **y), alt.Text("name:N")),
+            head.encode(alt.TextValue(title)),
         ]
         charts.append(alt.layer(*layers, description=name, width=width, height=height))
     return charts
@@ -224,7 +221,7 @@ def notes(summary: Summary, quantity: Quantity, elsewhere: str) -> list[str]:
     cuts, single = _cuts(summary, quantity, shown), not summary.several_roles
     dashed = "dashed" if cuts["x"].nunique() > 1 else "ring"
     said = {
-        f"{count(len(summary.seeds), 'seed')}": True,
+        count(len(summary.seeds), "seed"): True,
         f"band: {summary.intervals}": summary.intervals,
         f"{dashed}: before recovery": (cuts["stage"] == BEFORE).any(),
         "grey: other criteria": single and len(shown) > 1,
@@ -302,9 +299,8 @@ def _cuts(
     values = points.reindex(columns=names).astype(float) * quantity.scale
     delta, low, high, mean, before = (values[name] for name in names)
     label, of = points["label"], points["criterion"].str.split(" = ")
-    first = {
-        of.label for lines in shown.values() for of in lines[: None if summary.several_roles else 1]
-    }
+    most = None if summary.several_roles else 1
+    first = {line.label for lines in shown.values() for line in lines[:most]}
     best, wide = label.isin(first), of.map(lambda names: 2.8 if "swe" in names else 1.6)
     about = pd.DataFrame({"label": label, "x": 100 * points["x"], "width": wide.where(best, 1.0)})
     about["behind"] = (wide / 2).where(best & (not summary.several_roles))
@@ -336,10 +332,8 @@ def same_models(controls: Sequence[Point]) -> list[tuple[str, Point]]:
 
 def _controls(summary: Summary, quantity: Quantity) -> pd.DataFrame:
     """The controls, and what could always be answered: name, value and dash."""
-    known = [
-        (name, point[quantity.delta], BY_KIND[point["kind"]].dash)
-        for name, point in same_models(summary.controls)
-    ]
+    models = same_models(summary.controls)
+    known = [(name, p[quantity.delta], BY_KIND[p["kind"]].dash) for name, p in models]
     dense = [p[quantity.mean] for p in summary.controls if p["kind"] == DENSE.kind]
     if quantity.name in summary.baselines and len(dense) == 1:
         worth = summary.baselines[quantity.name] - dense[0]
@@ -366,7 +360,7 @@ def _brief(name: str, parts: Sequence[str]) -> str:
 
 def _name(line: Line, panel: str) -> str:
     """What a line is called at its end, beside its panel's title."""
-    if line.roles == panel:
+    if str(line.roles) == panel:
         return line.without_roles
     others = [f"= {name}" for name in line.criterion.split(" = ") if name != panel]
     return _brief(" ".join(others), line.parts)

@@ -45,21 +45,20 @@ def cells(summary: Summary) -> alt.HConcatChart:
     """
     table = pd.concat([_cells(summary, panel) for panel in PANELS])
     cuts = table.dropna(subset=["column", "value"])
-    finite = table["value"][table["value"].abs() < math.inf].abs()
-    limit = max(LOSS.tolerance, finite.max()) if len(finite) else 1.0
-    scale = {"type": "symlog", "constant": LOSS.tolerance, "domain": [-limit, limit]}
+    size, unit = table["value"].abs(), LOSS.tolerance
+    limit = max(unit, size[size < math.inf].max())  # NaN, where there is none, is no larger
+    scale = {"type": "symlog", "constant": unit, "domain": [-limit, limit], "clamp": True}
     legend = {
         "title": "difference to dense (nats per token, symmetric log scale), blue: better",
         "orient": "bottom",
         "gradientLength": 300,
         "titleLimit": 0,
         **SIGNED,
-        "values": ticks(-limit, limit, LOSS.tolerance, 300 / 36),
+        "values": ticks(-limit, limit, unit, 300 / 36),
     }
-    scale |= {"scheme": "redblue", "reverse": True, "clamp": True}
+    scale |= {"scheme": "redblue", "reverse": True}
     colour = alt.Color("value:Q", scale=scale, legend=legend)
-    strength = squash(table["value"].abs(), LOSS.tolerance) / squash(limit, LOSS.tolerance)
-    table = table.assign(dark=strength > 0.7)
+    table = table.assign(dark=squash(size, unit) > 0.7 * squash(limit, unit))
     columns, drawn = columns_of(summary), list(cuts["panel"].unique()) or list(PANELS)[:1]
     panels = [
         _panel(table[table["panel"] == panel], columns, colour, named=panel == drawn[0])

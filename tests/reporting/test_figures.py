@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from swe_cli.commands.report import endings
 from swe_cli.errors import SweError
 from swe_cli.records import Row
 from swe_cli.report.figures import curve as figure_of
@@ -227,6 +228,12 @@ def test_the_same_rows_are_the_same_bytes(tmp_path: Path) -> None:
     assert first[2].read_bytes().startswith(b"%PDF")
     other = written([*rows, pruned(0.2, 2.0)], "c")
     assert other[1].read_bytes() != first[1].read_bytes()
+
+
+def test_figures_of_several_protocols_are_named_by_their_data() -> None:
+    assert endings(["easy_vqa", "digit_sums"]) == ["-easy_vqa", "-digit_sums"]
+    assert endings(["kjv", "sums", "kjv"]) == ["-kjv-1", "-sums", "-kjv-2"]
+    assert endings(["kjv"]) == [""]
 
 
 def test_a_chart_has_no_colour_of_the_page_until_it_is_printed() -> None:

@@ -100,8 +100,8 @@ def test_a_mark_where_the_interval_excludes_nothing_and_bold_where_it_is_best() 
         pruned(0.6, 2.0, criterion="snip", delta_low=None, delta_high=None),
     ]
     cells = cells_of(drawn([*controls(), *rows]), 0)[3:]
-    assert [(cell["bold"], cell["certain"]) for cell in cells] == [
-        *((True, True), (True, False), (False, False)),
+    assert [(cell["row"], cell["bold"], cell["certain"]) for cell in cells] == [
+        *(("magnitude", True, True), ("swe", False, False), ("snip", True, False)),
     ]
 
 
