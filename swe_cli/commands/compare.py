@@ -48,6 +48,7 @@ def compare(this: Page) -> None:
     words = [[_spelt(value, name) for value in of] for name, of in rows.items()]
     print_grid(this.console, names, [run.name.replace("-", "\n") for run in runs], words)
     say(this.console, LEGEND if shared else ALONE, "dim")
+    this.result({"runs": [run.name for run in runs], **rows})
 
 
 def _meant(run: Run) -> list[Run]:

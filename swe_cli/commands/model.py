@@ -64,6 +64,7 @@ def train(this: Page) -> None:
     this.print(f"  final validation loss  {final:.4f} nats at step {results['steps']}")
     lived = "swe" if spec.bases[1:] else "magnitude"
     this.print(f"  next: swe prune {this.named(spec.run)} --ratio 0.5 criterion={lived}")
+    this.result({"run": spec.run.name, "path": spec.run.path, **results})
 
 
 def prune(this: Page) -> None:
@@ -113,6 +114,8 @@ def prune(this: Page) -> None:
     for one_row in (row, *controls):
         print_row(this.console, one_row)
     this.print(f"  next: swe report {this.named(run)}")
+    rows = [one_row.columns() | one_row.varied for one_row in (row, *controls)]
+    this.result({"run": pruned.name, "path": pruned.path, "rows": rows})
 
 
 def _as_it_is(this: Page) -> Run | None:
@@ -151,6 +154,7 @@ def evaluate(this: Page, *, tasks: Sequence[Path], runtime: str) -> None:
     if run.kind != "prune" and (runtime != "dense" or this.composed.values["costs"] == "measured"):
         why = f"{run.name} is dense: nothing was cut of it that could make it faster."
         raise UsageError(why, "Name a run of swe prune: swe runs")
+    measured: list[dict[str, Any]] = []
     for file in tasks:
         (trained := training.open()).load(run.tensors("model.safetensors"))
         with trained.machine.precision():
@@ -159,24 +163,31 @@ def evaluate(this: Page, *, tasks: Sequence[Path], runtime: str) -> None:
         write_json(path, {**found, **provenance()})
         rows = [[f"{task} {m}", *map(number, of), str(n)] for task, m, *of, n in found["rows"]]
         print_table(this.console, [path.stem, "mean", "± error", "items"], rows)
+        measured.append({"run": run.name, **found})
     if tasks:
+        this.result(measured)
         return
     this.print(run.name)
     if run.kind != "prune":
-        print_row(
-            this.console, run_cell(Cell(Spec(control=DENSE, evaluation=evaluation), training))
-        )
+        row = run_cell(Cell(Spec(control=DENSE, evaluation=evaluation), training))
+        print_row(this.console, row)
+        this.result({"run": run.name, **row.columns(), **row.varied})
         return
     (trained := training.open()).load(run.tensors("model.safetensors"))
     size = batch_that_fits(trained, evaluation.instance.batch_size)
     sparse = SkipZeros(trained, size * trained.model.context) if runtime == "csr" else None
-    print_row(this.console, evaluate_pruned(pruned_row(run), trained, evaluation.instance))
+    row = evaluate_pruned(pruned_row(run), trained, evaluation.instance)
+    print_row(this.console, row)
+    found = {"run": run.name, **row.columns(), **row.varied}
     if sparse is not None:
         print_layers(this.console, sparse.layers)
+        found["layers"] = sparse.layers
     if this.composed.values["costs"] == "measured":
-        found = measured_cost(trained, trained.teacher("final"), size)
-        write_json(run.path / f"costs-{runtime}.json", found)
-        print_costs(this.console, found)
+        timed = measured_cost(trained, trained.teacher("final"), size)
+        write_json(run.path / f"costs-{runtime}.json", timed)
+        print_costs(this.console, timed)
+        found |= timed
+    this.result(found)
 
 
 def export(this: Page, *, folder: Path, dtype: str | None, compress: bool) -> None:

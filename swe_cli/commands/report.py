@@ -1,5 +1,6 @@
 """swe sweep, report: overrides → cells → rows; rows → table, figures, terminal."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -34,10 +35,11 @@ from swe_cli.report.figures import (
     weight_lives,
     write_figure,
 )
+from swe_cli.report.formats import formatted
 from swe_cli.report.grid import grid
 from swe_cli.report.quantities import LOSS, QUANTITIES
 from swe_cli.report.slices import hurt, slices_of
-from swe_cli.report.summary import Line, Point, summarise, write_means
+from swe_cli.report.summary import Line, Point, means, summarise, write_means
 from swe_cli.report.tables import csv_bytes, frame, records, split_by_protocol, write
 from swe_cli.report.terminal import print_summary
 from swe_cli.report.text import count
@@ -72,6 +74,8 @@ def sweep(this: Page, *, refresh: bool = False) -> None:
             with shown(this.composed["tracker"], run):  # its table
                 pass
             run.finish(["cells.json", "table.csv"], failed=len(outcome.failed))
+    rows = records(frame(outcome.rows))
+    this.result({"run": run.name, "path": run.path, "failed": len(outcome.failed), "rows": rows})
     _print_outcome(this, run, outcome)
 
 
@@ -133,6 +137,11 @@ def report(this: Page, *, folder: Path | None, against: str | None, **told: Any)
     present(this, place, table, run.path, against, **told)
     if not this.quiet:
         this.print(f"\nTables and figures: {place}")
+    if this.form is not None:
+        summaries = [summarise(group) for group in split_by_protocol(table)]
+        this.result(records(means(summaries)))
+        if this.form != "json":
+            sys.stdout.write(formatted(summaries, this.form) + "\n")
 
 
 # Rows

@@ -1,5 +1,7 @@
 """A command as it was typed: its words read, its run found, its work shown and stopped."""
 
+import json
+import math
 import os
 import shlex
 import signal
@@ -7,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import FrameType
@@ -18,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-from swe_cli.config import Composed, ConfigRoot, Tokens, compose, read_tokens
+from swe_cli.config import Composed, ConfigRoot, Tokens, compose, read_tokens, said_by
 from swe_cli.errors import Interrupted, RunError, UsageError
 from swe_cli.experiments.ensure import Observer
 from swe_cli.experiments.sweep import compose_point, preview
@@ -44,6 +46,7 @@ class _Console(Console):
 @dataclass(frozen=True)
 class Page:
     """A command with the options that several have; read and composed when that is looked at.
+    ``form``: what its result is printed in, and nothing else; None for people.
 
     Raises UsageError then, for words that it does not take.
     """
@@ -53,6 +56,7 @@ class Page:
     config_dir: Path | None = None
     quiet: bool = False
     wait: bool = False
+    form: str | None = field(default=None, kw_only=True)
 
     @cached_property
     def root(self) -> ConfigRoot:
@@ -91,7 +95,8 @@ class Page:
     @cached_property
     def console(self) -> Console:
         """Where results go. A pipe has no width of its own: 80 columns."""
-        return _Console(highlight=False, width=None if sys.stdout.isatty() else 80)
+        width = None if sys.stdout.isatty() else 80
+        return _Console(highlight=False, width=width, quiet=self.form is not None)
 
     @cached_property
     def watcher(self) -> "Watcher":
@@ -101,15 +106,36 @@ class Page:
         """A line of words in which brackets are brackets; it may be wider than the terminal."""
         self.console.print(text, markup=False, soft_wrap=True)
 
+    def result(self, value: Any) -> None:
+        """Print what a command found as JSON, where that is asked for; not a number is null."""
+        if self.form == "json":
+            strict = json.loads(json.dumps(value, default=str), parse_constant=lambda _: None)
+            sys.stdout.write(json.dumps(strict, indent=2) + "\n")
+
     def print_config(self) -> None:
-        """Every key of the configuration with its value, as YAML one could save."""
+        """Every key of the configuration with its value, as YAML one could save; what was typed, or
+        set by the experiment, says so.
+        """
         composed = preview(self.tokens, self.root) if self.command == "sweep" else self.composed
         tree = {group: chosen.describe() for group, chosen in composed.components.items()}
         names = [f"{group}={options.pop('name')}" for group, options in tree.items()]
         self.print(f"# {' '.join(names)}")
         if composed.values.get("axes"):
             self.print("# This is the first cell; every combination of the axes is one.")
-        self.print(yaml.safe_dump({**tree, **composed.values}, sort_keys=False).rstrip())
+        axes, told = (
+            self.tokens.axes,
+            dict(w.split("=", 1) for w in self.tokens.overrides if "=" in w),
+        )
+        marks = dict.fromkeys(said_by(told.get("experiment"), self.root), "experiment")
+        typed = (*(key.lstrip("+") for key in told), *axes, *(f"axes.{key}" for key in axes))
+        marks |= dict.fromkeys(typed, "typed")
+        path: list[str] = []
+        text = yaml.safe_dump({**tree, **composed.values}, sort_keys=False, width=math.inf)
+        for line in text.splitlines():
+            depth = (len(line) - len(line.lstrip())) // 2
+            path[depth:] = [line.strip().partition(":")[0]]
+            mark = marks.get(".".join(path))
+            self.print(f"{line}  # {mark}" if mark else line)
 
     def chosen_run(
         self, kinds: tuple[str, ...], doing: str, *, otherwise: str = TRAIN, quiet: bool = True
