@@ -153,8 +153,11 @@ class Summary:
     @cached_property
     def equal(self) -> dict[str, str]:
         """Controls that are the same model as an earlier one, and which, by their labels."""
-        firsts = dict[Any, str]()
-        first = {c["label"]: firsts.setdefault(_losses_of(c), c["label"]) for c in self.controls}
+        firsts, names = (
+            dict[Any, str](),
+            {c["label"]: _losses_of(c, [LOSS.mean]) for c in self.controls},
+        )
+        first = {name: firsts.setdefault(losses, name) for name, losses in names.items()}
         return {name: other for name, other in first.items() if name != other}
 
     @property
@@ -325,7 +328,7 @@ def _named(points: pd.DataFrame, parts: Mapping[int, tuple[str, ...]]) -> pd.Dat
     for line in sorted(models, key=lambda line: names[line] != FIRST):
         twins[tuple(models[line])].append(line)
     same = {lines[0]: lines for lines in twins.values()}
-    criteria = {one: tuple(dict.fromkeys(map(names.get, lines))) for one, lines in same.items()}
+    criteria = {one: tuple(dict.fromkeys(names[at] for at in lines)) for one, lines in same.items()}
     shared = {
         one: tuple(p for p in parts[one] if all(p in parts[line] for line in lines))
         for one, lines in same.items()
@@ -339,11 +342,11 @@ def _named(points: pd.DataFrame, parts: Mapping[int, tuple[str, ...]]) -> pd.Dat
     return points
 
 
-def _losses_of(point: Point) -> Any:
+def _losses_of(point: Point, columns: Sequence[str] = LOSSES) -> Any:
     """Of every seed, equal to those of the same models; of one that has none, to nothing."""
     cells = sorted(point["cells"].items())
     known = all(row["status"] == "done" and row[LOSS.mean] is not None for _, row in cells)
-    return tuple((seed, *map(row.get, LOSSES)) for seed, row in cells) if known else object()
+    return tuple((seed, *map(row.get, columns)) for seed, row in cells) if known else object()
 
 
 def _parts(firsts: pd.DataFrame, settings: Sequence[str]) -> list[tuple[str, ...]]:

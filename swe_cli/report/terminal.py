@@ -185,6 +185,11 @@ def _print_leading(console: Console, summary: Summary, q: Quantity, holds: Quant
     less = ", less dense's" if column == q.delta else ""
     title(console, f"{q.title.capitalize()} {summary.stage}{less}")
     heads = [*places.values(), "holds"]
+    if 2 * len(points) <= len(lines) * len(places):  # cuts that hardly any two lines share
+        heads = ["best", "at", "holds"]
+        bests = [line.best(q) or line.points[0] for line in lines]
+        cells = [[_compact(p, q, column, fewer), cut_of(p)] for p in bests]
+        cells = [[*row, break_point(of, holds)] for row, of in zip(cells, lines, strict=True)]
     print_grid(console, [line.short for line in lines], heads, cells, thin=True)
     left = len(summary.lines) - len(lines)
     words = [
