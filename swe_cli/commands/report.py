@@ -12,6 +12,7 @@ import pandas as pd
 from swe_cli.commands.shared import Page, listening
 from swe_cli.config import ConfigRoot, component, did_you_mean
 from swe_cli.contracts import Evidence
+from swe_cli.controls import DENSE
 from swe_cli.errors import RunError, SweError, UsageError
 from swe_cli.evaluation.loss import Measured
 from swe_cli.experiments.cell import measured_beside
@@ -20,12 +21,13 @@ from swe_cli.experiments.shown import shown
 from swe_cli.experiments.spec import built
 from swe_cli.experiments.sweep import Outcome, SweepPlan, costs, plan_sweep, run_sweep
 from swe_cli.experiments.training import stored_training
-from swe_cli.files import read_json, read_tensors, write_bytes, write_json
+from swe_cli.files import read_json, read_tensors, write_bytes, write_files, write_json
 from swe_cli.pruning.prune import recorded_needs
 from swe_cli.ranking import Ranking, exact_count
 from swe_cli.records import Row, Scalar
 from swe_cli.report.against import compare_with, print_comparison, write_comparisons
 from swe_cli.report.compare import check_declared, present_declared
+from swe_cli.report.console import say
 from swe_cli.report.costs import with_energy
 from swe_cli.report.figures import (
     MANY,
@@ -38,8 +40,8 @@ from swe_cli.report.figures import (
 from swe_cli.report.formats import formatted
 from swe_cli.report.grid import grid
 from swe_cli.report.quantities import LOSS, QUANTITIES
-from swe_cli.report.slices import hurt, slices_of
-from swe_cli.report.summary import Line, Point, means, summarise, write_means
+from swe_cli.report.slices import hurt, sentences, slices_of
+from swe_cli.report.summary import Line, Point, Summary, means, summarise, write_means
 from swe_cli.report.tables import csv_bytes, frame, records, split_by_protocol, write
 from swe_cli.report.terminal import print_summary
 from swe_cli.report.text import count
@@ -264,6 +266,13 @@ def present(
             figures |= {"weights": titled(weight_chart(lives), LIFE, [], 110)} if len(lives) else {}
         except SweError as error:  # the rows are there; only the trajectory cannot be drawn
             this.print(f"No weight figure: {error.message}")
+        try:
+            harm = hurt_by(_judged(summary), summary, runs, this.root)
+            written += write_files(folder, {f"hurt{suffix}.csv": csv_bytes(harm)})
+            for sentence in sentences(harm)[:3]:
+                say(this.console, sentence)
+        except SweError as error:
+            say(this.console, f"What it hurt is not told: {error.message}", "dim")
         for name, figure in figures.items():
             written += write_figure(figure, folder / "figures", f"{name}{suffix}")
     if (own / COMPARE).is_file():
@@ -309,8 +318,17 @@ def weights(run: Run, root: ConfigRoot) -> pd.DataFrame:
     return weight_lives(saved["sample/steps"].tolist(), saved["sample/values"].numpy(), *kept)
 
 
-def hurt_by(line: Line, dense: Point, runs: Path, root: ConfigRoot) -> pd.DataFrame:
-    """What the cuts of a line hurt, as ``hurt`` says, at the seeds of the point ``dense``."""
+def _judged(summary: Summary) -> Line:
+    """The line that is looked into: of ``JUDGES`` the first there is, else the first of all."""
+    of = (line for judge in JUDGES for line in summary.lines if judge in line.criteria)
+    return next(of, summary.lines[0])
+
+
+def hurt_by(line: Line, summary: Summary, runs: Path, root: ConfigRoot) -> pd.DataFrame:
+    """What the cuts of a line hurt. SweError where windows, or the dense model, are gone."""
+    dense = next((point for point in summary.controls if point["kind"] == DENSE.kind), None)
+    if dense is None:
+        raise SweError("No dense row is there to hold it against.")
     row = dense["cells"][dense["seeds"][0]]
     options = read_json(runs / "cells" / row["config_hash"] / "cell.json")["evaluation"]
     trained = stored_training(Run(runs / row["training"]), root, device="cpu").open()

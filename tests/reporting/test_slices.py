@@ -306,7 +306,7 @@ def test_a_sweep_tells_what_the_cuts_of_a_line_hurt(swe, tiny_words, tmp_path):
     (run,) = (tmp_path / "results" / "runs").glob("sweep-*")
     summary = summarise(pd.read_csv(run / "table.csv"))
     control = next(point for point in summary.controls if point["kind"] == "dense")
-    frame = hurt_by(summary.lines[0], control, run.parent, ConfigRoot())
+    frame = hurt_by(summary.lines[0], summary, run.parent, ConfigRoot())
     assert {"spaces", "tokens another seed finds hard"} <= {*frame["slice"]}
     told = frame[frame["slice"] == WHOLE].set_index("cut")["difference_nats"]
     cuts = [point for point in summary.cuts if point["ratio"] == 0.9]
