@@ -305,7 +305,6 @@ def test_a_sweep_tells_what_the_cuts_of_a_line_hurt(swe, tiny_words, tmp_path):
     assert found.exit_code == 0, found.output
     (run,) = (tmp_path / "results" / "runs").glob("sweep-*")
     summary = summarise(pd.read_csv(run / "table.csv"))
-    control = next(point for point in summary.controls if point["kind"] == "dense")
     frame = hurt_by(summary.lines[0], summary, run.parent, ConfigRoot())
     assert {"spaces", "tokens another seed finds hard"} <= {*frame["slice"]}
     told = frame[frame["slice"] == WHOLE].set_index("cut")["difference_nats"]
