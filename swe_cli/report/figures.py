@@ -198,8 +198,10 @@ def panels(
         own = every_line.transform_filter(mine).encode(colour)
         after, before = (own.transform_filter(alt.datum.stage == s) for s in (AFTER, BEFORE))
         others = every_line.transform_filter(f"isValid(datum.behind) && !({mine})")
-        bands = after.transform_filter("isValid(datum.low)").mark_area(opacity=1, fillOpacity=0.15)
+        bands = after.transform_filter("isValid(datum.low)")
         dot, ring = (DOT, RING) if len(at) == 1 else (False, False)
+        bar = bands.mark_rule(strokeWidth=5, strokeOpacity=0.3)
+        bands = bar if len(at) == 1 else bands.mark_area(opacity=1, fillOpacity=0.15)
         layers = [
             others.mark_line(color=GREY, point=dot).encode(_WIDE("behind:Q")),
             rules.encode(alt.Y("value:Q", **y)),

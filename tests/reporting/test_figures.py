@@ -189,6 +189,7 @@ def test_rates_are_drawn_at_the_sparsity_they_achieved() -> None:
     assert channel(figure, "line", "x")["axis"]["title"] == "sparsity (%)"
     assert {cut["x"] for cut in data_of(figure, "line")} == {60.12}
     assert "ring: before recovery" in title(figure)[1]
+    assert ("area" in marks(figure), marks(figure).count("rule")) == (False, 3)
 
 
 def test_cuts_without_controls_are_drawn(tmp_path: Path) -> None:

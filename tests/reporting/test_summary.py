@@ -252,7 +252,7 @@ def test_two_different_rows_for_one_seed_are_refused() -> None:
 
 def test_the_band_is_the_paired_interval() -> None:
     rows = [*controls(), pruned(0.5, 1.9, delta_nats=-0.2, delta_low=-0.23, delta_high=-0.18)]
-    cut = data_of(figure_of(summed(rows), LOSS).to_dict(), "area")[0]
+    cut = data_of(figure_of(summed(rows), LOSS).to_dict(), "line")[0]
     assert (cut["low"], cut["value"], cut["high"]) == pytest.approx((-0.23, -0.2, -0.18))
 
 
