@@ -169,6 +169,7 @@ def sweep(
 
 DTYPE = "Of its weights; by default that of the folder the model came from."
 OUTPUT = "Write here instead of beside the run."
+HTML = "Also write report.html: one page that a browser opens, offline."
 AGAINST = "Also compare every line, paired, with this criterion's of the same settings."
 
 
@@ -177,12 +178,14 @@ def report(
     words: RunWords,
     folder: Annotated[Path | None, _option("--output", "-o", help=OUTPUT)],
     against: Annotated[str | None, _option(metavar="CRITERION", help=AGAINST)],
+    as_html: Annotated[bool, _flag("--html", help=HTML)],
     config_dir: ConfigDir,
     quiet: Quiet,
     debug: Debug,
 ) -> None:
     """Tables and figures of a sweep (the newest, unless named), or of all cuts of a training."""
-    _run("report.report", debug, words, config_dir, quiet, folder=folder, against=against)
+    how: dict[str, Any] = {"folder": folder, "against": against, "as_html": as_html}
+    _run("report.report", debug, words, config_dir, quiet, **how)
 
 
 @app.command(epilog="Example: swe export prune-smollm2-wanda-1a2b3c4d pruned --dtype bfloat16")

@@ -1,6 +1,7 @@
 """swe sweep, report: overrides → cells → rows; rows → table, figures, terminal."""
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -17,15 +18,16 @@ from swe_cli.experiments.model import ALWAYS_RECORDED
 from swe_cli.experiments.spec import built
 from swe_cli.experiments.sweep import Outcome, SweepPlan, plan_sweep, run_sweep, timings
 from swe_cli.experiments.training import stored_training
-from swe_cli.files import read_json, read_tensors, write_bytes, write_json
+from swe_cli.files import read_json, read_tensors, write_bytes, write_files, write_json
 from swe_cli.ranking import Ranking, exact_count
 from swe_cli.records import Row, Scalar
 from swe_cli.report.against import compare_with, print_comparison, write_comparisons
-from swe_cli.report.compare import check_declared, present_declared
+from swe_cli.report.compare import check_declared, compared, present_declared, words_of
 from swe_cli.report.figures import MANY, curve, weight_evolution, write_figure
 from swe_cli.report.grid import grid
+from swe_cli.report.html import Report, html, trainings
 from swe_cli.report.quantities import LOSS, QUANTITIES
-from swe_cli.report.summary import summarise, write_means
+from swe_cli.report.summary import Summary, summarise, write_means
 from swe_cli.report.tables import csv_bytes, frame, split_by_protocol, write
 from swe_cli.report.terminal import print_summary
 from swe_cli.report.text import count
@@ -94,10 +96,10 @@ def _print_outcome(this: Page, run: Run, outcome: Outcome) -> None:
         raise SweError(f"{failed} of {len(outcome.rows)} cells failed, first: {first}", hint)
 
 
-def report(this: Page, *, folder: Path | None, against: str | None) -> None:
+def report(this: Page, *, folder: Path | None, against: str | None, as_html: bool) -> None:
     """Report a sweep, or every cut of a training; the newest sweep, unless named.
 
-    ``against``: a criterion that every line is then also compared with.
+    ``against``: a criterion that every line is also compared with; ``as_html``: also write a page.
     """
     kinds: tuple[str, ...] = ("sweep", "train", "prune")
     if not this.tokens.runs:  # sweeps where there is one, else whatever has been cut
@@ -114,7 +116,7 @@ def report(this: Page, *, folder: Path | None, against: str | None) -> None:
     own = run.path if run.kind == "sweep" else run.path / "report"
     place = folder.expanduser() if folder else own
     # A run named by its path has its trainings beside it, wherever that is.
-    written = present(this, place, table, run.path, against)
+    written = present(this, place, table, run.path, against, as_html)
     if not this.quiet:
         this.print("\n".join(["", *map(str, written)]))
 
@@ -181,13 +183,18 @@ def _options(config: Mapping[str, Any], root: ConfigRoot) -> dict[str, Scalar]:
 
 
 def present(
-    this: Page, folder: Path, table: pd.DataFrame, own: Path, against: str | None = None
+    this: Page,
+    folder: Path,
+    table: pd.DataFrame,
+    own: Path,
+    against: str | None = None,
+    as_html: bool = False,
 ) -> list[Path]:
     """Write the table and the figures of all rows into ``folder`` and print their summary.
 
     One set of figures per protocol: rows that were measured differently never share one. ``own``
     is the run's folder, beside which its trainings and cells lie; ``against``, what every line is
-    then compared with.
+    then compared with; ``as_html``: also a page.
     """
     runs = own.parent
     judges = {
@@ -226,7 +233,26 @@ def present(
         for comparison in comparisons:
             print_comparison(this.console, comparison)
         written += write_comparisons(comparisons, folder)
+    if as_html:
+        content = html(_page(this, own, table, summaries)).encode()
+        written += write_files(folder, {"report.html": content})
     return written
+
+
+def _page(this: Page, own: Path, table: pd.DataFrame, summaries: Sequence[Summary]) -> Report:
+    """What is known of a sweep or a training, for a browser."""
+    words = read_json(own / "config.json").get("words")
+    rows = shlex.join(["swe", "sweep", *words]) + " && " if words is not None else ""
+    stored = read_json(own / COMPARE)["declared"] if (own / COMPARE).is_file() else None
+    return Report(
+        title=f"{summaries[0].model} on {summaries[0].data}: {own.name}",
+        command=rows + shlex.join(["swe", "report", *(this.words or [own.name]), "--html"]),
+        summaries=summaries,
+        table=table,
+        caveats=[caveat for summary in summaries for caveat in summary.caveats],
+        declared=stored and (f"Declared: {words_of(stored['line'])}", compared(table, stored)),
+        training=trainings(own.parent, table["training"].dropna().unique()),
+    )
 
 
 def _weights(run: Run, root: ConfigRoot) -> dict[str, Any]:
