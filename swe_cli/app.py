@@ -216,6 +216,7 @@ OUTPUT = "Write here instead of beside the run."
 ROWS = "Show every line, cut by cut, not the best alone."
 TOLERANCE = "What a cut may cost and still hold, in nats per token."
 FORMAT = "Print the means so, instead: all columns (csv, json), or lines by cuts."
+HTML = "Also write report.html: one page that a browser opens, offline."
 AGAINST = "Also compare every line, paired, with this criterion's of the same settings."
 
 
@@ -228,6 +229,7 @@ def report(
     form: Annotated[
         Literal["csv", "md", "json", "latex", "html"] | None, _option("--format", help=FORMAT)
     ],
+    as_html: Annotated[bool, _flag("--html", help=HTML)],
     config_dir: ConfigDir,
     json: Json,
     quiet: Quiet,
@@ -236,7 +238,7 @@ def report(
 ) -> None:
     """Tables and figures of a sweep (the newest, unless named), or of all cuts of a training."""
     options: dict[str, Any] = {"against": against, "rows": rows, "tolerance": tolerance}
-    options |= {"folder": folder, "form": form}
+    options |= {"folder": folder, "form": form, "as_html": as_html}
     _run("report.report", debug, words, config_dir, quiet, json=json, **options)
 
 

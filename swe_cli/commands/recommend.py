@@ -2,10 +2,10 @@
 
 import shlex
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
-from swe_cli.commands.report import cell_windows, costs_beside, options_of, table_of
+from swe_cli.commands.evidence import Beside
+from swe_cli.commands.report import options_of, table_of
 from swe_cli.commands.shared import Page
 from swe_cli.config import compose
 from swe_cli.files import read_json
@@ -23,12 +23,12 @@ KEYS = ("criterion", "allocation", "pattern", "base", "prunable", "roles", "reco
 def recommend(this: Page, *, most: float, minimise: str) -> None:
     """Print the choice, the runner-up, the Pareto front and what to type; or none, and why."""
     run = this.chosen_run(("sweep", "train"), "Choosing from", quiet=False)
-    table, cells = table_of(run, this.root), run.path.parent / "cells"
-    timed = costs_beside(this, table, run.path.parent)
-    costs = {line["name"]: line for line in records(timed)}
+    table, beside = table_of(run, this.root), Beside(run.path.parent, this.root)
+    timed = beside.costs(table, **this.composed.values["energy"])
+    costs = {line["config_hash"]: line for line in records(timed)}
     for group in split_by_protocol(table):
         summary = summarise(group)
-        found = choose(summary, partial(cell_windows, cells), costs, minimise, most)
+        found = choose(summary, beside.windows, costs, minimise, most)
         what = f"{summary.model} on {summary.data}: the least {minimise}"
         title(this.console, f"{what} for at most {most:g} nats more, raw and calibrated")
         rows = [["choice", *_cells(of)] for of in found.eligible[:1]]
@@ -44,7 +44,7 @@ def recommend(this: Page, *, most: float, minimise: str) -> None:
         told = costs.get(row["config_hash"], {})
         if told.get("speedup") is not None:
             say(this.console, f"{faster(told)} {ledger(told)}")
-        config = read_json(cells / row["config_hash"] / "cell.json")
+        config = read_json(beside.cell(row["config_hash"]) / "cell.json")
         this.print(f"  make it: {_command(this, row, config)}")
         this.print("  ship it: swe export RUN FOLDER --compress    (RUN: the name it prints)")
 

@@ -1,55 +1,42 @@
 """swe sweep, report: overrides → cells → rows; rows → table, figures, terminal."""
 
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from swe_cli.commands.evidence import Beside, judged
 from swe_cli.commands.shared import Page, listening
 from swe_cli.config import ConfigRoot, component, did_you_mean
-from swe_cli.contracts import Evidence
 from swe_cli.controls import DENSE
 from swe_cli.errors import RunError, SweError, UsageError
-from swe_cli.evaluation.loss import Measured
-from swe_cli.experiments.cell import measured_beside
-from swe_cli.experiments.model import ALWAYS_RECORDED
 from swe_cli.experiments.shown import shown
 from swe_cli.experiments.spec import built
-from swe_cli.experiments.sweep import Outcome, SweepPlan, costs, plan_sweep, run_sweep
-from swe_cli.experiments.training import stored_training
-from swe_cli.files import read_json, read_tensors, write_bytes, write_files, write_json
-from swe_cli.pruning.prune import recorded_needs
-from swe_cli.ranking import Ranking, exact_count
+from swe_cli.experiments.sweep import Outcome, SweepPlan, plan_sweep, run_sweep
+from swe_cli.files import read_json, write_bytes, write_json
 from swe_cli.records import Row, Scalar
 from swe_cli.report.against import compare_with, print_comparison, write_comparisons
-from swe_cli.report.compare import check_declared, present_declared
+from swe_cli.report.answer import answer
+from swe_cli.report.compare import check_declared, compared, present_declared, words_of
 from swe_cli.report.console import say
-from swe_cli.report.costs import with_energy
-from swe_cli.report.figures import (
-    MANY,
-    curve,
-    titled,
-    weight_chart,
-    weight_lives,
-    write_figure,
-)
+from swe_cli.report.figures import MANY, curve, titled, weight_chart, write_figure
 from swe_cli.report.formats import formatted
 from swe_cli.report.grid import grid
+from swe_cli.report.html import Report, html, trainings
 from swe_cli.report.quantities import LOSS, QUANTITIES
-from swe_cli.report.slices import hurt, sentences, slices_of
-from swe_cli.report.summary import Line, Point, Summary, means, summarise, write_means
+from swe_cli.report.slices import sentences
+from swe_cli.report.summary import means, summarise, write_means
 from swe_cli.report.tables import csv_bytes, frame, records, split_by_protocol, write
 from swe_cli.report.terminal import print_summary
 from swe_cli.report.text import count
 from swe_cli.store import Run, list_runs, provenance, training_of
-from swe_cli.training.tracker import gather
 
 COMPARE = "compare.json"  # what a sweep declared before it ran
-JUDGES, SHARE = ("swe", "magnitude"), 0.5  # of the figure of weights
+HARMS = 2  # sentences on what was hurt, in a terminal
 LIFE = "Lives of weights that swe and magnitude disagree on where each cuts one half"
 
 
@@ -71,7 +58,6 @@ def sweep(this: Page, *, refresh: bool = False) -> None:
             cells = [{"cell": cell.hash, "axes": dict(cell.axes)} for cell in plan.cells]
             write_json(run.path / "cells.json", cells)
             write_json(run.path / "failed.json", [row.to_json() for row in outcome.failed])
-            write_bytes(run.path / "costs.csv", csv_bytes(pd.DataFrame(costs(plan))))
             present(this, run.path, frame(outcome.rows), run.path)
             with shown(this.composed["tracker"], run):  # its table
                 pass
@@ -204,23 +190,6 @@ def options_of(config: Mapping[str, Any], root: ConfigRoot) -> dict[str, Scalar]
     return options
 
 
-def costs_beside(this: Page, table: pd.DataFrame, runs: Path) -> pd.DataFrame:
-    """What is no part of rows, by the ``name`` of their cells: what each took, and what was timed.
-    Of a criterion that judges by it, the tracking of its training, too.
-    """
-    lines, tracked = [], {name: Run(runs / name) for name in table["training"].unique()}
-    for row in records(table):
-        line = {"name": row["config_hash"], **measured_beside(runs / "cells" / row["config_hash"])}
-        run, criterion = tracked[row["training"]], row["criterion"]
-        judges = criterion in this.root.options("criterion")
-        if judges and recorded_needs(built(component("criterion", criterion, this.root)).needs):
-            told = run.manifest if run.finished else {}
-            steps = told.get("results", {}).get("steps", 0)
-            line["tracking.seconds"] = steps * told.get("tracking_seconds_per_step", 0.0)
-        lines.append(line)
-    return with_energy(pd.DataFrame(lines), **this.composed.values["energy"])
-
-
 # Tables and figures
 
 
@@ -230,16 +199,18 @@ def present(
     table: pd.DataFrame,
     own: Path,
     against: str | None = None,
+    *,
+    as_html: bool = False,
     **told: Any,
-) -> list[Path]:
+) -> None:
     """Write the table and the figures of all rows into ``folder`` and print their summary.
 
     One set of figures per protocol: rows that were measured differently never share one. ``own``
     is the run's folder, beside which its trainings and cells lie; ``against``, what every line is
-    then compared with; ``told``: options of ``print_summary``.
+    then compared with; ``as_html``: one page of all of it, too; ``told``: options of
+    ``print_summary``.
     """
-    runs = own.parent
-    windows = partial(_both, runs / "cells")
+    beside = Beside(own.parent, this.root)
     judges = {
         name: built(component("criterion", name, this.root))
         for name in table["criterion"].dropna().unique()
@@ -249,10 +220,14 @@ def present(
     layerwise = {n: judge.published for n, judge in judges.items() if judge.granularity == "layer"}
     groups = split_by_protocol(table)
     summaries = [summarise(group, published) for group in groups]
-    written = [*write(table, folder, layerwise), *write_means(summaries, folder)]
+    write(table, folder, layerwise), write_means(summaries, folder)
+    costs = beside.costs(table, **this.composed.values["energy"])
+    write_bytes(folder / "costs.csv", csv_bytes(costs))
+    parts: dict[str, list[pd.DataFrame]] = {"lives": [], "hurt": [], "layers": []}
+    harms: list[str] = []
     suffixes = endings([summary.data for summary in summaries])
     for group, summary, suffix in zip(groups, summaries, suffixes, strict=True):
-        print_summary(this.console, summary, windows, **told)
+        print_summary(this.console, summary, beside.both, **told)
         if not LOSS.drawable(summary.cuts):
             continue  # every cell failed, or none was pruned: their own errors say more
         figures = {"grid": grid(summary)} if len(summary.lines) > MANY else {}
@@ -261,28 +236,51 @@ def present(
                 figures[quantity.name] = curve(summary, quantity, elsewhere=f"grid{suffix}.png")
             except SweError as error:  # cuts that were compared with nothing, or only exploded
                 this.print(error.message)
+        line = judged(summary)
+        parts["layers"].append(beside.layers(line))
         try:
-            lives = weights(Run(runs / group["training"].iloc[0]), this.root)
+            lives = beside.lives(group["training"].iloc[0])
+            parts["lives"].append(lives)
             figures |= {"weights": titled(weight_chart(lives), LIFE, [], 110)} if len(lives) else {}
         except SweError as error:  # the rows are there; only the trajectory cannot be drawn
             this.print(f"No weight figure: {error.message}")
         try:
-            harm = hurt_by(_judged(summary), summary, runs, this.root)
-            written += write_files(folder, {f"hurt{suffix}.csv": csv_bytes(harm)})
-            for sentence in sentences(harm)[:3]:
+            harm = beside.hurt(line, summary)
+            write_bytes(folder / f"hurt{suffix}.csv", csv_bytes(harm))
+            parts["hurt"].append(harm[harm["against"] == DENSE.kind].assign(line=line.label))
+            harms += sentences(harm)
+            for sentence in sentences(harm)[:HARMS]:
                 say(this.console, sentence)
         except SweError as error:
             say(this.console, f"What it hurt is not told: {error.message}", "dim")
         for name, figure in figures.items():
-            written += write_figure(figure, folder / "figures", f"{name}{suffix}")
-    if (own / COMPARE).is_file():
-        written += present_declared(this.console, table, read_json(own / COMPARE), folder)
+            write_figure(figure, folder / "figures", f"{name}{suffix}")
+    stored = read_json(own / COMPARE) if (own / COMPARE).is_file() else None
+    if stored:
+        present_declared(this.console, table, stored, folder)
     if against is not None:
-        comparisons = [compare_with(summary, against, windows) for summary in summaries]
+        comparisons = [compare_with(summary, against, beside.both) for summary in summaries]
         for comparison in comparisons:
             print_comparison(this.console, comparison)
-        written += write_comparisons(comparisons, folder)
-    return written
+        write_comparisons(comparisons, folder)
+    if as_html:
+        words = read_json(own / "config.json").get("words")
+        rows = shlex.join(["swe", "sweep", *words]) + " && " if words is not None else ""
+        declared = stored and stored["declared"]
+        page = Report(
+            title=f"{summaries[0].model} on {summaries[0].data}: {own.name}",
+            command=rows + shlex.join(["swe", "report", *(this.words or [own.name]), "--html"]),
+            summaries=summaries,
+            table=table.merge(costs.drop(columns="host", errors="ignore"), on="config_hash"),
+            sentences=[said for summary in summaries for said in answer(summary, beside.both)],
+            caveats=[caveat for summary in summaries for caveat in summary.caveats],
+            declared=declared
+            and (f"Declared: {words_of(declared['line'])}", compared(table, declared)),
+            training=trainings(own.parent, table["training"].dropna().unique()),
+            hurt_sentences=harms,
+            **{name: pd.concat(of) for name, of in parts.items() if sum(map(len, of))},
+        )
+        write_bytes(folder / "report.html", html(page).encode())
 
 
 def endings(data: Sequence[str]) -> list[str]:
@@ -290,70 +288,3 @@ def endings(data: Sequence[str]) -> list[str]:
     numbers = [data[: place + 1].count(name) for place, name in enumerate(data)]
     told = [f"-{n}" * (data.count(name) > 1) for name, n in zip(data, numbers, strict=True)]
     return [f"-{name}{n}" * (len(data) > 1) for name, n in zip(data, told, strict=True)]
-
-
-def weights(run: Run, root: ConfigRoot) -> pd.DataFrame:
-    """``weight_lives`` of a training's stored sample, cut at one half; empty where none was kept.
-
-    Raises SweError where the training is gone, or its trajectory cannot be read.
-    """
-    if not run.finished:
-        raise SweError(f"{run.name} is gone; its weights cannot be drawn.")
-    trained = stored_training(run, root, device="cpu").open()
-    saved = run.tensors("trajectory.safetensors")
-    if "sample/values" not in saved:
-        return pd.DataFrame()
-    average, final = trained.trajectory[ALWAYS_RECORDED], trained.weights("final")
-    # The sample is of all matrices that were tracked, frozen ones too.
-    lens = partial(trained.model.prunable, which="linear")
-    weights = lens({name: final[name] for name in average})
-    evidence = Evidence(weights, {ALWAYS_RECORDED: lens(average)}, trained.seed)
-    kept = []
-    for judge in JUDGES:
-        scores = built(component("criterion", judge, root)).score(evidence)
-        ranking = Ranking(scores, weights)
-        masks = ranking.masks(ranking.lowest(exact_count(SHARE, ranking.total)))
-        mask = gather({n: mask.float() for n, mask in masks.items()}, saved["sample/index"])
-        kept.append(mask.numpy() > 0.5)
-    return weight_lives(saved["sample/steps"].tolist(), saved["sample/values"].numpy(), *kept)
-
-
-def _judged(summary: Summary) -> Line:
-    """The line that is looked into: of ``JUDGES`` the first there is, else the first of all."""
-    of = (line for judge in JUDGES for line in summary.lines if judge in line.criteria)
-    return next(of, summary.lines[0])
-
-
-def hurt_by(line: Line, summary: Summary, runs: Path, root: ConfigRoot) -> pd.DataFrame:
-    """What the cuts of a line hurt. SweError where windows, or the dense model, are gone."""
-    dense = next((point for point in summary.controls if point["kind"] == DENSE.kind), None)
-    if dense is None:
-        raise SweError("No dense row is there to hold it against.")
-    row = dense["cells"][dense["seeds"][0]]
-    options = read_json(runs / "cells" / row["config_hash"] / "cell.json")["evaluation"]
-    trained = stored_training(Run(runs / row["training"]), root, device="cpu").open()
-    slices = slices_of(trained, built(component("evaluation", options.pop("name"), root, options)))
-
-    def tokens(point: Point) -> list[Measured]:
-        cells = [point["cells"][seed]["config_hash"] for seed in dense["seeds"]]
-        return [cell_windows(runs / "cells", cell) for cell in cells]
-
-    whole = [point for point in line.points if point["seeds"] == dense["seeds"]]
-    return hurt({f"{point['x']:.0%}": tokens(point) for point in whole}, tokens(dense), slices)
-
-
-@lru_cache(maxsize=256)
-def cell_windows(cells: Path, config_hash: str) -> Measured:
-    """The losses of a cell's windows. Raises RunError where they are gone."""
-    path = cells / config_hash / "windows.safetensors"
-    if not path.is_file():
-        why = f"{path} is gone: without the windows of its cells nothing is compared."
-        hint = "Put it back, or take out the cell's folder and type the same swe sweep again."
-        raise RunError(why, hint)
-    return {name: tensor.numpy() for name, tensor in read_tensors(path).items()}
-
-
-def _both(cells: Path, config_hash: str) -> tuple[Measured, Measured]:
-    """The same, after and before recovery; the latter is stored where it is another."""
-    after = cell_windows(cells, config_hash)
-    return after, after | {"nats": after.get("nats_before_recovery", after["nats"])}

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 from swe_cli.config import (
     Composed,
@@ -341,16 +340,3 @@ def _failed(cell: Cell, error: BaseException) -> Row:
         fingerprint="",
         axes=cell.axes,
     )
-
-
-def costs(plan: SweepPlan) -> list[dict[str, Any]]:
-    """One line per training and cell: see ``measured_beside``. Never of the table."""
-    lines: list[dict[str, Any]] = []
-    for run in (training.run for training in plan.trainings if training.run.finished):
-        manifest = run.manifest
-        seconds = manifest["results"]["steps"] * manifest["seconds_per_step"]
-        lines.append({"name": run.name, "host": manifest["host"], "training.seconds": seconds})
-    for cell in plan.cells:
-        if line := measured_beside(cell.folder):
-            lines.append({"name": cell.hash, **line})
-    return lines

@@ -9,8 +9,8 @@ from swe_cli.controls import ASKED, KINDS
 from swe_cli.errors import DataError, RunError
 from swe_cli.evaluation.loss import by_window, mean_of, row_pass
 from swe_cli.experiments import ensure, training
-from swe_cli.experiments.cell import run_cell
-from swe_cli.experiments.sweep import cells_of, costs
+from swe_cli.experiments.cell import measured_beside, run_cell
+from swe_cli.experiments.sweep import cells_of
 from swe_cli.experiments.training import stored_training
 from swe_cli.files import read_tensors, write_json
 from swe_cli.pruning.masks import sparsity
@@ -213,13 +213,16 @@ def test_a_cell_without_its_windows_is_not_done(text, tmp_path):
     assert again.rows == rows
 
 
-def test_times_and_host_are_not_in_the_rows(finished):
+def test_times_and_host_are_beside_the_rows_and_not_in_them(finished):
     plan, rows = finished
-    lines = costs(plan)
-    assert len(lines) == 1 + len(plan.cells)
-    assert lines[0]["training.seconds"] > 0
-    assert all(line["host"] for line in lines)
-    assert {line["name"] for line in lines[1:]} == {row.config_hash for row in rows.values()}
+    for cell in plan.cells:
+        line = measured_beside(cell.folder)
+        assert line["host"]
+        assert line["evaluation.seconds"] > 0
+        assert line["load.cpu_seconds"] >= 0
+        assert not any(line.keys() & row.columns().keys() for row in rows.values())
+    manifest = plan.trainings[0].run.manifest
+    assert 0 < manifest["tracking_seconds_per_step"] < manifest["seconds_per_step"]
 
 
 # A stored run
