@@ -19,7 +19,8 @@ from swe_cli.experiments.training import stored_training
 from swe_cli.files import read_json, read_tensors
 from swe_cli.pruning.prune import recorded_needs
 from swe_cli.ranking import Ranking, exact_count
-from swe_cli.report.costs import with_energy
+from swe_cli.report.answer import cut_of
+from swe_cli.report.costs import faster, ledger, with_energy
 from swe_cli.report.figures import weight_lives
 from swe_cli.report.slices import hurt, slices_of
 from swe_cli.report.summary import Line, Point, Summary
@@ -136,5 +137,21 @@ class Beside:
 
 def judged(summary: Summary) -> Line:
     """The line that is looked into: of ``JUDGES`` the first there is, else the first of all."""
-    of = (line for judge in JUDGES for line in summary.lines if judge in line.criteria)
-    return next(of, summary.lines[0])
+    by = [(judge, line) for judge in JUDGES for line in summary.lines if judge in line.criteria]
+    alone = (line for judge, line in by if (judge,) == tuple(line.criteria))
+    return next(alone, by[0][1] if by else summary.lines[0])
+
+
+def paid_back(summary: Summary, costs: pd.DataFrame) -> list[str]:
+    """Of every line the cut that was timed to be the fastest: whether it is, and when it pays."""
+    told = {line["config_hash"]: line for line in records(costs) if line.get("speedup")}
+    said = []
+    for line in summary.lines:
+        cells = [
+            (of, told.get(next(iter(of["cells"].values()))["config_hash"])) for of in line.points
+        ]
+        timed = [(timing["speedup"], cut_of(point), timing) for point, timing in cells if timing]
+        if timed:
+            _, at, timing = max(timed, key=lambda of: of[0])
+            said.append(f"{line.label} at {at}: {faster(timing)} {ledger(timing)}".strip())
+    return said

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from swe_cli.commands.evidence import Beside, judged
+from swe_cli.commands.evidence import Beside, judged, paid_back
 from swe_cli.commands.shared import Page, listening
 from swe_cli.config import ConfigRoot, component, did_you_mean
 from swe_cli.controls import DENSE
@@ -23,6 +23,7 @@ from swe_cli.report.against import compare_with, print_comparison, write_compari
 from swe_cli.report.answer import answer
 from swe_cli.report.compare import check_declared, compared, present_declared, words_of
 from swe_cli.report.console import say
+from swe_cli.report.costs import TIMED
 from swe_cli.report.figures import MANY, curve, titled, weight_chart, write_figure
 from swe_cli.report.formats import formatted
 from swe_cli.report.grid import grid
@@ -36,7 +37,7 @@ from swe_cli.report.text import count
 from swe_cli.store import Run, list_runs, provenance, training_of
 
 COMPARE = "compare.json"  # what a sweep declared before it ran
-HARMS = 2  # sentences on what was hurt, in a terminal
+HARMS = 2  # sentences on what was hurt, and on what is faster, in a terminal
 LIFE = "Lives of weights that swe and magnitude disagree on where each cuts one half"
 
 
@@ -224,7 +225,7 @@ def present(
     costs = beside.costs(table, **this.composed.values["energy"])
     write_bytes(folder / "costs.csv", csv_bytes(costs))
     parts: dict[str, list[pd.DataFrame]] = {"lives": [], "hurt": [], "layers": []}
-    harms: list[str] = []
+    harms, ledgers = list[str](), list[str]()
     suffixes = endings([summary.data for summary in summaries])
     for group, summary, suffix in zip(groups, summaries, suffixes, strict=True):
         print_summary(this.console, summary, beside.both, **told)
@@ -253,6 +254,9 @@ def present(
                 say(this.console, sentence)
         except SweError as error:
             say(this.console, f"What it hurt is not told: {error.message}", "dim")
+        ledgers += (found := paid_back(summary, costs))
+        for sentence in found[:HARMS]:
+            say(this.console, sentence)
         for name, figure in figures.items():
             write_figure(figure, folder / "figures", f"{name}{suffix}")
     stored = read_json(own / COMPARE) if (own / COMPARE).is_file() else None
@@ -264,6 +268,8 @@ def present(
             print_comparison(this.console, comparison)
         write_comparisons(comparisons, folder)
     if as_html:
+        costs = costs.set_index("config_hash")
+        timed = [name for name in TIMED if name in costs]
         words = read_json(own / "config.json").get("words")
         rows = shlex.join(["swe", "sweep", *words]) + " && " if words is not None else ""
         declared = stored and stored["declared"]
@@ -271,13 +277,14 @@ def present(
             title=f"{summaries[0].model} on {summaries[0].data}: {own.name}",
             command=rows + shlex.join(["swe", "report", *(this.words or [own.name]), "--html"]),
             summaries=summaries,
-            table=table.merge(costs.drop(columns="host", errors="ignore"), on="config_hash"),
+            table=table.assign(**{name: table["config_hash"].map(costs[name]) for name in timed}),
             sentences=[said for summary in summaries for said in answer(summary, beside.both)],
             caveats=[caveat for summary in summaries for caveat in summary.caveats],
             declared=declared
             and (f"Declared: {words_of(declared['line'])}", compared(table, declared)),
             training=trainings(own.parent, table["training"].dropna().unique()),
             hurt_sentences=harms,
+            ledger=ledgers,
             **{name: pd.concat(of) for name, of in parts.items() if sum(map(len, of))},
         )
         write_bytes(folder / "report.html", html(page).encode())

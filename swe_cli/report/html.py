@@ -28,10 +28,10 @@ class Report:
     """All that is shown; of a part that is not there the page says so, and how it is made.
 
     ``command`` makes the page again. ``table``: rows, with columns of ``COSTS`` where they are
-    known. ``sentences``: the conclusion. ``declared``: a heading, and what ``compare.compared``
-    gives. ``layers``: line, ratio, tensor, sparsity. ``hurt``: line, cut, slice, difference_nats,
-    low, high, p_holm, tokens. ``lives``: step, value, weight, group. ``training``: run, step,
-    loss_nats, validation_loss_nats, tracked.
+    known. ``sentences``: the conclusion; ``ledger``: on what was timed. ``declared``: a heading, and
+    what ``compare.compared`` gives. ``layers``: line, ratio, tensor, sparsity. ``hurt``: line, cut,
+    slice, difference_nats, low, high, p_holm, tokens. ``lives``: step, value, weight, group.
+    ``training``: run, step, loss_nats, validation_loss_nats, tracked.
     """
 
     title: str
@@ -44,6 +44,7 @@ class Report:
     layers: pd.DataFrame | None = None
     hurt: pd.DataFrame | None = None
     hurt_sentences: Sequence[str] = ()
+    ledger: Sequence[str] = ()
     lives: pd.DataFrame | None = None
     training: pd.DataFrame | None = None
 
