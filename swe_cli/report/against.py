@@ -157,7 +157,7 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
 
     def marked(difference: float, way: int) -> Text:
         style = {-1: "green", 0: "", 1: "red"}[way]
-        return Text(f"{text.MARKS[way]}{text.short(difference)}", style)
+        return Text(text.marked(difference, way), style)
 
     heads, name = [text.exact(amount) for _, amount in comparison.amounts], comparison.criterion
     for stage, column in comparison.stages.items():

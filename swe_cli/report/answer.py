@@ -21,6 +21,7 @@ from swe_cli.report.quantities import (
     MAE,
     OF_QUESTIONS,
     TO_RECOVERED,
+    TO_RECOVERED_CALIBRATED,
     Quantity,
     bounds,
 )
@@ -30,6 +31,7 @@ from swe_cli.report.text import NOTHING, count, exact
 RIVAL = "magnitude"
 ALWAYS = (FIRST, RIVAL, "random")
 BEST = 10  # lines that are shown beside them
+_RECOVERED = {LOSS: TO_RECOVERED, CALIBRATED: TO_RECOVERED_CALIBRATED}
 
 
 def headline(summary: Summary) -> list[Quantity]:
@@ -107,7 +109,8 @@ def _told(found: Point, quantity: Quantity) -> str:
 
     unit = "" if quantity is MAE else " points" if quantity.percent else " nats"
     over = "this training only" if found["seeds"] == 1 else count(found["seeds"], "seed")
-    interval = " (no interval)" if low is None else f" [{spelt(low)}, {spelt(high)}]"
+    interval = "" if low is None else f" [{spelt(low)}, {spelt(high)}]"
+    over += "" if interval else ", no interval"
     seen = detectable(found["sd"], found["seeds"])
     could = "" if math.isnan(seen) else f"; could have seen {spelt(seen, '')}"
     way = state_of(found) or 0
@@ -142,17 +145,21 @@ def _between(
 def _over_windows(
     one: Point, other: Point, quantity: Quantity, windows: Windows | None
 ) -> Interval | None:
-    """Of the only seed that both have, window by window, where they are at hand."""
+    """Of the only seed that both have: from its row where that knows it, else window by window."""
     (seed,) = {*one["seeds"]} & {*other["seeds"]}
+    row, theirs = one["cells"][seed], other["cells"][seed]
+    known = {"dense": quantity.delta, "dense_recovered": _RECOVERED.get(quantity)}
+    column, value = known.get(other["kind"]), row[quantity.mean] - theirs[quantity.mean]
+    # A row was held against the control of its own recovery, which the best need not be.
+    if column and math.isclose(row.get(column) or math.nan, value, abs_tol=1e-6):
+        return Interval(*(row.get(name) for name in (column, *bounds(column))))
     of = DIFFERENCES.get(quantity.name, "calibrated" if quantity is CALIBRATED else "nats")
     per = "questions" if quantity in OF_QUESTIONS else "tokens"
     try:
-        if windows:
-            ours, others = (windows(p["cells"][seed]["config_hash"])[0] for p in (one, other))
-            return paired_difference(ours, others, of, per)
-    except (SweError, KeyError):  # they are gone, or of an older version
-        pass
-    return None
+        cells = [windows(cell["config_hash"])[0] for cell in (row, theirs)] if windows else []
+        return paired_difference(cells[0], cells[1], of, per)
+    except (SweError, LookupError):  # they are gone, or of an older version
+        return None
 
 
 # How far a line can be cut

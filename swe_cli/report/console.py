@@ -39,38 +39,28 @@ def print_table(
 
 
 def print_grid(
-    console: Console,
-    names: Sequence[str],
-    heads: Sequence[str],
-    rows: Sequence[Cells],
-    *,
-    thin: bool = False,
+    console: Console, names: Sequence[str], heads: Sequence[str], rows: Sequence[Cells]
 ) -> None:
-    """A named row for every line, a column for every cut: as few tables, alike, as fit.
+    """A named row for every line, a column for every cut; long names end in ….
 
-    ``thin``: one table, of the last column and as many others as fit, far from each other. Long
-    names end in ….
+    Where the window is narrow, the last column and as many others as fit, which is said.
     """
     if not rows:
         return
     columns = list(zip(heads, *rows, strict=True))
-    widths = [max(len(w) for word in of for w in str(word).split("\n")) + 1 for of in columns]
-    longest, least = max(map(len, names)), max(16, console.width // 4)
-    room = (console.width - min(longest, least)) // max(widths)
-    tables = 1 if thin else -(-len(heads) // max(3, room))
-    size = -(-len(heads) // tables)
-    for start in range(0, len(heads), size):
-        part = list(range(start, min(start + size, len(heads))))
-        if thin and len(part) > room:
-            last = part.pop()
-            step = (len(part) - 1) / max(1, room - 2)
-            part = [*dict.fromkeys(round(step * place) for place in range(room - 1)), last]
-        space = console.width - sum(widths[at] for at in part)
-        cells = [
-            [shortened(name, max(least, space)), *(row[at] for at in part)]
-            for name, row in zip(names, rows, strict=True)
-        ]
-        print_table(console, ["", *(heads[at] for at in part)], cells, gap=0)
+    widths = [max(len(str(word)) for word in of) + 1 for of in columns]
+    least = min(max(map(len, names)), max(16, console.width // 4))
+    room = max(2, (console.width - least) // max(widths))
+    step = max(1.0, (len(heads) - 1) / (room - 1))
+    shown = sorted({round(step * place) for place in range(min(room, len(heads)))})
+    space = max(least, console.width - sum(widths[at] for at in shown))
+    cells = [
+        [shortened(name, space), *(row[at] for at in shown)]
+        for name, row in zip(names, rows, strict=True)
+    ]
+    print_table(console, ["", *(heads[at] for at in shown)], cells, gap=0)
+    if len(shown) < len(heads):
+        say(console, f"{len(shown)} of {len(heads)} columns: a wider window shows more.", "dim")
 
 
 def print_pairs(console: Console, pairs: Sequence[tuple[str, str]]) -> None:

@@ -153,12 +153,10 @@ class Summary:
     @cached_property
     def equal(self) -> dict[str, str]:
         """Controls that are the same model as an earlier one, and which, by their labels."""
-        firsts, names = (
-            dict[Any, str](),
-            {c["label"]: _losses_of(c, [LOSS.mean]) for c in self.controls},
-        )
-        first = {name: firsts.setdefault(losses, name) for name, losses in names.items()}
-        return {name: other for name, other in first.items() if name != other}
+        firsts = dict[Any, str]()
+        losses = {c["label"]: _losses_of(c, [LOSS.mean]) for c in self.controls}
+        found = {name: firsts.setdefault(of, name) for name, of in losses.items()}
+        return {name: first for name, first in found.items() if name != first}
 
     @property
     def stage(self) -> str:

@@ -190,7 +190,7 @@ def _print_leading(console: Console, summary: Summary, q: Quantity, holds: Quant
         bests = [line.best(q) or line.points[0] for line in lines]
         cells = [[_compact(p, q, column, fewer), cut_of(p)] for p in bests]
         cells = [[*row, break_point(of, holds)] for row, of in zip(cells, lines, strict=True)]
-    print_grid(console, [line.short for line in lines], heads, cells, thin=True)
+    print_grid(console, [line.short for line in lines], heads, cells)
     left = len(summary.lines) - len(lines)
     words = [
         f"{text.MARKS[-1]} lower, {text.MARKS[1]} higher than dense: q < 0.05 (exploratory, "
@@ -210,9 +210,12 @@ def _compact(point: Point, quantity: Quantity, column: str, fewer: int) -> Text 
         return "×" if point["failed"] else text.NOTHING
     if column == quantity.mean:
         return quantity.spell(value) if quantity.percent else f"{value:.{3 - fewer}f}"
-    spelt = quantity.spell(value, signed=True) if quantity.percent else text.short(value, fewer)
     way = sign(point, column)
-    return _coloured(text.MARKS[way] + spelt.lstrip("+-"), quantity.better * way) if way else spelt
+    words = text.marked(value, way, fewer)
+    if quantity.percent:
+        words = f"{100 * value:+z.1f}"
+        words = text.MARKS[way] + words[1:] if way else words
+    return _coloured(words, quantity.better * way)
 
 
 def _coloured(words: str, better: int) -> Text:

@@ -36,6 +36,12 @@ def short(value: float, fewer: int = 0) -> str:
     return f"{value:+.0e}".replace("e+0", "e").replace("e+", "e")
 
 
+def marked(value: float, way: int, fewer: int = 0) -> str:
+    """``short``, with the mark instead of a sign that is certain: ``▼.021``."""
+    spelt = short(value, fewer)
+    return MARKS[way] + spelt.lstrip("+-") if way else spelt
+
+
 def shortened(words: str, width: int) -> str:
     """At most ``width`` signs: the longest of its parts end in …, the first only at last."""
     first, *parts = words.split(", ")

@@ -111,7 +111,12 @@ def test_one_seed_is_compared_by_its_windows_and_says_what_that_is_worth() -> No
     assert "95% interval over test windows of this training only" in words
     assert "would take" not in words  # one seed tells no spread
     alone = said(rows)
-    assert "magnitude at 0.6: +0.000 (no interval) nats, this training only: undecided" in alone
+    assert "magnitude at 0.6: +0.000 nats, this training only, no interval: undecided" in alone
+    # What a row knows of dense recovered needs no windows.
+    dense, _, recovered, _ = controls()  # at 2.05, which the best cut is 0.14 below
+    alone = said([dense, recovered, *curve()])
+    known = "dense recovered, the best control: −0.140 [−0.145, −0.135] nats, this training only"
+    assert f"{known}: ahead." in alone
 
 
 def test_the_best_ratio_is_chosen_on_validation_and_reported_on_test() -> None:
