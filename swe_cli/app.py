@@ -186,6 +186,7 @@ def sweep(
 
 DTYPE = "Of its weights; by default that of the folder the model came from."
 OUTPUT = "Write here instead of beside the run."
+Format = Literal["csv", "md", "json", "latex", "html"]
 FORMAT = "Print the means so, instead: all columns (csv, json), or lines by cuts."
 AGAINST = "Also compare every line, paired, with this criterion's of the same settings."
 
@@ -195,17 +196,15 @@ def report(
     words: RunWords,
     folder: Annotated[Path | None, _option("--output", "-o", help=OUTPUT)],
     against: Annotated[str | None, _option(metavar="CRITERION", help=AGAINST)],
-    form: Annotated[
-        Literal["csv", "md", "json", "latex", "html"] | None, _option("--format", help=FORMAT)
-    ],
+    form: Annotated[Format | None, _option("--format", help=FORMAT)],
     config_dir: ConfigDir,
     json: Json,
     quiet: Quiet,
     debug: Debug,
 ) -> None:
     """Tables and figures of a sweep (the newest, unless named), or of all cuts of a training."""
-    how: dict[str, Any] = {"folder": folder, "against": against, "form": form}
-    _run("report.report", debug, words, config_dir, quiet, json=json, **how)
+    how: dict[str, Any] = {"folder": folder, "against": against, "form": form, "json": json}
+    _run("report.report", debug, words, config_dir, quiet, **how)
 
 
 @app.command(epilog="Example: swe compare train-gpt_nano-04fb82ab prune-gpt_nano-swe-1a2b3c4d")
@@ -283,19 +282,13 @@ def doctor(words: Words, json: Json, debug: Debug) -> None:
 # Running one, and what can go wrong
 
 
-def _run(
-    page: str,
-    debug: bool,
-    *typed: Any,
-    show: bool = False,
-    json: bool = False,
-    form: str | None = None,
-    **options: Any,
-) -> None:
+def _run(page: str, debug: bool, *typed: Any, show: bool = False, **options: Any) -> None:
     """Run a page, ``module.command``, or show its configuration; end with its exit code.
 
     ``typed``: words, folder of YAMLs, quiet, wait, as far as the command has them.
     """
+    form = options.pop("form", None)
+    form = "json" if options.pop("json", False) else form
     module, command = page.split(".")
     try:
         with warnings.catch_warnings():
@@ -304,7 +297,7 @@ def _run(
             from swe_cli.commands.shared import Page
 
             run = getattr(import_module(f"swe_cli.commands.{module}"), command)
-            this = Page(command, *typed, form=None if show else "json" if json else form)
+            this = Page(command, *typed, form=None if show else form)
             if show:
                 this.print_config()
             else:
