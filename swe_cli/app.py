@@ -215,6 +215,7 @@ COMPRESS = "Weights without their zeros, in one file; of any run."
 OUTPUT = "Write here instead of beside the run."
 ROWS = "Show every line, cut by cut, not the best alone."
 TOLERANCE = "What a cut may cost and still hold, in nats per token."
+Format = Literal["csv", "md", "json", "latex", "html"]
 FORMAT = "Print the means so, instead: all columns (csv, json), or lines by cuts."
 HTML = "Also write report.html: one page that a browser opens, offline."
 AGAINST = "Also compare every line, paired, with this criterion's of the same settings."
@@ -226,9 +227,7 @@ def report(
     folder: Annotated[Path | None, _option("--output", "-o", help=OUTPUT)],
     against: Annotated[str | None, _option(metavar="CRITERION", help=AGAINST)],
     rows: Annotated[bool, _flag("--rows", help=ROWS)],
-    form: Annotated[
-        Literal["csv", "md", "json", "latex", "html"] | None, _option("--format", help=FORMAT)
-    ],
+    form: Annotated[Format | None, _option("--format", help=FORMAT)],
     as_html: Annotated[bool, _flag("--html", help=HTML)],
     config_dir: ConfigDir,
     json: Json,
@@ -319,19 +318,13 @@ def doctor(words: Words, json: Json, debug: Debug) -> None:
 # Running one, and what can go wrong
 
 
-def _run(
-    page: str,
-    debug: bool,
-    *typed: Any,
-    show: bool = False,
-    json: bool = False,
-    form: str | None = None,
-    **options: Any,
-) -> None:
+def _run(page: str, debug: bool, *typed: Any, show: bool = False, **options: Any) -> None:
     """Run a page, ``module.command``, or show its configuration; end with its exit code.
 
     ``typed``: words, folder of YAMLs, quiet, wait, as far as the command has them.
     """
+    form = options.pop("form", None)
+    form = "json" if options.pop("json", False) else form
     module, command = page.split(".")
     try:
         with warnings.catch_warnings():
@@ -340,7 +333,7 @@ def _run(
             from swe_cli.commands.shared import Page
 
             run = getattr(import_module(f"swe_cli.commands.{module}"), command)
-            this = Page(command, *typed, form=None if show else "json" if json else form)
+            this = Page(command, *typed, form=None if show else form)
             if show:
                 this.print_config()
             else:

@@ -28,9 +28,9 @@ class Report:
     """All that is shown; of a part that is not there the page says so, and how it is made.
 
     ``command`` makes the page again. ``table``: rows, with columns of ``COSTS`` where they are
-    known. ``sentences``: the conclusion; ``ledger``: on what was timed. ``declared``: a heading, and
-    what ``compare.compared`` gives. ``layers``: line, ratio, tensor, sparsity. ``hurt``: line, cut,
-    slice, difference_nats, low, high, p_holm, tokens. ``lives``: step, value, weight, group.
+    known. ``sentences``: the conclusion; ``ledger``: on what was timed. ``declared``: a heading,
+    and what ``compare.compared`` gives. ``layers``: line, ratio, tensor, sparsity. ``hurt``: line,
+    cut, slice, difference_nats, low, high, p_holm, tokens. ``lives``: step, value, weight, group.
     ``training``: run, step, loss_nats, validation_loss_nats, tracked.
     """
 

@@ -224,7 +224,7 @@ def test_markdown_has_the_columns_of_questions(tmp_path: Path) -> None:
     assert broken["accuracy"] == ""
 
 
-def test_markdown_of_one_role_says_it_above_and_of_a_text_has_no_empty_columns(
+def test_markdown_of_one_role_says_it_above_and_has_no_empty_columns(
     tmp_path: Path,
 ) -> None:
     head, lines = head_and_lines(asked(FALL, roles="vision"), tmp_path)
