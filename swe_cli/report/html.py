@@ -59,6 +59,7 @@ def html(report: Report) -> str:
     several = len(report.table) > 1
     page = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
     page.trim_blocks = page.lstrip_blocks = True
+    page.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     page.filters |= {"spelt": _spelt, "records": records}
     return page.get_template("report.html.j2").render(
         report=report,
@@ -111,7 +112,8 @@ def _columns(table: pd.DataFrame) -> dict[str, list[str]]:
 
     kinds = KIND_NAMES | {PRUNED: ""}
     columns = {"line": [kinds.get(row["kind"], row["kind"]) or row["criterion"] for row in rows]}
-    columns |= told("model", "data", *settings, "ratio", "rate", "sparsity", LOSS.before)
+    columns |= told("model", "data", *settings, "ratio", "rate", "sparsity")
+    columns["before recovery"] = told(LOSS.before)[LOSS.before]
     for q in QUANTITIES:
         columns[q.short] = [q.phrase(row, q.mean) for row in rows]
         columns[f"{q.short} against dense"] = [q.phrase(row, q.delta) for row in rows]

@@ -58,11 +58,12 @@ def loss(summaries: Sequence[Summary]) -> Drawn | None:
     line = {"x": x, "y": y["delta"], "detail": "label:N"}
     mine, dots = line | {"color": COLOUR, "strokeWidth": width}, line | {"color": COLOUR}
     told = ["label:N", alt.Tooltip("x:Q", format=".3~g"), alt.Tooltip("delta:Q", format="+.4f")]
-    rule = {"y": y["delta"], "strokeDash": alt.StrokeDash("dash:N", scale=None)}
+    dotted = alt.when("datum.dotted").then(alt.value([1, 3])).otherwise(alt.value([1, 0]))
+    rule = {"y": y["delta"], "strokeDash": dotted}
     best, calibrated = f"{MINE} && datum.best", f"{MINE} && isValid(datum.calibrated)"
     band = dots | {"y": y["low"], "y2": "high:Q"}
     chart = alt.layer(
-        _layer(f"isValid(datum.dash) && {NEAR}", "rule", rule, color=INK),
+        _layer(f"isValid(datum.dotted) && {NEAR}", "rule", rule, color=INK),
         _layer(f"datum.best && {NEAR} && !({MINE})", "line", line, color=GREY, strokeWidth=0.6),
         _layer(f"{best} && isValid(datum.low)", "area", band, opacity=0.25),
         _layer(calibrated, "line", mine | {"y": y["calibrated"]}, strokeDash=[4, 3]),
@@ -89,9 +90,9 @@ def _curves(summary: Summary, among: int) -> pd.DataFrame:
     rows["panel"] = about + group.map(rows[rows["best"]].groupby(group)["label"].first())
     rows["colour"] = rows["criterion"].map(colour_of)
     rows["place"] = rows["criterion"].map(FIRST).fillna(len(FIRST))
-    dashes = {DENSE.kind: [1, 0], RECOVERED.kind: [1, 3]}
-    of = [control for control in summary.controls if control["kind"] in dashes and len(rows)]
-    rules = [{"delta": control[LOSS.delta], "dash": dashes[control["kind"]]} for control in of]
+    dots = {DENSE.kind: False, RECOVERED.kind: True}
+    of = [control for control in summary.controls if control["kind"] in dots and len(rows)]
+    rules = [{"delta": control[LOSS.delta], "dotted": dots[control["kind"]]} for control in of]
     return pd.concat([rows, pd.DataFrame(rules)]).assign(about=about)
 
 
@@ -119,7 +120,8 @@ def cost(summaries: Sequence[Summary], table: pd.DataFrame) -> Drawn | None:
     told = ["label:N", "ratio:Q", "cost:Q", alt.Tooltip("delta:Q", format="+.4f")]
     line = _layer(f"{MINE} && datum.front", "line", step, color=INK, interpolate="step-after")
     dots = _layer(MINE, "point", step | {"color": COLOUR, "tooltip": told}, **DOT)
-    return _drawn(alt.layer(line, dots), every)
+    front = every.loc[every["front"], ["panel", "cost", "label", "ratio", "delta"]]
+    return _drawn(alt.layer(line, dots), every) | {"front": records(front)}
 
 
 def hurt(rows: pd.DataFrame) -> Drawn:
@@ -173,8 +175,10 @@ def training(rows: pd.DataFrame) -> Drawn:
 def _drawn(chart: Any, rows: pd.DataFrame) -> Drawn:
     names = list(rows["panel"].dropna().unique())
     rows = rows[~rows["panel"].isin(names[PANELS:])].replace(ENDLESS, math.nan).round(5)
+    coded = {name: pd.factorize(of) for name, of in rows.items()}
+    packed = {name: [codes.tolist(), list(of.tolist())] for name, (codes, of) in coded.items()}
     spec = chart.add_params(alt.param(name="panel", value="")).to_dict() | {"config": CONFIG}
-    return {"names": names[:PANELS], "left": names[PANELS:], "rows": records(rows), "spec": spec}
+    return {"names": names[:PANELS], "left": names[PANELS:], "rows": packed, "spec": spec}
 
 
 def _layer(where: str, mark: str, channels: Mapping[str, Any], **look: Any) -> Any:
