@@ -201,14 +201,14 @@ def recommend(
     words: RunWords,
     *,
     most: Annotated[float, typer.Option("--max-loss-increase", help=LOSS)] = 0.01,
-    minimise: Annotated[
-        Literal["bytes", "latency", "flops", "energy"], typer.Option(help=MINIMISE)
-    ] = "bytes",
+    minimise: Annotated[Minimised, typer.Option(help=MINIMISE)] = "bytes",
     config_dir: ConfigDir,
+    json: Json,
     debug: Debug,
 ) -> None:
     """The cheapest cut that is surely good enough, the runner-up, and how to make it; or none."""
-    _run("recommend.recommend", debug, words, config_dir, most=most, minimise=minimise)
+    how: dict[str, Any] = {"most": most, "minimise": minimise}
+    _run("recommend.recommend", debug, words, config_dir, json=json, **how)
 
 
 COMPRESS = "Weights without their zeros, in one file; of any run."

@@ -26,6 +26,7 @@ def recommend(this: Page, *, most: float, minimise: str) -> None:
     table, beside = table_of(run, this.root), Beside(run.path.parent, this.root)
     timed = beside.costs(table, **this.composed.values["energy"])
     costs = {line["config_hash"]: line for line in records(timed)}
+    results: list[dict[str, Any]] = []
     for group in split_by_protocol(table):
         summary = summarise(group)
         found = choose(summary, beside.windows, costs, minimise, most)
@@ -36,8 +37,10 @@ def recommend(this: Page, *, most: float, minimise: str) -> None:
         rows += [["front", *_cells(of)] for of in found.front]
         heads = ["", minimise, "of dense", "could cost", "held out", "what"]
         print_table(this.console, heads, rows)
-        for sentence in sentences(found, most, len(summary.seeds)):
+        said = [*sentences(found, most, len(summary.seeds))]
+        for sentence in said:
             say(this.console, sentence)
+        results.append({"rows": [dict(zip(heads, row, strict=True)) for row in rows], "said": said})
         if not found.eligible:
             continue
         row = found.eligible[0].point["cells"][summary.seeds[0]]
@@ -45,8 +48,10 @@ def recommend(this: Page, *, most: float, minimise: str) -> None:
         if told.get("speedup") is not None:
             say(this.console, f"{faster(told)} {ledger(told)}")
         config = read_json(beside.cell(row["config_hash"]) / "cell.json")
-        this.print(f"  make it: {_command(this, row, config)}")
+        results[-1]["command"] = command = _command(this, row, config)
+        this.print(f"  make it: {command}")
         this.print("  ship it: swe export RUN FOLDER --compress    (RUN: the name it prints)")
+    this.result(results)
 
 
 def _cells(option: Option) -> list[str]:

@@ -120,8 +120,8 @@ def cost(summaries: Sequence[Summary], table: pd.DataFrame) -> Drawn | None:
     told = ["label:N", "ratio:Q", "cost:Q", alt.Tooltip("delta:Q", format="+.4f")]
     line = _layer(f"{MINE} && datum.front", "line", step, color=INK, interpolate="step-after")
     dots = _layer(MINE, "point", step | {"color": COLOUR, "tooltip": told}, **DOT)
-    front = every.loc[every["front"], ["panel", "cost", "label", "ratio", "delta"]]
-    return _drawn(alt.layer(line, dots), every) | {"front": records(front)}
+    on_it = every.loc[every["front"], ["panel", "cost", "label", "ratio", "delta"]]
+    return _drawn(alt.layer(line, dots), every) | {"front": records(on_it)}
 
 
 def hurt(rows: pd.DataFrame) -> Drawn:
