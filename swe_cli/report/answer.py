@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from swe_cli.controls import BY_KIND
+from swe_cli.controls import BY_KIND, PRUNED
 from swe_cli.errors import SweError
 from swe_cli.evaluation.measure import DIFFERENCES, paired_difference
 from swe_cli.records import Interval
@@ -51,9 +51,9 @@ def leading(summary: Summary, quantity: Quantity) -> list[Line]:
     A mean of losses would only tell which line explodes last.
     """
     cuts = pd.DataFrame(summary.cuts)
-    rank = cuts.groupby(["by", "x"], dropna=False)[quantity.mean].rank(
-        pct=True, ascending=quantity.better < 0, na_option="bottom"
-    )
+    of_cut = cuts.groupby(["by", "x"], dropna=False)[quantity.mean]
+    rank = of_cut.rank(ascending=quantity.better < 0, na_option="bottom")
+    rank = (rank - 0.5) / of_cut.transform("size")  # alone, it is neither best nor worst
     means = rank.groupby(cuts["label"]).mean()
     lines = sorted(summary.lines, key=lambda line: means[line.label])
     firsts = [next((line for line in lines if name in line.criteria), None) for name in ALWAYS]
@@ -97,8 +97,7 @@ def answer(summary: Summary, windows: Windows | None = None) -> Iterator[str]:
 
 
 def _told(found: Point, quantity: Quantity) -> str:
-    """``−0.011 [−0.028, +0.006], 3 seeds; could have seen 0.036: undecided``."""
-
+    """``−0.011 [−0.028, +0.006] nats, 3 seeds; could have seen 0.036: undecided``."""
     mean, low, high = (found[name] for name in (AFTER, *bounds(AFTER)))
     if mean is None:
         return "not compared, no seed has both"
@@ -133,11 +132,12 @@ def _between(
     intervals = [Interval(value) for value in values]
     if len(values) == 1:
         intervals = [_over_windows(one, other, quantity, windows) or intervals[0]]
-    same = {p["x"]: p for p in summary.cuts if p["label"] == other["label"]}
-    mild = [p for p in summary.cuts if p["label"] == one["label"] and (p["x"] or 1) <= MILD]
-    pairs = [(p, other if other in summary.controls else same.get(p["x"])) for p in mild]
-    each = {p["x"]: _values(p, match, quantity) for p, match in pairs if match}
-    sd = spreads(each | ({} if one["x"] in each else {one["x"]: values}))[one["x"]]
+    cuts, each = {(p["label"], p["x"]): p for p in summary.cuts}, {one["x"]: values}
+    for (name, x), point in cuts.items():
+        match = cuts.get((other["label"], x)) if other["kind"] == PRUNED else other
+        if name == one["label"] and match and x is not None and x <= MILD:
+            each[x] = _values(point, match, quantity)
+    sd = spreads(each)[one["x"]]
     ends = zip((AFTER, *bounds(AFTER)), pooled(intervals), strict=True)
     return {**dict(ends), "seeds": len(values), "sd": sd}
 

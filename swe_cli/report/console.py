@@ -1,6 +1,7 @@
 """What every table in the terminal shares: readable at 80 columns, with or without colour."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from rich import box
 from rich.console import Console
@@ -29,9 +30,12 @@ def print_table(
 ) -> None:
     """Numbers to the right; words and marks, under an empty head, to the left: they may fold."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gap, 0, 0))
-    for head in heads:
+    names = max((len(str(row[0])) for row in rows), default=0)
+    for place, head in enumerate(heads):
+        side: Literal["right", "left"] = "right" if head else "left"
+        least = None if head or place else min(12, names)
         table.add_column(
-            Text(head), justify="right" if head else "left", no_wrap=bool(head), overflow="fold"
+            Text(head), justify=side, no_wrap=bool(head), overflow="fold", min_width=least
         )
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))

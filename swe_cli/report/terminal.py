@@ -184,13 +184,13 @@ def _print_leading(console: Console, summary: Summary, q: Quantity, holds: Quant
         cells.append([*(found.get(x, text.NOTHING) for x in places), break_point(line, holds)])
     less = ", less dense's" if column == q.delta else ""
     title(console, f"{q.title.capitalize()} {summary.stage}{less}")
-    heads = [*places.values(), "holds"]
-    if 2 * len(points) <= len(lines) * len(places):  # cuts that hardly any two lines share
-        heads = ["best", "at", "holds"]
-        bests = [line.best(q) or line.points[0] for line in lines]
-        cells = [[_compact(p, q, column, fewer), cut_of(p)] for p in bests]
-        cells = [[*row, break_point(of, holds)] for row, of in zip(cells, lines, strict=True)]
-    print_grid(console, [line.short for line in lines], heads, cells)
+    if 2 * len(points) > len(lines) * len(places):
+        print_grid(console, [line.short for line in lines], [*places.values(), "holds"], cells)
+    else:  # cuts that hardly any two lines share: the best of each, with all of its name
+        bests = [(line, line.best(q) or line.points[0]) for line in lines]
+        told = [[line.short, _compact(p, q, column, fewer), cut_of(p)] for line, p in bests]
+        told = [[*row, of[-1]] for row, of in zip(told, cells, strict=True)]
+        print_table(console, ["", "best", "at", "holds"], told)
     left = len(summary.lines) - len(lines)
     words = [
         f"{text.MARKS[-1]} lower, {text.MARKS[1]} higher than dense: q < 0.05 (exploratory, "

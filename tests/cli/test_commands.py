@@ -120,7 +120,7 @@ def test_every_kind_of_cut_of_a_training_can_be_reported(swe, own_run):
         ("rate=1.0", "prunable=all", "fuse=0.9", "recovery.steps=2"),
     ):
         assert swe("prune", "-q", own_run.name, *words).exit_code == 0, words
-    found = swe("report", own_run.name)
+    found = swe("report", own_run.name, "--rows")
     assert found.exit_code == 0, found.output
     for name in ("owl", "like", "bezier_actual", "neuron", "trawl_cp", "fuse 0.9"):
         assert name in found.stdout, name

@@ -216,6 +216,26 @@ def test_controls_with_intervals_and_what_they_are_over() -> None:
     assert "95% t interval over seeds" in several
 
 
+def test_cuts_that_no_two_lines_share_are_listed_with_their_whole_names() -> None:
+    """As of a training that was cut by hand, a different way each time."""
+    rows = [
+        pruned(place / 10, 2.0, criterion=name, axes={"training.optimizer.weight_decay": place})
+        for place, name in enumerate(FIVE, 1)
+    ]
+    text = rendered([*controls(), *rows], 50)
+    shown = " ".join(text.split())
+    assert "best at holds" in shown
+    assert "stability, ▼.07 0.4 ≥0.4 training.optimizer.weight_decay 4" in shown
+    assert "…" not in text
+
+
+def test_a_wide_axis_is_thinned_and_said_so() -> None:
+    rows = [pruned(place / 100, 2.0) for place in range(5, 95, 3)]
+    shown = squeezed(rendered([*controls(), *rows]))
+    assert "12 of 31 columns: a wider window shows more." in shown
+    assert "0.05 0.14 0.2 0.29 0.38 0.47 0.53 0.62 0.71 0.8 0.86 holds" in shown
+
+
 def test_failures_and_missing_seeds_are_shown() -> None:
     failed = pruned(0.9, 1.0, status="failed", error="Scores are NaN [in h.0].\nmore", seed=1)
     text = rendered([*curve(), *curve(seed=1)[:-1], failed])
