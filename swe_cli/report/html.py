@@ -63,7 +63,7 @@ def html(report: Report) -> str:
     page.filters |= {"spelt": _spelt, "records": records}
     return page.get_template("report.html.j2").render(
         report=report,
-        drawn=drawn,
+        drawn={name: made for name, made in drawn.items() if made},
         costs={name: words for name, words in COSTS.items() if name not in report.table},
         colours={
             c: colour_of(c)

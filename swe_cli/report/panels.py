@@ -108,9 +108,9 @@ def cost(summaries: Sequence[Summary], table: pd.DataFrame) -> Drawn | None:
             cost = cost.astype(float).groupby(level=0).mean()
             rows = points.assign(cost=cost, colour=colours.fillna(INK)).replace(ENDLESS, math.nan)
             rows = rows.dropna(subset=["cost", "delta"]).sort_values(["cost", "delta"])
-            front = rows["delta"] < rows["delta"].cummin().shift(fill_value=math.inf)
+            least = rows["delta"] < rows["delta"].cummin().shift(fill_value=math.inf)
             frames.append(
-                rows.assign(front=front, panel=_about(summary, len(summaries)) + COSTS[name])
+                rows.assign(front=least, panel=_about(summary, len(summaries)) + COSTS[name])
             )
     if not any(map(len, frames)):
         return None
