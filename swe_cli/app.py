@@ -39,6 +39,7 @@ ASCII_SIGNS = "swe.ascii_signs"  # an error handler of encodings
 # Every sign beyond ASCII that is printed, and what stands for it where it cannot be.
 SIGNS = {"▼": "v", "▲": "^", "−": "-", "–": "-", "—": "-", "─": "-", "…": "...", "×": "x"}
 SIGNS |= {"≥": ">=", "≤": "<=", "±": "+-", "·": "*", "→": "->", "√": "sqrt", "σ": "sigma"}
+SIGNS |= {"’": "'", "“": '"', "”": '"', "�": "?"}
 SIGNS |= {"Σ": "sum", "\u0304": "_", "²": "^2", "³": "^3", "₂": "_2", "ᵀ": "^T", "‖": "|"}
 
 

@@ -167,9 +167,9 @@ def evaluate(this: Page, *, tasks: Sequence[Path], runtime: str) -> None:
     if tasks:
         this.result(measured)
         return
-    this.print(run.name)
     if run.kind != "prune":
         row = run_cell(Cell(Spec(control=DENSE, evaluation=evaluation), training))
+        this.print(run.name)
         print_row(this.console, row)
         this.result({"run": run.name, **row.columns(), **row.varied})
         return
@@ -177,6 +177,7 @@ def evaluate(this: Page, *, tasks: Sequence[Path], runtime: str) -> None:
     size = batch_that_fits(trained, evaluation.instance.batch_size)
     sparse = SkipZeros(trained, size * trained.model.context) if runtime == "csr" else None
     row = evaluate_pruned(pruned_row(run), trained, evaluation.instance)
+    this.print(run.name)
     print_row(this.console, row)
     found = {"run": run.name, **row.columns(), **row.varied}
     if sparse is not None:

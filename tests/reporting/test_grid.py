@@ -235,8 +235,8 @@ def test_the_figure_says_which_lines_it_leaves_out_and_where_they_are() -> None:
     rows = [row for i in range(5) for row in curve(shift=i / 100, axes={"every": i})]
     rows = [*controls(), *rows, *ranked(*"abcdefghijklm", axes={"every": 0})]
     said = title(figure_of(summed(rows), LOSS, elsewhere="grid-kjv.png").to_dict())
-    assert " ".join(said[2:]) == (
+    assert " ".join(said[3:]) == (
         "13 of 18 lines: swe and the best others, by mean rank over all cuts. "
         "In grid-kjv.png only: l, m, 3 further settings of these criteria."
     )
-    assert len(title(figure_of(summed([*controls(), *curve()]), LOSS).to_dict())) == 2
+    assert len(title(figure_of(summed([*controls(), *curve()]), LOSS).to_dict())) == 3
