@@ -1,5 +1,6 @@
 """A command as it was typed: its words read, its run found, its work shown and stopped."""
 
+import math
 import os
 import shlex
 import signal
@@ -18,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-from swe_cli.config import Composed, ConfigRoot, Tokens, compose, read_tokens
+from swe_cli.config import Composed, ConfigRoot, Tokens, compose, read_tokens, said_by
 from swe_cli.errors import Interrupted, RunError, UsageError
 from swe_cli.experiments.ensure import Observer
 from swe_cli.experiments.sweep import compose_point, preview
@@ -102,14 +103,29 @@ class Page:
         self.console.print(text, markup=False, soft_wrap=True)
 
     def print_config(self) -> None:
-        """Every key of the configuration with its value, as YAML one could save."""
+        """Every key of the configuration with its value, as YAML one could save; what was typed, or
+        set by the experiment, says so.
+        """
         composed = preview(self.tokens, self.root) if self.command == "sweep" else self.composed
         tree = {group: chosen.describe() for group, chosen in composed.components.items()}
         names = [f"{group}={options.pop('name')}" for group, options in tree.items()]
         self.print(f"# {' '.join(names)}")
         if composed.values.get("axes"):
             self.print("# This is the first cell; every combination of the axes is one.")
-        self.print(yaml.safe_dump({**tree, **composed.values}, sort_keys=False).rstrip())
+        axes, told = (
+            self.tokens.axes,
+            dict(w.split("=", 1) for w in self.tokens.overrides if "=" in w),
+        )
+        marks = dict.fromkeys(said_by(told.get("experiment"), self.root), "experiment")
+        typed = (*(key.lstrip("+") for key in told), *axes, *(f"axes.{key}" for key in axes))
+        marks |= dict.fromkeys(typed, "typed")
+        path: list[str] = []
+        text = yaml.safe_dump({**tree, **composed.values}, sort_keys=False, width=math.inf)
+        for line in text.splitlines():
+            depth = (len(line) - len(line.lstrip())) // 2
+            path[depth:] = [line.strip().partition(":")[0]]
+            mark = marks.get(".".join(path))
+            self.print(f"{line}  # {mark}" if mark else line)
 
     def chosen_run(
         self, kinds: tuple[str, ...], doing: str, *, otherwise: str = TRAIN, quiet: bool = True

@@ -74,12 +74,7 @@ def _usual(typed: tuple[str, ...], plain: "Tree", root: ConfigRoot) -> list[str]
     choice, is said.
     """
     words, told = list[str](), {_key(word): value_of(word) for word in typed}
-    for path in root.yamls("experiment"):
-        if path.stem == told.get("experiment"):
-            said = read(path)
-            chosen = [of for of in said.get("defaults", ()) if isinstance(of, Mapping)]
-            told = {k.rpartition("/")[2]: name for of in chosen for k, name in of.items()} | told
-            told = {k: of for k, of in dotted(said) if not isinstance(of, Mapping)} | told
+    told = said_by(told.get("experiment"), root) | told
     groups = {key.partition(".")[0] for key in told}
     for choice, name in told.items():
         node = _alone(choice, name, root) if isinstance(name, str) else None
@@ -89,6 +84,19 @@ def _usual(typed: tuple[str, ...], plain: "Tree", root: ConfigRoot) -> list[str]
             if group in plain.names and not known:
                 words.append(f"{key}={as_typed(value)}")
     return words
+
+
+def said_by(experiment: Any, root: ConfigRoot) -> dict[str, Any]:
+    """Dotted key → value (of a group, choice): all that an experiment, and what it builds on, sets.
+
+    Nothing where there is none of that name.
+    """
+    said = next((read(p) for p in root.yamls("experiment") if p.stem == experiment), {})
+    told = dict[str, Any]()
+    for of in said.get("defaults", ()):
+        chosen = of if isinstance(of, Mapping) else said_by(of, root)
+        told |= {key.rpartition("/")[2]: name for key, name in chosen.items()}
+    return told | {key: of for key, of in dotted(said) if not isinstance(of, Mapping)}
 
 
 def component(

@@ -54,3 +54,28 @@ def test_a_sweep_is_shown_as_it_would_run(swe):
     }
     assert shown["seed"] == 3
     assert swe("sweep", "--cfg", "seeds=0-2").exit_code == 2
+
+
+def marked(shown, mark):
+    lines = (line for line in shown.splitlines() if line.endswith(f"  # {mark}"))
+    return [line.split(":")[0].strip() for line in lines]
+
+
+def test_the_configuration_says_what_was_typed_and_what_an_experiment_set(swe):
+    words = ["experiment=averages_gpt", "seeds=4,5", "training.steps=7", "update=none"]
+    shown = swe("sweep", "--cfg", *words).stdout
+    parsed = yaml.safe_load(shown)
+    assert parsed["axes"]["seed"] == [4, 5]
+    assert parsed["training"]["steps"] == 7
+    assert marked(shown, "typed") == ["steps", "update", "seed", "seed"]
+    # Of criteria_gpt, which it builds on, too.
+    assert {"threads", "train_characters", "controls", "base"} <= {*marked(shown, "experiment")}
+    assert "width" not in marked(shown, "experiment")
+
+
+def test_a_choice_and_a_long_value_are_marked_and_still_yaml(swe, tmp_path):
+    path = tmp_path / ("a very long folder name " * 6) / "text.txt"
+    shown = swe("train", "--cfg", "data=text_file", f"data.path={path}").stdout
+    assert yaml.safe_load(shown)["data"]["path"] == str(path)
+    assert marked(shown, "typed") == ["data", "path"]
+    assert marked(swe("train", "--cfg").stdout, "typed") == []
