@@ -96,6 +96,7 @@ Debug = Annotated[bool, _flag("--debug", help="Show the traceback of an error.")
 Quiet = Annotated[bool, _flag("--quiet", "-q", help="Print results only, no progress.")]
 Wait = Annotated[bool, _flag("--wait", help="Wait for a run that another process holds.")]
 Show = Annotated[bool, _flag("--cfg", help=COMPOSED)]
+Json = Annotated[bool, _flag("--json", help="Print the result as JSON, and nothing else.")]
 Version = Annotated[
     bool, _flag("--version", help="Show the version.", callback=_print_version, is_eager=True)
 ]
@@ -110,10 +111,16 @@ def swe(version: Version) -> None:
 
 @app.command(epilog="Example: swe train model=gpt_nano training.steps=500 tracking.every=10")
 def train(
-    words: Words, config_dir: ConfigDir, wait: Wait, show: Show, quiet: Quiet, debug: Debug
+    words: Words,
+    config_dir: ConfigDir,
+    wait: Wait,
+    show: Show,
+    json: Json,
+    quiet: Quiet,
+    debug: Debug,
 ) -> None:
     """Train a model and track the weights of every step."""
-    _run("model.train", debug, words, config_dir, quiet, wait, show=show)
+    _run("model.train", debug, words, config_dir, quiet, wait, show=show, json=json)
 
 
 RATIO = "Fraction of the prunable weights (by pattern: of neurons, heads, blocks) to cut."
@@ -133,21 +140,28 @@ def prune(
     config_dir: ConfigDir,
     wait: Wait,
     show: Show,
+    json: Json,
     quiet: Quiet,
     debug: Debug,
 ) -> None:
     """Cut a trained run (the newest, unless named), recover, evaluate; keep the pruned model."""
     amounts = {"ratio": ratio, "rate": rate, "fuse": fuse}
     words += [f"{key}={value}" for key, value in amounts.items() if value is not None]
-    _run("model.prune", debug, words, config_dir, quiet, wait, show=show)
+    _run("model.prune", debug, words, config_dir, quiet, wait, show=show, json=json)
 
 
 @app.command(epilog="Example: swe evaluate train-gpt_nano")
 def evaluate(
-    words: RunWords, tasks: Tasks, config_dir: ConfigDir, show: Show, quiet: Quiet, debug: Debug
+    words: RunWords,
+    tasks: Tasks,
+    config_dir: ConfigDir,
+    show: Show,
+    json: Json,
+    quiet: Quiet,
+    debug: Debug,
 ) -> None:
     """The full deterministic pass over a trained or pruned run."""
-    _run("model.evaluate", debug, words, config_dir, quiet, show=show, tasks=tasks or ())
+    _run("model.evaluate", debug, words, config_dir, quiet, show=show, json=json, tasks=tasks or ())
 
 
 REFRESH = "Measure rows anew that an older version measured less of."
@@ -160,15 +174,20 @@ def sweep(
     config_dir: ConfigDir,
     wait: Wait,
     show: Show,
+    json: Json,
     quiet: Quiet,
     debug: Debug,
 ) -> None:
     """Train once per training, score once per criterion, cut many; then report."""
-    _run("report.sweep", debug, words, config_dir, quiet, wait, show=show, refresh=refresh)
+    _run(
+        "report.sweep", debug, words, config_dir, quiet, wait, show=show, json=json, refresh=refresh
+    )
 
 
 DTYPE = "Of its weights; by default that of the folder the model came from."
 OUTPUT = "Write here instead of beside the run."
+Format = Literal["csv", "md", "json", "latex", "html"]
+FORMAT = "Print the means so, instead: all columns (csv, json), or lines by cuts."
 AGAINST = "Also compare every line, paired, with this criterion's of the same settings."
 
 
@@ -177,18 +196,21 @@ def report(
     words: RunWords,
     folder: Annotated[Path | None, _option("--output", "-o", help=OUTPUT)],
     against: Annotated[str | None, _option(metavar="CRITERION", help=AGAINST)],
+    form: Annotated[Format | None, _option("--format", help=FORMAT)],
     config_dir: ConfigDir,
+    json: Json,
     quiet: Quiet,
     debug: Debug,
 ) -> None:
     """Tables and figures of a sweep (the newest, unless named), or of all cuts of a training."""
-    _run("report.report", debug, words, config_dir, quiet, folder=folder, against=against)
+    how: dict[str, Any] = {"folder": folder, "against": against, "form": form, "json": json}
+    _run("report.report", debug, words, config_dir, quiet, **how)
 
 
 @app.command(epilog="Example: swe compare train-gpt_nano-04fb82ab prune-gpt_nano-swe-1a2b3c4d")
-def compare(words: RunWords, debug: Debug) -> None:
+def compare(words: RunWords, json: Json, debug: Debug) -> None:
     """Runs side by side: the settings in which they differ, their losses, paired differences."""
-    _run("compare.compare", debug, words)
+    _run("compare.compare", debug, words, json=json)
 
 
 @app.command(epilog="Example: swe export prune-smollm2-wanda-1a2b3c4d pruned --dtype bfloat16")
@@ -222,9 +244,9 @@ def generate(
 
 
 @app.command(epilog="Example: swe runs results_dir=/data/results")
-def runs(words: Words, debug: Debug) -> None:
+def runs(words: Words, json: Json, debug: Debug) -> None:
     """All runs, newest first: kind, status, size."""
-    _run("inventory.runs", debug, words)
+    _run("inventory.runs", debug, words, json=json)
 
 
 @app.command(epilog="Example: swe criteria stability")
@@ -246,15 +268,15 @@ def patterns(name: Name = None, *, config_dir: ConfigDir, debug: Debug) -> None:
 
 
 @app.command(epilog="Example: swe columns jaccard_magnitude")
-def columns(name: Name = None, *, debug: Debug) -> None:
+def columns(name: Name = None, *, json: Json, debug: Debug) -> None:
     """What each column of a table means, with its unit; or one of them."""
-    _run("catalogue.columns", debug, [name] if name else [])
+    _run("catalogue.columns", debug, [name] if name else [], json=json)
 
 
 @app.command(epilog="Example: swe doctor")
-def doctor(words: Words, debug: Debug) -> None:
+def doctor(words: Words, json: Json, debug: Debug) -> None:
     """Versions, device, threads, where data and results live, what is optional and missing."""
-    _run("inventory.doctor", debug, words)
+    _run("inventory.doctor", debug, words, json=json)
 
 
 # Running one, and what can go wrong
@@ -265,6 +287,8 @@ def _run(page: str, debug: bool, *typed: Any, show: bool = False, **options: Any
 
     ``typed``: words, folder of YAMLs, quiet, wait, as far as the command has them.
     """
+    form = options.pop("form", None)
+    form = "json" if options.pop("json", False) else form
     module, command = page.split(".")
     try:
         with warnings.catch_warnings():
@@ -273,7 +297,7 @@ def _run(page: str, debug: bool, *typed: Any, show: bool = False, **options: Any
             from swe_cli.commands.shared import Page
 
             run = getattr(import_module(f"swe_cli.commands.{module}"), command)
-            this = Page(command, *typed)
+            this = Page(command, *typed, form=None if show else form)
             if show:
                 this.print_config()
             else:

@@ -29,7 +29,7 @@ class Interval(NamedTuple):
 
 def _bounded(name: str, meaning: str) -> dict[str, str]:
     """A column and those of its interval."""
-    ends = {end: f"{end} end of its 95 % interval" for end in ("low", "high")}
+    ends = {end: f"{end} end of the 95 % interval of {name}" for end in ("low", "high")}
     return {name: meaning} | {f"{name.removesuffix('_nats')}_{end}": of for end, of in ends.items()}
 
 
@@ -125,9 +125,7 @@ FAMILIES = {
     "rmse_median": "RMSE of always giving the median training answer",
     "unparsable": "fraction of answers that are no number",
     "sparsity.<role>": "fraction cut of what may be cut of one module",
-    "<measure>_before_recovery": "the same before recovery",
-    "<measure>_before_recovery_low": "low end of its 95 % interval",
-    "<measure>_before_recovery_high": "high end of its 95 % interval",
+    **_bounded("<measure>_before_recovery", "the same before recovery"),
     "<group>.<option>": "an option that was varied, as typed",
     "quantize": "what matrices are stored as",
     "update": "what became of the weights that stay",

@@ -89,6 +89,7 @@ def columns(this: Page) -> None:
             raise UsageError(f"No table has a column {name}.{guess}", "All of them: swe columns")
         told = {name: meaning}
     print_pairs(this.console, list(told.items()))
+    this.result(told)
 
 
 def _place(entry: Entry) -> tuple[bool, ...]:

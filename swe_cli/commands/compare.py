@@ -8,7 +8,6 @@ from swe_cli.commands.shared import Page, pruned_row
 from swe_cli.config.root import dotted
 from swe_cli.controls import DENSE
 from swe_cli.errors import UsageError
-from swe_cli.evaluation.loss import Measured
 from swe_cli.evaluation.measure import paired_difference
 from swe_cli.files import read_json, read_tensors
 from swe_cli.records import Interval, Row
@@ -40,20 +39,23 @@ def compare(this: Page) -> None:
         rows |= {name: [loss and Interval(loss) for loss in losses]} if any(losses) else {}
     shared = next((one for one in measured[0] if all(one in of for of in measured)), None)
     if shared is not None:
-        cells = [of[shared] for of in measured]
-        rows["loss_nats"] = [row.metrics["loss"] for row in cells]
-        first, *others = map(_windows, runs, cells)
+        rows["loss_nats"] = [of[shared].metrics["loss"] for of in measured]
+        hashes = [of[shared].config_hash for of in measured]
+        cells = (run.path.parent / "cells" / of for run, of in zip(runs, hashes, strict=True))
+        stored = (read_tensors(cell / "windows.safetensors") for cell in cells)
+        first, *others = ({name: of.numpy() for name, of in one.items()} for one in stored)
         rows["difference_nats"] = [None, *(paired_difference(of, first) for of in others)]
     names = [name.removesuffix("_nats").replace("_", " ") for name in rows]
     words = [[_spelt(value, name) for value in of] for name, of in rows.items()]
     print_grid(this.console, names, [run.name.replace("-", "\n") for run in runs], words)
     say(this.console, LEGEND if shared else ALONE, "dim")
+    this.result({"runs": [run.name for run in runs], **rows})
 
 
 def _meant(run: Run) -> list[Run]:
     """A run; of a sweep, its trainings."""
+    run.check_finished()
     if run.kind != "sweep":
-        run.check_finished()
         return [run]
     names = pd.read_csv(run.path / "table.csv")["training"].unique()
     return [Run(run.path.parent / name) for name in names]
@@ -61,8 +63,7 @@ def _meant(run: Run) -> list[Run]:
 
 def _settings(run: Run) -> dict[str, Any]:
     """Dotted key → value of all that makes a run what it is."""
-    cut = run.config["cut"] if run.kind == "prune" else {}
-    nodes = cut | training_of(run).config["identity"]
+    nodes = run.config.get("cut", {}) | training_of(run).config["identity"]
     return {key: of for key, of in dotted(nodes) if not isinstance(of, dict)}
 
 
@@ -70,15 +71,10 @@ def _measured(run: Run) -> dict[str, Row]:
     """By protocol: the row of a cut, or those of a training's dense cells."""
     if run.kind == "prune":
         return {(row := pruned_row(run)).fingerprint: row}
-    paths = (run.path.parent / "cells").glob("*/row.json")
-    rows = (Row.from_json(read_json(path)) for path in sorted(paths))
-    dense = (row for row in rows if (row.kind, row.training) == (DENSE.kind, run.name))
-    return {row.fingerprint: row for row in dense}
-
-
-def _windows(run: Run, row: Row) -> Measured:
-    path = run.path.parent / "cells" / row.config_hash / "windows.safetensors"
-    return {name: tensor.numpy() for name, tensor in read_tensors(path).items()}
+    paths = sorted((run.path.parent / "cells").glob("*/row.json"))
+    rows = (Row.from_json(read_json(path)) for path in paths)
+    kind = (DENSE.kind, run.name)
+    return {row.fingerprint: row for row in rows if (row.kind, row.training) == kind}
 
 
 def _spelt(value: Any, name: str) -> str:

@@ -39,7 +39,7 @@ OPTIONAL = {
 
 def runs(this: Page) -> None:
     """Every run, newest first, with its kind, status, age and size on disk."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table, told = Table(box=box.SIMPLE_HEAD, pad_edge=False), list[dict[str, Any]]()
     for title in ("run", "status", "written", "size"):
         table.add_column(title, overflow="fold", justify="right" if title == "size" else "left")
     for run in list_runs(this.results):
@@ -51,6 +51,8 @@ def runs(this: Page) -> None:
             manifest, status = {}, "damaged"
         if failed := manifest.get("failed"):
             status += f", {failed} failed"
+        about = {"run": run.name, "kind": run.kind, "status": status, "written": moment}
+        told.append({**about, "bytes": size, "path": run.path})
         what = _what(manifest)
         named = Text.assemble(run.name, (f"\n  {what}" if what else "", "dim"))
         table.add_row(named, status, moment, decimal(size))
@@ -58,6 +60,7 @@ def runs(this: Page) -> None:
         this.console.print(table)
     else:
         this.print(f"No runs in {this.results / 'runs'}.\nStart one: swe sweep experiment=demo")
+    this.result(told)
 
 
 def _what(manifest: dict[str, Any]) -> str:
@@ -89,6 +92,7 @@ def doctor(this: Page) -> None:
     for name, (extra, use) in OPTIONAL.items():
         lines[name] = _version(name, f"missing; for {use}: pip install 'swe-cli[{extra}]'")
     print_pairs(this.console, list(lines.items()))
+    this.result(lines)
 
 
 def _version(package: str, otherwise: str) -> str:

@@ -59,6 +59,7 @@ def train(this: Page) -> None:
     this.print(f"  final validation loss  {final:.4f} nats at step {results['steps']}")
     lived = "swe" if spec.bases[1:] else "magnitude"
     this.print(f"  next: swe prune {this.named(spec.run)} --ratio 0.5 criterion={lived}")
+    this.result({"run": spec.run.name, "path": spec.run.path, **results})
 
 
 def prune(this: Page) -> None:
@@ -108,6 +109,8 @@ def prune(this: Page) -> None:
     for one_row in (row, *controls):
         print_row(this.console, one_row)
     this.print(f"  next: swe report {this.named(run)}")
+    rows = [one_row.columns() | one_row.varied for one_row in (row, *controls)]
+    this.result({"run": pruned.name, "path": pruned.path, "rows": rows})
 
 
 def _as_it_is(this: Page) -> Run | None:
@@ -139,6 +142,7 @@ def _meant(this: Page, doing: str, elsewhere: object = False) -> tuple[Run, Trai
 def evaluate(this: Page, *, tasks: Sequence[Path]) -> None:
     """The full deterministic pass over a run, or else ``tasks``; print what was measured."""
     evaluation, (run, training) = this.composed["evaluation"], _meant(this, "Evaluating", tasks)
+    measured: list[dict[str, Any]] = []
     for file in tasks:
         (trained := training.open()).load(run.tensors("model.safetensors"))
         with trained.machine.precision():
@@ -147,7 +151,9 @@ def evaluate(this: Page, *, tasks: Sequence[Path]) -> None:
         write_json(path, {**found, **provenance()})
         rows = [[f"{task} {m}", *map(number, of), str(n)] for task, m, *of, n in found["rows"]]
         print_table(this.console, [path.stem, "mean", "± error", "items"], rows)
+        measured.append({"run": run.name, **found})
     if tasks:
+        this.result(measured)
         return
     if run.kind == "prune":
         stored, weights = pruned_row(run), run.tensors("model.safetensors")
@@ -156,6 +162,7 @@ def evaluate(this: Page, *, tasks: Sequence[Path]) -> None:
         row = run_cell(Cell(Spec(control=DENSE, evaluation=evaluation), training))
     this.print(run.name)
     print_row(this.console, row)
+    this.result({"run": run.name, **row.columns(), **row.varied})
 
 
 def export(this: Page, *, folder: Path, dtype: str | None) -> None:

@@ -1,5 +1,6 @@
 """swe sweep, report: overrides → cells → rows; rows → table, figures, terminal."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -24,10 +25,11 @@ from swe_cli.records import Row, Scalar
 from swe_cli.report.against import compare_with, print_comparison, write_comparisons
 from swe_cli.report.compare import check_declared, present_declared
 from swe_cli.report.figures import MANY, curve, weight_evolution, write_figure
+from swe_cli.report.formats import formatted
 from swe_cli.report.grid import grid
 from swe_cli.report.quantities import LOSS, QUANTITIES
-from swe_cli.report.summary import summarise, write_means
-from swe_cli.report.tables import csv_bytes, frame, split_by_protocol, write
+from swe_cli.report.summary import means, summarise, write_means
+from swe_cli.report.tables import csv_bytes, frame, records, split_by_protocol, write
 from swe_cli.report.terminal import print_summary
 from swe_cli.report.text import count
 from swe_cli.store import Run, list_runs, provenance, training_of
@@ -60,6 +62,8 @@ def sweep(this: Page, *, refresh: bool = False) -> None:
             with shown(this.composed["tracker"], run):  # its table
                 pass
             run.finish(["cells.json", "table.csv"], failed=len(outcome.failed))
+    rows = records(frame(outcome.rows))
+    this.result({"run": run.name, "path": run.path, "failed": len(outcome.failed), "rows": rows})
     _print_outcome(this, run, outcome)
 
 
@@ -120,6 +124,11 @@ def report(this: Page, *, folder: Path | None, against: str | None) -> None:
     written = present(this, place, table, run.path, against)
     if not this.quiet:
         this.print("\n".join(["", *map(str, written)]))
+    if this.form is not None:
+        summaries = [summarise(group) for group in split_by_protocol(table)]
+        this.result(records(means(summaries)))
+        if this.form != "json":
+            sys.stdout.write(formatted(summaries, this.form) + "\n")
 
 
 # Rows

@@ -1,5 +1,6 @@
 """A command as it was typed: its words read, its run found, its work shown and stopped."""
 
+import json
 import math
 import os
 import shlex
@@ -8,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import FrameType
@@ -45,6 +46,7 @@ class _Console(Console):
 @dataclass(frozen=True)
 class Page:
     """A command with the options that several have; read and composed when that is looked at.
+    ``form``: what its result is printed in, and nothing else; None for people.
 
     Raises UsageError then, for words that it does not take.
     """
@@ -54,6 +56,7 @@ class Page:
     config_dir: Path | None = None
     quiet: bool = False
     wait: bool = False
+    form: str | None = field(default=None, kw_only=True)
 
     @cached_property
     def root(self) -> ConfigRoot:
@@ -92,7 +95,8 @@ class Page:
     @cached_property
     def console(self) -> Console:
         """Where results go. A pipe has no width of its own: 80 columns."""
-        return _Console(highlight=False, width=None if sys.stdout.isatty() else 80)
+        width = None if sys.stdout.isatty() else 80
+        return _Console(highlight=False, width=width, quiet=self.form is not None)
 
     @cached_property
     def watcher(self) -> "Watcher":
@@ -101,6 +105,12 @@ class Page:
     def print(self, text: str) -> None:
         """A line of words in which brackets are brackets; it may be wider than the terminal."""
         self.console.print(text, markup=False, soft_wrap=True)
+
+    def result(self, value: Any) -> None:
+        """Print what a command found as JSON, where that is asked for; not a number is null."""
+        if self.form == "json":
+            strict = json.loads(json.dumps(value, default=str), parse_constant=lambda _: None)
+            sys.stdout.write(json.dumps(strict, indent=2) + "\n")
 
     def print_config(self) -> None:
         """Every key of the configuration with its value, as YAML one could save; what was typed, or

@@ -45,18 +45,20 @@ class Quantity:
         """Whether any point has it."""
         return any(point[self.mean] is not None for point in points)
 
-    def spell(self, value: float | None, *, signed: bool = False) -> str:
+    def spell(self, value: float | None, *, signed: bool = False, decimals: int = 4) -> str:
         """``55.0%`` for a fraction (``+1.2`` points where signed), otherwise four decimals."""
         if value is None or not self.percent:
-            return number(value, signed=signed)
+            return number(value, signed=signed, decimals=decimals)
         return f"{100 * value:+z.1f}" if signed else f"{value:z.1%}"  # z: no "-0.0"
 
-    def phrase(self, record: Mapping[str, Any], column: str, unit: str = "") -> str:
+    def phrase(
+        self, record: Mapping[str, Any], column: str, unit: str = "", decimals: int = 4
+    ) -> str:
         """``mean unit [low, high]`` as far as they are known, or nothing."""
         if record.get(column) is None:
             return ""
         mean, low, high = (
-            self.spell(record.get(name), signed=column.startswith("delta_"))
+            self.spell(record.get(name), signed=column.startswith("delta_"), decimals=decimals)
             for name in (column, *bounds(column))
         )
         interval = "" if NOTHING in (low, high) else f"[{low}, {high}]"

@@ -6,6 +6,7 @@ Whatever takes such a frame also takes a ``table.csv`` that ``pd.read_csv`` has 
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,7 @@ def write(
 
 
 def markdown(table: pd.DataFrame, notes: Sequence[str] = ()) -> str:
-    """The table for people: fewer columns, four decimals, a head that says what intervals are.
+    """The table for people: fewer columns, fewer decimals, a head that says what intervals are.
 
     Settings that never change, and ``notes``, stand above it.
     """
@@ -162,26 +163,24 @@ def markdown(table: pd.DataFrame, notes: Sequence[str] = ()) -> str:
     varying = [name for name in values if len(values[name]) > 1 or name in partly]
     fixed = [f"{n} {values[n][0]}" for n in values if len(values[n]) and n not in varying]
     titles = [*BEFORE, *varying, *AFTER]
-    if table["rate"].isna().all():
-        titles.remove("rate")
-    names = list(map(str, table))
-    roles = [name for name in names if "roles" in varying and name.startswith("sparsity.")]
-    measured = [name for name in names if name in COSTS or MEASURE.fullmatch(name)]
-    bits = not measured or bool(table["bits_per_character"].notna().any())
+    names = map(str, table if "roles" in varying else ())
+    roles = [name for name in names if name.startswith("sparsity.")]
     lines = []
     for row in records(table):
         about = row | {"kind": KIND_NAMES.get(row["kind"], row["kind"])}
-        cells = _numbers(row, roles, bits=bits)
+        cells = _numbers(row, roles)
         if row["status"] == "failed":
             error = NOTHING if row["error"] is None else _plain(row["error"])
             cells = dict.fromkeys(cells, "") | {"loss": f"failed: {error}"}
         lines.append([*(_plain(about[name]) for name in titles), *cells.values()])
-    lines.insert(0, [*titles, *cells])
+    said = [any(column) for column in zip(*lines, strict=True)]
+    lines = [[*compress(line, said)] for line in ([*titles, *cells], *lines)]
     heads = [HEAD, *([HEAD_QUESTIONS] if any(q.mean in table for q in OF_QUESTIONS) else [])]
     heads += [HEAD_ROLES] if "roles" in varying else []
     heads += [_baseline(table, q) for q in OF_QUESTIONS if q.baseline_column in table]
     parts = [" ".join([*heads, *notes]), *([", ".join(fixed) + "."] if fixed else [])]
-    return "\n\n".join([*parts, markdown_table(lines, left=len(titles)) + "\n"])
+    left = sum(said[: len(titles)])
+    return "\n\n".join([*parts, markdown_table(lines, left=left) + "\n"])
 
 
 def _place(line: tuple[Mapping[str, Any], Mapping[str, Scalar]]) -> tuple[Any, ...]:
@@ -213,7 +212,7 @@ def _axis(values: Sequence[Scalar]) -> "pd.Series[Any]":
     return pd.Series([None if value is None else str(value) for value in values], dtype="string")
 
 
-def _numbers(row: Mapping[str, Any], roles: Sequence[str], *, bits: bool) -> dict[str, str]:
+def _numbers(row: Mapping[str, Any], roles: Sequence[str]) -> dict[str, str]:
     """What stands in the columns of numbers, by their heads."""
 
     def spelt(column: str, spell: Callable[[float], str] = number) -> str:
@@ -226,15 +225,14 @@ def _numbers(row: Mapping[str, Any], roles: Sequence[str], *, bits: bool) -> dic
         phrases = dict[str, str]()
         for q in (q for q in quantities if q.mean in row):
             delta = "delta" if q is LOSS else f"delta {q.short}"
-            phrases |= {q.short: q.phrase(row, q.mean), delta: q.phrase(row, q.delta)}
+            phrases |= {q.short: q.phrase(row, q.mean), delta: q.phrase(row, q.delta, decimals=3)}
         return phrases
 
     cells |= measured(LOSS, *OF_QUESTIONS)
     if "unparsable" in row:
         cells["unparsable"] = spelt("unparsable", "{:.1%}".format)
     cells |= {name: spelt(name, "{:,.0f}".format) for name in COSTS if name in row}
-    if bits:
-        cells["bits per character"] = spelt("bits_per_character")
+    cells["bits per character"] = spelt("bits_per_character")
     if "top1" in row:
         cells |= {**measured(CALIBRATED), "top-1": spelt("top1", "{:.1%}".format)}
     return cells

@@ -13,12 +13,13 @@ _DECIMALS = ((10, ".4f"), (100, ".3f"), (1000, ".2f"), (10_000, ".1f"))
 _CLEAR_WITHOUT_KEY = ("allocation", "pattern", "roles", "by")
 
 
-def number(value: float | None, *, signed: bool = False) -> str:
-    """Four decimals; fewer where a loss has exploded, so that columns stay six digits narrow."""
+def number(value: float | None, *, signed: bool = False, decimals: int = 4) -> str:
+    """So many decimals; fewer where a loss has exploded, so that columns stay six digits narrow."""
     if value is None:
         return NOTHING
     spec = next((spec for top, spec in _DECIMALS if abs(value) < top), ".1e")
-    return format(value, f"+{spec}" if signed else spec)
+    spec = spec.replace("4", str(decimals))
+    return format(value, f"+z{spec}" if signed else spec)
 
 
 def short(value: float) -> str:

@@ -254,14 +254,16 @@ def test_markdown_has_the_columns_of_questions(tmp_path: Path) -> None:
     assert broken["accuracy"] == ""
 
 
-def test_markdown_of_one_role_says_it_above_and_of_a_text_keeps_its_columns(tmp_path: Path) -> None:
+def test_markdown_of_one_role_says_it_above_and_has_no_empty_columns(
+    tmp_path: Path,
+) -> None:
     head, lines = head_and_lines(asked(FALL, roles="vision"), tmp_path)
     assert "roles" not in head
     assert not {"roles", "sparsity.vision", "MAE"} & set(lines[0])
     assert "roles vision" in (tmp_path / "table.md").read_text()
     head, lines = head_and_lines(curve(), tmp_path)
     assert "Accuracy" not in head
-    assert list(lines[0])[-2:] == ["delta", "bits per character"]
+    assert list(lines[0])[-2:] == ["loss", "delta"]
     bits = [changed(row, bits_per_character=2.5) for row in asked(FALL)]
     assert head_and_lines(bits, tmp_path)[1][0]["bits per character"] == "2.5000"
 

@@ -124,14 +124,12 @@ def test_parquet_reads_back_with_types_and_nulls(tmp_path: Path) -> None:
     assert table["criterion"].isna().sum() == 4
 
 
-def test_markdown_says_what_the_interval_is_and_keeps_four_decimals(tmp_path: Path) -> None:
+def test_markdown_says_what_the_interval_is_and_rounds(tmp_path: Path) -> None:
     failed = pruned(0.9, 2.0, status="failed", error="no | luck\nat all")
     write(frame([pruned(0.3, 2.0), failed]), tmp_path)
     text = (tmp_path / "table.md").read_text()
     assert "95% intervals over the windows" in text.splitlines()[0]
-    assert (
-        "| 0.3 | 0.3000 | 4.0000 | 2.0000 [1.9950, 2.0050] | -0.0700 [-0.0750, -0.0650] |" in text
-    )
+    assert "| 0.3 | 0.3000 | 4.0000 | 2.0000 [1.9950, 2.0050] | -0.070 [-0.075, -0.065] |" in text
     assert "failed: no \\| luck |" in text
     assert "at all" not in text
 
