@@ -249,7 +249,6 @@ def _page(this: Page, own: Path, table: pd.DataFrame, summaries: Sequence[Summar
         command=rows + shlex.join(["swe", "report", *(this.words or [own.name]), "--html"]),
         summaries=summaries,
         table=table,
-        caveats=[caveat for summary in summaries for caveat in summary.caveats],
         declared=stored and (f"Declared: {words_of(stored['line'])}", compared(table, stored)),
         training=trainings(own.parent, table["training"].dropna().unique()),
     )
