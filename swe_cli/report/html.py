@@ -115,7 +115,9 @@ def _columns(table: pd.DataFrame) -> dict[str, list[str]]:
     columns["before recovery"] = told(LOSS.before)[LOSS.before]
     for q in QUANTITIES:
         columns[q.short] = [q.phrase(row, q.mean) for row in rows]
-        columns[f"{q.short} against dense"] = [q.phrase(row, q.delta) for row in rows]
+        columns[f"{q.short} against dense"] = [
+            q.phrase(row, q.delta).replace("-", "−") for row in rows
+        ]
     columns |= told(*COSTS, "error", "seed", "training", "config_hash", "fingerprint")
     return {name: cells for name, cells in columns.items() if any(cells)}
 
