@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader
 from swe_cli.controls import KIND_NAMES, PRUNED
 from swe_cli.files import read_json
 from swe_cli.report.look import colour_of
-from swe_cli.report.panels import COSTS, PANELS, cost, hurt, lives, loss, training
+from swe_cli.report.panels import COSTS, cost, hurt, lives, loss, training
 from swe_cli.report.quantities import LOSS, QUANTITIES
 from swe_cli.report.summary import Summary
 from swe_cli.report.tables import records, settings_of
@@ -55,8 +55,8 @@ def html(report: Report) -> str:
     for make in (hurt, lives, training):
         if (rows := getattr(report, make.__name__)) is not None:
             drawn[make.__name__] = make(rows)
-    columns = _columns(report.table)
-    several = len(report.table) > 1
+    criteria = {line.criterion for summary in report.summaries for line in summary.lines}
+    columns, several = _columns(report.table), len(report.table) > 1
     page = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
     page.trim_blocks = page.lstrip_blocks = True
     page.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
@@ -65,11 +65,7 @@ def html(report: Report) -> str:
         report=report,
         drawn={name: made for name, made in drawn.items() if made},
         costs={name: words for name, words in COSTS.items() if name not in report.table},
-        colours={
-            c: colour_of(c)
-            for s in report.summaries
-            for c in sorted({x.criterion for x in s.lines})
-        },
+        colours={name: colour_of(name) for name in sorted(criteria)},
         shared={name: of[0] for name, of in columns.items() if several and len({*of}) == 1},
         columns={name: of for name, of in columns.items() if not several or len({*of}) > 1},
         layers=_layers(report.layers),
@@ -96,9 +92,13 @@ def _layers(layers: pd.DataFrame | None) -> list[tuple[Any, pd.DataFrame]]:
     """Of each line, the sparsity of its tensors by ratio."""
     if layers is None:
         return []
-    wide = {"index": "tensor", "columns": "ratio", "values": "sparsity"}
-    lines = list(layers.groupby("line", sort=False))[:PANELS]
-    return [(name, of.pivot(**wide).loc[of["tensor"].unique()]) for name, of in lines]
+    wide: dict[str, Any] = {
+        "index": "tensor",
+        "columns": "ratio",
+        "values": "sparsity",
+        "sort": False,
+    }
+    return [(name, of.pivot_table(**wide)) for name, of in layers.groupby("line", sort=False)]
 
 
 def _columns(table: pd.DataFrame) -> dict[str, list[str]]:
@@ -116,7 +116,9 @@ def _columns(table: pd.DataFrame) -> dict[str, list[str]]:
     columns["before recovery"] = told(LOSS.before)[LOSS.before]
     for q in QUANTITIES:
         columns[q.short] = [q.phrase(row, q.mean) for row in rows]
-        columns[f"{q.short} against dense"] = [q.phrase(row, q.delta) for row in rows]
+        columns[f"{q.short} against dense"] = [
+            q.phrase(row, q.delta).replace("-", "−") for row in rows
+        ]
     columns |= told(*COSTS, "error", "seed", "training", "config_hash", "fingerprint")
     return {name: cells for name, cells in columns.items() if any(cells)}
 

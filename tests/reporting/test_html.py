@@ -317,26 +317,29 @@ def test_a_narrow_page_does_not_overflow(opened) -> None:
     assert all(box.bounding_box()["width"] <= 400 for box in page.locator("svg").all())
 
 
+# What stands in a column, by its name, of the rows that are shown.
+COLUMN = """(name) => {
+  const table = document.getElementById("table"), heads = [...table.tHead.rows[0].cells]
+  const place = heads.findIndex((head) => head.textContent === name)
+  const rows = [...table.tBodies[0].rows].filter((row) => !row.hidden)
+  return rows.map((row) => row.cells[place].textContent.trim())
+}"""
+
+
 @pytest.mark.browser
 def test_the_keyboard_sorts_filters_and_reaches_what_scrolls(opened) -> None:
     page, _ = opened(html(whole()))
-    column = """() => {
-      const table = document.getElementById("table"), heads = [...table.tHead.rows[0].cells]
-      const place = heads.findIndex((head) => head.textContent === "ratio")
-      const rows = [...table.tBodies[0].rows].filter((row) => !row.hidden)
-      return rows.map((row) => row.cells[place].textContent.trim())
-    }"""
     page.get_by_role("button", name="ratio").focus()
     page.keyboard.press("Enter")
-    ratios = [float(text) for text in page.evaluate(column) if text]
+    ratios = [float(text) for text in page.evaluate(COLUMN, "ratio") if text]
     assert ratios == sorted(float(ratio) for ratio in [*CURVE] * 3)
     page.keyboard.press("Enter")
-    assert [float(text) for text in page.evaluate(column) if text] == ratios[::-1]
-    assert page.evaluate(column)[-1] == ""  # what has none is last, both ways
+    assert [float(text) for text in page.evaluate(COLUMN, "ratio") if text] == ratios[::-1]
+    assert page.evaluate(COLUMN, "ratio")[-1] == ""  # what has none is last, both ways
     assert page.locator("th[aria-sort=descending]").inner_text().startswith("ratio")
     page.get_by_role("searchbox").focus()
     page.keyboard.type("WANDA 0.9")
-    assert page.evaluate(column) == ["0.9"]
+    assert page.evaluate(COLUMN, "ratio") == ["0.9"]
     assert page.get_by_role("status").inner_text() == "1 of 19 rows"
     reached = set()
     page.evaluate("document.activeElement.blur()")
@@ -348,6 +351,19 @@ def test_the_keyboard_sorts_filters_and_reaches_what_scrolls(opened) -> None:
     for one in page.locator("button, .wide, nav a, summary").all():
         if one.is_visible():
             assert one.evaluate("(one) => one.textContent + one.ariaLabel") in reached
+
+
+@pytest.mark.browser
+def test_percentages_sort_as_numbers_and_a_minus_is_found_as_it_is_typed(opened) -> None:
+    rows = [*asked_controls(), *asked({0.3: 0.8, 0.5: 0.095, 0.7: 0.5})]
+    page, _ = opened(html(report_of(frame(rows))))
+    page.get_by_role("button", name="accuracy", exact=True).click()
+    means = [text.split("%")[0] for text in page.evaluate(COLUMN, "accuracy")]
+    assert means == sorted(means, key=float)
+    assert means[0] == "9.5"
+    page.get_by_role("searchbox").fill("swe -80.5")
+    assert page.evaluate(COLUMN, "ratio") == ["0.5"]
+    assert page.evaluate(COLUMN, "accuracy against dense")[0].startswith("−80.5")
 
 
 @pytest.mark.browser
