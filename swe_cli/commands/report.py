@@ -279,7 +279,6 @@ def present(
             summaries=summaries,
             table=table.assign(**{name: table["config_hash"].map(costs[name]) for name in timed}),
             sentences=[said for summary in summaries for said in answer(summary, beside.both)],
-            caveats=[caveat for summary in summaries for caveat in summary.caveats],
             declared=declared
             and (f"Declared: {words_of(declared['line'])}", compared(table, declared)),
             training=trainings(own.parent, table["training"].dropna().unique()),
