@@ -224,7 +224,7 @@ def present(
     write(table, folder, layerwise), write_means(summaries, folder)
     costs = beside.costs(table, **this.composed.values["energy"])
     write_bytes(folder / "costs.csv", csv_bytes(costs))
-    parts: dict[str, list[pd.DataFrame]] = {"lives": [], "hurt": [], "layers": []}
+    parts: dict[str, list[Any]] = {"lives": [], "hurt": [], "layers": []}
     harms, ledgers = list[str](), list[str]()
     suffixes = endings([summary.data for summary in summaries])
     for group, summary, suffix in zip(groups, summaries, suffixes, strict=True):
@@ -273,6 +273,7 @@ def present(
         words = read_json(own / "config.json").get("words")
         rows = shlex.join(["swe", "sweep", *words]) + " && " if words is not None else ""
         declared = stored and stored["declared"]
+        whole: Any = {name: pd.concat(of) for name, of in parts.items() if sum(map(len, of))}
         page = Report(
             title=f"{summaries[0].model} on {summaries[0].data}: {own.name}",
             command=rows + shlex.join(["swe", "report", *(this.words or [own.name]), "--html"]),
@@ -284,7 +285,7 @@ def present(
             training=trainings(own.parent, table["training"].dropna().unique()),
             hurt_sentences=harms,
             ledger=ledgers,
-            **{name: pd.concat(of) for name, of in parts.items() if sum(map(len, of))},
+            **whole,
         )
         write_bytes(folder / "report.html", html(page).encode())
 
