@@ -21,6 +21,7 @@ from swe_cli.report.tables import records, settings_of
 from swe_cli.report.text import NOTHING, word
 
 EMBED = "window.embed = vegaEmbed;"  # all that the page asks of Vega; its version is Altair's
+TRAINING = ["run", "step", "loss_nats", "validation_loss_nats", "tracked"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +70,7 @@ def html(report: Report) -> str:
         shared={name: of[0] for name, of in columns.items() if several and len({*of}) == 1},
         columns={name: of for name, of in columns.items() if not several or len({*of}) > 1},
         layers=_layers(report.layers),
-        vega=vl_convert.javascript_bundle(EMBED, alt.SCHEMA_VERSION[1:4]),
+        vega=vl_convert.javascript_bundle(EMBED, alt.SCHEMA_VERSION[1:].rpartition(".")[0]),
     )
 
 
@@ -77,11 +78,13 @@ def trainings(runs: Path, names: Iterable[str]) -> pd.DataFrame | None:
     """``Report.training`` of the runs that are still there; None where none is."""
     curves = []
     for run in (runs / name for name in names if (runs / name / "manifest.json").is_file()):
-        curve = pd.read_json(run / "metrics.jsonl", lines=True).assign(run=run.name)
-        tracker = read_json(run / "manifest.json").get("tracker") or {}
-        since = curve["step"] - tracker.get("start", math.inf)
-        curve["tracked"] = (since > 0) & (since % tracker.get("every_steps", 1) == 0)
-        curves.append(curve)
+        metrics = run / "metrics.jsonl"
+        if metrics.is_file() and metrics.stat().st_size:  # else it is a model that was not trained
+            curve = pd.read_json(metrics, lines=True).assign(run=run.name)
+            tracker = read_json(run / "manifest.json").get("tracker") or {}
+            since = curve["step"] - tracker.get("start", math.inf)
+            curve["tracked"] = (since > 0) & (since % tracker.get("every_steps", 1) == 0)
+            curves.append(curve.reindex(columns=TRAINING))
     return pd.concat(curves, ignore_index=True) if curves else None
 
 
@@ -92,13 +95,11 @@ def _layers(layers: pd.DataFrame | None) -> list[tuple[Any, pd.DataFrame]]:
     """Of each line, the sparsity of its tensors by ratio."""
     if layers is None:
         return []
-    wide: dict[str, Any] = {
-        "index": "tensor",
-        "columns": "ratio",
-        "values": "sparsity",
-        "sort": False,
-    }
-    return [(name, of.pivot_table(**wide)) for name, of in layers.groupby("line", sort=False)]
+    wide: dict[str, Any] = {"index": "tensor", "columns": "ratio", "sort": False}
+    return [
+        (name, of.pivot_table(**wide, values="sparsity"))
+        for name, of in layers.groupby("line", sort=False)
+    ]
 
 
 def _columns(table: pd.DataFrame) -> dict[str, list[str]]:

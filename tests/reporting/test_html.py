@@ -188,15 +188,19 @@ def test_long_trainings_and_lives_are_thinned_but_keep_what_was_validated() -> N
 def test_trainings_are_read_with_their_tracked_steps(tmp_path: Path) -> None:
     (tmp_path / "t").mkdir()
     lines = [json.dumps({"step": step, "loss_nats": 1.0}) for step in range(1, 11)]
-    lines[-1] = lines[-1].replace("}", ', "validation_loss_nats": 2.0}')
     (tmp_path / "t" / "metrics.jsonl").write_text("\n".join(lines))
     manifest = {"tracker": {"start": 4, "every_steps": 3}}
     (tmp_path / "t" / "manifest.json").write_text(json.dumps(manifest))
-    rows = trainings(tmp_path, ["t", "gone"])
+    (tmp_path / "untrained").mkdir()
+    (tmp_path / "untrained" / "manifest.json").write_text("{}")
+    (tmp_path / "untrained" / "metrics.jsonl").touch()
+    rows = trainings(tmp_path, ["t", "gone", "untrained"])
     assert rows is not None
     assert list(rows.query("tracked")["step"]) == [7, 10]
     assert set(rows["run"]) == {"t"}
-    assert trainings(tmp_path, ["gone"]) is None
+    assert rows["validation_loss_nats"].isna().all()
+    assert drawn(html(toy(training=rows)))["training"]["names"] == ["t: 2 of 10 steps tracked"]
+    assert trainings(tmp_path, ["gone", "untrained"]) is None
 
 
 def test_hostile_names_stay_text() -> None:
