@@ -66,6 +66,7 @@ def html(report: Report) -> str:
         report=report,
         drawn={name: made for name, made in drawn.items() if made},
         costs={name: words for name, words in COSTS.items() if name not in report.table},
+        same=[w for n, w in COSTS.items() if n in report.table and report.table[n].nunique() == 1],
         colours={name: colour_of(name) for name in sorted(criteria)},
         shared={name: of[0] for name, of in columns.items() if several and len({*of}) == 1},
         columns={name: of for name, of in columns.items() if not several or len({*of}) > 1},

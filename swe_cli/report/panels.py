@@ -107,6 +107,8 @@ def cost(summaries: Sequence[Summary], table: pd.DataFrame) -> Drawn | None:
             cost = cells.explode().map(table.groupby("config_hash")[name].first())
             cost = cost.astype(float).groupby(level=0).mean()
             rows = points.assign(cost=cost, colour=colours.fillna(INK)).replace(ENDLESS, math.nan)
+            if cost.nunique() == 1:  # of masks alone: the page says so
+                continue
             rows = rows.dropna(subset=["cost", "delta"]).sort_values(["cost", "delta"])
             least = rows["delta"] < rows["delta"].cummin().shift(fill_value=math.inf)
             frames.append(
@@ -128,7 +130,8 @@ def hurt(rows: pd.DataFrame) -> Drawn:
     """Difference to dense of each slice with its interval, strong where it holds after Holm."""
     rows = rows.assign(panel=rows["line"] + " at " + rows["cut"])
     rows["colour"] = (rows["p_holm"] < 0.05).map({True: STRONG, False: GREY})
-    of = {"y": alt.Y("slice:N", sort=None, title=None), "color": COLOUR}
+    y = alt.Y("slice:N", sort=None, title=None, axis={"labelLimit": 220})
+    of = {"y": y, "color": COLOUR}
     bar = of | {"x": alt.X("low:Q", title="loss less dense (nats per token)"), "x2": "high:Q"}
     zero = _layer(MINE, "rule", {"x": alt.datum(0)}, color=INK)
     dots = _layer(MINE, "point", of | {"x": "difference_nats:Q"}, **DOT)
