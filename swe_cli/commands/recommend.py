@@ -9,14 +9,15 @@ from swe_cli.commands.report import options_of, table_of
 from swe_cli.commands.shared import Page
 from swe_cli.config import compose
 from swe_cli.files import read_json
-from swe_cli.report.console import print_table, say, title
+from swe_cli.report.answer import cut_of
+from swe_cli.report.console import print_grid, say, title
 from swe_cli.report.costs import faster, ledger
 from swe_cli.report.recommend import Option, choose, sentences
 from swe_cli.report.summary import summarise
 from swe_cli.report.tables import records, split_by_protocol
 from swe_cli.report.text import exact, word
 
-ROWS = {"choice": 1, "runner-up": 2}  # of what is eligible
+MOST = "most, held out: nats more than the best control, at most by one half; on the other."
 KEYS = ("criterion", "allocation", "pattern", "base", "prunable", "roles", "recovery", "schedule")
 
 
@@ -24,29 +25,37 @@ def recommend(this: Page, *, most: float, minimise: str) -> None:
     """Print the choice, the runner-up, the Pareto front and what to type; or none, and why."""
     run = this.chosen_run(("sweep", "train"), "Choosing from", quiet=False)
     table, beside = table_of(run, this.root), Beside(run.path.parent, this.root)
-    timed = beside.costs(table, **this.composed.values["energy"])
-    costs = {line["config_hash"]: line for line in records(timed)}
+    lines = beside.costs(table, **this.composed.values["energy"])
+    costs = {line["config_hash"]: line for line in records(lines)}
     results: list[dict[str, Any]] = []
     for group in split_by_protocol(table):
         summary = summarise(group)
         found = choose(summary, beside.windows, costs, minimise, most)
         what = f"{summary.model} on {summary.data}: the least {minimise}"
         title(this.console, f"{what} for at most {most:g} nats more, raw and calibrated")
-        rows = [["choice", *_cells(of)] for of in found.eligible[:1]]
-        rows += [["runner-up", *_cells(of)] for of in found.eligible[1:2]]
-        rows += [["front", *_cells(of)] for of in found.front]
-        heads = ["", minimise, "of dense", "could cost", "held out", "what"]
-        print_table(this.console, heads, rows)
+        best, front = found.eligible[:2], list(found.front)
+        shown = [*best, *(option for option in front if option not in best)]
+        ranks = ["choice", "runner-up"][: len(best)] + ["front"] * (len(shown) - len(best))
+        names = [
+            f"{r}: {of.point['label']} at {cut_of(of.point)}"
+            for r, of in zip(ranks, shown, strict=True)
+        ]
+        heads, rows = [minimise, "of dense", "most", "held out"], list(map(_cells, shown))
+        print_grid(this.console, names, heads, rows)
+        say(this.console, MOST, "dim")
         said = [*sentences(found, most, len(summary.seeds))]
         for sentence in said:
             say(this.console, sentence)
-        results.append({"rows": [dict(zip(heads, row, strict=True)) for row in rows], "said": said})
+        cuts = {
+            name: dict(zip(heads, row, strict=True)) for name, row in zip(names, rows, strict=True)
+        }
+        results.append({"cuts": cuts, "said": said})
         if not found.eligible:
             continue
         row = found.eligible[0].point["cells"][summary.seeds[0]]
-        told = costs.get(row["config_hash"], {})
-        if told.get("speedup") is not None:
-            say(this.console, f"{faster(told)} {ledger(told)}")
+        timed = costs.get(row["config_hash"], {})
+        if timed.get("speedup") is not None:
+            say(this.console, f"{faster(timed)} {ledger(timed)}")
         config = read_json(beside.cell(row["config_hash"]) / "cell.json")
         results[-1]["command"] = command = _command(this, row, config)
         this.print(f"  make it: {command}")
@@ -54,15 +63,14 @@ def recommend(this: Page, *, most: float, minimise: str) -> None:
     this.result(results)
 
 
+def _values(option: Option) -> tuple[float, float, float, float]:
+    return option.cost, option.share, option.bound, max(of.mean for of in option.held.values())
+
+
 def _cells(option: Option) -> list[str]:
-    held = max(of.mean for of in option.held.values())
-    return [
-        f"{option.cost:,.4g}" if option.cost < 1e4 else f"{option.cost:,.0f}",
-        f"{option.share:.2f}",
-        f"{option.bound:+.3f}",
-        f"{held:+.3f}",
-        f"{option.point['label']} at {exact(option.point['ratio']) or exact(option.point['x'])}",
-    ]
+    cost, share, *nats = _values(option)
+    spelt = f"{cost:,.4g}" if cost < 1e4 else f"{cost:,.0f}"
+    return [spelt, f"{share:.2f}", *(f"{of:+.3f}".replace("-", "−") for of in nats)]
 
 
 def _command(this: Page, row: Mapping[str, Any], config: Mapping[str, Any]) -> str:

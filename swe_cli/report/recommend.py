@@ -24,7 +24,7 @@ TIMED = ("latency", "energy")
 LOSSES = ("nats", "calibrated")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Option:
     """A cut, of all its seeds. ``cost``: mean over seeds; ``share``: of dense's; ``cheaper``:
     surely, where it is timed. ``chosen_by``: by loss (``LOSSES``), its paired differences to the
@@ -155,7 +155,7 @@ def sentences(found: Recommendation, most: float, seeds: int) -> Iterator[str]:
         held = "it holds there" if high <= most else "there it may cost more than that"
         yield (
             f"On the other half of the windows it costs {loss:+.3f} nats, at most {high:+.3f}, "
-            f"against {against}: {held} ({where})."
+            f"against {against}: {held} ({where}).".replace("-", "−")
         )
         return
     cheaper = [option for option in found.others if option.cheaper]
