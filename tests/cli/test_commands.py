@@ -1,10 +1,14 @@
 """The commands on a tiny run: what they print and leave behind."""
 
 import json
+import re
 import shutil
 
 import pytest
+import torch
 from safetensors.torch import load_file
+
+from swe_cli import decompressed
 
 
 def test_prune_takes_the_newest_training_and_cuts_exactly_half(own_run):
@@ -170,3 +174,44 @@ def test_evaluate_measures_the_model_as_it_is_and_nothing_else(swe, own_run):
     assert swe("evaluate", own_run.name, "evaluation.split=validation").exit_code == 0
     (new,) = {path.name for path in cells.glob("*")} - before
     assert json.loads((cells / new / "row.json").read_text())["kind"] == "dense"
+
+
+def test_what_to_ship_is_recommended_made_and_exported_as_small_as_the_row_says(
+    swe, tmp_path, tiny_words
+):
+    words = [
+        "data.test_characters=2000",
+        "criteria=magnitude",
+        "ratios=0.5,0.9",
+        "recovery.steps=1",
+    ]
+    assert swe("sweep", "-q", *tiny_words, *words, "costs=measured").exit_code == 0
+    found = swe("recommend", "--max-loss-increase", "5")
+    assert found.exit_code == 0, found.output
+    assert "choice: magnitude at 0.9" in found.stdout
+    command = re.search(r"make it: swe (.*)", found.stdout).group(1)
+    made = swe(*command.split())
+    assert made.exit_code == 0, made.output
+    name = made.stdout.split()[0]
+    assert swe("export", name, str(tmp_path / "out"), "--compress").exit_code == 0
+    file = tmp_path / "out" / "model.compressed.safetensors"
+    row = json.loads((tmp_path / "results/runs" / name / "manifest.json").read_text())["row"]
+    assert file.stat().st_size == row["measures"]["bytes_compressed"]
+    whole = load_file(tmp_path / "results/runs" / name / "model.safetensors")
+    back = decompressed(file)
+    assert all(torch.equal(back[n], whole[n]) for n in whole)
+    faster = swe("evaluate", name, "--runtime", "csr", "costs=measured", "--json")
+    assert faster.exit_code == 0, faster.output
+    told = json.loads(faster.stdout)
+    assert told["layers"].keys() <= whole.keys()
+    assert told["loss_nats"] == pytest.approx(row["loss_nats"], abs=1e-4)
+    for cost in ("latency", "flops"):
+        assert swe("recommend", "--minimise", cost).exit_code == 0
+    assert "No row tells its energy" in swe("recommend", "--minimise", "energy").output
+    assert swe("recommend", "--minimise", "energy", "energy.watts=65").exit_code == 0
+
+
+def test_what_is_dense_has_no_zeros_to_skip(swe, own_run):
+    found = swe("evaluate", own_run.name, "--runtime", "csr")
+    assert found.exit_code == 2
+    assert "nothing was cut of it" in found.output
