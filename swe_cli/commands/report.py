@@ -102,11 +102,13 @@ def _print_outcome(this: Page, run: Run, outcome: Outcome) -> None:
         raise SweError(f"{failed} of {len(outcome.rows)} cells failed, first: {first}", hint)
 
 
-def report(this: Page, *, folder: Path | None, against: str | None, **told: Any) -> None:
+def report(
+    this: Page, *, folder: Path | None, against: str | None, as_html: bool, **told: Any
+) -> None:
     """Report a sweep, or every cut of a training; the newest sweep, unless named.
 
-    ``against``: a criterion that every line is then also compared with. ``told``: options of
-    ``print_summary``.
+    ``against``: a criterion that every line is then also compared with. ``as_html``: one page of it
+    all, too; ``told``: options of ``print_summary``.
     """
     kinds: tuple[str, ...] = ("sweep", "train", "prune")
     if not this.tokens.runs:  # sweeps where there is one, else whatever has been cut
@@ -123,9 +125,9 @@ def report(this: Page, *, folder: Path | None, against: str | None, **told: Any)
     own = run.path if run.kind == "sweep" else run.path / "report"
     place = folder.expanduser() if folder else own
     # A run named by its path has its trainings beside it, wherever that is.
-    present(this, place, table, run.path, against, **told)
+    present(this, place, table, run.path, against, as_html=as_html, **told)
     if not this.quiet:
-        this.print(f"\nTables and figures: {place}")
+        this.print(f"\nTables and figures: {place / 'report.html' if as_html else place}")
     if this.form is not None:
         summaries = [summarise(group) for group in split_by_protocol(table)]
         this.result(records(means(summaries)))

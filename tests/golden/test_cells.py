@@ -229,7 +229,7 @@ def test_every_experiment_and_choice_is_among_them() -> None:
     named = {json.dumps(value) for value in _names(words)}
     for path in CONF.glob("*/*.yaml"):
         group = path.parent.name
-        if group not in ("experiment", "statistic", "launcher"):
+        if group not in ("experiment", "statistic", "launcher", "tracker"):
             choice = f"{group}={path.stem}"
             assert choice in UNNAMED or json.dumps([group, path.stem]) in named, choice
 

@@ -53,7 +53,7 @@ def whole(name: str = "toy") -> Report:
     layers = [{"line": name, "ratio": r, "tensor": t, "sparsity": r} for r, t in cuts]
     slices = ((name, 0.2, 0.01), ("capitals", 0.01, 0.6))
     hurt = [
-        {"line": name, "ratio": 0.8, "slice": s, "difference_nats": d, "p_holm": p, "tokens": 9}
+        {"line": name, "cut": "80%", "slice": s, "difference_nats": d, "p_holm": p, "tokens": 9}
         for s, d, p in slices
     ]
     lives = [
