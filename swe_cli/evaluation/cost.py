@@ -6,6 +6,7 @@ Counts are exact and go into tables. What is measured depends on the machine: it
 import math
 import os
 import platform
+import re
 import time
 import warnings
 from collections import Counter
@@ -209,22 +210,13 @@ def _joules_of_gpu(nvml: Any, handle: Any) -> float:
 
 def conditions(setup: Setup) -> dict[str, Any]:
     """What a timing depends on; timings of another ``fingerprint`` are not compared."""
-    machine = setup.machine
-    processor = next(
-        (line.partition(": ")[2] for line in _lines("/proc/cpuinfo") if line[:10] == "model name"),
-        platform.processor() or platform.machine(),
-    )
+    machine, processor = setup.machine, platform.processor() or platform.machine()
+    with suppress(OSError, AttributeError):  # elsewhere than on Linux
+        told = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        processor = re.search("model name.*: (.*)", told).group(1)  # type: ignore[union-attr]
     device = torch.cuda.get_device_name(machine.device) if machine.device.type == "cuda" else "cpu"
     fixed = {**machine.identity(), "device": device, "cpu": processor, "torch": torch.__version__}
     return {**fixed, "fingerprint": digest(fixed)[:8], "load": os.getloadavg()[0]}
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        with open(path, encoding="utf-8") as file:
-            return [line.replace("\t", "").strip() for line in file]
-    except OSError:
-        return []
 
 
 def times(
@@ -282,7 +274,10 @@ def measured_cost(setup: Setup, dense: Model, size: int) -> dict[str, Any]:
                 task = TaskSpec(stmt="", setup="", num_threads=setup.machine.threads)
                 timer = Measurement(1, seconds.tolist(), task)
                 if timer.has_warnings:
-                    said.append(f"{name or 'pruned '}batch {batch_size}: spread {_spread(timer)}")
+                    spread = f"spread {timer.iqr / timer.median:.0%} of the median"
+                    said.append(
+                        f"{name or 'pruned_'}batch {batch_size}: {spread}".replace("_", " ")
+                    )
         saved = (taken["dense_"] - taken[""]) * 1e9 / tokens  # ms of a million tokens
         half = float(stdtrit(len(saved) - 1, 0.975)) * stdev(saved) / len(saved) ** 0.5
         mean = fmean(saved)
@@ -308,10 +303,6 @@ def measured_cost(setup: Setup, dense: Model, size: int) -> dict[str, Any]:
         said.append(f"the machine was busy: load {told['load']:.1f} on {cores} cores")
         warnings.warn(f"Timings are marked: {said[-1]}.", SweWarning, stacklevel=2)
     return {**found, "batch": size, "conditions": told, "warnings": said}
-
-
-def _spread(timer: Any) -> str:
-    return f"{timer.iqr / timer.median:.0%} of the median"
 
 
 # Products that skip zeros
