@@ -254,13 +254,14 @@ def shown_lines(summary: Summary, quantity: Quantity) -> dict[str, list[Line]]:
     """Criterion, or module where several were cut, → the lines that its panel draws, best first.
 
     Of many criteria ``ALWAYS``, then the best by mean rank; of each its best lines, or one in each
-    module. A line of two names ("swe = magnitude") is of both.
+    module. A line of two names ("swe = magnitude") is of both, if
+    each is the first of a line.
     """
     ranks = mean_ranks(summary, quantity)
     lines = sorted(summary.lines, key=lambda line: ranks[line.label])
-    of: dict[str, list[Line]] = defaultdict(list)
+    of: dict[str, list[Line]] = {line.criterion: [] for line in lines}
     for line in lines:
-        for name in line.criterion.split(" = "):
+        for name in (name for name in line.criteria if name in of):
             of[name].append(line)
     wanted = sorted(of, key=lambda name: name not in ALWAYS)
     if not summary.several_roles:
@@ -275,9 +276,9 @@ def shown_lines(summary: Summary, quantity: Quantity) -> dict[str, list[Line]]:
 
 def _left_out(summary: Summary, drawn: Mapping[str, Line], elsewhere: str) -> list[str]:
     """A sentence on what is not drawn: criteria by their names, further lines of others counted."""
-    shown = {name for line in drawn.values() for name in line.criterion.split(" = ")}
+    shown = {name for line in drawn.values() for name in line.criteria}
     left = [line.criterion for line in summary.lines if line.label not in drawn]
-    names = list(dict.fromkeys(name for name in left if not shown & {*name.split(" = ")}))
+    names = list(dict.fromkeys(name for name in left if name not in shown))
     further = sum(name not in names for name in left)
     names += [f"{further} further settings of these criteria"] if further else []
     words = (
@@ -364,7 +365,7 @@ def _name(line: Line, panel: str) -> str:
     """What a line is called at its end, beside its panel's title."""
     if str(line.roles) == panel:
         return line.without_roles
-    others = [f"= {name}" for name in line.criterion.split(" = ") if name != panel]
+    others = [f"= {name}" for name in line.criteria if name != panel]
     return _brief(" ".join(others), line.parts)
 
 

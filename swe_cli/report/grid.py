@@ -12,7 +12,7 @@ from swe_cli.report.figures import SIGNED, mean_ranks, same_models, spelt, squas
 from swe_cli.report.quantities import BEFORE_RECOVERY, LOSS, sign
 from swe_cli.report.summary import Point, Summary
 from swe_cli.report.tables import records
-from swe_cli.report.text import count, exact, number, short_label
+from swe_cli.report.text import count, exact, number
 
 PANELS = {"after recovery": LOSS.delta, "before recovery": BEFORE_RECOVERY}
 MOST_COLUMNS = 14  # with numbers in the cells; beyond, colour alone says it
@@ -85,7 +85,7 @@ def _cells(summary: Summary, panel: str) -> pd.DataFrame:
     # Without dense, whose difference to itself says nothing.
     rows += [(n, [p]) for n, p in same_models(summary.controls) if p["kind"] != DENSE.kind]
     lines = sorted(summary.lines, key=lambda line: ranks[line.label])
-    rows += [(short_label(line.criterion, line.parts), line.points) for line in lines]
+    rows += [(line.short, line.points) for line in lines]
     found = []
     for row, points in rows:
         for point in points:

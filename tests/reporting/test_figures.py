@@ -142,10 +142,15 @@ def test_equal_controls_are_said_to_be_one_checkpoint() -> None:
 
 
 def test_a_line_of_two_names_is_in_the_panels_of_both() -> None:
-    rows = [*curve("swe = magnitude", base="averaged"), *curve("swe", shift=0.1)]
+    rows = [*(same := curve("swe", base="averaged")), *curve("swe", shift=0.1)]
+    for name in ("magnitude", "twin"):  # who has no line of its own has no panel
+        rows += [
+            changed(row, criterion=name, config_hash=f"{name} {row.config_hash}") for row in same
+        ]
     figure = drawn([*rows, *curve("magnitude", shift=0.2)])
     assert heads(figure) == ["swe", "magnitude"]
-    assert names(figure) == [["= magnitude, averaged", "final"], ["= swe, averaged", "final"]]
+    own = [["= magnitude = twin, averaged", "final"], ["= swe = twin, averaged", "final"]]
+    assert names(figure) == own
     shared = [c for c in data_of(figure, "line") if c["label"].startswith("swe = magnitude")]
     assert {cut["colour"] for cut in shared} == {colour_of("swe")}
 
