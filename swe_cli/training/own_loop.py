@@ -1,9 +1,8 @@
-"""The trajectory of a training whose loop is somebody else's: torch, transformers, Lightning."""
+"""The trajectory of a training whose loop is somebody else's."""
 
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -214,9 +213,6 @@ def read_trajectory(folder: Path, weights: Tensors, prefix: str) -> tuple[Tensor
     return {name: t for name, t in saved.items() if not name.startswith("probe/")}, told
 
 
-# Loops of others
-
-
 def merge_lora(model: Any) -> Any:
     """The network of a LoRA model (peft), its adapters merged. What was zero in a matrix that they
     lie beside stays zero: merged as they are, they fill what was cut. While it trained, they did:
@@ -228,41 +224,3 @@ def merge_lora(model: Any) -> Any:
     for weight, mask in kept:
         weight.data.mul_(mask)
     return merged
-
-
-def trainer_callback(folder: Path | str, **options: Any) -> Any:
-    """A callback for the ``Trainer`` of transformers that tracks, and saves in the end."""
-
-    def begin(this: Any, args: Any, state: Any, control: Any, **more: Any) -> None:
-        if state.global_step:
-            why = "A Trainer that is resumed no longer knows how its weights lived."
-            raise UsageError(why, "Train at once, or keep state_dict() in a loop of your own.")
-        length = {"steps": state.max_steps, **options}
-        this.tracker = WeightTracker(more["model"], more["optimizer"], **length)
-
-    base = import_module("transformers.trainer_callback").TrainerCallback
-    return _tracks(base, folder, on_train_begin=begin)
-
-
-def lightning_callback(folder: Path | str, network: str = "model", **options: Any) -> Any:
-    """A callback for Lightning's ``Trainer``: tracks the ``network`` of the module, that attribute,
-    by its first optimizer, goes on where a checkpoint ended, and saves in the end.
-    """
-
-    def begin(this: Any, trainer: Any, module: Any) -> None:
-        this.tracker = WeightTracker(getattr(module, network), trainer.optimizers[0], **options)
-        if this.saved:
-            this.tracker.load_state_dict(this.saved)
-
-    hooks: dict[str, Any] = {"on_train_start": begin, "saved": None, "tracker": None}
-    hooks["state_dict"] = lambda this: this.tracker.state_dict() if this.tracker else {}
-    hooks["load_state_dict"] = lambda this, told: setattr(this, "saved", told)
-    return _tracks(import_module("lightning.pytorch").Callback, folder, **hooks)
-
-
-def _tracks(base: type, folder: Path | str, **hooks: Any) -> Any:
-    def end(this: Any, *_: Any, **__: Any) -> None:
-        this.tracker.save(folder)
-        this.tracker.close()
-
-    return type("Tracks", (base,), {**hooks, "on_train_end": end})()
