@@ -66,13 +66,14 @@ class Transformer(Model):
 class Block(nn.Module):
     """Attention and MLP, each on a normalised copy of the residual stream."""
 
-    def __init__(self, attention: "Attention", mlp: "MLP", *, bias: bool) -> None:
+    def __init__(
+        self, width: int, heads: int, dropout: float, activation: str, *, bias: bool, **options: Any
+    ) -> None:
         super().__init__()
-        width = attention.qkv.in_features
         self.attention_norm = nn.LayerNorm(width, bias=bias)
-        self.attention = attention
+        self.attention = Attention(width, heads, dropout, bias=bias, **options)
         self.mlp_norm = nn.LayerNorm(width, bias=bias)
-        self.mlp = mlp
+        self.mlp = MLP(width, dropout, activation, bias=bias)
 
     def forward(self, x: Tensor, cache: "Cache | None" = None) -> Tensor:
         if not self.attention.qkv.weight.numel():  # taken out: all of its parameters are empty
@@ -110,8 +111,8 @@ class Attention(nn.Module):
         dropout: float,
         *,
         causal: bool,
+        bias: bool,
         scale: float | None = None,
-        bias: bool = True,
         qkv_bias: bool = True,
         split_heads: bool = False,
     ) -> None:
