@@ -75,11 +75,9 @@ def decode(files: Mapping[str, Path], *, size: int) -> Decoded:
     of = f"of {len(files):,} images"
     notes = [f"{count:,} {of} {remark}." for remark, count in stored["converted"].items()]
     if stored["resized"]:
-        notes.append(
-            f"{stored['resized']:,} {of} are not {size}×{size} "
-            f"(one is {'×'.join(map(str, stored['example']))}): "
-            "resized, their shape kept, the rest black."
-        )
+        shape = f"{size}×{size} (one is {'×'.join(map(str, stored['example']))})"
+        done = "resized, their shape kept, the rest black."
+        notes.append(f"{stored['resized']:,} {of} are not {shape}: {done}")
     return Decoded(np.load(array, mmap_mode="r"), stored["sha256"], tuple(notes))
 
 

@@ -47,10 +47,7 @@ class QuestionSet:
 
     def text(self) -> Text:
         """All that is written, one example a line: what tokenizers learn from."""
-        texts = [
-            "".join(f"{example.question}\n{example.answer}\n" for example in self.examples[split])
-            for split in SPLITS
-        ]
+        texts = ["".join(f"{e.question}\n{e.answer}\n" for e in self.examples[s]) for s in SPLITS]
         return Text(StringSource("".join(texts)), consecutive(map(len, texts)))
 
 
@@ -98,10 +95,7 @@ def easy_vqa(
         images = getattr(package, f"get_{part}_image_paths")()
         paths += [Path(images[number]) for number in sorted(images)]
         rows = zip(*getattr(package, f"get_{part}_questions")(), strict=True)
-        every += [
-            Example(first + number, question, answer, KINDS.get(answer, "yes or no"))
-            for question, answer, number in rows
-        ]
+        every += [Example(first + at, q, a, KINDS.get(a, "yes or no")) for q, a, at in rows]
     every.sort(key=lambda example: example.image)
     generator = torch.Generator().manual_seed(derive(0, "easy_vqa"))
     order = torch.randperm(TRAIN, generator=generator).tolist()
@@ -234,16 +228,12 @@ def _named_split(name: str, rows: Sequence[Row]) -> Split:
     first = rows[0]
     for row in rows:
         if row["split"] not in SPLITS:
-            raise DataError(
-                f"{row['where']}: there is no split {row['split']!r}.",
-                "Write train, validation or test in every row, or leave the column out.",
-            )
+            hint = "Write train, validation or test in every row, or leave the column out."
+            raise DataError(f"{row['where']}: there is no split {row['split']!r}.", hint)
         if row["split"] != first["split"]:
-            raise DataError(
-                f"{row['where']}: the image {name} is of the split {row['split']} here and of "
-                f"{first['split']} in {first['where']}.",
-                "All questions about an image belong to one split.",
-            )
+            both = f"of the split {row['split']} here and of {first['split']} in {first['where']}"
+            why = f"{row['where']}: the image {name} is {both}."
+            raise DataError(why, "All questions about an image belong to one split.")
     return SPLITS[SPLITS.index(first["split"])]
 
 

@@ -269,7 +269,7 @@ def load_dataset(data: Component, tokenizer: Component) -> Dataset:
 @lru_cache(maxsize=4)
 def _dataset(data: Component, tokenizer: Component, files: tuple[tuple[int, int], ...]) -> Dataset:
     names = f"data={data.name}", f"tokenizer={tokenizer.name}"
-    return dataset_of(data.build(), tokenizer.build, *names)
+    return dataset_of(data.build(), tokenizer.build, names)
 
 
 def new_model(chosen: Component, dataset: Dataset, seed: int) -> Model:
