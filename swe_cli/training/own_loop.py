@@ -78,10 +78,8 @@ class WeightTracker(Tracker):
         length = sys.maxsize if steps is None else steps
         about = {"steps": length, "steps_per_epoch": 1, "seed": 0}
         super().__init__({}, made, {}, chosen, **about, sources=sources)
-        self._hooks = [
-            optimizer.register_step_pre_hook(lambda *_: self._before()),
-            optimizer.register_step_post_hook(lambda *_: self._after()),
-        ]
+        before = optimizer.register_step_pre_hook(lambda *_: self._before())
+        self._hooks = [before, optimizer.register_step_post_hook(lambda *_: self._after())]
 
     # What it sees
 

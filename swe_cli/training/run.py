@@ -67,9 +67,8 @@ class Training:
 def train_run(
     run: Run, training: Training, callbacks: Sequence[Callback], stop: Callable[[], bool]
 ) -> None:
-    """Train into ``run``, going on from its newest checkpoint; the caller holds the run.
-
-    Raises Interrupted once ``stop`` is true and a checkpoint is safe.
+    """Train into ``run``, which the caller holds, going on from its newest checkpoint. Raises
+    Interrupted once ``stop`` is true and a checkpoint is safe.
     """
     setup, recipe = training.setup, training.recipe
     model = setup.model.to(setup.machine.device)
@@ -136,21 +135,14 @@ def _flops(state: TrainState) -> float:
 
 
 def _tracker(training: Training) -> Tracker:
-    setup, recipe, tracking = training.setup, training.recipe, training.tracking
-    parameters = dict(setup.model.named_parameters())
-    tracked = {n: p.detach() for n, p in parameters.items() if p.requires_grad or tracking.frozen}
-    return Tracker(
-        tracked,
-        {name: make(tracked) for name, make in training.statistics.items()},
-        setup.model.prunable(tracked, "linear"),
-        tracking,
-        steps=recipe.steps,
-        steps_per_epoch=setup.dataset.steps_per_epoch(
-            size=recipe.batch_size * recipe.accumulation, context=setup.model.context
-        ),
-        seed=setup.seed,
-        sources=training.sources,
-    )
+    (model, dataset), recipe = (training.setup.model, training.setup.dataset), training.recipe
+    frozen, size = training.tracking.frozen, recipe.batch_size * recipe.accumulation
+    tracked = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad or frozen}
+    made = {name: make(tracked) for name, make in training.statistics.items()}
+    epoch = dataset.steps_per_epoch(size=size, context=model.context)
+    told: Any = {"seed": training.setup.seed, "sources": training.sources}
+    told |= {"steps": recipe.steps, "steps_per_epoch": epoch}
+    return Tracker(tracked, made, model.prunable(tracked, "linear"), training.tracking, **told)
 
 
 def _check_same(run: Run, weights: Tensors) -> None:
@@ -160,11 +152,9 @@ def _check_same(run: Run, weights: Tensors) -> None:
         return
     for folder in (SNAPSHOTS, CHECKPOINTS):  # some are of the other training
         remove_directory(run.path / folder)
-    raise RunError(
-        f"Training {run.name} again gave other weights than before (another torch version "
-        "or processor), so its old rows would not belong to it.",
-        "Keep both apart: results_dir=PATH",
-    )
+    other, rows = "(another torch version or processor)", "its old rows would not belong to it"
+    why = f"Training {run.name} again gave other weights than before {other}, so {rows}."
+    raise RunError(why, "Keep both apart: results_dir=PATH")
 
 
 @dataclass
@@ -306,10 +296,8 @@ def check_kept(
     """
     if step is not None and not has_snapshot(run, step, statistics or {}):
         having = f", with {', '.join(statistics)}" if statistics else ""
-        raise RunError(
-            f"{run.name} did not keep what it was after step {step}{having}.",
-            f"Train with tracking.snapshots=[{step}], or sweep schedule.at_step={step}.",
-        )
+        hint = f"Train with tracking.snapshots=[{step}], or sweep schedule.at_step={step}."
+        raise RunError(f"{run.name} did not keep what it was after step {step}{having}.", hint)
 
 
 def has_snapshot(run: Run, step: int, statistics: Mapping[str, str | None]) -> bool:
