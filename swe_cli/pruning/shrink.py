@@ -150,24 +150,18 @@ def transform(
     weights = {name: tensor.to(setup.machine.device) for name, tensor in weights.items()}
     candidates = how.candidates(lens(weights))
     if not any(candidate.saves > 0 or not candidate.rank for candidate in candidates):
-        raise PruningError(
-            "At none of these ranks are the factors smaller than the matrices they stand for.",
-            f"Choose lower ones: transform.ranks=[{max(1, min(c.rank for c in candidates) // 2)}]",
-        )
+        why = "At none of these ranks are the factors smaller than the matrices they stand for."
+        lower = max(1, min(c.rank for c in candidates) // 2)
+        raise PruningError(why, f"Choose lower ones: transform.ranks=[{lower}]")
     tried, best = list[Tried](), weights
     for candidate in candidates:
         rewritten = how.apply(weights, candidate, setup.seed)
         load(setup.model, rewritten)
         with torch.no_grad(), evaluating(setup.model):
             how.start(setup, candidate)
-        this = Tried(
-            "+".join(candidate.layers),
-            candidate.rank,
-            validation_loss(setup, batch_size),
-            sum(tensor.numel() for tensor in rewritten.values()),
-            _relative_error(setup.model, weights, candidate),
-            candidate.saves > 0,
-        )
+        loss, size = validation_loss(setup, batch_size), sum(t.numel() for t in rewritten.values())
+        error, saves = _relative_error(setup.model, weights, candidate), candidate.saves > 0
+        this = Tried("+".join(candidate.layers), candidate.rank, loss, size, error, saves)
         tried.append(this)
         if chosen_of(tried) is this:
             best = {name: weight.clone() for name, weight in setup.model.weights().items()}
