@@ -82,10 +82,7 @@ def decode(files: Mapping[str, Path], *, size: int) -> Decoded:
 
 
 def read_image(path: Path, shape: tuple[int, ...]) -> Pixels:
-    """One image as a data set's are, uint8 (channels, height, width): padded to their shape.
-
-    Raises DataError for a file that is missing or is no image.
-    """
+    """An image as a data set's are, uint8 (channels, height, width). DataError where it is none."""
     channels, height, width = shape
     image, _ = _opened(path, path)
     return _pixels(image.convert("L") if channels == 1 else image, width, height)

@@ -219,9 +219,7 @@ class CellRun:
         return self.schedule.rounds > 1 and self.schedule.at_step is None
 
     def prune(self) -> None:
-        """Cut in the rounds of the schedule, and train between them, if there is what to train by:
-        the rest of the training, or the recovery.
-        """
+        """Cut round by round; between cuts comes the rest of the training, or the recovery."""
         state, steps = None, 0
         if self.schedule.at_step is not None:
             state, steps = self._rest_of_training(self.schedule.at_step)
@@ -233,9 +231,7 @@ class CellRun:
                 self._fit(state, self.schedule.steps_of(at_round, steps))
 
     def cut(self, at_round: int) -> None:
-        """One round of cuts. Criteria that update weights do so in the live model; an update of its
-        own starts from what was there before them.
-        """
+        """One round of cuts. An update starts from what was there before a criterion's own."""
         method, scorer, run = self.spec.method(at_round), self._scorer(), self.trained.name
         told = self.trained.run.manifest["tracker"] if self.trained.run else {}
         received = told.get("as_received", ())

@@ -103,16 +103,11 @@ def build(spec: TrainingSpec) -> Training:
             init_from_run(model, key.removesuffix(FROM_RUN).rstrip("."), spec, run)
     for split in SPLITS:  # a split that is too short is refused before anything is written
         dataset.windows(split, context=model.context, size=1)
-    return Training(
-        Setup(model, dataset, machine, seed),
-        recipe=composed["training"].instance,
-        tracking=composed["tracking"].instance,
-        statistics={name: partial(built, chosen) for name, chosen in spec.statistics.items()},
-        config=spec.config,
-        sources=spec.sources,
-        snapshots=spec.snapshots,
-        trajectory=Path(lived) if (lived := spec.config["paths"].get("trajectory")) else None,
-    )
+    setup, lived = Setup(model, dataset, machine, seed), spec.config["paths"].get("trajectory")
+    recipe, tracking = composed["training"].instance, composed["tracking"].instance
+    statistics = {name: partial(built, chosen) for name, chosen in spec.statistics.items()}
+    kept = spec.config, spec.sources, spec.snapshots
+    return Training(setup, recipe, tracking, statistics, *kept, Path(lived) if lived else None)
 
 
 # Towers that start from what another run learnt

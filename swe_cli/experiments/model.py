@@ -100,9 +100,7 @@ class TrainedModel(Setup):
         load(self.model, weights, self.name)
 
     def teacher(self, base: str) -> Model:
-        """The dense model, apart from the live one. Of an early cut it is the one training ended
-        with: what it was cut from had learned little.
-        """
+        """The dense model, apart; of an early cut, too, as training ended: it had learned more."""
         teacher = deepcopy(self.model)
         load(teacher, self.weights(base), self.name)
         return teacher.eval().requires_grad_(False)

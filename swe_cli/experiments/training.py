@@ -27,8 +27,7 @@ FROM_RUN = "from_run"
 TRAINING_GROUPS = ("model", "data", "tokenizer", "pretraining", "training", "tracking")
 # These change when results are safe and what is recorded, not the weights that come out.
 NOT_IDENTITY = {
-    "training": ("checkpoint_every",),
-    "pretraining": ("checkpoint_every",),
+    **dict.fromkeys(("training", "pretraining"), ("checkpoint_every",)),
     "tracking": ("statistics", "snapshots"),
 }
 
@@ -174,15 +173,10 @@ def training_spec(
         none = component("pretraining", "none", root)
         before = another(composed, training=composed["pretraining"], pretraining=none)
         first = training_spec(before, root, results)
-    return TrainingSpec(
-        Run(results / "runs" / f"train-{_label(described, paths)}-{identity(described)[:8]}"),
-        {"identity": described, "paths": paths},
-        composed,
-        root,
-        {name: component("statistic", name, root) for name in sorted(recorded)},
-        first,
-        kept,
-    )
+    name = f"train-{_label(described, paths)}-{identity(described)[:8]}"
+    config = {"identity": described, "paths": paths}
+    chosen = {name: component("statistic", name, root) for name in sorted(recorded)}
+    return TrainingSpec(Run(results / "runs" / name), config, composed, root, chosen, first, kept)
 
 
 def _label(described: Mapping[str, Any], paths: Mapping[str, str]) -> str:
@@ -218,11 +212,8 @@ def stored_training(
 
 def _options(described: Mapping[str, Any]) -> dict[str, Any]:
     """Those of a stored component, and of components inside it."""
-    return {
-        key: _options(value) if isinstance(value, Mapping) else value
-        for key, value in described.items()
-        if key not in ("name", "source", "sha256")
-    }
+    told = {key: of for key, of in described.items() if key not in ("name", "source", "sha256")}
+    return {key: _options(of) if isinstance(of, Mapping) else of for key, of in told.items()}
 
 
 OPEN: dict[tuple[TrainingSpec, int], TrainedModel] = {}  # one at most
@@ -241,17 +232,9 @@ def _opened(spec: TrainingSpec) -> TrainedModel:
         raise DataError(why, hint)
     saved = run.tensors("trajectory.safetensors")
     trajectory = trajectory_of(saved, run.manifest["tracker"]["statistics"])
-    return TrainedModel(
-        model,
-        dataset,
-        machine,
-        spec.config["identity"]["seed"],
-        name=run.name,
-        bases={base: partial(BASES[base], run, trajectory) for base in spec.bases},
-        trajectory=trajectory,
-        recipe=recipe,
-        run=run,
-    )
+    bases = {base: partial(BASES[base], run, trajectory) for base in spec.bases}
+    setup = model, dataset, machine, spec.config["identity"]["seed"]
+    return TrainedModel(*setup, run.name, bases, trajectory, recipe, run)
 
 
 def load_dataset(data: Component, tokenizer: Component) -> Dataset:

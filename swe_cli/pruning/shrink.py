@@ -123,10 +123,7 @@ class Tried:
 
 
 def chosen_of(tried: Sequence[Tried]) -> Tried | None:
-    """Of those that save memory, or need not, that of the lowest finite loss, if there is one.
-
-    Ties go to fewer parameters, then to the first.
-    """
+    """Of those that save memory, or need not, the lowest finite loss; of ties, the smallest."""
     fit = (t for t in tried if t.saves_memory or not t.rank)
     usable = [t for t in fit if math.isfinite(t.validation_loss_nats)]
     return min(usable, key=lambda t: (t.validation_loss_nats, t.parameters), default=None)

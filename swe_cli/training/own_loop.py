@@ -103,9 +103,7 @@ class WeightTracker(Tracker):
                 yield bare(f"{name}.weight"), weight
 
     def before_clip(self) -> None:
-        """Keep a copy of the gradients as they are now, before they are clipped (and after
-        ``unscale_``), for the step that comes: it may be none.
-        """
+        """Copy the gradients, before clipping (and after ``unscale_``), for the step that comes."""
         if any(of.sees("before_step") for of in self.statistics.values()):
             self._shown = {name: g.clone() for name, g in self._gradients().items()}
 
@@ -195,10 +193,8 @@ def read_trajectory(folder: Path, weights: Tensors, prefix: str) -> tuple[Tensor
     told = told_of(folder)
     if not told["count"]:
         raise ModelError(f"{folder} saw no step.", "Save it when training ends.")
-    saved = {
-        "/".join((name.partition("/")[0], prefix + name.partition("/")[2])): tensor
-        for name, tensor in read_tensors(folder / TRAJECTORY).items()
-    }
+    read = ((key.partition("/"), t) for key, t in read_tensors(folder / TRAJECTORY).items())
+    saved = {f"{of}/{prefix}{name}": tensor for (of, _, name), tensor in read}
     probes = trajectory_of(saved, ["probe"])["probe"]
     if probes.keys() != weights.keys():
         other = min(probes.keys() ^ weights.keys()).removeprefix(prefix)

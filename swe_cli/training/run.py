@@ -171,9 +171,7 @@ class _Progress:
 
 @dataclass
 class _Recorder(Callback):
-    """What a training leaves on its way: a line of metrics a step, the weights of the lowest
-    validation loss, checkpoints and snapshots.
-    """
+    """What a training leaves: metrics a step, the best weights, checkpoints and snapshots."""
 
     run: Run
     training: Training
@@ -291,9 +289,7 @@ def snapshot_path(run: Run, step: int) -> Path:
 def check_kept(
     run: Run, step: int | None, statistics: Mapping[str, str | None] | None = None
 ) -> None:
-    """Raise RunError, with the flag to train with, for a step that a run kept no snapshot of, or
-    none with these ``statistics`` (name → hash of the code, where a user wrote it).
-    """
+    """Raise RunError, with the flag to train with, where a run kept no such snapshot of a step."""
     if step is not None and not has_snapshot(run, step, statistics or {}):
         having = f", with {', '.join(statistics)}" if statistics else ""
         hint = f"Train with tracking.snapshots=[{step}], or sweep schedule.at_step={step}."

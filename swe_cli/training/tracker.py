@@ -214,9 +214,7 @@ class Tracker(Callback):
 
 
 def unrecorded(info: Mapping[str, Any], statistics: Mapping[str, str | None]) -> list[str]:
-    """Of ``statistics`` (name → hash of its code, where a user wrote it), those that a tracker with
-    this ``info`` did not record, or by another code.
-    """
+    """Of ``statistics`` (name → hash of a user's code), those that a tracker's ``info`` lacks."""
     recorded = {name: info.get("sources", {}).get(name) for name in info["statistics"]}
     return sorted(name for name, source in statistics.items() if recorded.get(name, "") != source)
 

@@ -137,13 +137,10 @@ class TRAWL(Transform):
 
     def _tucker(self, tensor: Tensor, rank: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
         with _pytorch() as solver:
-            (core, (left, right)), _ = solver.partial_tucker(
-                tensor,
-                (min(rank, tensor.shape[1]), rank),
-                modes=[1, 2],
-                n_iter_max=self.iterations,
-                random_state=seed % 2**32,  # of columns that the data do not decide
-            )
+            # The seed is of columns that the data do not decide.
+            how = {"n_iter_max": self.iterations, "random_state": seed % 2**32}
+            ranks = min(rank, tensor.shape[1]), rank
+            (core, (left, right)), _ = solver.partial_tucker(tensor, ranks, modes=[1, 2], **how)
         return left, right, core
 
 
