@@ -302,7 +302,7 @@ class Statistic:
         """Know how many observations there will be, and how many a whole run would have."""
 
     def before_step(self, weights: Tensors, gradients: Tensors, share: float) -> None:
-        """See, before it is taken, a step's unclipped gradients, and the ``share`` of ``update``."""
+        """See a step before it is taken: unclipped gradients, and the ``share`` of ``update``."""
 
     def after_step(self, optimizer: Mapping[str, Tensors]) -> None:
         """See what the optimizer keeps after an observed step: slot → tensors by parameter name."""

@@ -109,7 +109,7 @@ class UnitCut:
         return {layer: torch.cat(of) for layer, of in norms.items()}
 
     def masks(self, stays: Masks) -> Masks:
-        """By weight, of layer → bool (units,). PruningError where all heads, or blocks, would go."""
+        """By weight, of layer → bool (units,). PruningError where all heads or blocks would go."""
         kept = {name: torch.ones(shape, dtype=torch.bool) for name, shape in self.shapes.items()}
         for layer, stay in stays.items():
             if self.kind != "neuron" and not stay.any():
