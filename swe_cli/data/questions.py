@@ -197,8 +197,12 @@ def image_folder(
     examples: dict[Split, list[Example]] = {split: [] for split in SPLITS}
     where: dict[Split, list[str]] = {split: [] for split in SPLITS}
     for place, (name, rows) in enumerate(of_image.items()):
-        drawn = _drawn_split(name, validation_fraction, test_fraction)
-        split = _named_split(name, rows) if named else drawn
+        drawn = derive(0, f"image_folder/{name}") / 2**63
+        split: Split = "test" if drawn < test_fraction else "validation"
+        if named:
+            split = _named_split(name, rows)
+        elif drawn >= test_fraction + validation_fraction:
+            split = "train"
         for row in rows:
             kind = row["type"] or "question"
             examples[split].append(Example(place, row["question"], row["answer"], kind))
@@ -214,13 +218,6 @@ def image_folder(
     decoded = decode(images, size=image_size)
     sha256 = digest_of(examples, decoded.sha256)
     return QuestionSet(decoded.pixels, examples, sha256, where, decoded.notes)
-
-
-def _drawn_split(name: str, validation_fraction: float, test_fraction: float) -> Split:
-    drawn = derive(0, f"image_folder/{name}") / 2**63
-    if drawn < test_fraction:
-        return "test"
-    return "validation" if drawn < test_fraction + validation_fraction else "train"
 
 
 def _named_split(name: str, rows: Sequence[Row]) -> Split:

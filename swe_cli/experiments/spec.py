@@ -4,20 +4,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from swe_cli import contracts
 from swe_cli.config import Component, Composed, ConfigRoot, component, source_of
 from swe_cli.conform import conform
-from swe_cli.contracts import (
-    Allocation,
-    Launcher,
-    Model,
-    Pattern,
-    PrunableSet,
-    Statistic,
-    Tracker,
-    Transform,
-    Update,
-    criterion_of,
-)
+from swe_cli.contracts import Pattern, PrunableSet, criterion_of
 from swe_cli.controls import PRUNED, Control
 from swe_cli.errors import PruningError, UsageError
 from swe_cli.experiments.model import AVERAGES
@@ -32,9 +22,10 @@ MASK_GROUPS = ("criterion", "allocation", "pattern", "schedule", "calibration", 
 CUT_GROUPS = (*MASK_GROUPS, "recovery", "transform", "evaluation")
 NOT_SETTINGS = ("transform", "calibration", "evaluation", "consulted", "statistics")
 OF_MASKS = {*MASK_GROUPS, "ratio", "rate", "fuse"}  # a transform takes none of it
-# Contracts by group, which is called the same.
-_CONTRACTS = (Allocation, Launcher, Model, Pattern, Schedule, Statistic, Tracker, Transform, Update)
-CONTRACTS: Mapping[str, type] = {contract.__name__.lower(): contract for contract in _CONTRACTS}
+# Groups that are called as their contract is; a schedule's lies elsewhere.
+CONFORMING = ("allocation", "launcher", "model", "pattern", "statistic", "tracker", "transform")
+CONTRACTS = {of: getattr(contracts, of.capitalize()) for of in (*CONFORMING, "update")}
+CONTRACTS["schedule"] = Schedule
 
 
 def built(chosen: Component, *runtime: Any) -> Any:

@@ -222,7 +222,9 @@ class _Recorder(Callback):
         last = state.step == recipe.steps
         if last or state.step % recipe.evaluate_every == 0:
             self.validate(state, metrics)
-        self._write_metrics(metrics)
+        path, line = self.run.path / METRICS, {"step": state.step, **metrics}
+        with storage(path), path.open("a") as file:
+            file.write(json.dumps(line, sort_keys=True) + "\n")
         self._keep_snapshot(state)
         if last:
             return
@@ -240,11 +242,6 @@ class _Recorder(Callback):
         if progress.best_loss_nats is None or loss < progress.best_loss_nats:
             progress.best_loss_nats, progress.best_step = loss, state.step
             self.best = {name: w.clone() for name, w in state.setup.model.weights().items()}
-
-    def _write_metrics(self, metrics: dict[str, Any]) -> None:
-        path, line = self.run.path / METRICS, {"step": self.progress.step, **metrics}
-        with storage(path), path.open("a") as file:
-            file.write(json.dumps(line, sort_keys=True) + "\n")
 
     def _keep_checkpoint(self, state: TrainState) -> None:
         folder = self.run.path / CHECKPOINTS
