@@ -168,19 +168,14 @@ class QuestionDataset(TokenizedDataset, Questions):
         self.answer_tokens = max(
             int((of["targets"] != IGNORED).sum(1).max()) for of in self._encoded.values()
         )
-        answers = [
-            (example.answer, source.place(split, row))
-            for split, examples in source.examples.items()
-            for row, example in enumerate(examples)
-        ]
-        others = [(answer, place) for answer, place in answers if not NUMBER.fullmatch(answer)]
+        rows = [(s, n, e.answer) for s, of in source.examples.items() for n, e in enumerate(of)]
+        others = [row for row in rows if not NUMBER.fullmatch(row[2])]
         self.numeric = not others
-        if 0 < len(others) < len(answers) / 2:  # meant as numbers
-            answer, place = others[0]
-            self.notes += (
-                f"MAE and RMSE are not measured: {len(others)} of {len(answers)} answers are no "
-                f"plain numbers, the first of them {answer!r} in {place}.",
-            )
+        if 0 < len(others) < len(rows) / 2:  # meant as numbers
+            split, row, answer = others[0]
+            why = f"{len(others)} of {len(rows)} answers are no plain numbers"
+            first = f"the first of them {answer!r} in {source.place(split, row)}"
+            self.notes += (f"MAE and RMSE are not measured: {why}, {first}.",)
 
     def examples(self, split: Split, *, shuffle_images: int | None = None) -> Sequence[Example]:
         """With a seed, images of the split change places; questions about one keep sharing one."""

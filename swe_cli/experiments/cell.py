@@ -1,6 +1,6 @@
 """One cell, a recipe: load, prune, recover, measure, row. Cells are shared by all sweeps."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
@@ -34,7 +34,7 @@ from swe_cli.pruning.recover import EnforceMasks, Recovery
 from swe_cli.pruning.shrink import Tried, chosen_of, quantized, shrink, transform
 from swe_cli.records import COSTS, OF_TRAINING, Interval, Masks, Row, Scalar, Tensors
 from swe_cli.store import identity, provenance
-from swe_cli.training.state import Callback, StopWhen, TrainState, fit, never
+from swe_cli.training.state import Callback, Stop, StopWhen, TrainState, fit, never
 
 COSTS_FILE = "costs.json"
 BATCH_SIZE = 8  # of the recovery of a model that nobody knows the training of
@@ -118,15 +118,13 @@ class Cell:
             yield
 
 
-def check_stop(stop: Callable[[], bool]) -> None:
+def check_stop(stop: Stop) -> None:
     """Raise Interrupted if ``stop`` says so; to be called between cells."""
     if stop():
         raise Interrupted("Stopped between cells; finished cells are safe.")
 
 
-def run_cell(
-    cell: Cell, stop: Callable[[], bool] = never, callbacks: Sequence[Callback] = ()
-) -> Row:
+def run_cell(cell: Cell, stop: Stop = never, callbacks: Sequence[Callback] = ()) -> Row:
     """Run a cell, and first the controls it is compared with, unless they are already there.
 
     ``callbacks`` look on while it is trained. Raises Interrupted when ``stop`` asks.
@@ -147,7 +145,7 @@ def execute(
     spec: Spec,
     trained: TrainedModel,
     references: Mapping[str, Measured] | None = None,
-    stop: Callable[[], bool] = never,
+    stop: Stop = never,
     callbacks: Sequence[Callback] = (),
 ) -> "CellRun":
     """Do to the one live model of ``trained`` what a cell stands for, and measure it."""
@@ -183,7 +181,7 @@ class CellRun:
 
     spec: Spec
     trained: TrainedModel
-    stop: Callable[[], bool] = never
+    stop: Stop = never
     callbacks: Sequence[Callback] = ()
     masks: Masks = field(default_factory=dict)
     overlap: float | None = None

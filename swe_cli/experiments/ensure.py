@@ -1,7 +1,6 @@
 """That a training has run: what it starts from, and who looks on."""
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from swe_cli.pruning.shrink import load
 from swe_cli.records import Row
 from swe_cli.store import Run, training_of
 from swe_cli.training.run import Training, train_run
-from swe_cli.training.state import Callback, never
+from swe_cli.training.state import Callback, Stop, never
 
 BY_TOKEN = ("token_embedding", "head")  # tensors with a row for every token
 BY_POSITION = "position_embedding"
@@ -46,10 +45,7 @@ NOBODY = Observer()
 
 
 def ensure_trained(
-    spec: TrainingSpec,
-    observer: Observer = NOBODY,
-    stop: Callable[[], bool] = never,
-    wait: bool = True,
+    spec: TrainingSpec, observer: Observer = NOBODY, stop: Stop = never, wait: bool = True
 ) -> bool:
     """Train unless a finished run already serves; whether training ran. With ``wait`` whoever
     trains the same is waited for.

@@ -68,18 +68,16 @@ class TrainedModel(Setup):
             self._snapshots = {step: read_snapshot(self.run, step)}  # one is enough to hold
         return self._snapshots[step]
 
-    def starting_point(
-        self, base: str, at_step: int | None
-    ) -> tuple[Tensors, Mapping[str, Tensors]]:
+    def starting_point(self, base: str, step: int | None) -> tuple[Tensors, Mapping[str, Tensors]]:
         """The weights that are cut, at the end or after a step, and the trajectory up to then."""
-        if at_step is None:
+        if step is None:
             return self.weights(base), self.trajectory
-        snapshot = self.after(at_step)
+        snapshot = self.after(step)
         seen = snapshot.trajectory
         if base not in AVERAGES:
             return snapshot.weights, seen
         if not seen:
-            raise PruningError(f"Nothing had been averaged by step {at_step}.", "Write base=final")
+            raise PruningError(f"Nothing had been averaged by step {step}.", "Write base=final")
         return {**snapshot.weights, **seen[AVERAGES[base]]}, seen
 
     def lens(self, which: PrunableSet, roles: str) -> Lens:

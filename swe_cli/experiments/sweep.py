@@ -45,6 +45,7 @@ from swe_cli.experiments.training import (
 from swe_cli.pruning.prune import recorded_needs
 from swe_cli.records import SETTINGS, Row, Scalar
 from swe_cli.store import identity
+from swe_cli.training.state import Stop
 
 # Keys whose axis has a column of its own in every table.
 AXIS_COLUMNS = {"model", "data", "seed", "transform", *SETTINGS}
@@ -69,9 +70,7 @@ class SweepPlan:
         return identity({"cells": sorted(cell.hash for cell in self.cells)})
 
 
-def plan_sweep(
-    tokens: Tokens, root: ConfigRoot, results: Path, *, refresh: bool = False
-) -> SweepPlan:
+def plan_sweep(tokens: Tokens, root: ConfigRoot, results: Path, refresh: bool = False) -> SweepPlan:
     """Expand the axes and compose every cell from scalars. Raises UsageError before any work.
 
     ``refresh``: rows of a version that measured less are measured anew.
@@ -258,9 +257,7 @@ class Outcome:
         return [row for row in self.rows if row.status == "failed"]
 
 
-def run_sweep(
-    plan: SweepPlan, observer: Observer, stop: Callable[[], bool], wait: bool = False
-) -> Outcome:
+def run_sweep(plan: SweepPlan, observer: Observer, stop: Stop, wait: bool = False) -> Outcome:
     """Run what is missing of a plan. What fails becomes a row; the rest goes on.
 
     A training that diverges fails the rows of its own cells only.

@@ -65,6 +65,9 @@ class Calibration:
 
 
 Call = inspect.BoundArguments  # of a block in one forward pass; the first is what flows through
+Calls = dict[nn.Module, tuple[Call, Any]]  # by block, with what each gives
+Asking = LayerCriterion | Update
+Fed = tuple[str, LayerInputs]  # a prunable name, and what its layer is fed
 
 
 @dataclass
@@ -219,17 +222,15 @@ class CalibratedModel:
         inside = ({*block.modules()} for block in self.setup.model.blocks())
         return [{name: m for name, m in layers if m in of} for of in inside]
 
-    def _visit(
-        self, asking: LayerCriterion | Update, names: Iterable[str] | None = None
-    ) -> Iterable[tuple[str, LayerInputs]]:
+    def _visit(self, asking: Asking, names: Iterable[str] | None = None) -> Iterable[Fed]:
         """The walk of who changes what it visits; on dense inputs all is seen before that."""
         pruned = self.calibration.inputs == "pruned"
         walk = self._walk(asking, names, pruned=pruned)
         return walk if pruned else list(walk)
 
     def _walk(
-        self, asking: LayerCriterion | Update, names: Iterable[str] | None = None, *, pruned: bool
-    ) -> Iterator[tuple[str, LayerInputs]]:
+        self, asking: Asking, names: Iterable[str] | None = None, *, pruned: bool
+    ) -> Iterator[Fed]:
         """The prunable ``names``, by default all, in the linear layers of every block, first to
         last, each with what its layer is fed.
 
@@ -273,16 +274,12 @@ class CalibratedModel:
             follows.append([*map(id, given)] == [*map(id, expected)])
         return follows
 
-    def _calls(
-        self, blocks: Sequence[nn.Module], batch: Batch
-    ) -> dict[nn.Module, tuple[Call, Any]]:
+    def _calls(self, blocks: Sequence[nn.Module], batch: Batch) -> Calls:
         """How blocks are called in a pass, which ends with the last one, and what each gives."""
-        calls: dict[nn.Module, tuple[Call, Any]] = {}
+        calls: Calls = {}
 
-        def note(
-            block: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any
-        ) -> None:
-            call = inspect.signature(block.forward).bind(*arguments, **keywords)
+        def note(block: nn.Module, args: Sequence[Any], named: dict[str, Any], output: Any) -> None:
+            call = inspect.signature(block.forward).bind(*args, **named)
             calls[block] = call, _hidden(output)
             if block is blocks[-1]:
                 raise _Reached

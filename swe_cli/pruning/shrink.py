@@ -1,7 +1,7 @@
 """Smaller models: units taken out, matrices in int8 or rewritten; and how such are loaded."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -14,6 +14,7 @@ from swe_cli.evaluation.loss import evaluating, validation_loss
 from swe_cli.files import SCALE
 from swe_cli.models.transformer import FactorizedMLP, match_mlps
 from swe_cli.records import Tensors
+from swe_cli.training.state import Stop, never
 
 # Loading
 
@@ -130,12 +131,7 @@ def chosen_of(tried: Sequence[Tried]) -> Tried | None:
 
 
 def transform(
-    setup: Setup,
-    weights: Tensors,
-    how: Transform,
-    lens: Lens,
-    batch_size: int,
-    stop: Callable[[], bool] = lambda: False,
+    setup: Setup, weights: Tensors, how: Transform, lens: Lens, batch_size: int, stop: Stop = never
 ) -> list[Tried]:
     """Every candidate of the grid, in order; the live model is left with the ``chosen_of`` them.
 

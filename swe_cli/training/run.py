@@ -34,7 +34,7 @@ from swe_cli.records import Tensors
 from swe_cli.store import Run
 from swe_cli.training.own_loop import read_trajectory
 from swe_cli.training.recipe import Recipe, freeze
-from swe_cli.training.state import Callback, TrainState, fit, gradient
+from swe_cli.training.state import Callback, Stop, TrainState, fit, gradient
 from swe_cli.training.tracker import Tracker, Tracking, trajectory_of, unrecorded
 
 METRICS = "metrics.jsonl"
@@ -64,9 +64,7 @@ class Training:
     trajectory: Path | None = None
 
 
-def train_run(
-    run: Run, training: Training, callbacks: Sequence[Callback], stop: Callable[[], bool]
-) -> None:
+def train_run(run: Run, training: Training, callbacks: Sequence[Callback], stop: Stop) -> None:
     """Train into ``run``, which the caller holds, going on from its newest checkpoint. Raises
     Interrupted once ``stop`` is true and a checkpoint is safe.
     """
@@ -176,7 +174,7 @@ class _Recorder(Callback):
     run: Run
     training: Training
     tracker: Tracker
-    stop: Callable[[], bool]
+    stop: Stop
     progress: _Progress = field(default_factory=_Progress)
     best: Tensors = field(default_factory=dict)
 
@@ -258,11 +256,9 @@ class _Recorder(Callback):
             recent, path = state.recent_losses, snapshot_path(self.run, step)
             self._write(path, state, files, step=step, recent_losses=recent)
 
-    def _write(
-        self, path: Path, state: TrainState, files: Mapping[str, Tensors], **values: Any
-    ) -> None:
+    def _write(self, to: Path, state: TrainState, files: dict[str, Tensors], **told: Any) -> None:
         whole = {"model": state.setup.model.weights(), "optimizer": state.optimizer_tensors()}
-        write_directory(path, {**whole, **files}, {**values, "tracker": self.tracker.info()})
+        write_directory(to, whole | files, {**told, "tracker": self.tracker.info()})
 
 
 # What a run kept
@@ -283,11 +279,9 @@ def snapshot_path(run: Run, step: int) -> Path:
     return run.path / SNAPSHOTS / f"step-{step:08d}"
 
 
-def check_kept(
-    run: Run, step: int | None, statistics: Mapping[str, str | None] | None = None
-) -> None:
+def check_kept(run: Run, step: int | None, statistics: Mapping[str, str | None] = {}) -> None:
     """Raise RunError, with the flag to train with, where a run kept no such snapshot of a step."""
-    if step is not None and not has_snapshot(run, step, statistics or {}):
+    if step is not None and not has_snapshot(run, step, statistics):
         having = f", with {', '.join(statistics)}" if statistics else ""
         hint = f"Train with tracking.snapshots=[{step}], or sweep schedule.at_step={step}."
         raise RunError(f"{run.name} did not keep what it was after step {step}{having}.", hint)
