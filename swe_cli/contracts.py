@@ -430,9 +430,8 @@ class LayerCriterion(Criterion):
 
 
 class DrawnCriterion(Criterion):
-    """A criterion that draws its masks and finds its own sparsity: no ratio, allocation, pattern.
-
-    More rounds of a schedule cut more.
+    """Draws its masks, and finds its own sparsity: no ratio, allocation or pattern. More rounds of
+    a schedule cut more.
     """
 
     granularity = "mask"

@@ -94,9 +94,8 @@ class Ranking:
         }
 
     def divided_by(self, divisors: Mapping[str, float]) -> "Ranking":
-        """The same ranking with every tensor's scores over a divisor of its own, unsorted anew.
-
-        A divisor that is not positive puts its tensor last: those weights are never cut first.
+        """With every tensor's scores over its divisor, not sorted anew; one that is not positive
+        puts its tensor last: those weights are never cut first.
         """
         _ = self.scores  # so that copies share what was made
         scaled = copy(self)

@@ -234,10 +234,7 @@ def keyword_options(target: Callable[..., Any]) -> dict[str, Adapter]:
 
 
 def check(key: str, adapter: Adapter, value: Any) -> Any:
-    """``value`` where it is of the type and within the bounds; of conversions, int to float only.
-
-    Raises UsageError with one sentence about ``key``.
-    """
+    """``value`` of the right type and within bounds, ints as floats; else UsageError of ``key``."""
     if value == MISSING:
         raise UsageError(f"{key} is needed.", f"Add {key}=…")
     if isinstance(value, float) and not math.isfinite(value):

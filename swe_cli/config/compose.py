@@ -132,10 +132,8 @@ class Tree(NamedTuple):
 
 
 def _chosen(command: str, choices: Mapping[str, str], root: ConfigRoot) -> Tree:
-    """The YAMLs of ``command`` with choices (group → word).
-
-    What a YAML says alone stands in its group whatever else is chosen: it is put there without
-    Hydra, which would take its time for every combination of choices.
+    """The YAMLs of ``command`` with choices (group → word). What a YAML says alone is put into its
+    group without Hydra, which would take its time for every combination of choices.
     """
     reached = _of_experiments(root) if "experiment" in choices else ()
     alone = {}
@@ -182,9 +180,8 @@ def _choice(group: str, name: str, root: ConfigRoot) -> Nodes:
 
 @lru_cache(maxsize=256)
 def _load(command: str | None, choices: tuple[str, ...], root: ConfigRoot) -> Tree:
-    """The YAMLs of ``command`` by Hydra, which takes a tenth of a second: cells share them.
-
-    Raises UsageError that names the first choice whose YAML cannot be used.
+    """The YAMLs of ``command`` by Hydra, which takes a tenth of a second: cells share them. Raises
+    UsageError that names the first choice whose YAML cannot be used.
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir

@@ -125,10 +125,7 @@ def check_stop(stop: Stop) -> None:
 
 
 def run_cell(cell: Cell, stop: Stop = never, callbacks: Sequence[Callback] = ()) -> Row:
-    """Run a cell, and first the controls it is compared with, unless they are already there.
-
-    ``callbacks`` look on while it is trained. Raises Interrupted when ``stop`` asks.
-    """
+    """Run a cell, and first its controls, unless they are there. Interrupted when ``stop`` asks."""
     if cell.done():
         return cell.row()
     check_stop(stop)

@@ -47,10 +47,8 @@ NOBODY = Observer()
 def ensure_trained(
     spec: TrainingSpec, observer: Observer = NOBODY, stop: Stop = never, wait: bool = True
 ) -> bool:
-    """Train unless a finished run already serves; whether training ran. With ``wait`` whoever
-    trains the same is waited for.
-
-    A finished run that lacks a statistic or a snapshot is trained again, and that is said.
+    """Train unless a finished run serves, which has all that is asked for; whether training ran.
+    With ``wait`` whoever trains the same is waited for.
     """
     run, tracker = spec.run, spec.composed.components.get("tracker")
     if spec.done():

@@ -71,10 +71,7 @@ class SweepPlan:
 
 
 def plan_sweep(tokens: Tokens, root: ConfigRoot, results: Path, refresh: bool = False) -> SweepPlan:
-    """Expand the axes and compose every cell from scalars. Raises UsageError before any work.
-
-    ``refresh``: rows of a version that measured less are measured anew.
-    """
+    """Expand axes, compose every cell; UsageError before any work. ``refresh``: see ``Cell``."""
     composed = compose_point(tokens, root)
     axes, asked = axes_of(composed, tokens), [BY_KIND[k] for k in composed.values["controls"]]
     given = _values(tokens.overrides)

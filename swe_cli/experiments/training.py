@@ -238,10 +238,7 @@ def _opened(spec: TrainingSpec) -> TrainedModel:
 
 
 def load_dataset(data: Component, tokenizer: Component) -> Dataset:
-    """Data and tokenizer made into token windows; once a process for the same choice, and the same
-    files: one that changed is read again (of a folder, one that something was added to or taken
-    from).
-    """
+    """Data and tokenizer as token windows; once a process, unless a file, or a folder, changed."""
     named = (*data.paths().values(), *tokenizer.paths().values())
     paths = [Path(value).expanduser() for value in named]
     states = [path.stat() for path in paths if path.exists()]

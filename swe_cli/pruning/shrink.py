@@ -48,10 +48,7 @@ def fit(module: Model, weights: Mapping[str, Tensor]) -> None:
 
 
 def load(module: Model, weights: Mapping[str, Tensor], source: str = "a transform") -> None:
-    """Copy ``weights`` into ``module``, which becomes as small as they are (see ``fit``).
-
-    RunError, naming their ``source``, where names or shapes do not fit.
-    """
+    """Copy ``weights`` into ``module``, made to ``fit``; RunError, of ``source``, where none do."""
     fit(module, weights)
     parameters = dict(module.named_parameters())
     shapes = {name: parameter.shape for name, parameter in parameters.items()}
