@@ -80,7 +80,7 @@ class Sigma(Allocation):
 
     def counts_at_rate(self, ranking: Ranking, rate: float) -> Counts:
         """Counts of the paper's multiplier of a standard deviation."""
-        thresholds = dict.fromkeys(ranking.sizes, -math.inf)
+        thresholds = dict.fromkeys(ranking.scores, -math.inf)
         for name, sigma in _deviations(ranking).items():
             if sigma > 0:  # rounded in σ's own precision, as the paper's code rounds it
                 thresholds[name] = float(ranking.scores[name].new_tensor(sigma) * rate)

@@ -82,14 +82,19 @@ class TrainState:
 
     def batch_seed(self, part: int, attempt: int = 0) -> int:
         """The seed of one of the ``accumulation`` batches of an attempt at this step."""
-        first = "recovery" if self.recovering else "batches"
-        stream = f"batches/{attempt}" if attempt and not self.recovering else first
-        return derive(self.setup.seed, stream, self.step * self.accumulation + part)
+        seed, number = self.setup.seed, self.step * self.accumulation + part
+        if self.recovering:
+            return derive(seed, "recovery", number)
+        if attempt:
+            return derive(seed, f"batches/{attempt}", number)
+        return derive(seed, "batches", number)
 
     def dropout(self) -> AbstractContextManager[None]:
         """Torch's global generators, seeded for this step."""
-        stream = "recovery_dropout" if self.recovering else "dropout"
-        return global_randomness(self.setup.seed, stream, self.step, self.setup.machine.device)
+        seed, device = self.setup.seed, self.setup.machine.device
+        if self.recovering:
+            return global_randomness(seed, "recovery_dropout", self.step, device)
+        return global_randomness(seed, "dropout", self.step, device)
 
     def check_finite(self, what: str, value: float) -> None:
         """Raise TrainingError, naming the step, for a value that is not finite."""
