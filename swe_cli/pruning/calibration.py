@@ -265,7 +265,7 @@ class CalibratedModel:
                     call.arguments[next(iter(call.arguments))] = output  # fed to the next, alike
 
     def _follows(self, blocks: Sequence[nn.Module], batch: Batch) -> list[bool]:
-        """Whether a block is fed what the one before gave, and was: then no pass starts anew."""
+        """Whether a block is fed what the one before gave, and was fed: no pass starts anew."""
         flow, follows = self._calls(blocks, batch), [False]
         for before, block in pairwise(blocks):
             (earlier, output), (call, _) = flow[before], flow[block]

@@ -133,14 +133,14 @@ def _flops(state: TrainState) -> float:
 
 
 def _tracker(training: Training) -> Tracker:
-    (model, dataset), recipe = (training.setup.model, training.setup.dataset), training.recipe
-    frozen, size = training.tracking.frozen, recipe.batch_size * recipe.accumulation
-    tracked = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad or frozen}
+    setup, recipe, tracking = training.setup, training.recipe, training.tracking
+    parameters, size = setup.model.named_parameters(), recipe.batch_size * recipe.accumulation
+    tracked = {n: p.detach() for n, p in parameters if p.requires_grad or tracking.frozen}
     made = {name: make(tracked) for name, make in training.statistics.items()}
-    epoch = dataset.steps_per_epoch(size=size, context=model.context)
-    told: Any = {"seed": training.setup.seed, "sources": training.sources}
+    epoch = setup.dataset.steps_per_epoch(size=size, context=setup.model.context)
+    told: Any = {"seed": setup.seed, "sources": training.sources}
     told |= {"steps": recipe.steps, "steps_per_epoch": epoch}
-    return Tracker(tracked, made, model.prunable(tracked, "linear"), training.tracking, **told)
+    return Tracker(tracked, made, setup.model.prunable(tracked, "linear"), tracking, **told)
 
 
 def _check_same(run: Run, weights: Tensors) -> None:
