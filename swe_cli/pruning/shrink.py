@@ -48,7 +48,7 @@ def fit(module: Model, weights: Mapping[str, Tensor]) -> None:
 
 
 def load(module: Model, weights: Mapping[str, Tensor], source: str = "a transform") -> None:
-    """Copy ``weights`` into ``module``, made to ``fit``. RunError, naming ``source``, for others."""
+    """Copy ``weights`` into ``module``, made to ``fit``. RunError, naming ``source``, else."""
     fit(module, weights)
     parameters = dict(module.named_parameters())
     shapes = {name: parameter.shape for name, parameter in parameters.items()}
