@@ -43,10 +43,7 @@ def conform(component: Any, contract: type[T], name: str, expected: str | None =
 
 @contextmanager
 def calling(name: str, failing: type[SweError] = PruningError) -> Iterator[None]:
-    """Say which component, ``name`` as one types it, raised what, and in which line.
-
-    It raises ``failing``, unless it was a sentence already.
-    """
+    """What a component, ``name`` as one types it, raises is ``failing``, and says in which line."""
     try:
         yield
     except SweError:

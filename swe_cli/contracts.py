@@ -108,17 +108,13 @@ class Model(nn.Module):
         return {n: tensors[n] for n in names if n in tensors and (which == "all" or n in layers)}
 
     def linear_layers(self) -> dict[str, nn.Module]:
-        """The layers inside blocks that are fed rows which a matrix multiplies, by its name: what
-        ``prunable`` shows as (out, in), under a name that begins so.
-        """
+        """Layers inside blocks, by the name of a matrix that ``prunable`` shows as (out, in)."""
         names = {module: name for name, module in self.named_modules()}
         inside = (module for block in self.blocks() for module in block.modules())
         return {f"{names[m]}.weight": m for m in inside if isinstance(m, nn.Linear)}
 
     def fed(self, name: str, layer: nn.Module, given: tuple[Any, ...]) -> Mapping[str, Tensor]:
-        """What the matrix ``name`` of a layer that is called with ``given`` multiplies, (…, in): by
-        that name, or by prunable names where they are fed apart.
-        """
+        """What a layer's matrix multiplies, (…, in), by its name, or by prunable ones, if apart."""
         return {name: given[0]}
 
     def role_of(self, name: str) -> str:
@@ -264,9 +260,7 @@ class Setup:
         return self.dataset.random_batch(split, size=size, context=context, seed=seed)
 
     def windows(self, split: Split, size: int, **how: Any) -> Iterator[Batch]:
-        """All of a split in windows, by default as long as the model's context, in batches of at
-        most ``size``, and of no more than ``LOGITS`` numbers that a model would give.
-        """
+        """All of a split, at most ``size`` windows a batch, and ``LOGITS`` numbers of a model's."""
         cut = self.cut(**how)
         most = max(1, LOGITS // (cut["context"] * self.dataset.shape.vocabulary_size))
         return self.dataset.windows(split, size=min(size, most), **cut)
@@ -305,14 +299,10 @@ class Statistic:
         return getattr(type(self), moment) is not getattr(Statistic, moment)
 
     def expect(self, observations: int, of_run: float) -> None:
-        """Know, before the first, how many observations there will be; ``of_run``: how many of them
-        a run is long, from its first step on.
-        """
+        """Know how many observations there will be, and how many a whole run would have."""
 
     def before_step(self, weights: Tensors, gradients: Tensors, share: float) -> None:
-        """See a step that is about to be taken and observed: the gradients of its mean loss at
-        ``weights``, before any clipping, and the ``share`` that ``update`` will be given.
-        """
+        """See a step before it is taken: unclipped gradients, and the ``share`` of ``update``."""
 
     def after_step(self, optimizer: Mapping[str, Tensors]) -> None:
         """See what the optimizer keeps after an observed step: slot → tensors by parameter name."""
@@ -440,9 +430,8 @@ class LayerCriterion(Criterion):
 
 
 class DrawnCriterion(Criterion):
-    """A criterion that draws its masks and finds its own sparsity: no ratio, allocation, pattern.
-
-    More rounds of a schedule cut more.
+    """Draws its masks, and finds its own sparsity: no ratio, allocation or pattern. More rounds of
+    a schedule cut more.
     """
 
     granularity = "mask"
@@ -561,9 +550,7 @@ class Transform:
 
     @abstractmethod
     def candidates(self, prunable: Mapping[str, Tensor]) -> Sequence[Candidate]:
-        """The grid, in the model's order. Raises UsageError for unfit options, PruningError where
-        nothing can be rewritten.
-        """
+        """The grid, in order. UsageError for unfit options, PruningError where there is none."""
 
     @abstractmethod
     def apply(self, weights: Tensors, candidate: Candidate, seed: int) -> Tensors:

@@ -94,9 +94,8 @@ class Ranking:
         }
 
     def divided_by(self, divisors: Mapping[str, float]) -> "Ranking":
-        """The same ranking with every tensor's scores over a divisor of its own, unsorted anew.
-
-        A divisor that is not positive puts its tensor last: those weights are never cut first.
+        """With every tensor's scores over its divisor, not sorted anew; one that is not positive
+        puts its tensor last: those weights are never cut first.
         """
         _ = self.scores  # so that copies share what was made
         scaled = copy(self)
@@ -129,9 +128,7 @@ class Ranking:
         return dict(zip(self.scores, _in_threads(mask, self.scores), strict=True))
 
     def _kept(self, name: str, rows: int, count: int) -> Array:
-        """Bool (rows, n): all but the ``count`` lowest, of which each row has the same number, the
-        first ones one more.
-        """
+        """All but the ``count`` lowest, bool (rows, n); the first rows may lose one more."""
         scores = self._flat[name].reshape(rows, -1)
         length = scores.shape[1]
         ordered = self._sorted[name][None] if rows == 1 else np.sort(scores, axis=1)

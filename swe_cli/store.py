@@ -238,12 +238,8 @@ def provenance() -> dict[str, Any]:
     for package in ("swe-cli", "torch", "numpy", "safetensors"):
         with suppress(PackageNotFoundError):  # a checkout on the path need not be installed
             versions[package] = version(package)
-    return {
-        "versions": versions,
-        "commit": _commit(),
-        "host": platform.node(),
-        "written": datetime.now().astimezone().isoformat(),
-    }
+    host, written = platform.node(), datetime.now().astimezone().isoformat()
+    return {"versions": versions, "commit": _commit(), "host": host, "written": written}
 
 
 @cache

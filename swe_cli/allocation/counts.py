@@ -74,27 +74,21 @@ class Sigma(Allocation):
         count = exact_count(ratio, ranking.total)
         cuttable = sum(ranking.sizes[name] for name, sigma in deviations.items() if sigma > 0)
         if count > cuttable:
-            raise PruningError(
-                f"allocation=sigma can cut {cuttable} of {ranking.total} weights, not {count}: "
-                "tensors without spread are never cut."
-            )
+            can = f"allocation=sigma can cut {cuttable} of {ranking.total} weights, not {count}"
+            raise PruningError(f"{can}: tensors without spread are never cut.")
         return ranking.divided_by(deviations).lowest(count)
 
     def counts_at_rate(self, ranking: Ranking, rate: float) -> Counts:
         """Counts of the paper's multiplier of a standard deviation."""
-        thresholds = {
-            # σ times rate is rounded in σ's own precision, as the paper's code rounds it.
-            name: float(ranking.scores[name].new_tensor(sigma) * rate) if sigma > 0 else -math.inf
-            for name, sigma in _deviations(ranking).items()
-        }
+        thresholds = dict.fromkeys(ranking.scores, -math.inf)
+        for name, sigma in _deviations(ranking).items():
+            if sigma > 0:  # rounded in σ's own precision, as the paper's code rounds it
+                thresholds[name] = float(ranking.scores[name].new_tensor(sigma) * rate)
         return ranking.below(thresholds)
 
 
 def _deviations(ranking: Ranking) -> dict[str, float]:
-    return {
-        name: float(score.std()) if score.numel() > 1 else 0.0
-        for name, score in ranking.scores.items()
-    }
+    return {n: float(s.std()) if s.numel() > 1 else 0.0 for n, s in ranking.scores.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +109,7 @@ class Like(Allocation):
         return context.rank_by(self.criterion).lowest(exact_count(ratio, ranking.total))
 
 
-class Published(Allocation):
+class Published(Global):
     """What ``criterion.published`` names: sigma for SWE, row for Wanda, else mostly global.
 
     Rows show the allocation it stands for, and share the cells of whoever names that one.
@@ -123,9 +117,6 @@ class Published(Allocation):
 
     def stands_for(self, criterion: Criterion) -> str:
         return criterion.published
-
-    def counts(self, ranking: Ranking, ratio: float, context: AllocationContext) -> Counts:
-        raise NotImplementedError("the allocation that it stands for is asked")
 
 
 # Block by block
@@ -158,10 +149,8 @@ class OWL(Allocation):
         outliers = {block: n / sizes[block] for block, n in by_block(above, context).items()}
         lowest = min(outliers.values())
         span = max(outliers.values()) - lowest
-        shifts = {
-            block: 2 * self.strength * (fraction - lowest) / span if span > 0 else 0.0
-            for block, fraction in outliers.items()
-        }
+        wide, span = 2 * self.strength if span > 0 else 0.0, span or 1.0
+        shifts = {block: wide * (part - lowest) / span for block, part in outliers.items()}
         cut = by_block(ranking.sizes, context)
         mean = sum(shifts.get(block, 0.0) * n for block, n in cut.items()) / ranking.total
         shares = {n: ratio - (shifts.get(block_of(n), mean) - mean) for n in ranking.sizes}

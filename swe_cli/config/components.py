@@ -194,10 +194,9 @@ def checked_component(group: str, name: str, node: Any) -> Component:
         allowed = keyword_options(target)
     except Exception as error:  # a user's module may fail in any way while it is imported
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UsageError(
-            f"{shown} names {node['_target_']}, which cannot be imported: {reason}.",
-            "Your own package lies beside the folder that you give to --config-dir.",
-        ) from error
+        why = f"{shown} names {node['_target_']}, which cannot be imported: {reason}."
+        hint = "Your own package lies beside the folder that you give to --config-dir."
+        raise UsageError(why, hint) from error
     known = {*allowed, "_target_", "from_run", USUAL}
     for key in node:
         if key not in known:
@@ -222,25 +221,20 @@ def checked_component(group: str, name: str, node: Any) -> Component:
 
 @lru_cache(maxsize=256)
 def keyword_options(target: Callable[..., Any]) -> dict[str, Adapter]:
-    """Keyword-only parameter → what checks its value; a class of the user's own is checked by
-    their own code. Reading annotations is what takes time.
-    """
+    """Keyword-only parameter → what checks its value. Reading annotations is what takes time."""
     options: dict[str, Adapter] = {}
     for name, parameter in inspect.signature(target, eval_str=True).parameters.items():
         if parameter.kind is parameter.KEYWORD_ONLY:
             hint = Any if parameter.annotation is parameter.empty else parameter.annotation
             try:
                 options[name] = TypeAdapter(hint)
-            except NotChecked:
+            except NotChecked:  # a class of the user's own, whose code checks it
                 options[name] = TypeAdapter(Any)
     return options
 
 
 def check(key: str, adapter: Adapter, value: Any) -> Any:
-    """``value`` where it is of the type and within the bounds; of conversions, int to float only.
-
-    Raises UsageError with one sentence about ``key``.
-    """
+    """``value`` of the right type and within bounds, ints as floats; else UsageError of ``key``."""
     if value == MISSING:
         raise UsageError(f"{key} is needed.", f"Add {key}=…")
     if isinstance(value, float) and not math.isfinite(value):

@@ -87,10 +87,7 @@ def _usual(typed: tuple[str, ...], plain: "Tree", root: ConfigRoot) -> list[str]
 
 
 def said_by(experiment: Any, root: ConfigRoot) -> dict[str, Any]:
-    """Dotted key → value (of a group, choice): all that an experiment, and what it builds on, sets.
-
-    Nothing where there is none of that name.
-    """
+    """Dotted key → value (of a group, choice): what an experiment, if any, and its bases set."""
     said = next((read(p) for p in root.yamls("experiment") if p.stem == experiment), {})
     told = dict[str, Any]()
     for of in said.get("defaults", ()):
@@ -102,17 +99,12 @@ def said_by(experiment: Any, root: ConfigRoot) -> dict[str, Any]:
 def component(
     group: str, name: str, root: ConfigRoot, options: Mapping[str, Any] | None = None
 ) -> Component:
-    """A choice of a group, with ``options`` (of a stored description) laid over those of its YAML.
-
-    The target comes from the YAML, never from what is stored.
-    """
+    """A choice of a group, stored ``options`` laid over its YAML's, from which the target comes."""
     return checked_component(group, name, _merged(choice_options(group, name, root), options or {}))
 
 
 def choice_options(group: str, name: str, root: ConfigRoot) -> Nodes:
-    """The YAML of one choice, whoever's it is. A value that is still to be given, or looked up in
-    another group, is ``???``.
-    """
+    """The YAML of one choice; a value still to be given, or of another group, is ``???``."""
     choices = root.options(group)
     if name not in choices:
         known = f"Known: {', '.join(choices)}. Where it is your own, add --config-dir."
@@ -126,11 +118,8 @@ def choice_options(group: str, name: str, root: ConfigRoot) -> Nodes:
 
 def _merged(node: Nodes, options: Mapping[str, Any]) -> Nodes:
     """``options`` laid over ``node``, inside its own components too."""
-    inside = {
-        key: _merged(node[key], value)
-        for key, value in options.items()
-        if isinstance(value, Mapping) and "_target_" in (node.get(key) or {})
-    }
+    of = {key: value for key, value in options.items() if isinstance(value, Mapping)}
+    inside = {k: _merged(node[k], of[k]) for k in of if "_target_" in (node.get(k) or {})}
     return {**node, **options, **inside}
 
 
@@ -143,10 +132,8 @@ class Tree(NamedTuple):
 
 
 def _chosen(command: str, choices: Mapping[str, str], root: ConfigRoot) -> Tree:
-    """The YAMLs of ``command`` with choices (group → word).
-
-    What a YAML says alone stands in its group whatever else is chosen: it is put there without
-    Hydra, which would take its time for every combination of choices.
+    """The YAMLs of ``command`` with choices (group → word). What a YAML says alone is put into its
+    group without Hydra, which would take its time for every combination of choices.
     """
     reached = _of_experiments(root) if "experiment" in choices else ()
     alone = {}
@@ -193,9 +180,8 @@ def _choice(group: str, name: str, root: ConfigRoot) -> Nodes:
 
 @lru_cache(maxsize=256)
 def _load(command: str | None, choices: tuple[str, ...], root: ConfigRoot) -> Tree:
-    """The YAMLs of ``command`` by Hydra, which takes a tenth of a second: cells share them.
-
-    Raises UsageError that names the first choice whose YAML cannot be used.
+    """The YAMLs of ``command`` by Hydra, which takes a tenth of a second: cells share them. Raises
+    UsageError that names the first choice whose YAML cannot be used.
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir

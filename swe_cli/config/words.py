@@ -102,10 +102,9 @@ def parse_override(word: str) -> Any:
         return OverridesParser.create().parse_override(word)
     except Exception:  # Hydra's grammar answers with several kinds, in its own words
         reason = "a sign stands where none can, or a quote or bracket is left open"
-        raise UsageError(
-            f"Cannot read {word!r}: {reason if '=' in word else 'it is not key=value'}.",
-            "Overrides are key=value. Quote a value that holds signs: \"key='a (b)'\"",
-        ) from None
+        why = f"Cannot read {word!r}: {reason if '=' in word else 'it is not key=value'}."
+        hint = "Overrides are key=value. Quote a value that holds signs: \"key='a (b)'\""
+        raise UsageError(why, hint) from None
 
 
 def closest(word: str, words: Iterable[str]) -> str | None:
@@ -132,10 +131,7 @@ def is_path_key(key: str) -> bool:
 
 
 def value_of(word: str) -> Any:
-    """What an override sets its key to: a path as typed, anything else as Hydra reads it.
-
-    Quotes around a whole path are dropped and ``~`` is expanded.
-    """
+    """What an override sets: a path as typed, unquoted, ``~`` expanded; else as Hydra reads it."""
     key, _, path = word.partition("=")
     if not is_path_key(key):
         return float(path) if _DECIMAL.fullmatch(path) else parse_override(word).value()

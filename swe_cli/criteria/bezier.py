@@ -34,10 +34,9 @@ class Bezier(DrawnCriterion):
 
     def __post_init__(self) -> None:
         if self.a == self.b == self.c == self.d:
-            raise UsageError(
-                "criterion.a, b, c and d are equal: a flat curve has no shape to cut by.",
-                "A published one: criterion.a=1 criterion.b=0.14 criterion.c=0.14 criterion.d=0.1",
-            )
+            why = "criterion.a, b, c and d are equal: a flat curve has no shape to cut by."
+            shape = "criterion.a=1 criterion.b=0.14 criterion.c=0.14 criterion.d=0.1"
+            raise UsageError(why, f"A published one: {shape}")
 
     def values(self, evidence: Evidence) -> Tensors:
         """What the histograms are of, by prunable name."""

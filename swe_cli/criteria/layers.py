@@ -131,12 +131,9 @@ class SparseGPT(LayerCriterion):
                 why = "criterion=sparsegpt: the Hessian of a layer cannot be inverted."
                 raise PruningError(why, "Give it more to see: calibration.samples=256")
         if damping != self.damping:
-            warnings.warn(
-                f"A Hessian is singular at criterion.damping={self.damping:g}; "
-                f"{damping:g} is used for that layer. Or write criterion.damping=0.01",
-                SweWarning,
-                stacklevel=1,
-            )
+            what = f"A Hessian is singular at criterion.damping={self.damping:g}"
+            used = f"{damping:g} is used for that layer. Or write criterion.damping=0.01"
+            warnings.warn(f"{what}; {used}", SweWarning, stacklevel=1)
         return factor, dead
 
 

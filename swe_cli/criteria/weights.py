@@ -46,13 +46,11 @@ class Random(WeightCriterion):
     """Uniform scores, drawn per tensor from the run's seed: another seed, another mask."""
 
     def score(self, evidence: Evidence) -> Scores:
-        return {
-            name: torch.rand(
-                weight.shape,
-                generator=torch.Generator().manual_seed(derive(evidence.seed, f"random/{name}")),
-            )
-            for name, weight in evidence.weights.items()
-        }
+        scores = Scores()
+        for name, weight in evidence.weights.items():
+            seed = derive(evidence.seed, f"random/{name}")
+            scores[name] = torch.rand(weight.shape, generator=torch.Generator().manual_seed(seed))
+        return scores
 
 
 # By the trajectory

@@ -75,19 +75,14 @@ def decode(files: Mapping[str, Path], *, size: int) -> Decoded:
     of = f"of {len(files):,} images"
     notes = [f"{count:,} {of} {remark}." for remark, count in stored["converted"].items()]
     if stored["resized"]:
-        notes.append(
-            f"{stored['resized']:,} {of} are not {size}×{size} "
-            f"(one is {'×'.join(map(str, stored['example']))}): "
-            "resized, their shape kept, the rest black."
-        )
+        shape = f"{size}×{size} (one is {'×'.join(map(str, stored['example']))})"
+        done = "resized, their shape kept, the rest black."
+        notes.append(f"{stored['resized']:,} {of} are not {shape}: {done}")
     return Decoded(np.load(array, mmap_mode="r"), stored["sha256"], tuple(notes))
 
 
 def read_image(path: Path, shape: tuple[int, ...]) -> Pixels:
-    """One image as a data set's are, uint8 (channels, height, width): padded to their shape.
-
-    Raises DataError for a file that is missing or is no image.
-    """
+    """An image as a data set's are, uint8 (channels, height, width). DataError where it is none."""
     channels, height, width = shape
     image, _ = _opened(path, path)
     return _pixels(image.convert("L") if channels == 1 else image, width, height)

@@ -47,10 +47,7 @@ class QuestionSet:
 
     def text(self) -> Text:
         """All that is written, one example a line: what tokenizers learn from."""
-        texts = [
-            "".join(f"{example.question}\n{example.answer}\n" for example in self.examples[split])
-            for split in SPLITS
-        ]
+        texts = ["".join(f"{e.question}\n{e.answer}\n" for e in self.examples[s]) for s in SPLITS]
         return Text(StringSource("".join(texts)), consecutive(map(len, texts)))
 
 
@@ -98,10 +95,7 @@ def easy_vqa(
         images = getattr(package, f"get_{part}_image_paths")()
         paths += [Path(images[number]) for number in sorted(images)]
         rows = zip(*getattr(package, f"get_{part}_questions")(), strict=True)
-        every += [
-            Example(first + number, question, answer, KINDS.get(answer, "yes or no"))
-            for question, answer, number in rows
-        ]
+        every += [Example(first + at, q, a, KINDS.get(a, "yes or no")) for q, a, at in rows]
     every.sort(key=lambda example: example.image)
     generator = torch.Generator().manual_seed(derive(0, "easy_vqa"))
     order = torch.randperm(TRAIN, generator=generator).tolist()
@@ -203,8 +197,12 @@ def image_folder(
     examples: dict[Split, list[Example]] = {split: [] for split in SPLITS}
     where: dict[Split, list[str]] = {split: [] for split in SPLITS}
     for place, (name, rows) in enumerate(of_image.items()):
-        drawn = _drawn_split(name, validation_fraction, test_fraction)
-        split = _named_split(name, rows) if named else drawn
+        drawn = derive(0, f"image_folder/{name}") / 2**63
+        split: Split = "test" if drawn < test_fraction else "validation"
+        if named:
+            split = _named_split(name, rows)
+        elif drawn >= test_fraction + validation_fraction:
+            split = "train"
         for row in rows:
             kind = row["type"] or "question"
             examples[split].append(Example(place, row["question"], row["answer"], kind))
@@ -222,28 +220,17 @@ def image_folder(
     return QuestionSet(decoded.pixels, examples, sha256, where, decoded.notes)
 
 
-def _drawn_split(name: str, validation_fraction: float, test_fraction: float) -> Split:
-    drawn = derive(0, f"image_folder/{name}") / 2**63
-    if drawn < test_fraction:
-        return "test"
-    return "validation" if drawn < test_fraction + validation_fraction else "train"
-
-
 def _named_split(name: str, rows: Sequence[Row]) -> Split:
     """What all rows about an image name. Raises DataError for one that names none, or another."""
     first = rows[0]
     for row in rows:
         if row["split"] not in SPLITS:
-            raise DataError(
-                f"{row['where']}: there is no split {row['split']!r}.",
-                "Write train, validation or test in every row, or leave the column out.",
-            )
+            hint = "Write train, validation or test in every row, or leave the column out."
+            raise DataError(f"{row['where']}: there is no split {row['split']!r}.", hint)
         if row["split"] != first["split"]:
-            raise DataError(
-                f"{row['where']}: the image {name} is of the split {row['split']} here and of "
-                f"{first['split']} in {first['where']}.",
-                "All questions about an image belong to one split.",
-            )
+            both = f"of the split {row['split']} here and of {first['split']} in {first['where']}"
+            why = f"{row['where']}: the image {name} is {both}."
+            raise DataError(why, "All questions about an image belong to one split.")
     return SPLITS[SPLITS.index(first["split"])]
 
 

@@ -141,10 +141,7 @@ class Text:
 
 
 def word_end(text: str) -> int:
-    """The last place where a space follows a word: no tokenizer of words joins across it.
-
-    A text without such a place (one endless word, or nothing but spaces) ends at its end.
-    """
+    """The last place where a space follows a word, else the end: no tokenizer joins across it."""
     match = re.match(r".*\S(?=[ \t\r\n])", text, re.DOTALL)
     return match.end() if match else len(text)
 
@@ -155,11 +152,8 @@ def word_end(text: str) -> int:
 def check_shares(validation: float, test: float) -> None:
     """Raise UsageError where two fractions leave nothing to train on."""
     if validation + test >= 1.0:
-        raise UsageError(
-            f"data.validation_fraction={validation:g} and "
-            f"data.test_fraction={test:g} leave nothing to train on.",
-            "Their sum must stay below 1.",
-        )
+        both = f"data.validation_fraction={validation:g} and data.test_fraction={test:g}"
+        raise UsageError(f"{both} leave nothing to train on.", "Their sum must stay below 1.")
 
 
 def at_most(name: str, size: int | None, most: int) -> int:
@@ -234,11 +228,10 @@ def kjv_chars(
     sizes = (train_characters, validation_characters, test_characters)
     excess = sum(sizes) - source.characters
     if excess > 0:
-        raise UsageError(
-            f"The three splits ask for {sum(sizes):,} characters; the King James Bible has "
-            f"{source.characters:,}.",
-            f"Largest here: data.train_characters={max(0, train_characters - excess)}",
-        )
+        there = f"the King James Bible has {source.characters:,}"
+        why = f"The three splits ask for {sum(sizes):,} characters; {there}."
+        largest = max(0, train_characters - excess)
+        raise UsageError(why, f"Largest here: data.train_characters={largest}")
     books = {book.value: title for book, title in bible.short_titles.items()}
     verses = bible.verse_start_indices.items()  # 1002003: Genesis 2, 3
     first = {at: divmod(verse // 1000, 1000) for verse, at in verses if verse % 1000 == 1}
@@ -321,8 +314,5 @@ def _download() -> bytes:
 
 def _check(name: Path | str, sha256: str, size: int, hint: str) -> None:
     if sha256 != SHAKESPEARE_SHA256:
-        raise DataError(
-            f"{name} ({size:,} bytes) is not tinyshakespeare, which has {SHAKESPEARE_BYTES:,} "
-            f"bytes and sha256 {SHAKESPEARE_SHA256[:12]}….",
-            hint,
-        )
+        has = f"has {SHAKESPEARE_BYTES:,} bytes and sha256 {SHAKESPEARE_SHA256[:12]}…"
+        raise DataError(f"{name} ({size:,} bytes) is not tinyshakespeare, which {has}.", hint)

@@ -21,6 +21,7 @@ from swe_cli.errors import DataError, ModelError, optional
 WORD = re.compile(r" ?[^\W\d_]+| ?\d| ?[^\w\s]| ?_|\s")
 
 BPE_FORMAT = 1
+Size = Annotated[int, Field(ge=256, title="byte values come first")]
 TOKENIZER = "tokenizer.json"
 PIECE = 1 << 13  # characters; the library is several times faster on short pieces, in parallel
 
@@ -41,12 +42,9 @@ class CharTokenizer(Tokenizer):
 
     def encode(self, text: str) -> NDArray[np.uint32]:
         if unknown := sorted(set(text) - set(self.vocabulary)):
-            others = " and others" if len(unknown) > 10 else ""
-            raise DataError(
-                f"The vocabulary of this text does not hold "
-                f"{', '.join(map(repr, unknown[:10]))}{others}.",
-                "Leave them out, or train with tokenizer=bpe, which can write anything.",
-            )
+            some = ", ".join(map(repr, unknown[:10])) + " and others" * (len(unknown) > 10)
+            hint = "Leave them out, or train with tokenizer=bpe, which can write anything."
+            raise DataError(f"The vocabulary of this text does not hold {some}.", hint)
         return self._ids[_code_points(text)]
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -89,12 +87,7 @@ class BpeTokenizer(Tokenizer):
     UsageError where the package is missing, StorageError where the cache cannot be written.
     """
 
-    def __init__(
-        self,
-        text: Text,
-        *,
-        vocabulary_size: Annotated[int, Field(ge=256, title="byte values come first")],
-    ) -> None:
+    def __init__(self, text: Text, *, vocabulary_size: Size) -> None:
         tokenizers = optional("tokenizers", "tokenizer=bpe", "bpe")
         trained_on = [text.sha256, text.splits["train"], vocabulary_size]
         key = json.dumps([*trained_on, BPE_FORMAT, tokenizers.__version__])
@@ -103,7 +96,9 @@ class BpeTokenizer(Tokenizer):
         with suppress(OSError):  # absent; where the folder is out of reach, writing says so
             sha256, _, serialized = path.read_bytes().partition(b"\n")
         if _sha256(serialized).encode() != sha256:
-            serialized = _train(text, vocabulary_size)
+            learner, texts = tokenizers.ByteLevelBPETokenizer(), text.chunks("train")
+            learner.train_from_iterator(texts, vocabulary_size, 2, show_progress=False)
+            serialized = str(learner.to_str()).encode()
             write_cached(path, _sha256(serialized).encode() + b"\n" + serialized)
         self._backend = tokenizers.Tokenizer.from_str(serialized.decode())
         self.vocabulary_size = int(self._backend.get_vocab_size())
@@ -172,16 +167,6 @@ class Pretrained(Tokenizer):
         return np.array(self._backend.encode(text, add_special_tokens=False).ids, np.uint32)
 
     decode = BpeTokenizer.decode
-
-
-def _train(text: Text, vocabulary_size: int) -> bytes:
-    from tokenizers import ByteLevelBPETokenizer
-
-    backend = ByteLevelBPETokenizer()
-    backend.train_from_iterator(
-        text.chunks("train"), vocabulary_size, min_frequency=2, show_progress=False
-    )
-    return str(backend.to_str()).encode()
 
 
 def _sha256(data: bytes) -> str:

@@ -30,25 +30,20 @@ NUMBER = re.compile(r"\s*[+-]?\d+(\.\d+)?\s*")
 
 
 def dataset_of(
-    built: Any,
-    tokenizer: Callable[[Text], Any],
-    data_name: str = "data",
-    tokenizer_name: str = "tokenizer",
+    built: Any, tokenizer: Callable[[Text], Any], names: Sequence[str] = ("data", "tokenizer")
 ) -> Dataset:
     """What a ``data`` choice builds as the ``Dataset`` that models see: a ``Text`` and a
     ``QuestionSet`` are tokenized, anything else must be one already.
 
-    The names are those that one types, ``data=mine``, for errors: a UsageError says what a
-    component lacks.
+    ``names``: as one types both, ``data=mine``, for a UsageError that says what one lacks.
     """
     if isinstance(built, Text):
-        return TextDataset(built, conform(tokenizer(built), Tokenizer, tokenizer_name))
+        return TextDataset(built, conform(tokenizer(built), Tokenizer, names[1]))
     if isinstance(built, QuestionSet):
-        made = conform(tokenizer(built.text()), Tokenizer, tokenizer_name)
-        return QuestionDataset(built, made)
+        return QuestionDataset(built, conform(tokenizer(built.text()), Tokenizer, names[1]))
     asks = getattr(built, "questions", hasattr(built, "answer_tokens"))
     expected = "no Text, QuestionSet or Dataset"
-    return conform(built, Questions if asks else Dataset, data_name, expected)
+    return conform(built, Questions if asks else Dataset, names[0], expected)
 
 
 class TokenizedDataset(Dataset):
@@ -82,11 +77,9 @@ class TextDataset(TokenizedDataset):
             chunks = (np.asarray(tokenizer.encode(piece), dtype) for piece in pieces)
             tokens = np.concatenate([np.zeros(0, dtype), *chunks])
             if tokenizer.unknown is not None and (tokens == tokenizer.unknown).any():
-                raise DataError(
-                    f"The {split} split holds words that the tokenizer does not know; their loss "
-                    "would mean nothing.",
-                    "For running text choose tokenizer=chars or tokenizer=bpe.",
-                )
+                why = f"The {split} split holds words that the tokenizer does not know"
+                hint = "For running text choose tokenizer=chars or tokenizer=bpe."
+                raise DataError(f"{why}; their loss would mean nothing.", hint)
             self.tokens[split] = tokens
 
     def random_batch(self, split: Split, *, size: int, context: int, seed: int) -> Batch:
@@ -140,11 +133,9 @@ class TextDataset(TokenizedDataset):
     def _tokens(self, split: Split, context: int, more: int = 1) -> Tokens:
         tokens = self.tokens[split]
         if len(tokens) < context + more:
-            raise DataError(
-                f"The {split} split has {len(tokens):,} tokens, but a window of context "
-                f"{context:,} needs {context + more:,}.",
-                "Lower model.context (evaluation.window), or make that split of data larger.",
-            )
+            window = f"a window of context {context:,} needs {context + more:,}"
+            hint = "Lower model.context (evaluation.window), or make that split of data larger."
+            raise DataError(f"The {split} split has {len(tokens):,} tokens, but {window}.", hint)
         return tokens
 
 
@@ -177,24 +168,17 @@ class QuestionDataset(TokenizedDataset, Questions):
         self.answer_tokens = max(
             int((of["targets"] != IGNORED).sum(1).max()) for of in self._encoded.values()
         )
-        answers = [
-            (example.answer, source.place(split, row))
-            for split, examples in source.examples.items()
-            for row, example in enumerate(examples)
-        ]
-        others = [(answer, place) for answer, place in answers if not NUMBER.fullmatch(answer)]
+        rows = [(s, n, e.answer) for s, of in source.examples.items() for n, e in enumerate(of)]
+        others = [row for row in rows if not NUMBER.fullmatch(row[2])]
         self.numeric = not others
-        if 0 < len(others) < len(answers) / 2:  # meant as numbers
-            answer, place = others[0]
-            self.notes += (
-                f"MAE and RMSE are not measured: {len(others)} of {len(answers)} answers are no "
-                f"plain numbers, the first of them {answer!r} in {place}.",
-            )
+        if 0 < len(others) < len(rows) / 2:  # meant as numbers
+            split, row, answer = others[0]
+            why = f"{len(others)} of {len(rows)} answers are no plain numbers"
+            first = f"the first of them {answer!r} in {source.place(split, row)}"
+            self.notes += (f"MAE and RMSE are not measured: {why}, {first}.",)
 
     def examples(self, split: Split, *, shuffle_images: int | None = None) -> Sequence[Example]:
-        """In the order of ``windows``. With a seed, each image is replaced by another of the split;
-        questions about one keep sharing one.
-        """
+        """With a seed, images of the split change places; questions about one keep sharing one."""
         examples = self.source.examples[split]
         if shuffle_images is None:
             return examples
@@ -216,10 +200,7 @@ class QuestionDataset(TokenizedDataset, Questions):
     def windows(
         self, split: Split, *, context: int, size: int, shuffle_images: int | None = None
     ) -> Iterator[Batch]:
-        """Every question once, in order, in batches of ``size`` questions.
-
-        Raises DataError, before the first batch is asked for, for a question that does not fit.
-        """
+        """All questions in order, ``size`` a batch. DataError, at once, where one does not fit."""
         examples = self.examples(split, shuffle_images=shuffle_images)
         images = torch.tensor([example.image for example in examples])
         encoded = self._checked(split, context) | {"images": images}
@@ -248,9 +229,7 @@ class QuestionDataset(TokenizedDataset, Questions):
         return self.tokenizer.decode([token for token in answer if token != self.separator])
 
     def _encode(self, split: Split, ids: Callable[[str], list[int]]) -> Batch:
-        """``tokens`` and ``targets`` int32 (n, longest) and, int64 (n,): positions ``needed`` (the
-        end is only predicted), ``images``, and the ``window``.
-        """
+        """``tokens``, ``targets`` int32 (n, longest); ``needed`` places, ``images``, ``window``."""
         examples = self.source.examples[split]
         if not examples:
             raise DataError(f"The {split} split holds no question.", "Give it more of the data.")
@@ -281,22 +260,17 @@ class QuestionDataset(TokenizedDataset, Questions):
         row = int(encoded["needed"].argmax())
         needed = int(encoded["needed"][row])
         if needed > context:
-            raise DataError(
-                f"{self.source.place(split, row)}: question and answer have {needed} tokens, "
-                f"but the model has room for {context}.",
-                "Shorten the question, or raise the model's context (model.language.context) by "
-                f"{needed - context}.",
-            )
+            why = f"question and answer have {needed} tokens, but the model has room for {context}."
+            hint = "Shorten the question, or raise the model's context (model.language.context) by"
+            place = self.source.place(split, row)
+            raise DataError(f"{place}: {why}", f"{hint} {needed - context}.")
         return encoded
 
     def _batch(self, encoded: Batch, rows: Tensor) -> Batch:
         longest = int(encoded["needed"][rows].max())
-        return {
-            "tokens": encoded["tokens"][rows, :longest].long(),
-            "targets": encoded["targets"][rows, :longest].long(),
-            "window": encoded["window"][rows],
-            **self._pixels(encoded["images"][rows]),
-        }
+        batch = {of: encoded[of][rows, :longest].long() for of in ("tokens", "targets")}
+        batch["window"] = encoded["window"][rows]
+        return batch | self._pixels(encoded["images"][rows])
 
     def _questions(self, questions: Sequence[str]) -> Batch:
         ids = [[*self.encode(question), self.separator] for question in questions]

@@ -1,6 +1,6 @@
 """One cell, a recipe: load, prune, recover, measure, row. Cells are shared by all sweeps."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
@@ -34,7 +34,7 @@ from swe_cli.pruning.recover import EnforceMasks, Recovery
 from swe_cli.pruning.shrink import Tried, chosen_of, quantized, shrink, transform
 from swe_cli.records import COSTS, OF_TRAINING, Interval, Masks, Row, Scalar, Tensors
 from swe_cli.store import identity, provenance
-from swe_cli.training.state import Callback, StopWhen, TrainState, fit, never
+from swe_cli.training.state import Callback, Stop, StopWhen, TrainState, fit, never
 
 COSTS_FILE = "costs.json"
 BATCH_SIZE = 8  # of the recovery of a model that nobody knows the training of
@@ -118,19 +118,14 @@ class Cell:
             yield
 
 
-def check_stop(stop: Callable[[], bool]) -> None:
+def check_stop(stop: Stop) -> None:
     """Raise Interrupted if ``stop`` says so; to be called between cells."""
     if stop():
         raise Interrupted("Stopped between cells; finished cells are safe.")
 
 
-def run_cell(
-    cell: Cell, stop: Callable[[], bool] = never, callbacks: Sequence[Callback] = ()
-) -> Row:
-    """Run a cell, and first the controls it is compared with, unless they are already there.
-
-    ``callbacks`` look on while it is trained. Raises Interrupted when ``stop`` asks.
-    """
+def run_cell(cell: Cell, stop: Stop = never, callbacks: Sequence[Callback] = ()) -> Row:
+    """Run a cell, and first its controls, unless they are there. Interrupted when ``stop`` asks."""
     if cell.done():
         return cell.row()
     check_stop(stop)
@@ -147,7 +142,7 @@ def execute(
     spec: Spec,
     trained: TrainedModel,
     references: Mapping[str, Measured] | None = None,
-    stop: Callable[[], bool] = never,
+    stop: Stop = never,
     callbacks: Sequence[Callback] = (),
 ) -> "CellRun":
     """Do to the one live model of ``trained`` what a cell stands for, and measure it."""
@@ -183,7 +178,7 @@ class CellRun:
 
     spec: Spec
     trained: TrainedModel
-    stop: Callable[[], bool] = never
+    stop: Stop = never
     callbacks: Sequence[Callback] = ()
     masks: Masks = field(default_factory=dict)
     overlap: float | None = None
@@ -219,9 +214,7 @@ class CellRun:
         return self.schedule.rounds > 1 and self.schedule.at_step is None
 
     def prune(self) -> None:
-        """Cut in the rounds of the schedule, and train between them, if there is what to train by:
-        the rest of the training, or the recovery.
-        """
+        """Cut round by round; between cuts comes the rest of the training, or the recovery."""
         state, steps = None, 0
         if self.schedule.at_step is not None:
             state, steps = self._rest_of_training(self.schedule.at_step)
@@ -233,9 +226,7 @@ class CellRun:
                 self._fit(state, self.schedule.steps_of(at_round, steps))
 
     def cut(self, at_round: int) -> None:
-        """One round of cuts. Criteria that update weights do so in the live model; an update of its
-        own starts from what was there before them.
-        """
+        """One round of cuts. An update starts from what was there before a criterion's own."""
         method, scorer, run = self.spec.method(at_round), self._scorer(), self.trained.name
         told = self.trained.run.manifest["tracker"] if self.trained.run else {}
         received = told.get("as_received", ())

@@ -1,7 +1,6 @@
 """That a training has run: what it starts from, and who looks on."""
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from swe_cli.pruning.shrink import load
 from swe_cli.records import Row
 from swe_cli.store import Run, training_of
 from swe_cli.training.run import Training, train_run
-from swe_cli.training.state import Callback, never
+from swe_cli.training.state import Callback, Stop, never
 
 BY_TOKEN = ("token_embedding", "head")  # tensors with a row for every token
 BY_POSITION = "position_embedding"
@@ -46,15 +45,10 @@ NOBODY = Observer()
 
 
 def ensure_trained(
-    spec: TrainingSpec,
-    observer: Observer = NOBODY,
-    stop: Callable[[], bool] = never,
-    wait: bool = True,
+    spec: TrainingSpec, observer: Observer = NOBODY, stop: Stop = never, wait: bool = True
 ) -> bool:
-    """Train unless a finished run already serves; whether training ran. With ``wait`` whoever
-    trains the same is waited for.
-
-    A finished run that lacks a statistic or a snapshot is trained again, and that is said.
+    """Train unless a finished run serves, which has all that is asked for; whether training ran.
+    With ``wait`` whoever trains the same is waited for.
     """
     run, tracker = spec.run, spec.composed.components.get("tracker")
     if spec.done():
@@ -103,16 +97,11 @@ def build(spec: TrainingSpec) -> Training:
             init_from_run(model, key.removesuffix(FROM_RUN).rstrip("."), spec, run)
     for split in SPLITS:  # a split that is too short is refused before anything is written
         dataset.windows(split, context=model.context, size=1)
-    return Training(
-        Setup(model, dataset, machine, seed),
-        recipe=composed["training"].instance,
-        tracking=composed["tracking"].instance,
-        statistics={name: partial(built, chosen) for name, chosen in spec.statistics.items()},
-        config=spec.config,
-        sources=spec.sources,
-        snapshots=spec.snapshots,
-        trajectory=Path(lived) if (lived := spec.config["paths"].get("trajectory")) else None,
-    )
+    setup, lived = Setup(model, dataset, machine, seed), spec.config["paths"].get("trajectory")
+    recipe, tracking = composed["training"].instance, composed["tracking"].instance
+    statistics = {name: partial(built, chosen) for name, chosen in spec.statistics.items()}
+    kept = spec.config, spec.sources, spec.snapshots
+    return Training(setup, recipe, tracking, statistics, *kept, Path(lived) if lived else None)
 
 
 # Towers that start from what another run learnt

@@ -68,18 +68,16 @@ class TrainedModel(Setup):
             self._snapshots = {step: read_snapshot(self.run, step)}  # one is enough to hold
         return self._snapshots[step]
 
-    def starting_point(
-        self, base: str, at_step: int | None
-    ) -> tuple[Tensors, Mapping[str, Tensors]]:
+    def starting_point(self, base: str, step: int | None) -> tuple[Tensors, Mapping[str, Tensors]]:
         """The weights that are cut, at the end or after a step, and the trajectory up to then."""
-        if at_step is None:
+        if step is None:
             return self.weights(base), self.trajectory
-        snapshot = self.after(at_step)
+        snapshot = self.after(step)
         seen = snapshot.trajectory
         if base not in AVERAGES:
             return snapshot.weights, seen
         if not seen:
-            raise PruningError(f"Nothing had been averaged by step {at_step}.", "Write base=final")
+            raise PruningError(f"Nothing had been averaged by step {step}.", "Write base=final")
         return {**snapshot.weights, **seen[AVERAGES[base]]}, seen
 
     def lens(self, which: PrunableSet, roles: str) -> Lens:
@@ -100,9 +98,7 @@ class TrainedModel(Setup):
         load(self.model, weights, self.name)
 
     def teacher(self, base: str) -> Model:
-        """The dense model, apart from the live one. Of an early cut it is the one training ended
-        with: what it was cut from had learned little.
-        """
+        """The dense model, apart; of an early cut, too, as training ended: it had learned more."""
         teacher = deepcopy(self.model)
         load(teacher, self.weights(base), self.name)
         return teacher.eval().requires_grad_(False)

@@ -4,20 +4,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from swe_cli import contracts
 from swe_cli.config import Component, Composed, ConfigRoot, component, source_of
 from swe_cli.conform import conform
-from swe_cli.contracts import (
-    Allocation,
-    Launcher,
-    Model,
-    Pattern,
-    PrunableSet,
-    Statistic,
-    Tracker,
-    Transform,
-    Update,
-    criterion_of,
-)
+from swe_cli.contracts import Pattern, PrunableSet, criterion_of
 from swe_cli.controls import PRUNED, Control
 from swe_cli.errors import PruningError, UsageError
 from swe_cli.experiments.model import AVERAGES
@@ -32,9 +22,10 @@ MASK_GROUPS = ("criterion", "allocation", "pattern", "schedule", "calibration", 
 CUT_GROUPS = (*MASK_GROUPS, "recovery", "transform", "evaluation")
 NOT_SETTINGS = ("transform", "calibration", "evaluation", "consulted", "statistics")
 OF_MASKS = {*MASK_GROUPS, "ratio", "rate", "fuse"}  # a transform takes none of it
-# Contracts by group, which is called the same.
-_CONTRACTS = (Allocation, Launcher, Model, Pattern, Schedule, Statistic, Tracker, Transform, Update)
-CONTRACTS: Mapping[str, type] = {contract.__name__.lower(): contract for contract in _CONTRACTS}
+# Groups that are called as their contract is; a schedule's lies elsewhere.
+CONFORMING = ("allocation", "launcher", "model", "pattern", "statistic", "tracker", "transform")
+CONTRACTS = {of: getattr(contracts, of.capitalize()) for of in (*CONFORMING, "update")}
+CONTRACTS["schedule"] = Schedule
 
 
 def built(chosen: Component, *runtime: Any) -> Any:
@@ -100,11 +91,8 @@ class Spec:
 
     def settings(self) -> dict[str, Scalar]:
         """The columns of a row that say how it was cut; what does not apply is left out."""
-        settings = {
-            key: value.name if isinstance(value, Component) else value
-            for key, value in self._said().items()
-            if key not in NOT_SETTINGS
-        }
+        said = {key: of for key, of in self._said().items() if key not in NOT_SETTINGS}
+        settings = {k: of.name if isinstance(of, Component) else of for k, of in said.items()}
         if self.transform is not None:
             settings["criterion"] = self.method_name
         if settings.get("schedule") == "one_shot":
@@ -246,11 +234,9 @@ def check_spec(
         of_masks = [key for key in typed if key.partition(".")[0] in OF_MASKS]
         # Beside cells with masks, their settings are typed for them.
         if of_masks and "transform=none" not in swept.get("transform", ()):
-            raise UsageError(
-                f"transform={spec.method_name} rewrites matrices and cuts nothing, so "
-                f"{of_masks[0]} has no meaning beside it.",
-                f"Leave {of_masks[0]} out, or write transform=none",
-            )
+            so = f"so {of_masks[0]} has no meaning beside it"
+            why = f"transform={spec.method_name} rewrites matrices and cuts nothing, {so}."
+            raise UsageError(why, f"Leave {of_masks[0]} out, or write transform=none")
     elif spec.judge.criterion.granularity == "mask":
         shapes = [key for key in ("allocation", "pattern") if key in typed and key not in swept]
         refused = [*given, *shapes]
@@ -273,19 +259,15 @@ def check_spec(
         why = "Say how much to cut: a ratio or a rate, not both."
         raise UsageError(why, "For example: ratio=0.5")
     elif values["rate"] is not None and not built(spec.allocation).takes_rate:
-        raise UsageError(
-            "A rate is a multiple of a standard deviation, which "
-            f"allocation={spec.allocation.name} does not know.",
-            "Add allocation=sigma, or give a ratio.",
-        )
+        unknown = f"which allocation={spec.allocation.name} does not know"
+        why = f"A rate is a multiple of a standard deviation, {unknown}."
+        raise UsageError(why, "Add allocation=sigma, or give a ratio.")
     for name, chosen in spec.consulted.items():
         if built(chosen).granularity == "mask":
             assert spec.allocation is not None
-            raise UsageError(
-                f"allocation={spec.allocation.name} asks for a ranking, and criterion={name} draws "
-                "its masks.",
-                "Name one that scores: allocation.criterion=swe",
-            )
+            asks = f"allocation={spec.allocation.name} asks for a ranking"
+            why = f"{asks}, and criterion={name} draws its masks."
+            raise UsageError(why, "Name one that scores: allocation.criterion=swe")
     _check_schedule(spec, composed)
 
 
@@ -296,20 +278,16 @@ def _check_schedule(spec: Spec, composed: Composed) -> None:
     named = f"schedule={composed['schedule'].name}"
     if schedule.rounds > 1:
         if pattern.ratio is not None:
-            raise UsageError(
-                f"pattern={composed['pattern'].name} cuts all it can at once; {named} has nothing "
-                "to cut later.",
-                "Write schedule=one_shot",
-            )
+            cuts = f"pattern={composed['pattern'].name} cuts all it can at once"
+            why = f"{cuts}; {named} has nothing to cut later."
+            raise UsageError(why, "Write schedule=one_shot")
         if composed.values["rate"] is not None:
             raise UsageError(f"{named} cuts parts of a ratio, not of a rate.", "Give a ratio.")
         if schedule.at_step is None and recovery.steps < schedule.rounds:
-            raise UsageError(
-                f"{named} trains between its {schedule.rounds} cuts by the recovery's steps, of "
-                f"which recovery={composed['recovery'].name} has {recovery.steps}.",
-                ("Raise recovery.steps" if recovery.steps else "Write recovery=finetune")
-                + ", or write schedule=one_shot",
-            )
+            has = f"recovery={composed['recovery'].name} has {recovery.steps}"
+            trains = f"{named} trains between its {schedule.rounds} cuts by the recovery's steps"
+            more = "Raise recovery.steps" if recovery.steps else "Write recovery=finetune"
+            raise UsageError(f"{trains}, of which {has}.", f"{more}, or write schedule=one_shot")
     base = composed.values["base"]
     if schedule.at_step is not None and base in ("best", "latest"):
         why = f"{named} cuts what there is after step {schedule.at_step}, not the {base} of later."

@@ -45,6 +45,7 @@ from swe_cli.experiments.training import (
 from swe_cli.pruning.prune import recorded_needs
 from swe_cli.records import SETTINGS, Row, Scalar
 from swe_cli.store import identity
+from swe_cli.training.state import Stop
 
 # Keys whose axis has a column of its own in every table.
 AXIS_COLUMNS = {"model", "data", "seed", "transform", *SETTINGS}
@@ -69,13 +70,8 @@ class SweepPlan:
         return identity({"cells": sorted(cell.hash for cell in self.cells)})
 
 
-def plan_sweep(
-    tokens: Tokens, root: ConfigRoot, results: Path, *, refresh: bool = False
-) -> SweepPlan:
-    """Expand the axes and compose every cell from scalars. Raises UsageError before any work.
-
-    ``refresh``: rows of a version that measured less are measured anew.
-    """
+def plan_sweep(tokens: Tokens, root: ConfigRoot, results: Path, refresh: bool = False) -> SweepPlan:
+    """Expand axes, compose every cell; UsageError before any work. ``refresh``: see ``Cell``."""
     composed = compose_point(tokens, root)
     axes, asked = axes_of(composed, tokens), [BY_KIND[k] for k in composed.values["controls"]]
     given = _values(tokens.overrides)
@@ -110,11 +106,9 @@ def plan_sweep(
             specified[key] = training, training.dataset.questions, anew
             for one in (training, *anew.values()):
                 same = trainings.setdefault(one.hash, one)
-                trainings[one.hash] = replace(
-                    same,
-                    snapshots=tuple(sorted({*same.snapshots, *one.snapshots})),
-                    statistics=dict(sorted({**same.statistics, **one.statistics}.items())),
-                )
+                steps = tuple(sorted({*same.snapshots, *one.snapshots}))
+                both = dict(sorted({**same.statistics, **one.statistics}.items()))
+                trainings[one.hash] = replace(same, snapshots=steps, statistics=both)
             notes += training.dataset.notes
         if point.values["trajectory"] is not None:
             training = specified[key][0]
@@ -131,20 +125,15 @@ def plan_sweep(
     # and each of its criteria scored, once.
     places = {training: place for place, training in enumerate(trainings)}
     notes += [note for _, _, spec in points if (note := note_on(spec, typed))]
-    return SweepPlan(
-        str(given.get("experiment", composed["model"].name)),
-        [*trainings.values()],
-        sorted(cells.values(), key=lambda cell: (cell.kind == PRUNED, places[cell.training.hash])),
-        built(composed["launcher"]),
-        tuple(dict.fromkeys(notes)),
-        composed.values["compare"],
-    )
+    name = str(given.get("experiment", composed["model"].name))
+    order = sorted(cells.values(), key=lambda of: (of.kind == PRUNED, places[of.training.hash]))
+    launcher, told = built(composed["launcher"]), tuple(dict.fromkeys(notes))
+    compare = composed.values["compare"]
+    return SweepPlan(name, [*trainings.values()], order, launcher, told, compare)
 
 
 def preview(tokens: Tokens, root: ConfigRoot) -> Composed:
-    """The first cell of a sweep with, as ``axes``, the values of all. Raises UsageError for a value
-    that cannot be, as planning would, but reads no data.
-    """
+    """The first cell with all values as ``axes``; refuses what a plan would; reads no data."""
     axes = axes_of(compose_point(tokens, root), tokens)
     first = {key: words[0] for key, words in axes.items()}
     for key, words in axes.items():
@@ -191,12 +180,8 @@ def compose_point(tokens: Tokens, root: ConfigRoot, *point: str) -> Composed:
         group, _, option = key.partition(".")
         if option and group in tokens.axes and root.options(group):
             chosen = [choice.partition("=")[2] for choice in tokens.axes[group]]
-            takers = {
-                f"{group}={name}"
-                for name in chosen
-                if name in root.options(group)
-                and option.partition(".")[0] in choice_options(group, name, root)
-            }
+            known, key_of = {*chosen} & {*root.options(group)}, option.partition(".")[0]
+            takers = {f"{group}={n}" for n in known if key_of in choice_options(group, n, root)}
             if not takers:
                 names = ", ".join(chosen)
                 raise UsageError(f"{key} is not a key of {names}.", f"Choose another {group}.")
@@ -269,9 +254,7 @@ class Outcome:
         return [row for row in self.rows if row.status == "failed"]
 
 
-def run_sweep(
-    plan: SweepPlan, observer: Observer, stop: Callable[[], bool], wait: bool = False
-) -> Outcome:
+def run_sweep(plan: SweepPlan, observer: Observer, stop: Stop, wait: bool = False) -> Outcome:
     """Run what is missing of a plan. What fails becomes a row; the rest goes on.
 
     A training that diverges fails the rows of its own cells only.
@@ -334,9 +317,5 @@ def run_sweep(
 def _failed(cell: Cell, error: BaseException) -> Row:
     """The row of a cell that could not be measured: visible, not kept as done, so tried again."""
     message = " ".join(f"{type(error).__name__}: {error}".split())
-    return cell.new_row(
-        status="failed",
-        error=error.message if isinstance(error, SweError) else message,
-        fingerprint="",
-        axes=cell.axes,
-    )
+    why = error.message if isinstance(error, SweError) else message
+    return cell.new_row(status="failed", error=why, fingerprint="", axes=cell.axes)

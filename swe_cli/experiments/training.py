@@ -27,8 +27,7 @@ FROM_RUN = "from_run"
 TRAINING_GROUPS = ("model", "data", "tokenizer", "pretraining", "training", "tracking")
 # These change when results are safe and what is recorded, not the weights that come out.
 NOT_IDENTITY = {
-    "training": ("checkpoint_every",),
-    "pretraining": ("checkpoint_every",),
+    **dict.fromkeys(("training", "pretraining"), ("checkpoint_every",)),
     "tracking": ("statistics", "snapshots"),
 }
 
@@ -174,15 +173,10 @@ def training_spec(
         none = component("pretraining", "none", root)
         before = another(composed, training=composed["pretraining"], pretraining=none)
         first = training_spec(before, root, results)
-    return TrainingSpec(
-        Run(results / "runs" / f"train-{_label(described, paths)}-{identity(described)[:8]}"),
-        {"identity": described, "paths": paths},
-        composed,
-        root,
-        {name: component("statistic", name, root) for name in sorted(recorded)},
-        first,
-        kept,
-    )
+    name = f"train-{_label(described, paths)}-{identity(described)[:8]}"
+    config = {"identity": described, "paths": paths}
+    chosen = {name: component("statistic", name, root) for name in sorted(recorded)}
+    return TrainingSpec(Run(results / "runs" / name), config, composed, root, chosen, first, kept)
 
 
 def _label(described: Mapping[str, Any], paths: Mapping[str, str]) -> str:
@@ -218,11 +212,8 @@ def stored_training(
 
 def _options(described: Mapping[str, Any]) -> dict[str, Any]:
     """Those of a stored component, and of components inside it."""
-    return {
-        key: _options(value) if isinstance(value, Mapping) else value
-        for key, value in described.items()
-        if key not in ("name", "source", "sha256")
-    }
+    told = {key: of for key, of in described.items() if key not in ("name", "source", "sha256")}
+    return {key: _options(of) if isinstance(of, Mapping) else of for key, of in told.items()}
 
 
 OPEN: dict[tuple[TrainingSpec, int], TrainedModel] = {}  # one at most
@@ -241,24 +232,13 @@ def _opened(spec: TrainingSpec) -> TrainedModel:
         raise DataError(why, hint)
     saved = run.tensors("trajectory.safetensors")
     trajectory = trajectory_of(saved, run.manifest["tracker"]["statistics"])
-    return TrainedModel(
-        model,
-        dataset,
-        machine,
-        spec.config["identity"]["seed"],
-        name=run.name,
-        bases={base: partial(BASES[base], run, trajectory) for base in spec.bases},
-        trajectory=trajectory,
-        recipe=recipe,
-        run=run,
-    )
+    bases = {base: partial(BASES[base], run, trajectory) for base in spec.bases}
+    setup = model, dataset, machine, spec.config["identity"]["seed"]
+    return TrainedModel(*setup, run.name, bases, trajectory, recipe, run)
 
 
 def load_dataset(data: Component, tokenizer: Component) -> Dataset:
-    """Data and tokenizer made into token windows; once a process for the same choice, and the same
-    files: one that changed is read again (of a folder, one that something was added to or taken
-    from).
-    """
+    """Data and tokenizer as token windows; once a process, unless a file, or a folder, changed."""
     named = (*data.paths().values(), *tokenizer.paths().values())
     paths = [Path(value).expanduser() for value in named]
     states = [path.stat() for path in paths if path.exists()]
@@ -269,7 +249,7 @@ def load_dataset(data: Component, tokenizer: Component) -> Dataset:
 @lru_cache(maxsize=4)
 def _dataset(data: Component, tokenizer: Component, files: tuple[tuple[int, int], ...]) -> Dataset:
     names = f"data={data.name}", f"tokenizer={tokenizer.name}"
-    return dataset_of(data.build(), tokenizer.build, *names)
+    return dataset_of(data.build(), tokenizer.build, names)
 
 
 def new_model(chosen: Component, dataset: Dataset, seed: int) -> Model:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from swe_cli.contracts import IGNORED, Count, DataShape, Fraction, Model, Prediction
 from swe_cli.errors import UsageError
-from swe_cli.models.transformer import MLP, Attention, Block, Cache, Transformer, initialize_as_gpt2
+from swe_cli.models.transformer import Block, Cache, Transformer, initialize_as_gpt2
 from swe_cli.records import Batch
 
 
@@ -54,23 +54,11 @@ class GPT(Transformer):
         self.token_embedding = nn.Embedding(data.vocabulary_size, width)
         self.position_embedding = nn.Embedding(context, width)
         self.dropout = nn.Dropout(dropout)
-        self.layers = nn.ModuleList(
-            Block(
-                Attention(
-                    width,
-                    heads,
-                    dropout,
-                    causal=True,
-                    scale=width**-0.5 if attention_scale == "width" else None,
-                    bias=bias,
-                    qkv_bias=qkv_bias,
-                    split_heads=split_heads,
-                ),
-                MLP(width, dropout, activation, bias=bias),
-                bias=bias,
-            )
-            for _ in range(layers)
-        )
+        scale = width**-0.5 if attention_scale == "width" else None
+        of_heads: dict[str, Any] = {"qkv_bias": qkv_bias, "split_heads": split_heads}
+        options = {"causal": True, "scale": scale, "bias": bias, **of_heads}
+        blocks = (Block(width, heads, dropout, activation, **options) for _ in range(layers))
+        self.layers = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(width, bias=bias)
         self.head = None if tied_head else nn.Linear(width, data.vocabulary_size, bias=head_bias)
         if initialization == "gpt2":

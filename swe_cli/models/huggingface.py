@@ -145,9 +145,7 @@ class HuggingFace(Model):
         return FAMILIES.get(self.network.config.get_text_config().model_type, Names())
 
     def units(self, kind: UnitKind | str) -> list[Units]:
-        """Neurons of MLPs; heads as whole groups, those of one key and value. None of families of
-        which ``families`` says nothing, and no blocks.
-        """
+        """Neurons of MLPs; heads, those of one key and value together; of known ``families``."""
         names, found = self._names(), list[Units]()
         for prefix, mlp in self._with(names.mlp).items() if kind == "neuron" else ():
             owned = _owned(mlp, prefix, names.writes, None, reads=False)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from swe_cli.contracts import Count, DataShape, Fraction, Prediction
 from swe_cli.errors import UsageError
 from swe_cli.models.gpt import GPT, token_losses
-from swe_cli.models.transformer import MLP, Attention, Block, Transformer, initialize_as_gpt2
+from swe_cli.models.transformer import MLP, Block, Transformer, initialize_as_gpt2
 from swe_cli.records import Batch
 
 
@@ -35,14 +35,11 @@ class VisionTransformer(nn.Module):
     ) -> None:
         super().__init__()
         if data.image is None:
-            raise UsageError(
-                "This model looks at images, and the data set has none.",
-                "Choose data=easy_vqa, data=digit_sums or data=image_folder, or model=gpt_nano",
-            )
+            hint = "Choose data=easy_vqa, data=digit_sums or data=image_folder, or model=gpt_nano"
+            raise UsageError("This model looks at images, and the data set has none.", hint)
         if width % heads:
-            raise UsageError(
-                f"model.vision.width={width} is not a multiple of model.vision.heads={heads}."
-            )
+            why = f"model.vision.width={width} is not a multiple of model.vision.heads={heads}."
+            raise UsageError(why)
         channels, height, across = data.image
         if height % patch or across % patch:
             why = f"model.vision.patch={patch} does not divide images of {across}×{height} pixels."
@@ -52,14 +49,9 @@ class VisionTransformer(nn.Module):
         self.patch_embedding = nn.Linear(channels * patch * patch, width)
         self.position_embedding = nn.Embedding(self.patches, width)
         self.dropout = nn.Dropout(dropout)
-        self.layers = nn.ModuleList(
-            Block(
-                Attention(width, heads, dropout, causal=False),
-                MLP(width, dropout, "gelu", bias=True),
-                bias=True,
-            )
-            for _ in range(layers)
-        )
+        options = {"causal": False, "bias": True}
+        blocks = (Block(width, heads, dropout, "gelu", **options) for _ in range(layers))
+        self.layers = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(width)
         initialize_as_gpt2(self, layers)
 
@@ -100,12 +92,9 @@ class LLaVA(Transformer):
         self.image_tokens = self.vision.patches
         self.context = self.language.context - self.image_tokens
         if self.context < 1:
-            raise UsageError(
-                f"{self.image_tokens} image tokens leave no room for text in "
-                f"model.language.context={self.language.context}.",
-                f"Write model.language.context={self.image_tokens + 32}, or a larger "
-                "model.vision.patch",
-            )
+            tokens, key = self.image_tokens, "model.language.context"
+            why = f"{tokens} image tokens leave no room for text in {key}={self.language.context}."
+            raise UsageError(why, f"Write {key}={tokens + 32}, or a larger model.vision.patch")
 
     def forward(self, batch: Batch) -> Prediction:
         hidden = self.language.hidden(self.inputs(batch))[:, self.image_tokens :]

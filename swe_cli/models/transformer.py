@@ -3,7 +3,7 @@
 Shapes: B rows, T positions, C width, H heads, D = C / H, N hidden neurons, R rank, S cache slots.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -66,13 +66,14 @@ class Transformer(Model):
 class Block(nn.Module):
     """Attention and MLP, each on a normalised copy of the residual stream."""
 
-    def __init__(self, attention: "Attention", mlp: "MLP", *, bias: bool) -> None:
+    def __init__(
+        self, width: int, heads: int, dropout: float, activation: str, *, bias: bool, **options: Any
+    ) -> None:
         super().__init__()
-        width = attention.qkv.in_features
         self.attention_norm = nn.LayerNorm(width, bias=bias)
-        self.attention = attention
+        self.attention = Attention(width, heads, dropout, bias=bias, **options)
         self.mlp_norm = nn.LayerNorm(width, bias=bias)
-        self.mlp = mlp
+        self.mlp = MLP(width, dropout, activation, bias=bias)
 
     def forward(self, x: Tensor, cache: "Cache | None" = None) -> Tensor:
         if not self.attention.qkv.weight.numel():  # taken out: all of its parameters are empty
@@ -110,8 +111,8 @@ class Attention(nn.Module):
         dropout: float,
         *,
         causal: bool,
+        bias: bool,
         scale: float | None = None,
-        bias: bool = True,
         qkv_bias: bool = True,
         split_heads: bool = False,
     ) -> None:
@@ -161,14 +162,7 @@ class MLP(nn.Module):
     """Two matrices around an activation: C → ``hidden`` → ``out``, by default C → 4C → C."""
 
     def __init__(
-        self,
-        width: int,
-        dropout: float,
-        activation: str,
-        *,
-        bias: bool,
-        hidden: int | None = None,
-        out: int | None = None,
+        self, width: int, dropout: float, activation: str, bias: bool, hidden: int = 0, out: int = 0
     ) -> None:
         super().__init__()
         self.expand = nn.Linear(width, hidden or 4 * width, bias=bias)
@@ -207,16 +201,10 @@ class FactorizedMLP(nn.Module):
     """
 
     def __init__(
-        self,
-        left: nn.Parameter,
-        right: nn.Parameter,
-        core: nn.Parameter,
-        *,
-        dropout: float,
-        activation: str,
-        bias: bool,
+        self, factors: Sequence[nn.Parameter], *, dropout: float, activation: str, bias: bool
     ) -> None:
         super().__init__()
+        left, right, core = factors
         self.left, self.right, self.core = left, right, core
         self.expand_bias = nn.Parameter(right.new_empty(len(right))) if bias else None
         self.contract_bias = nn.Parameter(left.new_empty(len(left))) if bias else None
@@ -329,7 +317,7 @@ def match_mlps(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
         stays = kind is None and not isinstance(layer, FactorizedMLP | GatedMLP)
         new: MLP | FactorizedMLP
         if f"{name}.core" in weights and len(factors) == len(FACTORS):
-            new = FactorizedMLP(*(factors[of] for of in FACTORS), **options)
+            new = FactorizedMLP([factors[of] for of in FACTORS], **options)
         elif f"{name}.expand.weight" in weights and not stays:
             width = weights[f"{name}.expand.weight"].shape[1]
             blocks = len(weights[f"{router}{kind}.weight"]) if kind else 1

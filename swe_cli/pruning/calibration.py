@@ -65,6 +65,9 @@ class Calibration:
 
 
 Call = inspect.BoundArguments  # of a block in one forward pass; the first is what flows through
+Calls = dict[nn.Module, tuple[Call, Any]]  # by block, with what each gives
+Asking = LayerCriterion | Update
+Fed = tuple[str, LayerInputs]  # a prunable name, and what its layer is fed
 
 
 @dataclass
@@ -97,10 +100,8 @@ class CalibratedModel:
                     sums["mean_gradient"][name].add_(gradient, alpha=part)
                     sums["mean_saliency"][name].add_(saliency, alpha=part)
                     sums["mean_square_gradient"][name].addcmul_(gradient, gradient, value=part)
-        return {  # on the CPU, where all evidence lies
-            of: self.lens({name: tensor.cpu() for name, tensor in tensors.items()})
-            for of, tensors in sums.items()
-        }
+        # On the CPU, where all evidence lies.
+        return {of: self.lens({n: t.cpu() for n, t in sums[of].items()}) for of in GRADIENTS}
 
     @cached_property
     def influence(self) -> Tensors:
@@ -131,23 +132,18 @@ class CalibratedModel:
 
     @torch.no_grad()
     def prune(
-        self,
-        criterion: LayerCriterion,
-        counts: Counts,
-        pattern: Pattern,
-        within: Within,
-        earlier: Masks,
+        self, by: LayerCriterion, counts: Counts, pattern: Pattern, within: Within, earlier: Masks
     ) -> Masks:
         """Prune the live model block by block, exactly ``counts``; weights may be updated.
 
         What the masks of ``earlier`` rounds have cut goes first, and is among the counts.
         """
         views, masks = self._views(), Masks()
-        for name, inputs in self._visit(criterion):
+        for name, inputs in self._visit(by):
             weight = views[name]
             kept = earlier.get(name, torch.ones(weight.shape, dtype=torch.bool)).to(weight.device)
             choose = ChooseOfLayer(weight, counts[name], pattern, within, kept)
-            masks[name] = criterion.prune_layer(weight, inputs, choose).cpu()
+            masks[name] = by.prune_layer(weight, inputs, choose).cpu()
         return {name: masks[name] for name in views}
 
     @torch.no_grad()
@@ -222,21 +218,19 @@ class CalibratedModel:
 
     def _layers(self) -> list[dict[str, nn.Module]]:
         """The layers of every block, by the name of their matrix."""
-        layers, blocks = self.setup.model.linear_layers(), self.setup.model.blocks()
-        inside = [{*block.modules()} for block in blocks]
-        return [{name: m for name, m in layers.items() if m in of} for of in inside]
+        layers = self.setup.model.linear_layers().items()
+        inside = ({*block.modules()} for block in self.setup.model.blocks())
+        return [{name: m for name, m in layers if m in of} for of in inside]
 
-    def _visit(
-        self, asking: LayerCriterion | Update, names: Iterable[str] | None = None
-    ) -> Iterable[tuple[str, LayerInputs]]:
+    def _visit(self, asking: Asking, names: Iterable[str] | None = None) -> Iterable[Fed]:
         """The walk of who changes what it visits; on dense inputs all is seen before that."""
         pruned = self.calibration.inputs == "pruned"
         walk = self._walk(asking, names, pruned=pruned)
         return walk if pruned else list(walk)
 
     def _walk(
-        self, asking: LayerCriterion | Update, names: Iterable[str] | None = None, *, pruned: bool
-    ) -> Iterator[tuple[str, LayerInputs]]:
+        self, asking: Asking, names: Iterable[str] | None = None, *, pruned: bool
+    ) -> Iterator[Fed]:
         """The prunable ``names``, by default all, in the linear layers of every block, first to
         last, each with what its layer is fed.
 
@@ -249,10 +243,9 @@ class CalibratedModel:
         model, layers = self.setup.model, self._layers()
         blocks = list(model.blocks())
         if lost := inside.keys() - {name for block in layers for name in block}:
-            raise PruningError(
-                f"What judges layers by their inputs, as Wanda does, cannot score {min(lost)}.",
-                "It, and allocation=owl, know the matrices of blocks: prunable=linear",
-            )
+            why = f"What judges layers by their inputs, as Wanda does, cannot score {min(lost)}."
+            hint = "It, and allocation=owl, know the matrices of blocks: prunable=linear"
+            raise PruningError(why, hint)
         batches = self.calibration.batches(self.setup, self.calibration.batch_size)
         calls: list[Call] = []
         with evaluating(model):
@@ -272,9 +265,7 @@ class CalibratedModel:
                     call.arguments[next(iter(call.arguments))] = output  # fed to the next, alike
 
     def _follows(self, blocks: Sequence[nn.Module], batch: Batch) -> list[bool]:
-        """Whether a block is fed just what the one before it gave, and all else that that one was
-        fed: then no pass starts anew.
-        """
+        """Whether a block is fed what the one before gave, and was fed: no pass starts anew."""
         flow, follows = self._calls(blocks, batch), [False]
         for before, block in pairwise(blocks):
             (earlier, output), (call, _) = flow[before], flow[block]
@@ -283,18 +274,12 @@ class CalibratedModel:
             follows.append([*map(id, given)] == [*map(id, expected)])
         return follows
 
-    def _calls(
-        self, blocks: Sequence[nn.Module], batch: Batch
-    ) -> dict[nn.Module, tuple[Call, Any]]:
-        """How blocks are called in the pass over ``batch``, which ends with the last of them, and
-        what each gives.
-        """
-        calls: dict[nn.Module, tuple[Call, Any]] = {}
+    def _calls(self, blocks: Sequence[nn.Module], batch: Batch) -> Calls:
+        """How blocks are called in a pass, which ends with the last one, and what each gives."""
+        calls: Calls = {}
 
-        def note(
-            block: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Any
-        ) -> None:
-            call = inspect.signature(block.forward).bind(*arguments, **keywords)
+        def note(block: nn.Module, args: Sequence[Any], named: dict[str, Any], output: Any) -> None:
+            call = inspect.signature(block.forward).bind(*args, **named)
             calls[block] = call, _hidden(output)
             if block is blocks[-1]:
                 raise _Reached

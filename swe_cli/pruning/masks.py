@@ -88,9 +88,7 @@ class UnitCut:
         self.left = {n: norm > 0 for n, norm in self._norms(earlier).items()} if earlier else {}
 
     def ranking(self, ranking: Ranking, by_output: bool = False) -> Ranking:
-        """A unit's score is the norm of the scores of all its weights, or of those of its output
-        matrix; what is gone goes first.
-        """
+        """By the norm of scores of a unit's weights, or its output's; what is gone goes first."""
         norms = self._norms(ranking.scores, by_output)
         for layer, left in self.left.items():
             norms[layer][~left] = -1.0  # a norm is not negative
@@ -111,9 +109,7 @@ class UnitCut:
         return {layer: torch.cat(of) for layer, of in norms.items()}
 
     def masks(self, stays: Masks) -> Masks:
-        """Weight by weight, of ``stays`` (layer → bool (units,)). PruningError for a layer that
-        would lose its every head, and a tower its every block.
-        """
+        """By weight, of layer → bool (units,). PruningError where all heads or blocks would go."""
         kept = {name: torch.ones(shape, dtype=torch.bool) for name, shape in self.shapes.items()}
         for layer, stay in stays.items():
             if self.kind != "neuron" and not stay.any():

@@ -98,9 +98,7 @@ class Scorer:
         return self._units[kind]
 
     def rank(self, judge: Judge, of: Pattern | None = None) -> Ranking:
-        """The ranking by a criterion, of weights or of the units of a pattern; that of one that
-        judges layers is made when it is read.
-        """
+        """The ranking of weights, or of a pattern's units; by layers it is made when it is read."""
         unit, by_output = (of.unit, of.by_output) if of else (None, False)
         key = judge.key, unit, by_output or judge.criterion.by_output
         ranking = self._rankings.pop(key, None)
@@ -135,19 +133,15 @@ class Scorer:
             raise PruningError(f"criterion={judge.name} draws its masks: it ranks nothing.")
         shapes = {name: weight.shape for name, weight in self.evidence.weights.items()}
         if {name: score.shape for name, score in scores.items()} != shapes:
-            raise PruningError(
-                f"criterion={judge.name} gave scores of other tensors, or of other shapes, than "
-                "the prunable ones."
-            )
+            gave = "gave scores of other tensors, or of other shapes, than the prunable ones"
+            raise PruningError(f"criterion={judge.name} {gave}.")
         if not self.earlier:
             return scores
         # What is cut already gets the lowest score. Its weights are zero: of equals it goes first.
         # (Zero rather than −∞, so that a tensor's spread is still one.)
         lowest = min(0.0, *(float(score.min()) for score in scores.values()))
-        return {
-            name: score.masked_fill(~self.earlier[name].to(score.device), lowest)
-            for name, score in scores.items()
-        }
+        kept = {name: mask.to(scores[name].device) for name, mask in self.earlier.items()}
+        return {name: score.masked_fill(~kept[name], lowest) for name, score in scores.items()}
 
 
 def prune(method: Method, scorer: Scorer, at_round: int = 1) -> Masks:
@@ -187,9 +181,8 @@ def _check_masks(masks: Masks, scorer: Scorer, who: str, counts: Counts | None =
     """Raise PruningError, naming ``who`` made them, for masks that are not what was asked for."""
     shapes = {name: (weight.shape, torch.bool) for name, weight in scorer.evidence.weights.items()}
     if {name: (mask.shape, mask.dtype) for name, mask in masks.items()} != shapes:
-        raise PruningError(
-            f"{who} gave masks of other tensors, shapes or types than bool ones of the prunable."
-        )
+        gave = "gave masks of other tensors, shapes or types than bool ones of the prunable"
+        raise PruningError(f"{who} {gave}.")
     if counts is not None and cut_counts(masks) != counts:
         cut, asked = sum(cut_counts(masks).values()), sum(counts.values())
         raise PruningError(f"{who} cut {cut} weights, or others, where exactly {asked} had to go.")
@@ -261,23 +254,17 @@ def check_evidence(
     """Raise PruningError where a criterion would judge what was not observed, and warn where it
     judges by statistics of gradients as an optimizer ``received`` them.
     """
+    judges = f"criterion={judge.name} judges by"
     if known := sorted({*judge.criterion.needs} & {*received}):
-        warnings.warn(
-            f"criterion={judge.name} judges by {', '.join(known)} of gradients as the optimizer "
-            "received them. Where the loop clips, call tracker.before_clip() first.",
-            SweWarning,
-            stacklevel=2,
-        )
+        what = f"{', '.join(known)} of gradients as the optimizer received them"
+        hint = "Where the loop clips, call tracker.before_clip() first."
+        warnings.warn(f"{judges} {what}. {hint}", SweWarning, stacklevel=2)
     for statistic in recorded_needs(judge.criterion.needs):
         if statistic not in evidence.trajectory:
-            raise PruningError(
-                f"criterion={judge.name} judges by {statistic}, and by step {at_step} nothing "
-                "had been observed.",
-                "Cut later, schedule.at_step=…, or by another criterion: criterion=snip",
-            )
+            why = f"{judges} {statistic}, and by step {at_step} nothing had been observed."
+            hint = "Cut later, schedule.at_step=…, or by another criterion: criterion=snip"
+            raise PruningError(why, hint)
         if evidence.trajectory[statistic].keys() < evidence.weights.keys():
-            raise PruningError(
-                f"criterion={judge.name} judges by {statistic}, and {run} recorded none of "
-                "parts that it froze.",
-                "Train with tracking.frozen=true, or leave them out: roles=all",
-            )
+            why = f"{judges} {statistic}, and {run} recorded none of parts that it froze."
+            hint = "Train with tracking.frozen=true, or leave them out: roles=all"
+            raise PruningError(why, hint)

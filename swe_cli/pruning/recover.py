@@ -56,17 +56,12 @@ class Recovery:
 
         What was frozen in training stays so. ``batch_size`` is that of the training.
         """
-        parameters = setup.model.parameters()
-        return TrainState(
-            setup,
-            build_optimizer(parameters, self.optimizer, weight_decay=self.weight_decay),
-            lambda step: self.learning_rate,
-            self.batch_size or batch_size,
-            gradient_clip=self.gradient_clip,
-            learner=self.learner(setup.model, teacher),
-            recovering=True,
-            step=step,
-        )
+        weights, size = setup.model.parameters(), self.batch_size or batch_size
+        optimizer = build_optimizer(weights, self.optimizer, self.weight_decay)
+        state = TrainState(setup, optimizer, lambda step: self.learning_rate, size, step=step)
+        state.gradient_clip, state.recovering = self.gradient_clip, True
+        state.learner = self.learner(setup.model, teacher)
+        return state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,20 +85,16 @@ class Distillation(Recovery):
     teacher_share: Annotated[float, Field(ge=0, le=1, description=SHARE)]
 
     def learner(self, model: Model, teacher: Teacher) -> Learner:
-        dense = teacher()
+        dense, tau = teacher(), self.temperature
 
         def predict(batch: Batch) -> Prediction:
             """Losses (B, T) float32, the mixture; 0 where nothing has to be predicted."""
             learned: Prediction = model(batch)
             with torch.no_grad():
                 taught: Prediction = dense(batch)
-            distance = F.kl_div(
-                torch.log_softmax(learned.logits.float() / self.temperature, dim=-1),
-                torch.log_softmax(taught.logits.float() / self.temperature, dim=-1),
-                reduction="none",
-                log_target=True,
-            ).sum(-1)
-            distance = distance.masked_fill(batch["targets"] == IGNORED, 0.0) * self.temperature**2
+            ours, theirs = ((of.logits.float() / tau).log_softmax(-1) for of in (learned, taught))
+            distance = F.kl_div(ours, theirs, reduction="none", log_target=True).sum(-1)
+            distance = distance.masked_fill(batch["targets"] == IGNORED, 0.0) * tau**2
             losses = torch.lerp(learned.losses, distance, self.teacher_share)
             return Prediction(losses, learned.logits)
 

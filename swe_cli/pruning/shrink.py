@@ -1,7 +1,7 @@
 """Smaller models: units taken out, matrices in int8 or rewritten; and how such are loaded."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -14,6 +14,7 @@ from swe_cli.evaluation.loss import evaluating, validation_loss
 from swe_cli.files import SCALE
 from swe_cli.models.transformer import FactorizedMLP, match_mlps
 from swe_cli.records import Tensors
+from swe_cli.training.state import Stop, never
 
 # Loading
 
@@ -47,10 +48,7 @@ def fit(module: Model, weights: Mapping[str, Tensor]) -> None:
 
 
 def load(module: Model, weights: Mapping[str, Tensor], source: str = "a transform") -> None:
-    """Copy ``weights`` into ``module``, which becomes as small as they are (see ``fit``).
-
-    RunError, naming their ``source``, where names or shapes do not fit.
-    """
+    """Copy ``weights`` into ``module``, made to ``fit``. RunError, naming ``source``, else."""
     fit(module, weights)
     parameters = dict(module.named_parameters())
     shapes = {name: parameter.shape for name, parameter in parameters.items()}
@@ -123,22 +121,14 @@ class Tried:
 
 
 def chosen_of(tried: Sequence[Tried]) -> Tried | None:
-    """Of those that save memory, or need not, that of the lowest finite loss, if there is one.
-
-    Ties go to fewer parameters, then to the first.
-    """
+    """Of those that save memory, or need not, the lowest finite loss; of ties, the smallest."""
     fit = (t for t in tried if t.saves_memory or not t.rank)
     usable = [t for t in fit if math.isfinite(t.validation_loss_nats)]
     return min(usable, key=lambda t: (t.validation_loss_nats, t.parameters), default=None)
 
 
 def transform(
-    setup: Setup,
-    weights: Tensors,
-    how: Transform,
-    lens: Lens,
-    batch_size: int,
-    stop: Callable[[], bool] = lambda: False,
+    setup: Setup, weights: Tensors, how: Transform, lens: Lens, batch_size: int, stop: Stop = never
 ) -> list[Tried]:
     """Every candidate of the grid, in order; the live model is left with the ``chosen_of`` them.
 
@@ -150,24 +140,18 @@ def transform(
     weights = {name: tensor.to(setup.machine.device) for name, tensor in weights.items()}
     candidates = how.candidates(lens(weights))
     if not any(candidate.saves > 0 or not candidate.rank for candidate in candidates):
-        raise PruningError(
-            "At none of these ranks are the factors smaller than the matrices they stand for.",
-            f"Choose lower ones: transform.ranks=[{max(1, min(c.rank for c in candidates) // 2)}]",
-        )
+        why = "At none of these ranks are the factors smaller than the matrices they stand for."
+        lower = max(1, min(c.rank for c in candidates) // 2)
+        raise PruningError(why, f"Choose lower ones: transform.ranks=[{lower}]")
     tried, best = list[Tried](), weights
     for candidate in candidates:
         rewritten = how.apply(weights, candidate, setup.seed)
         load(setup.model, rewritten)
         with torch.no_grad(), evaluating(setup.model):
             how.start(setup, candidate)
-        this = Tried(
-            "+".join(candidate.layers),
-            candidate.rank,
-            validation_loss(setup, batch_size),
-            sum(tensor.numel() for tensor in rewritten.values()),
-            _relative_error(setup.model, weights, candidate),
-            candidate.saves > 0,
-        )
+        loss, size = validation_loss(setup, batch_size), sum(t.numel() for t in rewritten.values())
+        error, saves = _relative_error(setup.model, weights, candidate), candidate.saves > 0
+        this = Tried("+".join(candidate.layers), candidate.rank, loss, size, error, saves)
         tried.append(this)
         if chosen_of(tried) is this:
             best = {name: weight.clone() for name, weight in setup.model.weights().items()}

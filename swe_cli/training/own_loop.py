@@ -1,9 +1,8 @@
-"""The trajectory of a training whose loop is somebody else's: torch, transformers, Lightning."""
+"""The trajectory of a training whose loop is somebody else's."""
 
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -79,10 +78,8 @@ class WeightTracker(Tracker):
         length = sys.maxsize if steps is None else steps
         about = {"steps": length, "steps_per_epoch": 1, "seed": 0}
         super().__init__({}, made, {}, chosen, **about, sources=sources)
-        self._hooks = [
-            optimizer.register_step_pre_hook(lambda *_: self._before()),
-            optimizer.register_step_post_hook(lambda *_: self._after()),
-        ]
+        before = optimizer.register_step_pre_hook(lambda *_: self._before())
+        self._hooks = [before, optimizer.register_step_post_hook(lambda *_: self._after())]
 
     # What it sees
 
@@ -106,9 +103,7 @@ class WeightTracker(Tracker):
                 yield bare(f"{name}.weight"), weight
 
     def before_clip(self) -> None:
-        """Keep a copy of the gradients as they are now, before they are clipped (and after
-        ``unscale_``), for the step that comes: it may be none.
-        """
+        """Copy the gradients, before clipping (and after ``unscale_``), for the step that comes."""
         if any(of.sees("before_step") for of in self.statistics.values()):
             self._shown = {name: g.clone() for name, g in self._gradients().items()}
 
@@ -198,10 +193,8 @@ def read_trajectory(folder: Path, weights: Tensors, prefix: str) -> tuple[Tensor
     told = told_of(folder)
     if not told["count"]:
         raise ModelError(f"{folder} saw no step.", "Save it when training ends.")
-    saved = {
-        "/".join((name.partition("/")[0], prefix + name.partition("/")[2])): tensor
-        for name, tensor in read_tensors(folder / TRAJECTORY).items()
-    }
+    read = ((key.partition("/"), t) for key, t in read_tensors(folder / TRAJECTORY).items())
+    saved = {f"{of}/{prefix}{name}": tensor for (of, _, name), tensor in read}
     probes = trajectory_of(saved, ["probe"])["probe"]
     if probes.keys() != weights.keys():
         other = min(probes.keys() ^ weights.keys()).removeprefix(prefix)
@@ -212,9 +205,6 @@ def read_trajectory(folder: Path, weights: Tensors, prefix: str) -> tuple[Tensor
             why = f"The trajectory in {folder} did not lead to these weights: not in {name}."
             raise ModelError(why, "Save it when training ends, beside the model.")
     return {name: t for name, t in saved.items() if not name.startswith("probe/")}, told
-
-
-# Loops of others
 
 
 def merge_lora(model: Any) -> Any:
@@ -228,41 +218,3 @@ def merge_lora(model: Any) -> Any:
     for weight, mask in kept:
         weight.data.mul_(mask)
     return merged
-
-
-def trainer_callback(folder: Path | str, **options: Any) -> Any:
-    """A callback for the ``Trainer`` of transformers that tracks, and saves in the end."""
-
-    def begin(this: Any, args: Any, state: Any, control: Any, **more: Any) -> None:
-        if state.global_step:
-            why = "A Trainer that is resumed no longer knows how its weights lived."
-            raise UsageError(why, "Train at once, or keep state_dict() in a loop of your own.")
-        length = {"steps": state.max_steps, **options}
-        this.tracker = WeightTracker(more["model"], more["optimizer"], **length)
-
-    base = import_module("transformers.trainer_callback").TrainerCallback
-    return _tracks(base, folder, on_train_begin=begin)
-
-
-def lightning_callback(folder: Path | str, network: str = "model", **options: Any) -> Any:
-    """A callback for Lightning's ``Trainer``: tracks the ``network`` of the module, that attribute,
-    by its first optimizer, goes on where a checkpoint ended, and saves in the end.
-    """
-
-    def begin(this: Any, trainer: Any, module: Any) -> None:
-        this.tracker = WeightTracker(getattr(module, network), trainer.optimizers[0], **options)
-        if this.saved:
-            this.tracker.load_state_dict(this.saved)
-
-    hooks: dict[str, Any] = {"on_train_start": begin, "saved": None, "tracker": None}
-    hooks["state_dict"] = lambda this: this.tracker.state_dict() if this.tracker else {}
-    hooks["load_state_dict"] = lambda this, told: setattr(this, "saved", told)
-    return _tracks(import_module("lightning.pytorch").Callback, folder, **hooks)
-
-
-def _tracks(base: type, folder: Path | str, **hooks: Any) -> Any:
-    def end(this: Any, *_: Any, **__: Any) -> None:
-        this.tracker.save(folder)
-        this.tracker.close()
-
-    return type("Tracks", (base,), {**hooks, "on_train_end": end})()

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import torch
@@ -75,20 +75,11 @@ class Recipe:
     def begin(self, setup: Setup) -> TrainState:
         """A training of ``setup``'s model by this recipe that has taken no step."""
         weights, betas = setup.model.parameters(), (self.beta1, self.beta2)
-        optimizer = build_optimizer(
-            weights, self.optimizer, betas=betas, weight_decay=self.weight_decay
-        )
-        return TrainState(
-            setup,
-            optimizer,
-            self.learning_rate_at,
-            self.batch_size,
-            self.accumulation,
-            self.gradient_clip,
-            torch.compile(setup.model) if self.compile else None,
-            backward=self._backward(setup),
-            on_spike=self.on_spike,
-        )
+        optimizer = build_optimizer(weights, self.optimizer, self.weight_decay, betas)
+        size = self.batch_size, self.accumulation, self.gradient_clip
+        learner = torch.compile(setup.model) if self.compile else None
+        state = TrainState(setup, optimizer, self.learning_rate_at, *size, learner)
+        return replace(state, backward=self._backward(setup), on_spike=self.on_spike)
 
     def _backward(self, setup: Setup) -> Backward:
         """UsageError where none of its steps would be another than a dense one."""
@@ -98,11 +89,10 @@ class Recipe:
         size = self.batch_size * self.accumulation
         epoch = setup.dataset.steps_per_epoch(size=size, context=setup.model.context)
         if not layers or epoch >= self.steps:
-            raise UsageError(
-                f"training.backward={self.backward} would thin {len(layers)} linear layers after "
-                f"an epoch of {epoch} steps, and training.steps={self.steps} ends before.",
-                f"Write training.steps={2 * epoch}, or training.backward=dense",
-            )
+            what = f"{len(layers)} linear layers after an epoch of {epoch} steps"
+            why = f"would thin {what}, and training.steps={self.steps} ends before."
+            hint = f"Write training.steps={2 * epoch}, or training.backward=dense"
+            raise UsageError(f"training.backward={self.backward} {why}", hint)
         seed = setup.seed if self.backward == "random" else None
         return Backward(layers, self.backward_keep, epoch, seed)
 
@@ -110,9 +100,8 @@ class Recipe:
 def build_optimizer(
     parameters: Iterable[nn.Parameter],
     kind: Literal["adamw", "adam"],
-    *,
-    betas: tuple[float, float] = (0.9, 0.999),
     weight_decay: float,
+    betas: tuple[float, float] = (0.9, 0.999),
 ) -> torch.optim.Optimizer:
     """Adam or AdamW, fused, over what is not frozen. Weight decay spares vectors."""
     parameters = [p for p in parameters if p.requires_grad]
@@ -137,6 +126,5 @@ def check_roles(roles: Sequence[str] | None, asked: Trains | str, key: str) -> N
         return
     for role in [asked] if isinstance(asked, str) else asked:
         if role not in roles:
-            raise UsageError(
-                f"{key}: this model has no {role}.", f"Its roles are {', '.join(roles)}; or all."
-            )
+            hint = f"Its roles are {', '.join(roles)}; or all."
+            raise UsageError(f"{key}: this model has no {role}.", hint)

@@ -34,7 +34,7 @@ from swe_cli.records import Tensors
 from swe_cli.store import Run
 from swe_cli.training.own_loop import read_trajectory
 from swe_cli.training.recipe import Recipe, freeze
-from swe_cli.training.state import Callback, TrainState, fit, gradient
+from swe_cli.training.state import Callback, Stop, TrainState, fit, gradient
 from swe_cli.training.tracker import Tracker, Tracking, trajectory_of, unrecorded
 
 METRICS = "metrics.jsonl"
@@ -64,12 +64,9 @@ class Training:
     trajectory: Path | None = None
 
 
-def train_run(
-    run: Run, training: Training, callbacks: Sequence[Callback], stop: Callable[[], bool]
-) -> None:
-    """Train into ``run``, going on from its newest checkpoint; the caller holds the run.
-
-    Raises Interrupted once ``stop`` is true and a checkpoint is safe.
+def train_run(run: Run, training: Training, callbacks: Sequence[Callback], stop: Stop) -> None:
+    """Train into ``run``, which the caller holds, going on from its newest checkpoint. Raises
+    Interrupted once ``stop`` is true and a checkpoint is safe.
     """
     setup, recipe = training.setup, training.recipe
     model = setup.model.to(setup.machine.device)
@@ -137,20 +134,13 @@ def _flops(state: TrainState) -> float:
 
 def _tracker(training: Training) -> Tracker:
     setup, recipe, tracking = training.setup, training.recipe, training.tracking
-    parameters = dict(setup.model.named_parameters())
-    tracked = {n: p.detach() for n, p in parameters.items() if p.requires_grad or tracking.frozen}
-    return Tracker(
-        tracked,
-        {name: make(tracked) for name, make in training.statistics.items()},
-        setup.model.prunable(tracked, "linear"),
-        tracking,
-        steps=recipe.steps,
-        steps_per_epoch=setup.dataset.steps_per_epoch(
-            size=recipe.batch_size * recipe.accumulation, context=setup.model.context
-        ),
-        seed=setup.seed,
-        sources=training.sources,
-    )
+    parameters, size = setup.model.named_parameters(), recipe.batch_size * recipe.accumulation
+    tracked = {n: p.detach() for n, p in parameters if p.requires_grad or tracking.frozen}
+    made = {name: make(tracked) for name, make in training.statistics.items()}
+    epoch = setup.dataset.steps_per_epoch(size=size, context=setup.model.context)
+    told: Any = {"seed": setup.seed, "sources": training.sources}
+    told |= {"steps": recipe.steps, "steps_per_epoch": epoch}
+    return Tracker(tracked, made, setup.model.prunable(tracked, "linear"), tracking, **told)
 
 
 def _check_same(run: Run, weights: Tensors) -> None:
@@ -160,11 +150,9 @@ def _check_same(run: Run, weights: Tensors) -> None:
         return
     for folder in (SNAPSHOTS, CHECKPOINTS):  # some are of the other training
         remove_directory(run.path / folder)
-    raise RunError(
-        f"Training {run.name} again gave other weights than before (another torch version "
-        "or processor), so its old rows would not belong to it.",
-        "Keep both apart: results_dir=PATH",
-    )
+    other, rows = "(another torch version or processor)", "its old rows would not belong to it"
+    why = f"Training {run.name} again gave other weights than before {other}, so {rows}."
+    raise RunError(why, "Keep both apart: results_dir=PATH")
 
 
 @dataclass
@@ -181,14 +169,12 @@ class _Progress:
 
 @dataclass
 class _Recorder(Callback):
-    """What a training leaves on its way: a line of metrics a step, the weights of the lowest
-    validation loss, checkpoints and snapshots.
-    """
+    """What a training leaves: metrics a step, the best weights, checkpoints and snapshots."""
 
     run: Run
     training: Training
     tracker: Tracker
-    stop: Callable[[], bool]
+    stop: Stop
     progress: _Progress = field(default_factory=_Progress)
     best: Tensors = field(default_factory=dict)
 
@@ -234,7 +220,9 @@ class _Recorder(Callback):
         last = state.step == recipe.steps
         if last or state.step % recipe.evaluate_every == 0:
             self.validate(state, metrics)
-        self._write_metrics(metrics)
+        path, line = self.run.path / METRICS, {"step": state.step, **metrics}
+        with storage(path), path.open("a") as file:
+            file.write(json.dumps(line, sort_keys=True) + "\n")
         self._keep_snapshot(state)
         if last:
             return
@@ -253,11 +241,6 @@ class _Recorder(Callback):
             progress.best_loss_nats, progress.best_step = loss, state.step
             self.best = {name: w.clone() for name, w in state.setup.model.weights().items()}
 
-    def _write_metrics(self, metrics: dict[str, Any]) -> None:
-        path, line = self.run.path / METRICS, {"step": self.progress.step, **metrics}
-        with storage(path), path.open("a") as file:
-            file.write(json.dumps(line, sort_keys=True) + "\n")
-
     def _keep_checkpoint(self, state: TrainState) -> None:
         folder = self.run.path / CHECKPOINTS
         files = {"tracker": self.tracker.tensors(), "best": self.best}
@@ -273,11 +256,9 @@ class _Recorder(Callback):
             recent, path = state.recent_losses, snapshot_path(self.run, step)
             self._write(path, state, files, step=step, recent_losses=recent)
 
-    def _write(
-        self, path: Path, state: TrainState, files: Mapping[str, Tensors], **values: Any
-    ) -> None:
+    def _write(self, to: Path, state: TrainState, files: dict[str, Tensors], **told: Any) -> None:
         whole = {"model": state.setup.model.weights(), "optimizer": state.optimizer_tensors()}
-        write_directory(path, {**whole, **files}, {**values, "tracker": self.tracker.info()})
+        write_directory(to, whole | files, {**told, "tracker": self.tracker.info()})
 
 
 # What a run kept
@@ -298,18 +279,12 @@ def snapshot_path(run: Run, step: int) -> Path:
     return run.path / SNAPSHOTS / f"step-{step:08d}"
 
 
-def check_kept(
-    run: Run, step: int | None, statistics: Mapping[str, str | None] | None = None
-) -> None:
-    """Raise RunError, with the flag to train with, for a step that a run kept no snapshot of, or
-    none with these ``statistics`` (name → hash of the code, where a user wrote it).
-    """
-    if step is not None and not has_snapshot(run, step, statistics or {}):
+def check_kept(run: Run, step: int | None, statistics: Mapping[str, str | None] = {}) -> None:
+    """Raise RunError, with the flag to train with, where a run kept no such snapshot of a step."""
+    if step is not None and not has_snapshot(run, step, statistics):
         having = f", with {', '.join(statistics)}" if statistics else ""
-        raise RunError(
-            f"{run.name} did not keep what it was after step {step}{having}.",
-            f"Train with tracking.snapshots=[{step}], or sweep schedule.at_step={step}.",
-        )
+        hint = f"Train with tracking.snapshots=[{step}], or sweep schedule.at_step={step}."
+        raise RunError(f"{run.name} did not keep what it was after step {step}{having}.", hint)
 
 
 def has_snapshot(run: Run, step: int, statistics: Mapping[str, str | None]) -> bool:

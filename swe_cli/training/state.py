@@ -20,6 +20,7 @@ OnSpike = Literal["record", "skip", "retry"]
 SPIKE = 1.5  # a loss this many times the median of the recent ones is a spike
 RECENT = 50
 ATTEMPTS = 4  # at a step that draws other batches after a spike
+Stop = Callable[[], bool]  # whether somebody asks to stop
 
 
 @dataclass
@@ -113,10 +114,7 @@ class Callback:
         """The whole gradient of step ``state.step`` is in place, not clipped, not yet applied."""
 
     def after_step(self, state: TrainState, metrics: dict[str, Any]) -> None:
-        """The step is done. ``metrics`` are those of the step; later callbacks see what is added.
-
-        Raises Interrupted to end the training.
-        """
+        """The step is done; later callbacks see what is added. Interrupted ends the training."""
 
 
 def never() -> bool:
@@ -128,7 +126,7 @@ def never() -> bool:
 class StopWhen(Callback):
     """Ends a training where it is, once ``asked`` says so."""
 
-    asked: Callable[[], bool]
+    asked: Stop
     message: str
 
     def after_step(self, state: TrainState, metrics: dict[str, Any]) -> None:

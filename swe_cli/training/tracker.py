@@ -67,11 +67,9 @@ class Tracking:
         """
         every = steps_per_epoch if self.every == "epoch" else self.every
         if steps and self.steps_before(steps) + every > steps:
-            raise UsageError(
-                f"tracking.every={self.every} ({every} steps) from tracking.start="
-                f"{self.start} observes nothing in training.steps={steps}.",
-                "Lower tracking.every or tracking.start.",
-            )
+            when = f"tracking.every={self.every} ({every} steps) from tracking.start={self.start}"
+            why = f"{when} observes nothing in training.steps={steps}."
+            raise UsageError(why, "Lower tracking.every or tracking.start.")
         return every
 
 
@@ -162,9 +160,7 @@ class Tracker(Callback):
         return self.weights
 
     def moved(self) -> float:
-        """‖W − W₀‖ / ‖W₀‖ of all tracked weights, W₀ those that it was made with: by up to
-        ``PROBES`` of each tensor.
-        """
+        """‖W − W₀‖ / ‖W₀‖, W₀ what it was made with, by up to ``PROBES`` of each tensor."""
         live, far, long = self.live(), 0.0, 0.0
         for name, now in probed(live, PROBES).items():
             stands_for, begun = live[name].numel() / max(1, len(now)), self.begun[name]
@@ -186,11 +182,8 @@ class Tracker(Callback):
 
     def tensors(self) -> Tensors:
         """``<statistic>/<parameter>`` and ``sample/{index,steps,values}``: what is saved."""
-        saved = {
-            f"{name}/{parameter}": tensor
-            for name, statistic in self.statistics.items()
-            for parameter, tensor in statistic.state().items()
-        }
+        states = ((name, statistic.state()) for name, statistic in self.statistics.items())
+        saved = {f"{name}/{of}": tensor for name, state in states for of, tensor in state.items()}
         if self._sample:
             saved["sample/index"] = self._sample_index
             saved["sample/steps"] = torch.tensor([*self._sample])
@@ -221,9 +214,7 @@ class Tracker(Callback):
 
 
 def unrecorded(info: Mapping[str, Any], statistics: Mapping[str, str | None]) -> list[str]:
-    """Of ``statistics`` (name → hash of its code, where a user wrote it), those that a tracker with
-    this ``info`` did not record, or by another code.
-    """
+    """Of ``statistics`` (name → hash of a user's code), those that a tracker's ``info`` lacks."""
     recorded = {name: info.get("sources", {}).get(name) for name in info["statistics"]}
     return sorted(name for name, source in statistics.items() if recorded.get(name, "") != source)
 

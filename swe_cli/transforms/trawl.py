@@ -59,9 +59,9 @@ class TRAWL(Transform):
         layers = range(count) if self.layers == "all" else self.layers
         for layer in layers:
             if not -count <= layer < count:
+                why = f"transform.layers: there is no layer {layer} among {count}."
                 raise UsageError(
-                    f"transform.layers: there is no layer {layer} among {count}.",
-                    f"Choose from {-count} to {count - 1}, or transform.layers=all",
+                    why, f"Choose from {-count} to {count - 1}, or transform.layers=all"
                 )
         chosen = [mlps[index] for index in sorted({layer % count for layer in layers})]
         stacks = [tuple(chosen)] if self.stack == "all" else [(mlp,) for mlp in chosen]
@@ -73,10 +73,8 @@ class TRAWL(Transform):
     ) -> Candidate:
         alike = {(layer.rsplit(".", 2)[0], prunable[layer + EXPAND].shape) for layer in layers}
         if len(alike) > 1:
-            raise UsageError(
-                "transform.stack=all stacks MLPs of one tower and of one size.",
-                "Name the tower, as in roles=language, or write transform.stack=layer",
-            )
+            hint = "Name the tower, as in roles=language, or write transform.stack=layer"
+            raise UsageError("transform.stack=all stacks MLPs of one tower and of one size.", hint)
         hidden, width = prunable[layers[0] + EXPAND].shape
         slices = 2 * len(layers)
         most = slices * min(width, hidden) if self.method == "cp" else min(slices * width, hidden)
@@ -96,9 +94,8 @@ class TRAWL(Transform):
         Raises PruningError for weights that are not finite, or factorised already.
         """
         if any(name.endswith(".mlp.core") for name in weights):
-            raise PruningError(
-                "These weights are factorised already.", "Transform those of a training run."
-            )
+            hint = "Transform those of a training run."
+            raise PruningError("These weights are factorised already.", hint)
         layers, rank, first = candidate.layers, candidate.rank, candidate.layers[0]
         # T (2L, d, 4d), on the device of the weights; one of them, MPS, has no float64.
         slices = [t for n in layers for t in (weights[n + EXPAND].T, weights[n + CONTRACT])]
@@ -140,13 +137,10 @@ class TRAWL(Transform):
 
     def _tucker(self, tensor: Tensor, rank: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
         with _pytorch() as solver:
-            (core, (left, right)), _ = solver.partial_tucker(
-                tensor,
-                (min(rank, tensor.shape[1]), rank),
-                modes=[1, 2],
-                n_iter_max=self.iterations,
-                random_state=seed % 2**32,  # of columns that the data do not decide
-            )
+            # The seed is of columns that the data do not decide.
+            how = {"n_iter_max": self.iterations, "random_state": seed % 2**32}
+            ranks = min(rank, tensor.shape[1]), rank
+            (core, (left, right)), _ = solver.partial_tucker(tensor, ranks, modes=[1, 2], **how)
         return left, right, core
 
 
@@ -154,9 +148,8 @@ def dense_mlps(prunable: Mapping[str, Tensor]) -> list[str]:
     """The names of those of blocks, in order. Raises PruningError where there are none."""
     mlps = [name.removesuffix(EXPAND) for name in prunable if name.endswith(f".mlp{EXPAND}")]
     if not mlps:
-        raise PruningError(
-            "A transform finds no dense MLP among what may be cut.", "Widen it: roles=all"
-        )
+        why = "A transform finds no dense MLP among what may be cut."
+        raise PruningError(why, "Widen it: roles=all")
     return mlps
 
 

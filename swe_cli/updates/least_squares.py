@@ -56,10 +56,7 @@ class LeastSquares(Update):
             direction = steepest.addcmul_(size / before.clamp(min=TINY), direction)
         if (size > enough).any():
             left = float((size / (enough / self.tolerance**2).clamp(min=TINY)).amax().sqrt())
-            warnings.warn(
-                f"update=least_squares stopped after {self.steps} steps, where the residual of a "
-                f"row was still {left:.1g} of the first. Raise update.steps",
-                SweWarning,
-                stacklevel=1,
-            )
+            what = f"the residual of a row was still {left:.1g} of the first. Raise update.steps"
+            after = f"update=least_squares stopped after {self.steps} steps"
+            warnings.warn(f"{after}, where {what}", SweWarning, stacklevel=1)
         return found

@@ -197,7 +197,7 @@ def test_data_that_are_nothing_of_the_kind_are_named(given: object) -> None:
     with pytest.raises(
         UsageError, match=r"data=mine gives a .* no Text, QuestionSet or Dataset"
     ) as e:
-        dataset_of(given, CharTokenizer, "data=mine")
+        dataset_of(given, CharTokenizer, ("data=mine", "tokenizer"))
     assert f"gives a {type(given).__name__}," in e.value.message
     assert "docs/extend.md" in str(e.value.hint)
 
@@ -205,7 +205,7 @@ def test_data_that_are_nothing_of_the_kind_are_named(given: object) -> None:
 def test_a_data_set_that_lacks_a_method_is_told_which() -> None:
     lacking = without(OwnData, "encode")
     with pytest.raises(UsageError, match=r"data=mine gives a Own.*: it lacks encode"):
-        dataset_of(lacking, CharTokenizer, "data=mine")
+        dataset_of(lacking, CharTokenizer, ("data=mine", "tokenizer"))
 
 
 class OwnTokenizer:
@@ -229,5 +229,5 @@ def test_a_tokenizer_of_a_plain_class_does() -> None:
 def test_a_tokenizer_that_lacks_something_is_named(lacks: str) -> None:
     lacking = without(OwnTokenizer, lacks)
     with pytest.raises(UsageError, match=f"tokenizer=mine gives a Own.* lacks {lacks}") as caught:
-        dataset_of(TEXT, lambda text: lacking, "data", "tokenizer=mine")
+        dataset_of(TEXT, lambda text: lacking, ("data", "tokenizer=mine"))
     assert "docs/extend.md" in str(caught.value.hint)

@@ -68,7 +68,7 @@ def test_the_matrices_are_those_of_the_formula(kind):
     left, right = torch.randn(4, 3, generator=generator), torch.randn(16, 3, generator=generator)
     core = core_of(kind, generator, rank=3)
     factors = map(torch.nn.Parameter, (left, right, core))
-    layer = FactorizedMLP(*factors, dropout=0.0, activation="relu", bias=False)
+    layer = FactorizedMLP(factors, dropout=0.0, activation="relu", bias=False)
     expand, contract = layer.matrices()
     k = [torch.diag(c) if kind == "cp" else c for c in core]
     torch.testing.assert_close(expand, right @ k[0].T @ left.T)

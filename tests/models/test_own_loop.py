@@ -2,22 +2,18 @@
 
 import copy
 import csv
+import re
+from pathlib import Path
 
 import pytest
 import torch
 
-from swe_cli.errors import UsageError
-from swe_cli.training.own_loop import (
-    WeightTracker,
-    lightning_callback,
-    merge_lora,
-    read_trajectory,
-    trainer_callback,
-)
+from swe_cli.training.own_loop import WeightTracker, merge_lora, read_trajectory
 
 from .families import CONTEXT, network, save_folder, transformers
 from .test_huggingface import SMALL
 
+PAGE = (Path(__file__).parents[2] / "docs/own-model.md").read_text()
 TEXT = "In the beginning God created the heaven and the earth. " * 20
 
 
@@ -167,8 +163,18 @@ def now(model):
     return {name: p.detach().clone() for name, p in model.named_parameters()}
 
 
-def test_the_trainer_of_transformers(tmp_path):
+def documented(base):
+    """The callback of a library's loop, as docs/own-model.md shows it."""
+    blocks = re.findall(r"```python\n(.*?)```", PAGE, re.S)
+    (shown,) = (block for block in blocks if f"class Tracks({base})" in block)
+    told = {}
+    exec(shown.partition("\n\n\ntrainer =")[0], told)
+    return told["Tracks"]()
+
+
+def test_the_trainer_of_transformers(tmp_path, monkeypatch):
     pytest.importorskip("accelerate", reason="accelerate is missing")
+    monkeypatch.chdir(tmp_path)
     folder, model, seen = save_folder("gpt2", tmp_path / "m"), network("gpt2"), []
 
     class Sees(transformers.TrainerCallback):
@@ -187,33 +193,33 @@ def test_the_trainer_of_transformers(tmp_path):
         save_strategy="steps",
         save_steps=2,
     )
-    callbacks = [trainer_callback(tmp_path / "lived"), Sees()]
+    callbacks = [documented("TrainerCallback"), Sees()]
     trainer = transformers.Trainer(model, arguments, train_dataset=rows, callbacks=callbacks)
     trainer.train()
     holds(tmp_path / "lived", now(model), seen)
-    with pytest.raises(UsageError, match="resumed no longer knows how its weights lived"):
+    with pytest.raises(RuntimeError, match="resumed no longer knows how its weights lived"):
         trainer.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-2"))
 
 
 @pytest.mark.filterwarnings("ignore")  # of theirs
-def test_lightning(tmp_path):
+def test_lightning(tmp_path, monkeypatch):
     lightning = pytest.importorskip("lightning.pytorch", reason="lightning is missing")
     folder, seen = save_folder("gpt2", tmp_path / "m"), []
 
     class Tuned(lightning.LightningModule):
         def __init__(self):
             super().__init__()
-            self.inner = network("gpt2").train()
+            self.model = network("gpt2").train()
 
         def training_step(self, batch, index):
-            return self.inner(**batch).loss
+            return self.model(**batch).loss
 
         def configure_optimizers(self):
-            optimizer = torch.optim.AdamW(self.inner.parameters(), lr=1e-2)
-            optimizer.register_step_post_hook(lambda *_: seen.append(now(self.inner)))
+            optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-2)
+            optimizer.register_step_post_hook(lambda *_: seen.append(now(self.model)))
             return optimizer
 
-    def fitted(steps, lived, checkpoint=None):
+    def fitted(steps, checkpoint=None):
         model = Tuned()
         trainer = lightning.Trainer(
             max_steps=steps,
@@ -223,20 +229,21 @@ def test_lightning(tmp_path):
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-            callbacks=[lightning_callback(tmp_path / lived, network="inner")],
+            callbacks=[documented("Callback")],
             default_root_dir=tmp_path,
         )
         rows = torch.utils.data.DataLoader(list(batches(folder, 24)), batch_size=None)
         trainer.fit(model, rows, ckpt_path=checkpoint, weights_only=False)
-        return model.inner, trainer
+        return model.model, trainer
 
-    model, trainer = fitted(3, "lived")
+    monkeypatch.chdir(tmp_path)
+    model, trainer = fitted(3)
     assert len(seen) == 3
     holds(tmp_path / "lived", now(model), seen)
     trainer.save_checkpoint(tmp_path / "half.ckpt")
-    model, _ = fitted(5, "resumed", tmp_path / "half.ckpt")
+    model, _ = fitted(5, tmp_path / "half.ckpt")
     assert len(seen) == 5
-    holds(tmp_path / "resumed", now(model), seen)
+    holds(tmp_path / "lived", now(model), seen)
 
 
 @pytest.mark.filterwarnings("ignore")  # of theirs

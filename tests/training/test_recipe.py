@@ -59,7 +59,7 @@ def test_the_optimizer_decays_matrices_and_spares_vectors(kind, made):
 
 def test_the_learning_rate_of_every_step_is_the_schedules():
     matrix = nn.Parameter(torch.zeros(1, 1))
-    optimizer = build_optimizer([matrix], "adam", weight_decay=0.0)
+    optimizer = build_optimizer([matrix], "adam", 0.0)
     for group in optimizer.param_groups:
         group["lr"] = 0.25
     matrix.grad = torch.ones(1, 1)
