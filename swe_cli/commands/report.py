@@ -19,7 +19,7 @@ from swe_cli.experiments.spec import built
 from swe_cli.experiments.sweep import Outcome, SweepPlan, plan_sweep, run_sweep
 from swe_cli.files import read_json, write_bytes, write_json
 from swe_cli.records import Row, Scalar
-from swe_cli.report.against import compare_with, print_comparison, write_comparisons
+from swe_cli.report.against import present_against
 from swe_cli.report.answer import answer
 from swe_cli.report.compare import check_declared, compared, present_declared, words_of
 from swe_cli.report.console import say
@@ -263,10 +263,7 @@ def present(
     if stored:
         present_declared(this.console, table, stored, folder)
     if against is not None:
-        comparisons = [compare_with(summary, against, beside.both) for summary in summaries]
-        for comparison in comparisons:
-            print_comparison(this.console, comparison)
-        write_comparisons(comparisons, folder)
+        present_against(this.console, summaries, against, beside.both, folder)
     if as_html:
         costs = costs.set_index("config_hash")
         timed = [name for name in TIMED if name in costs]

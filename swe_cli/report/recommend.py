@@ -10,7 +10,8 @@ from swe_cli.errors import RunError
 from swe_cli.evaluation.loss import Measured
 from swe_cli.evaluation.measure import paired_difference
 from swe_cli.records import Interval
-from swe_cli.report.summary import Point, Summary, pooled
+from swe_cli.report.inference import pooled
+from swe_cli.report.summary import Point, Summary
 
 Windows = Callable[[str], Measured]
 # What can be minimised, the column it is read from, and whether that is timed.

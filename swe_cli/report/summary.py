@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit  # scipy.stats takes a second to import
 
 from swe_cli.controls import KIND_NAMES, PRUNED
 from swe_cli.errors import SweError
 from swe_cli.evaluation.loss import SHARPNESSES
 from swe_cli.files import write_files
 from swe_cli.records import Interval
-from swe_cli.report.inference import q_values
+from swe_cli.report.inference import pooled, q_values
 from swe_cli.report.quantities import (
     CALIBRATED,
     DELTAS,
@@ -249,33 +248,6 @@ def means(summaries: Sequence[Summary]) -> pd.DataFrame:
         points += [about | point for point in (*summary.controls, *summary.cuts)]
     table = pd.DataFrame(points).drop(columns=["line", "by", "parts", "criteria", "x", "cells"])
     return table.assign(seeds=table["seeds"].map(len)).dropna(axis=1, how="all")
-
-
-def pooled(intervals: Sequence[Interval]) -> tuple[float | None, float | None, float | None]:
-    """Mean, low and high over seeds, of one interval each; None where nothing is known.
-
-    One seed keeps its interval over windows, or none; several get ``t_interval``.
-    """
-    if len(intervals) < 2:
-        return intervals[0] if intervals else (None, None, None)
-    return t_interval([of.mean for of in intervals])
-
-
-def t_interval(means: Sequence[float]) -> tuple[float, float, float]:
-    """The mean over several seeds and its 95 % interval, ``mean ± t(0.975, n - 1) · s / √n``.
-
-    Student's t, since a bootstrap over three seeds would cover only 76 %. What is not finite has no
-    width; of one seed the interval is NaN.
-    """
-    n = len(means)
-    mean = math.fsum(means) / n
-    if n < 2:
-        return mean, math.nan, math.nan
-    if not math.isfinite(mean):
-        return mean, mean, mean
-    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in means) / (n - 1))
-    half = float(stdtrit(n - 1, 0.975)) * deviation / math.sqrt(n)
-    return mean, mean - half, mean + half
 
 
 def _points(rows: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:

@@ -21,7 +21,15 @@ from swe_cli.report.answer import (
     holding,
     leading,
 )
-from swe_cli.report.console import print_grid, print_pairs, print_table, say, title
+from swe_cli.report.console import (
+    coloured,
+    marked,
+    print_grid,
+    print_pairs,
+    print_table,
+    say,
+    title,
+)
 from swe_cli.report.quantities import (
     BEFORE_RECOVERY,
     CALIBRATED,
@@ -168,8 +176,8 @@ def _print_controls(console: Console, summary: Summary, quantities: Sequence[Qua
 
     shown = [p for p in summary.controls if p["label"] not in summary.equal]
     title(console, "Controls: nothing cut")
-    names, heads = [p["label"] for p in shown], [q.short for q in quantities]
-    print_grid(console, names, heads, [[cell(p, q) for q in quantities] for p in shown])
+    rows = [[p["label"], *(cell(p, q) for q in quantities)] for p in shown]
+    print_grid(console, ["", *(q.short for q in quantities)], rows)
 
 
 def _print_leading(console: Console, summary: Summary, q: Quantity, holds: Quantity) -> None:
@@ -185,7 +193,8 @@ def _print_leading(console: Console, summary: Summary, q: Quantity, holds: Quant
     less = ", less dense's" if column == q.delta else ""
     title(console, f"{q.title.capitalize()} {summary.stage}{less}")
     if 2 * len(points) > len(lines) * len(places):
-        print_grid(console, [line.short for line in lines], [*places.values(), "holds"], cells)
+        rows = [[line.short, *of] for line, of in zip(lines, cells, strict=True)]
+        print_grid(console, ["", *places.values(), "holds"], rows)
     else:  # cuts that hardly any two lines share: the best of each, with all of its name
         bests = [(line, line.best(q) or line.points[0]) for line in lines]
         told = [[line.short, _compact(p, q, column, fewer), cut_of(p)] for line, p in bests]
@@ -204,22 +213,10 @@ def _print_leading(console: Console, summary: Summary, q: Quantity, holds: Quant
 
 
 def _compact(point: Point, quantity: Quantity, column: str, fewer: int) -> Text | str:
-    """A difference behind its sign, or the mark that it has for certain instead: ``▼.021``."""
-    value = point[column]
-    if value is None:
-        return "×" if point["failed"] else text.NOTHING
-    if column == quantity.mean:
+    """``marked``; of a mean, that."""
+    if column == quantity.mean and (value := point[column]) is not None:
         return quantity.spell(value) if quantity.percent else f"{value:.{3 - fewer}f}"
-    way = sign(point, column)
-    words = text.marked(value, way, fewer)
-    if quantity.percent:
-        words = f"{100 * value:+z.1f}"
-        words = text.MARKS[way] + words[1:] if way else words
-    return _coloured(words, quantity.better * way)
-
-
-def _coloured(words: str, better: int) -> Text:
-    return Text(words, {1: "green", 0: "", -1: "red"}[better])
+    return marked(point, column, quantity, fewer)
 
 
 def _print_rows(console: Console, summary: Summary, told: Mapping[str, Quantity]) -> None:
@@ -253,7 +250,7 @@ def _measured(point: Point, quantity: Quantity, narrow: bool) -> list[Text | str
     way, columns = sign(point, quantity.delta), (quantity.mean, quantity.delta)
     phrases = [quantity.phrase(point, c) or text.NOTHING for c in columns]
     phrases = [words.partition(" ")[0] for words in phrases] if narrow else phrases
-    return [*phrases, _coloured(text.MARKS[way], quantity.better * way)]
+    return [*phrases, coloured(text.MARKS[way], quantity.better * way)]
 
 
 def _print_baselines(console: Console, summary: Summary, quantities: Sequence[Quantity]) -> None:

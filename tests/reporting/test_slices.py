@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from swe_cli.commands.report import hurt_by
+from swe_cli.commands.evidence import Beside
 from swe_cli.config import ConfigRoot
 from swe_cli.contracts import Example, Setup, Tokenizer
 from swe_cli.data.questions import QuestionSet
@@ -305,7 +305,7 @@ def test_a_sweep_tells_what_the_cuts_of_a_line_hurt(swe, tiny_words, tmp_path):
     assert found.exit_code == 0, found.output
     (run,) = (tmp_path / "results" / "runs").glob("sweep-*")
     summary = summarise(pd.read_csv(run / "table.csv"))
-    frame = hurt_by(summary.lines[0], summary, run.parent, ConfigRoot())
+    frame = Beside(run.parent, ConfigRoot()).hurt(summary.lines[0], summary)
     assert {"spaces", "tokens another seed finds hard"} <= {*frame["slice"]}
     told = frame[frame["slice"] == WHOLE].set_index("cut")["difference_nats"]
     cuts = [point for point in summary.cuts if point["ratio"] == 0.9]
