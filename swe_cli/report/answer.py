@@ -21,6 +21,7 @@ from swe_cli.report.quantities import (
     MAE,
     OF_QUESTIONS,
     TO_RECOVERED,
+    TO_RECOVERED_CALIBRATED,
     Quantity,
     bounds,
 )
@@ -29,6 +30,7 @@ from swe_cli.report.text import NOTHING, count, exact
 
 RIVAL = "magnitude"
 ALWAYS = (FIRST, RIVAL, "random")
+_RECOVERED = {LOSS: TO_RECOVERED, CALIBRATED: TO_RECOVERED_CALIBRATED}
 BEST = 10  # lines that are shown beside them
 
 
@@ -136,9 +138,12 @@ def _between(
 def _over_windows(
     row: Point, theirs: Point, quantity: Quantity, windows: Windows | None
 ) -> Interval | None:
-    """Of the only seed: against dense from its row, else window by window; None of older rows."""
-    if theirs["kind"] == "dense" and (delta := row.get(quantity.delta)) is not None:
-        return Interval(delta, *map(row.get, bounds(quantity.delta)))
+    """Of the only seed: from its row where that knows it, else window by window, or nothing."""
+    known = {"dense": quantity.delta, "dense_recovered": _RECOVERED.get(quantity)}
+    column, value = known.get(theirs["kind"]), row[quantity.mean] - theirs[quantity.mean]
+    # A row was held against the control of its own recovery, which the best need not be.
+    if column and math.isclose(row.get(column) or math.nan, value, abs_tol=1e-6):
+        return Interval(row[column], *map(row.get, bounds(column)))
     of = DIFFERENCES.get(quantity.name, "calibrated" if quantity is CALIBRATED else "nats")
     per = "questions" if quantity in OF_QUESTIONS else "tokens"
     try:
