@@ -73,7 +73,7 @@ def _pairs(row: Row) -> Iterator[tuple[str, str]]:
         percent = "accuracy" in name or "fraction" in (meaning_of(name) or "")
         exact = of.get(bounds(name)[0]) is None and not name.endswith("_nats")
         if isinstance(value, str) or name in ("seed", *SETTINGS, *row.varied):
-            words = text.word(value)
+            words = text.word(KIND_NAMES.get(str(value), value))
         elif percent or not exact or (value % 1 and value < 1e4):
             unit = "nats" if name.endswith("_nats") else ""
             unit = "points" if percent and name.startswith("delta_") else unit

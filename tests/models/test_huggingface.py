@@ -179,7 +179,7 @@ def test_an_exported_cut_opens_in_transformers_with_equal_logits(swe, folder_of,
         ours = model(batch(family)).logits
     assert torch.equal(theirs, ours)
     card = (out / "README.md").read_text()
-    for word in ("dense loss", "sparsity", "50.00%", "magnitude", "protocol"):
+    for word in ("dense loss", "sparsity", "50.0%", "magnitude", "fingerprint"):
         assert word in card
     tokenizer = transformers.AutoTokenizer.from_pretrained(out)
     assert tokenizer.decode(tokenizer("In the beginning").input_ids) == "In the beginning"
