@@ -82,7 +82,7 @@ def spreads(differences: Mapping[float, Sequence[float]]) -> dict[float, float]:
     return {at: math.sqrt(variances.get(at, math.nan)) for at in differences}
 
 
-def pooled(intervals: Sequence[Interval]) -> tuple[float | None, float | None, float | None]:
+def pooled(intervals: Sequence[Interval]) -> tuple[Any, Any, Any]:
     """Mean, low and high over seeds, of one interval each; None where nothing is known.
 
     One seed keeps its interval over windows, or none; several get ``t_interval``.
