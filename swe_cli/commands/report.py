@@ -30,7 +30,7 @@ from swe_cli.report.grid import grid
 from swe_cli.report.html import Report, html, trainings
 from swe_cli.report.quantities import LOSS, QUANTITIES
 from swe_cli.report.slices import sentences
-from swe_cli.report.summary import means, summarise, write_means
+from swe_cli.report.summary import means, summarise
 from swe_cli.report.tables import csv_bytes, frame, records, split_by_protocol, write
 from swe_cli.report.terminal import print_summary
 from swe_cli.report.text import count
@@ -221,7 +221,8 @@ def present(
     layerwise = {n: judge.published for n, judge in judges.items() if judge.granularity == "layer"}
     groups = split_by_protocol(table)
     summaries = [summarise(group, published) for group in groups]
-    write(table, folder, layerwise), write_means(summaries, folder)
+    write(table, folder, layerwise)
+    write_bytes(folder / "summary.csv", csv_bytes(means(summaries)))
     costs = beside.costs(table, **this.composed.values["energy"])
     write_bytes(folder / "costs.csv", csv_bytes(costs))
     parts: dict[str, list[pd.DataFrame]] = {"lives": [], "hurt": [], "layers": []}

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +36,10 @@ STATES = {-1: "ahead", 1: "behind", None: "not compared", 2: "identical", 0: "un
 class Compared:
     """A line, and the ``other`` that it is compared with, by ``name``; None where there is none.
 
-    ``cuts``, from the mildest: ``ratio`` or ``rate``; ``difference_nats`` (and ``…_low``,
-    ``…_high``, ``difference_before_recovery_…``): the line minus the other at the same cut, nats
-    per token, below 0 is ahead; None where no seed has both, or where the line failed at any seed.
-    One seed has a bootstrap over windows; several have a t interval over their differences
-    (``interval``). ``seeds``: how many. ``difference_q``: Benjamini and Hochberg's, over all of the
-    comparison. ``detectable_nats``: what so many seeds could have seen after recovery, one by one.
+    ``cuts``, from the mildest: ``ratio`` or ``rate``; the line less the other at the same cut, as
+    ``paired`` has it, and before recovery (``difference_before_recovery_…``), None where no seed
+    has both, or where the line failed at any; ``interval``: over ``seeds``, or the ``windows`` of
+    the only one; ``…_q``: Benjamini and Hochberg's, over all of the comparison.
     """
 
     line: Line
@@ -182,24 +179,16 @@ def state_of(cut: Point) -> int | None:
 
 def verdict(compared: Compared) -> str:
     """``ahead at 0.7–0.9, behind at 0.3–0.5, undecided elsewhere``, after recovery."""
-    cuts, by = compared.cuts, compared.line.by
-    states = [state_of(cut) for cut in cuts]
-    if len(set(states)) == 1:
-        return f"{STATES[states[0]]} at every {by}"
-    ranges: dict[int | None, list[str]] = {}
+    by, where = compared.line.by, dict[int | None, list[str]]()
     # Neighbouring cuts as first–last: 0.1, 0.3 and 0.7–0.9.
-    for state, run in groupby(zip(states, cuts, strict=True), key=itemgetter(0)):
-        ends = [text.exact(cut[by]) for _, cut in run]
-        ranges.setdefault(state, []).append("–".join(dict.fromkeys((ends[0], ends[-1]))))
-    where = {
-        state: " and ".join(filter(None, [", ".join(of[:-1]), of[-1]]))
-        for state, of in ranges.items()
-    }
-    return ", ".join(
-        f"{words} elsewhere" if state == 0 else f"{words} at {where[state]}"
-        for state, words in STATES.items()
-        if state in where
-    )
+    for state, run in groupby(compared.cuts, key=state_of):
+        ends = [text.exact(cut[by]) for cut in run]
+        where.setdefault(state, []).append("–".join(dict.fromkeys((ends[0], ends[-1]))))
+    if len(where) == 1:
+        return f"{STATES[next(iter(where))]} at every {by}"
+    at = {s: " and ".join(filter(None, [", ".join(of[:-1]), of[-1]])) for s, of in where.items()}
+    told = {state: words for state, words in STATES.items() if state in where}
+    return ", ".join(f"{told[s]} at {at[s]}" if s != 0 else f"{told[s]} elsewhere" for s in told)
 
 
 def _closest(line: Line, others: Sequence[Line], settings: Sequence[str]) -> Line | None:
@@ -207,17 +196,13 @@ def _closest(line: Line, others: Sequence[Line], settings: Sequence[str]) -> Lin
     and in options that only one of the two has. None where there is none.
     """
 
-    def distance(other: Line) -> tuple[bool, int, bool]:
-        differing, allocation = _differing(other, line, settings), other.points[0]["allocation"]
-        return "allocation" in differing, len(differing), allocation != "global"
-
+    differing = [(other, _differing(other, line, settings)) for other in others]
     fitting = [
-        other
-        for other in others
-        if all(key.startswith(OF_ITS_OWN) for key in _differing(other, line, settings))
-        and line.by == other.by
+        ("allocation" in of, len(of), other.points[0]["allocation"] != "global", place)
+        for place, (other, of) in enumerate(differing)
+        if line.by == other.by and all(key.startswith(OF_ITS_OWN) for key in of)
     ]
-    return min(fitting, key=distance, default=None)
+    return others[min(fitting)[-1]] if fitting else None
 
 
 def _differing(line: Line, other: Line, settings: Sequence[str]) -> dict[str, Any]:
