@@ -152,12 +152,8 @@ class Row:
     """One line of the table: what was cut, how, and what it cost.
 
     ``settings`` say how it was cut; one that does not apply is left out. ``metrics`` hold what was
-    measured, by name. Losses and deltas are nats per token, their intervals 95 % over the windows
-    of the test split; deltas are paired, window by window: ``delta`` against ``dense``,
-    ``delta_recovered`` against ``dense_recovered``, both after recovery. ``…_calibrated``: at each
-    model's own softmax ``temperature``, fitted on validation; ``top1``: the fraction of tokens that
-    it ranks first. ``axes`` holds the keys that a sweep varies and that have no column of their own
-    (``tracking.every``, …).
+    measured, by the names of ``MEANINGS`` without ``_nats``; intervals are over the windows of the
+    test split. ``axes``: what a sweep varies that has no column of its own (``tracking.every``).
     """
 
     kind: str
@@ -185,11 +181,11 @@ class Row:
     def columns(self) -> dict[str, Scalar]:
         """All of ``COLUMNS``, None where nothing is known; and what else was measured."""
         values = dict.fromkeys(COLUMNS) | {name: getattr(self, name) for name in OF_ROW}
-        values |= {name: self.settings[name] for name in self.settings.keys() - self.varied.keys()}
+        values |= {name: of for name, of in self.settings.items() if name in SETTINGS}
         for name, (mean, low, high) in self.metrics.items():
             values[f"{name}_nats" if f"{name}_nats" in (*COLUMNS, *YOUNGER) else name] = mean
-            bounds = {f"{name}_low": low, f"{name}_high": high}
-            values |= {column: bound for column, bound in bounds.items() if bound is not None}
+            values |= {f"{name}_low": low} if low is not None else {}
+            values |= {f"{name}_high": high} if high is not None else {}
         return values
 
     def to_json(self) -> dict[str, Any]:

@@ -16,17 +16,18 @@ from rich.console import Console
 table = pd.read_csv("results/criteria_gpt.csv")
 console = Console(file=io.StringIO(), width=80)
 try:
+    from swe_cli.files import write_bytes
     from swe_cli.report.figures import curve, write_figure
     from swe_cli.report.grid import grid
     from swe_cli.report.quantities import LOSS
-    from swe_cli.report.summary import summarise, write_means
-    from swe_cli.report.tables import write
+    from swe_cli.report.summary import means, summarise
+    from swe_cli.report.tables import csv_bytes, write
     from swe_cli.report.terminal import print_summary
 
     def report(folder: Path) -> None:
         write(table, folder)
         summary = summarise(table)
-        write_means([summary], folder)
+        write_bytes(folder / "summary.csv", csv_bytes(means([summary])))
         print_summary(console, summary)
         write_figure(curve(summary, LOSS, elsewhere="grid.png"), folder, "loss")
         write_figure(grid(summary), folder, "grid")

@@ -47,7 +47,8 @@ def compare(this: Page) -> None:
         rows["difference_nats"] = [None, *(paired_difference(of, first) for of in others)]
     names = [name.removesuffix("_nats").replace("_", " ") for name in rows]
     words = [[_spelt(value, name) for value in of] for name, of in rows.items()]
-    print_grid(this.console, names, [run.name.replace("-", "\n") for run in runs], words)
+    lines = [[name, *of] for name, of in zip(names, words, strict=True)]
+    print_grid(this.console, ["", *(run.name.replace("-", "\n") for run in runs)], lines)
     say(this.console, LEGEND if shared else ALONE, "dim")
     this.result({"runs": [run.name for run in runs], **rows})
 

@@ -10,9 +10,7 @@ from typing import Any
 
 import torch
 from platformdirs import user_cache_dir
-from rich import box
 from rich.filesize import decimal
-from rich.table import Table
 from rich.text import Text
 
 from swe_cli.commands.shared import Page
@@ -20,7 +18,7 @@ from swe_cli.config import shipped_conf
 from swe_cli.errors import CorruptFileError
 from swe_cli.evaluation.cost import Meter
 from swe_cli.records import Row
-from swe_cli.report.console import print_pairs
+from swe_cli.report.console import Cells, print_pairs, print_table
 from swe_cli.report.text import exact, number
 from swe_cli.store import list_runs
 
@@ -41,9 +39,7 @@ OPTIONAL = {
 
 def runs(this: Page) -> None:
     """Every run, newest first, with its kind, status, age and size on disk."""
-    table, told = Table(box=box.SIMPLE_HEAD, pad_edge=False), list[dict[str, Any]]()
-    for title in ("run", "status", "written", "size"):
-        table.add_column(title, overflow="fold", justify="right" if title == "size" else "left")
+    rows, told = list[Cells](), list[dict[str, Any]]()
     for run in list_runs(this.results):
         moment = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.written))
         size = sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file())
@@ -55,11 +51,10 @@ def runs(this: Page) -> None:
             status += f", {failed} failed"
         about = {"run": run.name, "kind": run.kind, "status": status, "written": moment}
         told.append({**about, "bytes": size, "path": run.path})
-        what = _what(manifest)
-        named = Text.assemble(run.name, (f"\n  {what}" if what else "", "dim"))
-        table.add_row(named, status, moment, decimal(size))
-    if table.rows:
-        this.console.print(table)
+        named = Text.assemble(run.name, (f"\n  {what}" if (what := _what(manifest)) else "", "dim"))
+        rows.append([named, status, moment, decimal(size)])
+    if rows:
+        print_table(this.console, ["", "status", "written", "size"], rows)
     else:
         this.print(f"No runs in {this.results / 'runs'}.\nStart one: swe sweep experiment=demo")
     this.result(told)

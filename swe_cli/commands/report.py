@@ -19,7 +19,7 @@ from swe_cli.experiments.spec import built
 from swe_cli.experiments.sweep import Outcome, SweepPlan, plan_sweep, run_sweep
 from swe_cli.files import read_json, write_bytes, write_json
 from swe_cli.records import Row, Scalar
-from swe_cli.report.against import compare_with, print_comparison, write_comparisons
+from swe_cli.report.against import present_against
 from swe_cli.report.answer import answer
 from swe_cli.report.compare import check_declared, compared, present_declared, words_of
 from swe_cli.report.console import say
@@ -30,7 +30,7 @@ from swe_cli.report.grid import grid
 from swe_cli.report.html import Report, html, trainings
 from swe_cli.report.quantities import LOSS, QUANTITIES
 from swe_cli.report.slices import sentences
-from swe_cli.report.summary import means, summarise, write_means
+from swe_cli.report.summary import means, summarise
 from swe_cli.report.tables import csv_bytes, frame, records, split_by_protocol, write
 from swe_cli.report.terminal import print_summary
 from swe_cli.report.text import count
@@ -223,7 +223,8 @@ def present(
     layerwise = {n: judge.published for n, judge in judges.items() if judge.granularity == "layer"}
     groups = split_by_protocol(table)
     summaries = [summarise(group, published) for group in groups]
-    write(table, folder, layerwise), write_means(summaries, folder)
+    write(table, folder, layerwise)
+    write_bytes(folder / "summary.csv", csv_bytes(means(summaries)))
     costs = beside.costs(table, **this.composed.values["energy"])
     write_bytes(folder / "costs.csv", csv_bytes(costs))
     parts: dict[str, list[Any]] = {"lives": [], "hurt": [], "layers": []}
@@ -265,10 +266,7 @@ def present(
     if stored:
         present_declared(this.console, table, stored, folder)
     if against is not None:
-        comparisons = [compare_with(summary, against, beside.both) for summary in summaries]
-        for comparison in comparisons:
-            print_comparison(this.console, comparison)
-        write_comparisons(comparisons, folder)
+        present_against(this.console, summaries, against, beside.both, folder)
     if as_html:
         costs = costs.set_index("config_hash")
         timed = [name for name in TIMED if name in costs]

@@ -11,8 +11,8 @@ from swe_cli.controls import BY_KIND, PRUNED
 from swe_cli.errors import SweError
 from swe_cli.evaluation.measure import DIFFERENCES, paired_difference
 from swe_cli.records import Interval
-from swe_cli.report.against import AFTER, STATES, Windows, state_of
-from swe_cli.report.inference import MILD, detectable, seeds_for, spreads
+from swe_cli.report.against import STATES, Windows, state_of
+from swe_cli.report.inference import DIFFERENCE, MILD, paired, seeds_for
 from swe_cli.report.quantities import (
     ACCURACY,
     BEFORE_RECOVERY,
@@ -25,13 +25,13 @@ from swe_cli.report.quantities import (
     Quantity,
     bounds,
 )
-from swe_cli.report.summary import FIRST, Line, Point, Summary, chosen, pooled
+from swe_cli.report.summary import FIRST, Line, Point, Summary, chosen
 from swe_cli.report.text import NOTHING, count, exact
 
 RIVAL = "magnitude"
 ALWAYS = (FIRST, RIVAL, "random")
-BEST = 10  # lines that are shown beside them
 _RECOVERED = {LOSS: TO_RECOVERED, CALIBRATED: TO_RECOVERED_CALIBRATED}
+BEST = 10  # lines that are shown beside them
 
 
 def headline(summary: Summary) -> list[Quantity]:
@@ -88,9 +88,9 @@ def answer(summary: Summary, windows: Windows | None = None) -> Iterator[str]:
             found = _between(summary, best, rival, q, windows)
             words += f" Against {rival['label']} at {cut_of(rival)}: {_told(found, q)}."
         yield words
-        if found and found["sd"] > 0 and math.isfinite(q.tolerance) and not takes:
-            seeds = count(seeds_for(found["sd"], q.tolerance), "seed")
-            spread = f"{q.scale * found['sd']:.{1 if q.percent else 3}f}"
+        if found and found["sd_nats"] > 0 and math.isfinite(q.tolerance) and not takes:
+            seeds = count(seeds_for(found["sd_nats"], q.tolerance), "seed")
+            spread = f"{q.scale * found['sd_nats']:.{1 if q.percent else 3}f}"
             takes = f"To see {cost_of(q)} there would take {seeds} (paired SD {spread})."
     if takes:
         yield takes
@@ -98,7 +98,7 @@ def answer(summary: Summary, windows: Windows | None = None) -> Iterator[str]:
 
 def _told(found: Point, quantity: Quantity) -> str:
     """``−0.011 [−0.028, +0.006] nats, 3 seeds; could have seen 0.036: undecided``."""
-    mean, low, high = (found[name] for name in (AFTER, *bounds(AFTER)))
+    mean, low, high = (found[name] for name in DIFFERENCE)
     if mean is None:
         return "not compared, no seed has both"
 
@@ -110,49 +110,40 @@ def _told(found: Point, quantity: Quantity) -> str:
     over = "this training only" if found["seeds"] == 1 else count(found["seeds"], "seed")
     interval = "" if low is None else f" [{spelt(low)}, {spelt(high)}]"
     over += "" if interval else ", no interval"
-    seen = detectable(found["sd"], found["seeds"])
+    seen = found["detectable_nats"]
     could = "" if math.isnan(seen) else f"; could have seen {spelt(seen, '')}"
     way = state_of(found) or 0
     words = STATES[-quantity.better * way if abs(way) == 1 else way]
     return f"{spelt(mean)}{interval}{unit}, {over}{could}: {words}"
 
 
-def _values(one: Point, other: Point, quantity: Quantity) -> list[float]:
-    """The difference at every seed that has both."""
-    seeds = [seed for seed in one["seeds"] if seed in other["seeds"]]
-    pairs = [(one["cells"][s][quantity.mean], other["cells"][s][quantity.mean]) for s in seeds]
-    return [mine - theirs for mine, theirs in pairs if mine is not None and theirs is not None]
-
-
 def _between(
-    summary: Summary, one: Point, other: Point, quantity: Quantity, windows: Windows | None
+    summary: Summary, one: Point, other: Point, q: Quantity, windows: Windows | None
 ) -> Point:
-    """Their difference as those of ``against``; ``sd``: over seeds, as ``spreads`` has it."""
-    values = _values(one, other, quantity)
-    intervals = [Interval(value) for value in values]
-    if len(values) == 1:
-        intervals = [_over_windows(one, other, quantity, windows) or intervals[0]]
-    cuts, each = {(p["label"], p["x"]): p for p in summary.cuts}, {one["x"]: values}
-    for (name, x), point in cuts.items():
-        match = cuts.get((other["label"], x)) if other["kind"] == PRUNED else other
-        if name == one["label"] and match and x is not None and x <= MILD:
-            each[x] = _values(point, match, quantity)
-    sd = spreads(each)[one["x"]]
-    ends = zip((AFTER, *bounds(AFTER)), pooled(intervals), strict=True)
-    return {**dict(ends), "seeds": len(values), "sd": sd}
+    """What ``paired`` has of their difference; mild cuts of the same line share its spread."""
+    cuts, each = {(p["label"], p["x"]): p for p in summary.cuts}, dict[Any, list[Interval]]()
+    mild = {at: p for at, p in cuts.items() if at[0] == one["label"] and (at[1] or 1.0) <= MILD}
+    for (_, x), point in (mild | {(one["label"], one["x"]): one}).items():
+        same = cuts.get((other["label"], x), {}) if other["kind"] == PRUNED else other
+        theirs = (other if point is one else same).get("cells", {})
+        rows = [(point["cells"][seed], theirs[seed]) for seed in point["seeds"] if seed in theirs]
+        means = [(mine[q.mean], their[q.mean]) for mine, their in rows]
+        each[x] = [Interval(a - b) for a, b in means if a is not None and b is not None]
+        if point is one and len(each[x]) == 1:
+            each[x] = [_over_windows(*rows[0], q, windows) or each[x][0]]
+    found: dict[Any, Point] = dict(zip(each, paired(each), strict=True))
+    return found[one["x"]]
 
 
 def _over_windows(
-    one: Point, other: Point, quantity: Quantity, windows: Windows | None
+    row: Point, theirs: Point, quantity: Quantity, windows: Windows | None
 ) -> Interval | None:
-    """Of the only seed that both have: from its row where that knows it, else window by window."""
-    (seed,) = {*one["seeds"]} & {*other["seeds"]}
-    row, theirs = one["cells"][seed], other["cells"][seed]
+    """Of the only seed: from its row where that knows it, else window by window, or nothing."""
     known = {"dense": quantity.delta, "dense_recovered": _RECOVERED.get(quantity)}
-    column, value = known.get(other["kind"]), row[quantity.mean] - theirs[quantity.mean]
+    column, value = known.get(theirs["kind"]), row[quantity.mean] - theirs[quantity.mean]
     # A row was held against the control of its own recovery, which the best need not be.
     if column and math.isclose(row.get(column) or math.nan, value, abs_tol=1e-6):
-        return Interval(*(row.get(name) for name in (column, *bounds(column))))
+        return Interval(row[column], *map(row.get, bounds(column)))
     of = DIFFERENCES.get(quantity.name, "calibrated" if quantity is CALIBRATED else "nats")
     per = "questions" if quantity in OF_QUESTIONS else "tokens"
     try:

@@ -16,19 +16,14 @@ from swe_cli.config import Declaration
 from swe_cli.controls import PRUNED
 from swe_cli.errors import UsageError
 from swe_cli.files import write_files
-from swe_cli.records import Scalar
-from swe_cli.report.console import print_table, say, title
-from swe_cli.report.inference import LEVEL, MILD, detectable, p_value, seeds_for, spreads
-from swe_cli.report.summary import t_interval
+from swe_cli.records import Interval, Scalar
+from swe_cli.report.console import present
+from swe_cli.report.inference import DIFFERENCE, LEVEL, MILD, paired, seeds_for
 from swe_cli.report.tables import csv_bytes, records, settings_of
-from swe_cli.report.text import MARKS, NOTHING, count, exact, markdown_table, word
+from swe_cli.report.text import MARKS, NOTHING, count, exact, word
 
-Array = np.ndarray[Any, np.dtype[np.float64]]
 SEE = 0.01  # nats: it is said how many seeds that takes
-MEASURED = (
-    *("seeds", "loss_nats", "other_nats", "difference_nats", "difference_low", "difference_high"),
-    *("p", "sd_nats", "detectable_nats", "seeds_for"),
-)
+MEANS = ("loss_nats", "other_nats")
 HEADS = ["ratio", "seeds", "loss", "other", "difference", "p", "could see", "takes", ""]
 LEGEND = (
     "difference: the line less the other, nats per token, paired; mean and 95% t interval over "
@@ -48,11 +43,9 @@ def check_declared(table: pd.DataFrame, declared: Declaration) -> set[str]:
 def compared(table: pd.DataFrame, declared: Declaration) -> pd.DataFrame:
     """What came of each other line at each ratio.
 
-    ``family``, ``against``, ``ratio``, ``seeds`` (at which one protocol measured both), their means
-    ``loss_nats`` and ``other_nats``, ``difference_nats`` with ``difference_low`` and ``…_high``,
-    ``p``, ``sd_nats`` (of the differences over seeds: ``spreads``), ``detectable_nats`` (at 80 %
-    power and the family's strictest level), ``p_holm`` and ``seeds_for``: how many would see
-    ``SEE``. Of one seed nothing is known but the means.
+    ``family``, ``against``, ``ratio``; of the seeds at which one protocol measured both, the means
+    ``loss_nats`` and ``other_nats`` and what ``paired`` has, at the family's strictest level;
+    ``seeds_for``: how many would see ``SEE``; ``p_holm``. Of one seed only the means are known.
     """
     mine, found = _losses(table, declared["line"], declared), []
     for family, other in _others(declared):
@@ -60,30 +53,18 @@ def compared(table: pd.DataFrame, declared: Declaration) -> pd.DataFrame:
         size = len(declared["secondary"]) if family == "secondary" else 1
         level = LEVEL / (size * len(declared["ratios"]))
         pairs = {
-            ratio: pd.concat([mine[ratio], theirs[ratio]], axis=1, join="inner").dropna()
-            for ratio in declared["ratios"]
+            at: pd.concat([mine[at], theirs[at]], axis=1, join="inner", keys=MEANS).dropna()
+            for at in declared["ratios"]
         }
-        both = {ratio: of.to_numpy(float) for ratio, of in pairs.items()}
-        sds = spreads({ratio: of[:, 0] - of[:, 1] for ratio, of in both.items()})
-        for ratio, of in both.items():
-            about = {"family": family, "against": words_of(other), "ratio": ratio}
-            found.append(about | _tested(of[:, 0], of[:, 1], sds[ratio], level))
-    results = pd.DataFrame(found)
+        differences = {
+            at: [Interval(one - two) for one, two in of.values] for at, of in pairs.items()
+        }
+        for (at, of), test in zip(pairs.items(), paired(differences, level), strict=True):
+            about = {"family": family, "against": words_of(other), "ratio": at, **of.mean(), **test}
+            takes = seeds_for(test["sd_nats"], SEE, level) if test["sd_nats"] >= 0 else math.nan
+            found.append(about | {"seeds_for": takes})
+    results = pd.DataFrame(found).astype(dict.fromkeys(DIFFERENCE, float))
     return results.assign(p_holm=results.groupby("family")["p"].transform(holm))
-
-
-def _tested(mine: Array, theirs: Array, sd: float, level: float) -> dict[str, float]:
-    n = len(mine)
-    found = dict.fromkeys(MEASURED, math.nan) | {"seeds": n}
-    if n:
-        found |= {"loss_nats": mine.mean(), "other_nats": theirs.mean()}
-        ends = t_interval(list(mine - theirs))
-        found |= zip(("difference_nats", "difference_low", "difference_high"), ends, strict=True)
-    if n > 1:
-        found |= {"p": p_value(*ends, n), "sd_nats": sd}
-        found["detectable_nats"] = detectable(sd, n, level)
-        found |= {"seeds_for": seeds_for(sd, SEE, level)} if sd >= 0 else {}
-    return found
 
 
 def holm(p: "pd.Series[float]") -> "pd.Series[float]":
@@ -102,9 +83,7 @@ def words_of(settings: Mapping[str, Scalar]) -> str:
 def present_declared(
     console: Console, table: pd.DataFrame, stored: Mapping[str, Any], folder: Path
 ) -> list[Path]:
-    """Print what came of a declared comparison, ``stored`` as ``compare.json`` is, and write it:
-    ``compare.csv`` and ``compare.md``.
-    """
+    """Print, and write as ``compare.csv`` and ``.md``, what came of what ``compare.json`` holds."""
     declared: Declaration = stored["declared"]
     results = compared(table, declared)
     heading = f"Declared: {words_of(declared['line'])}, by {declared['of']}"
@@ -113,18 +92,13 @@ def present_declared(
         f"{stored['done']} of its {stored['cells']} cuts had been measured"
         f"{', after the fact.' if stored['done'] else '.'}"
     )
-    title(console, heading)
-    say(console, when, "dim")
     if failed := int((table["status"] == "failed").sum()):
         when += f" {count(failed, 'row')} failed: seeds that survived may flatter a line."
-    parts = [f"# {heading}", when, LEGEND]
-    for (family, against), rows in results.groupby(["family", "against"], sort=False):
-        name, lines = f"{family}: against {against}", [_spelt(row) for row in records(rows)]
-        title(console, name)
-        print_table(console, HEADS, lines)
-        parts += [f"## {name}", markdown_table([HEADS, *lines], left=1)]
-    say(console, LEGEND, "dim")
-    page = "\n\n".join(parts) + "\n"
+    tables = [
+        (f"{family}: against {against}", HEADS, [_spelt(row) for row in records(rows)])
+        for (family, against), rows in results.groupby(["family", "against"], sort=False)
+    ]
+    page = present(console, heading, [when, LEGEND], tables)
     return write_files(folder, {"compare.csv": csv_bytes(results), "compare.md": page.encode()})
 
 

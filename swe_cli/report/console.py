@@ -1,14 +1,15 @@
 """What every table in the terminal shares: readable at 80 columns, with or without colour."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from swe_cli.report.text import shortened
+from swe_cli.report.quantities import LOSS, Quantity, sign
+from swe_cli.report.text import MARKS, NOTHING, markdown_table, short, shortened
 
 GAP = 2
 Cells = Sequence[Text | str]
@@ -23,6 +24,22 @@ def title(console: Console, words: str) -> None:
     """A bold line after an empty one."""
     console.print()
     say(console, words, "bold")
+
+
+def coloured(words: str, better: int) -> Text:
+    """Green where it is surely better, red where worse."""
+    return Text(words, {1: "green", 0: "", -1: "red"}[better])
+
+
+def marked(
+    point: Mapping[str, Any], column: str, quantity: Quantity = LOSS, fewer: int = 0
+) -> Text:
+    """A difference behind its sign, or the mark that it has for certain instead: ``▼.021``."""
+    if (value := point[column]) is None:
+        return Text("×" if point.get("failed") else NOTHING)
+    way = sign(point, column)
+    words = f"{100 * value:+z.1f}" if quantity.percent else short(value, fewer)
+    return coloured(MARKS[way] + words.lstrip("+-") if way else words, quantity.better * way)
 
 
 def print_table(
@@ -42,29 +59,47 @@ def print_table(
     console.print(table)
 
 
-def print_grid(
-    console: Console, names: Sequence[str], heads: Sequence[str], rows: Sequence[Cells]
-) -> None:
+def print_grid(console: Console, heads: Sequence[str], rows: Sequence[Cells]) -> None:
     """A named row for every line, a column for every cut; long names end in ….
 
     Where the window is narrow, the last column and as many others as fit, which is said.
     """
     if not rows:
         return
-    columns = list(zip(heads, *rows, strict=True))
-    widths = [max(len(str(word)) for word in of) + 1 for of in columns]
+    names, *columns = [[str(word) for word in of] for of in zip(heads, *rows, strict=True)]
+    widths = [max(map(len, of)) + 1 for of in columns]
     least = min(max(map(len, names)), max(16, console.width // 4))
     room = max(2, (console.width - least) // max(widths))
-    step = max(1.0, (len(heads) - 1) / (room - 1))
-    shown = sorted({round(step * place) for place in range(min(room, len(heads)))})
+    step = max(1.0, (len(columns) - 1) / (room - 1))
+    shown = sorted({round(step * place) for place in range(min(room, len(columns)))})
     space = max(least, console.width - sum(widths[at] for at in shown))
-    cells = [
-        [shortened(name, space), *(row[at] for at in shown)]
-        for name, row in zip(names, rows, strict=True)
-    ]
-    print_table(console, ["", *(heads[at] for at in shown)], cells, gap=0)
-    if len(shown) < len(heads):
-        say(console, f"{len(shown)} of {len(heads)} columns: a wider window shows more.", "dim")
+    cells = [[shortened(str(name), space), *(of[at] for at in shown)] for name, *of in rows]
+    print_table(console, ["", *(heads[at + 1] for at in shown)], cells, gap=0)
+    if len(shown) < len(columns):
+        say(console, f"{len(shown)} of {len(columns)} columns: a wider window shows more.", "dim")
+
+
+def present(
+    console: Console,
+    heading: str,
+    notes: Sequence[str],
+    tables: Sequence[tuple[str, Sequence[str], Sequence[Cells]]],
+    sentences: Sequence[str] = (),
+    printed: Callable[..., None] = print_table,
+) -> str:
+    """Print tables by name and head, with notes on them; the same as a page of Markdown."""
+    title(console, heading)
+    page = [f"## {heading}", *notes]
+    for name, heads, rows in tables:
+        title(console, name)
+        printed(console, heads, rows)
+        page += [f"### {name}", markdown_table([heads, *(map(str, row) for row in rows)], left=1)]
+    for note in notes:
+        say(console, note, "dim")
+    for sentence in sentences:
+        say(console, sentence)
+    page += ["\n".join(f"- {sentence}" for sentence in sentences)] if sentences else []
+    return "\n\n".join(page) + "\n"
 
 
 def print_pairs(console: Console, pairs: Sequence[tuple[str, str]]) -> None:

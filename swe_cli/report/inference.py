@@ -2,11 +2,16 @@
 
 import math
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from scipy.special import nctdtrinc, stdtr, stdtrit  # scipy.stats takes half a second to import
 
+from swe_cli.records import Interval
+
+# A difference and its interval, as columns.
+DIFFERENCE = ("difference_nats", "difference_low", "difference_high")
 POWER, LEVEL = 0.8, 0.05
 MILD = 0.6  # up to this ratio differences spread alike, and their spread is pooled
 MOST_SEEDS = 10**6
@@ -75,3 +80,46 @@ def spreads(differences: Mapping[float, Sequence[float]]) -> dict[float, float]:
         pooled = sum((len(some[at]) - 1) * variances[at] for at in mild) / freedom
         variances |= dict.fromkeys(mild, pooled)
     return {at: math.sqrt(variances.get(at, math.nan)) for at in differences}
+
+
+def pooled(intervals: Sequence[Interval]) -> tuple[Any, Any, Any]:
+    """Mean, low and high over seeds, of one interval each; None where nothing is known.
+
+    One seed keeps its interval over windows, or none; several get ``t_interval``.
+    """
+    if len(intervals) < 2:
+        return intervals[0] if intervals else (None, None, None)
+    return t_interval([of.mean for of in intervals])
+
+
+def t_interval(means: Sequence[float]) -> tuple[float, float, float]:
+    """The mean over several seeds and its 95 % interval, ``mean ± t(0.975, n - 1) · s / √n``.
+
+    Student's t, since a bootstrap over three seeds would cover only 76 %. What is not finite has no
+    width; of one seed the interval is NaN.
+    """
+    n = len(means)
+    mean = math.fsum(means) / n
+    if n < 2:
+        return mean, math.nan, math.nan
+    if not math.isfinite(mean):
+        return mean, mean, mean
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in means) / (n - 1))
+    half = float(stdtrit(n - 1, 0.975)) * deviation / math.sqrt(n)
+    return mean, mean - half, mean + half
+
+
+def paired(
+    differences: Mapping[float, Sequence[Interval]], level: float = LEVEL
+) -> Iterator[dict[str, Any]]:
+    """What is known of a line's paired differences, cut by cut, from those of every seed by ratio.
+
+    ``seeds``: how many; ``DIFFERENCE``: as ``pooled``; ``p``; ``sd_nats``: as ``spreads``;
+    ``detectable_nats``: at ``level``.
+    """
+    sds = spreads({at: [each.mean for each in of] for at, of in differences.items()})
+    for at, of in differences.items():
+        n, ends = len(of), pooled(of)
+        known = dict(zip(DIFFERENCE, ends, strict=True))
+        seen = {"sd_nats": sds[at], "detectable_nats": detectable(sds[at], n, level)}
+        yield {"seeds": n, **known, "p": p_value(*ends, n), **seen}

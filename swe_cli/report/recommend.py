@@ -10,7 +10,8 @@ from swe_cli.errors import RunError
 from swe_cli.evaluation.loss import Measured
 from swe_cli.evaluation.measure import paired_difference
 from swe_cli.records import Interval
-from swe_cli.report.summary import Point, Summary, pooled
+from swe_cli.report.inference import pooled
+from swe_cli.report.summary import Point, Summary
 
 Windows = Callable[[str], Measured]
 # What can be minimised, the column it is read from, and whether that is timed.
@@ -41,8 +42,7 @@ class Option:
     @property
     def bound(self) -> float:
         """What it costs at most, raw or calibrated: upper end of a 95 % interval."""
-        ends = (of.high for of in self.chosen_by.values())
-        return max(math.inf if end is None or math.isnan(end) else end for end in ends)
+        return max(math.inf if of.high is None else of.high for of in self.chosen_by.values())
 
     @property
     def mean(self) -> float:
@@ -81,46 +81,42 @@ def choose(
     Raises RunError where there is no such cost, no control, or an older version measured less.
     """
     column, seeds = COSTS[by], summary.seeds
+
+    def halves(point: Point) -> list[list[Measured]]:
+        """Its windows of each half, seed by seed."""
+        found = [windows(point["cells"][seed]["config_hash"]) for seed in seeds]
+        some = [{n: w for n, w in of.items() if not n.startswith("token_")} for of in found]
+        return [[{n: w[half::2] for n, w in of.items()} for of in some] for half in (0, 1)]
+
     controls = {p["kind"]: p for p in summary.controls if set(seeds) <= set(p["seeds"])}
     if not controls:
         raise RunError("No control was measured at every seed.", "Type the same swe sweep again.")
-
-    def losses(point: Point, half: int) -> dict[int, Measured]:
-        found = {seed: windows(point["cells"][seed]["config_hash"]) for seed in seeds}
-        return {seed: _half(of, half) for seed, of in found.items()}
-
-    of_controls = [{k: losses(p, half) for k, p in controls.items()} for half in (0, 1)]
-    if any("calibrated" not in of for kind in of_controls[0].values() for of in kind.values()):
+    theirs = {kind: halves(point) for kind, point in controls.items()}
+    if any("calibrated" not in of for chosen_by, _ in theirs.values() for of in chosen_by):
         why = "Some rows are of an older version, without a calibrated loss."
         raise RunError(why, "Type the same swe sweep with --refresh")
-    best = {
-        name: min(of_controls[0], key=lambda kind: _mean(of_controls[0][kind], name))
-        for name in LOSSES
-    }
 
-    def differences(point: Point, half: int) -> dict[str, Interval]:
-        mine, theirs = losses(point, half), of_controls[half]
-        found = dict[str, Interval]()
-        for name in LOSSES:
-            other = theirs[best[name]]
-            mean, *ends = pooled([paired_difference(mine[s], other[s], name) for s in seeds])
-            found[name] = Interval(math.nan if mean is None else mean, *ends)
-        return found
+    def mean(kind: str, name: str) -> float:
+        return math.fsum(of[name].sum() / of["tokens"].sum() for of in theirs[kind][0])
 
+    best = {name: min(theirs, key=lambda kind: mean(kind, name)) for name in LOSSES}
     dense = _cost(controls["dense"], column, costs) if "dense" in controls else math.nan
-    options, timed = list[Option](), False
+    options = list[Option]()
     for point in summary.cuts:
         if point["failed"] or not set(seeds) <= set(point["seeds"]):
             continue
-        cost = _cost(point, column, costs)
+        cost, beside = (_cost(point, f"{of}{column}", costs) for of in ("", "dense_"))
         if math.isnan(cost):
             continue
-        timed, against = True, _cost(point, f"dense_{column}", costs)
-        share = cost / (dense if math.isnan(against) else against)
+        share = cost / (dense if math.isnan(beside) else beside)
         saves = _cost(point, "saved_low", costs) > 0 if by in TIMED else share < 1
-        of_halves = differences(point, 0), differences(point, 1)
-        options.append(Option(point, cost, share, saves, *of_halves))
-    if not timed:
+        held = list[dict[str, Interval]]()
+        for half, mine in enumerate(halves(point)):
+            pairs = {name: zip(mine, theirs[best[name]][half], strict=True) for name in LOSSES}
+            found = {n: pooled([paired_difference(*p, n) for p in of]) for n, of in pairs.items()}
+            held.append({name: Interval(*ends) for name, ends in found.items()})
+        options.append(Option(point, cost, share, saves, *held))
+    if not options:
         hint = "Type the same swe sweep with costs=measured" if by in TIMED else "Add --refresh"
         raise RunError(f"No row tells its {by}.", hint)
     fits = [option for option in options if option.bound <= most and option.cheaper]
@@ -129,20 +125,10 @@ def choose(
     return Recommendation(eligible, others, best)
 
 
-def _half(measured: Measured, half: int) -> Measured:
-    return {name: of[half::2] for name, of in measured.items() if not name.startswith("token_")}
-
-
-def _mean(of_seeds: Mapping[int, Measured], name: str) -> float:
-    means = [float(of[name].sum() / of["tokens"].sum()) for of in of_seeds.values()]
-    return math.fsum(means) / len(means)
-
-
 def _cost(point: Point, column: str, costs: Mapping[str, Mapping[str, Any]]) -> float:
     rows = point["cells"].values()
     found = [costs.get(row["config_hash"], {}).get(column, row.get(column)) for row in rows]
-    known = [float(value) for value in found if value is not None]
-    return math.fsum(known) / len(known) if len(known) == len(found) else math.nan
+    return math.nan if None in found else math.fsum(found) / len(found)
 
 
 def sentences(found: Recommendation, most: float, seeds: int) -> Iterator[str]:

@@ -7,19 +7,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit  # scipy.stats takes a second to import
 
 from swe_cli.controls import KIND_NAMES, PRUNED
 from swe_cli.errors import SweError
 from swe_cli.evaluation.loss import SHARPNESSES
-from swe_cli.files import write_files
 from swe_cli.records import Interval
-from swe_cli.report.inference import q_values
+from swe_cli.report.inference import pooled, q_values
 from swe_cli.report.quantities import (
     CALIBRATED,
     DELTAS,
@@ -31,7 +28,7 @@ from swe_cli.report.quantities import (
     p_of,
     q_of,
 )
-from swe_cli.report.tables import caveats, csv_bytes, records, settings_of
+from swe_cli.report.tables import caveats, records, settings_of
 from swe_cli.report.text import count, exact, label, short_label, word
 
 Point = dict[str, Any]  # one line of ``Summary.points``
@@ -97,16 +94,13 @@ class Summary:
     """All that a report draws, of one model, one data set and one protocol fingerprint.
 
     ``points``: a line for every control and every cut of every line, over its seeds, in columns
-    named as the table's; ``seeds``, ``interval`` (over ``seeds``, or over the ``windows`` of the
-    only one), ``x`` (where it stands: the ratio asked for, or the sparsity achieved where that is
-    another: by rate, where a ratio is of units, where slices were fused), ``failed`` (at
-    any seed: a mean over the seeds that survived would flatter it), ``cells`` (its rows, by seed),
-    ``line``, ``by``, ``parts`` (what tells it from the others), ``label``, and of a cut's
-    differences the q values, over all cuts (``q_of``). Lines of the very same models are one, of
-    several ``criteria``. ``uncalibrated``: how
-    many rows are of a version that fitted no temperature. ``settings``: the columns that tell lines
-    of one criterion apart. ``baselines``: of what is always answered the same, by the name of the
-    quantity. ``published``: criterion → its allocation, where known.
+    named as the table's; ``interval`` (over ``seeds``, or over the ``windows`` of the only one),
+    ``x`` (the ratio asked for, or the sparsity achieved where that is another: by rate, of units,
+    of fused slices), ``failed`` (at any seed: a mean over the seeds that survived would flatter
+    it), ``cells`` (its rows, by seed), ``parts`` (what tells its line from the others), and of a
+    cut's differences the q values, over all cuts (``q_of``). Lines of the very same models are one,
+    of several ``criteria``. ``uncalibrated``: how many rows fitted no temperature. ``baselines``:
+    what is always answered the same is worth, by quantity. ``published``: criterion → allocation.
     """
 
     model: str
@@ -148,7 +142,7 @@ class Summary:
     def caveats(self) -> list[str]:
         """To be said with the numbers."""
         ran = zip(self.points["criterion"], self.points["allocation"], strict=True)
-        return [*caveats(ran, self.published), *self._lived(), *self._doubtful()]
+        return [*caveats(ran, self.published), *self._doubtful()]
 
     @cached_property
     def equal(self) -> dict[str, str]:
@@ -166,6 +160,14 @@ class Summary:
         return "after recovery" if trained else "without recovery"
 
     def _doubtful(self) -> Iterator[str]:
+        # How far training on moved the weights, and who then cuts what magnitude cuts.
+        if MOVED in self.points and (moved := self.points[MOVED].dropna()).any():
+            far = dict.fromkeys(f"{100 * value:.2g} %" for value in (moved.min(), moved.max()))
+            yield f"Training moved the weights by {' to '.join(far)} of their norm."
+        same = self.points[OVERLAP].gt(SAME) & self.points["base"].eq("final")
+        if names := sorted({*self.points["criterion"][same]} - {"magnitude"}):
+            which = f"{', '.join(names)} cut{'s' * (len(names) == 1)}"
+            yield f"{which} what magnitude cuts (overlap above {SAME}): judge by something else."
         for name, other in self.equal.items():
             yield f"{name} = {other}: the same weights."
         rows = [row for point in (*self.controls, *self.cuts) for row in point["cells"].values()]
@@ -176,16 +178,6 @@ class Summary:
                 f"The temperature of {count(len(ends), 'row')} stands at its bound "
                 f"({' or '.join(map(exact, bounds))}): calibrated, they say little."
             )
-
-    def _lived(self) -> Iterator[str]:
-        """How far training on moved the weights, and who then cuts what magnitude cuts."""
-        if MOVED in self.points and (moved := self.points[MOVED].dropna()).any():
-            far = dict.fromkeys(f"{100 * value:.2g} %" for value in (moved.min(), moved.max()))
-            yield f"Training moved the weights by {' to '.join(far)} of their norm."
-        same = self.points[OVERLAP].gt(SAME) & self.points["base"].eq("final")
-        if names := sorted({*self.points["criterion"][same]} - {"magnitude"}):
-            which = f"{', '.join(names)} cut{'s' * (len(names) == 1)}"
-            yield f"{which} what magnitude cuts (overlap above {SAME}): judge by something else."
 
 
 def interval_words(over: Iterable[str | None], windows: str = "windows") -> str:
@@ -236,46 +228,14 @@ def summarise(table: pd.DataFrame, published: Mapping[str, str] | None = None) -
     )
 
 
-def write_means(summaries: Sequence[Summary], folder: Path) -> list[Path]:
-    """Write ``summary.csv``. Raises StorageError where the folder cannot be written."""
-    return write_files(folder, {"summary.csv": csv_bytes(means(summaries))})
-
-
 def means(summaries: Sequence[Summary]) -> pd.DataFrame:
-    """``Summary.points``, of all protocols; ``seeds`` is how many."""
+    """``Summary.points``, of all protocols; ``seeds`` is how many: ``summary.csv``."""
     points = []
     for summary in summaries:
         about = {name: getattr(summary, name) for name in ("model", "data", "fingerprint")}
         points += [about | point for point in (*summary.controls, *summary.cuts)]
     table = pd.DataFrame(points).drop(columns=["line", "by", "parts", "criteria", "x", "cells"])
     return table.assign(seeds=table["seeds"].map(len)).dropna(axis=1, how="all")
-
-
-def pooled(intervals: Sequence[Interval]) -> tuple[float | None, float | None, float | None]:
-    """Mean, low and high over seeds, of one interval each; None where nothing is known.
-
-    One seed keeps its interval over windows, or none; several get ``t_interval``.
-    """
-    if len(intervals) < 2:
-        return intervals[0] if intervals else (None, None, None)
-    return t_interval([of.mean for of in intervals])
-
-
-def t_interval(means: Sequence[float]) -> tuple[float, float, float]:
-    """The mean over several seeds and its 95 % interval, ``mean ± t(0.975, n - 1) · s / √n``.
-
-    Student's t, since a bootstrap over three seeds would cover only 76 %. What is not finite has no
-    width; of one seed the interval is NaN.
-    """
-    n = len(means)
-    mean = math.fsum(means) / n
-    if n < 2:
-        return mean, math.nan, math.nan
-    if not math.isfinite(mean):
-        return mean, mean, mean
-    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in means) / (n - 1))
-    half = float(stdtrit(n - 1, 0.975)) * deviation / math.sqrt(n)
-    return mean, mean - half, mean + half
 
 
 def _points(rows: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:

@@ -5,7 +5,7 @@ Whatever takes such a frame also takes a ``table.csv`` that ``pd.read_csv`` has 
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import compress
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,15 @@ from swe_cli.records import (
     Row,
     Scalar,
 )
-from swe_cli.report.quantities import CALIBRATED, LOSS, MEASURE, OF_QUESTIONS, Quantity
-from swe_cli.report.text import NOTHING, exact, markdown_table, number
+from swe_cli.report.quantities import (
+    ACCURACY,
+    CALIBRATED,
+    LOSS,
+    MEASURE,
+    OF_QUESTIONS,
+    Quantity,
+)
+from swe_cli.report.text import NOTHING, exact, markdown_table
 
 # What tells lines of one criterion apart, beside the axes of a sweep; in the order of labels.
 OF_LINE = ("allocation", "pattern", "base", "prunable", "roles", "recovery", "schedule", "fuse")
@@ -155,8 +162,8 @@ def markdown(table: pd.DataFrame, notes: Sequence[str] = ()) -> str:
     Settings that never change, and ``notes``, stand above it.
     """
     optional = [name for name in SETTINGS if name in table and name not in (*BEFORE, *AFTER)]
-    settings = ["model", "data", *optional, "fingerprint"]
-    values = {name: table[name].dropna().unique() for name in [*settings, *axes_of(table)]}
+    settings = ["model", "data", *optional, "fingerprint", *axes_of(table)]
+    values = {name: table[name].dropna().unique() for name in settings}
     # A cut that a setting does not touch differs from one that it does; a control does not.
     cuts = table[table["kind"] == PRUNED]
     partly = {name for name in values if len(values[name]) and cuts[name].isna().any()}
@@ -164,25 +171,38 @@ def markdown(table: pd.DataFrame, notes: Sequence[str] = ()) -> str:
     fixed = [f"{n} {values[n][0]}" for n in values if len(values[n]) and n not in varying]
     titles = [*BEFORE, *varying, *AFTER]
     names = map(str, table if "roles" in varying else ())
-    beside = [name for name in names if name.startswith("sparsity.")]
+    roles = [name for name in names if name.startswith("sparsity.")]
     costs = [n for n in COSTS if n in table and table[n].nunique(dropna=False) > 1]
-    beside += [name for name in costs if not name.startswith("nonzero")]  # compression says it
+    costs = [name for name in costs if not name.startswith("nonzero")]  # compression says it
+
+    numbers = {name: (LOSS, name) for name in ("sparsity", *roles)}
+    numbers["loss before recovery"] = LOSS, LOSS.before
+    for q in (LOSS, *OF_QUESTIONS, CALIBRATED):
+        if q is CALIBRATED:
+            numbers["unparsable"] = ACCURACY, "unparsable"
+            numbers["bits per character"] = LOSS, "bits_per_character"
+        numbers[q.short] = q, q.mean
+        numbers["delta" + f" {q.short}" * (q is not LOSS)] = q, q.delta
+    numbers["top-1"] = ACCURACY, "top1"
     lines = []
     for row in records(table):
         about = row | {"kind": KIND_NAMES.get(row["kind"], row["kind"])}
-        cells = _numbers(row, beside)
+        cells = {
+            head: q.phrase(row, column, decimals=3 if column == q.delta else 4)
+            for head, (q, column) in numbers.items()
+        }
+        cells |= {name: "" if row[name] is None else f"{row[name]:,.0f}" for name in costs}
         if row["status"] == "failed":
             error = NOTHING if row["error"] is None else _plain(row["error"])
             cells = dict.fromkeys(cells, "") | {"loss": f"failed: {error}"}
         lines.append([*(_plain(about[name]) for name in titles), *cells.values()])
     said = [any(column) for column in zip(*lines, strict=True)]
-    lines = [[*compress(line, said)] for line in ([*titles, *cells], *lines)]
     heads = [HEAD, *([HEAD_QUESTIONS] if any(q.mean in table for q in OF_QUESTIONS) else [])]
     heads += [HEAD_ROLES] if "roles" in varying else []
     heads += [_baseline(table, q) for q in OF_QUESTIONS if q.baseline_column in table]
     parts = [" ".join([*heads, *notes]), *([", ".join(fixed) + "."] if fixed else [])]
-    left = sum(said[: len(titles)])
-    return "\n\n".join([*parts, markdown_table(lines, left=left) + "\n"])
+    shown = (compress(line, said) for line in ([*titles, *cells], *lines))
+    return "\n\n".join([*parts, markdown_table(shown, left=sum(said[: len(titles)])) + "\n"])
 
 
 def _place(line: tuple[Mapping[str, Any], Mapping[str, Scalar]]) -> tuple[Any, ...]:
@@ -212,32 +232,6 @@ def _axis(values: Sequence[Scalar]) -> "pd.Series[Any]":
         if kinds <= numeric:
             return pd.Series(values, dtype=dtype)
     return pd.Series([None if value is None else str(value) for value in values], dtype="string")
-
-
-def _numbers(row: Mapping[str, Any], beside: Sequence[str]) -> dict[str, str]:
-    """What stands in the columns of numbers, by their heads; ``beside``: roles and costs."""
-
-    def spelt(column: str, spell: Callable[[float], str] = number) -> str:
-        return "" if row[column] is None else spell(row[column])
-
-    cells = {name: spelt(name) for name in ("sparsity", *beside) if name not in COSTS}
-    cells["loss before recovery"] = spelt(LOSS.before)
-
-    def measured(*quantities: Quantity) -> dict[str, str]:
-        phrases = dict[str, str]()
-        for q in (q for q in quantities if q.mean in row):
-            delta = "delta" if q is LOSS else f"delta {q.short}"
-            phrases |= {q.short: q.phrase(row, q.mean), delta: q.phrase(row, q.delta, decimals=3)}
-        return phrases
-
-    cells |= measured(LOSS, *OF_QUESTIONS)
-    if "unparsable" in row:
-        cells["unparsable"] = spelt("unparsable", "{:.1%}".format)
-    cells |= {name: spelt(name, "{:,.0f}".format) for name in COSTS if name in beside}
-    cells["bits per character"] = spelt("bits_per_character")
-    if "top1" in row:
-        cells |= {**measured(CALIBRATED), "top-1": spelt("top1", "{:.1%}".format)}
-    return cells
 
 
 def _baseline(table: pd.DataFrame, quantity: Quantity) -> str:

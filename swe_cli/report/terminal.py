@@ -1,14 +1,15 @@
 """A row, and a summary, in the terminal: readable at 80 columns, and at 40."""
 
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from swe_cli.controls import BY_KIND, KIND_NAMES, PRUNED
-from swe_cli.records import COSTS, Row
+from swe_cli.controls import BY_KIND, KIND_NAMES
+from swe_cli.records import SETTINGS, Row, meaning_of
 from swe_cli.report import text
 from swe_cli.report.against import Windows
 from swe_cli.report.answer import (
@@ -21,104 +22,65 @@ from swe_cli.report.answer import (
     holding,
     leading,
 )
-from swe_cli.report.console import print_grid, print_pairs, print_table, say, title
+from swe_cli.report.console import (
+    coloured,
+    marked,
+    print_grid,
+    print_pairs,
+    print_table,
+    say,
+    title,
+)
 from swe_cli.report.quantities import (
-    BEFORE_RECOVERY,
-    CALIBRATED,
+    ACCURACY,
     LOSS,
     MAE,
-    OF_QUESTIONS,
     QUANTITIES,
-    TO_RECOVERED,
-    TO_RECOVERED_CALIBRATED,
     Quantity,
+    bounds,
     sign,
 )
 from swe_cli.report.summary import OVERLAP, Point, Summary, on_validation
-from swe_cli.report.tables import OF_LINE, records
+from swe_cli.report.tables import records
 
 UNVALIDATED = "Best cuts: chosen on test (no validation loss in these rows)."
 NARROW = 60  # columns, below which numbers have a digit less
-_LOSSES = {
-    "loss before recovery": LOSS.before,
-    "loss": LOSS.mean,
-    "loss, random batches": "random_batches_loss_nats",
-    "against dense": LOSS.delta,
-    "before recovery, against dense": BEFORE_RECOVERY,
-    "against dense recovered": TO_RECOVERED,
-    "calibrated loss": CALIBRATED.mean,
-    "calibrated, against dense": CALIBRATED.delta,
-    "calibrated, against dense recovered": TO_RECOVERED_CALIBRATED,
-}
 
 
 def print_row(console: Console, row: Row) -> None:
-    """Label and value, one pair a line; what was not measured is left out.
-
-    Intervals are over the windows of the test split; losses and deltas in nats per token, accuracy
-    in % with its deltas in percentage points.
-    """
-    print_pairs(console, [pair for pair in _pairs(row) if pair[1]])
+    """Each of its columns and axes with its interval, one a line; what is not known is left out."""
+    print_pairs(console, list(_pairs(row)))
 
 
 def model_card(row: Row, dtype: str | None = None) -> str:
     """What one should know of a pruned model that leaves, in another ``dtype``: Markdown."""
     loss, delta = row.mean("loss"), row.mean("delta")
     dense = [] if loss is None or delta is None else [("dense loss", text.number(loss - delta))]
-    pairs = [[name, value] for name, value in (*dense, *_pairs(row)) if value]
     made = f"Cut by criterion={row.settings['criterion']}, with the tool swe; losses are means over"
     made += f" the test split{f', measured before the weights became {dtype}' if dtype else ''}."
-    return f"# {row.model}, pruned\n\n{made}\n\n{text.markdown_table([['', ''], *pairs], left=2)}\n"
+    table = text.markdown_table([["", ""], *dense, *_pairs(row)], left=2)
+    return f"# {row.model}, pruned\n\n{made}\n\n{table}\n"
 
 
 def _pairs(row: Row) -> Iterator[tuple[str, str]]:
-    of: dict[str, Any] = dict(row.columns())
-    yield "model", f"{of['model']} on {of['data']}, seed {of['seed']}"
-    yield "kind", KIND_NAMES[of["kind"]]
-    for name in ("criterion", *OF_LINE, "ratio", "rate"):
-        only_of_cuts = name in ("criterion", "prunable", "roles")
-        if of.get(name) is not None and (of["kind"] == PRUNED or not only_of_cuts):
-            yield "prunable set" if name == "prunable" else name, text.word(of[name])
-    yield from ((name, str(value)) for name, value in sorted(row.varied.items()))
-    if of["status"] == "failed":
-        yield "failed", of["error"] or "no message"
-        return
-
-    def spelled(name: str, spell: Callable[[float], str]) -> str:
-        return "" if of.get(name) is None else spell(of[name])
-
-    roles = sorted(name for name in of if name.startswith("sparsity."))
-    for name in ("sparsity", *roles, "compression"):
-        yield name.replace("y.", "y of "), spelled(name, "{:.2%}".format)
-    for name in COSTS:
-        yield name.replace("_", " "), spelled(name, "{:,.0f}".format)
-    yield "active blocks", spelled("active_blocks", "{:.1%}".format)
-    for words, column in _LOSSES.items():
-        if of["recovery"] != "none" or "before" not in words:
-            unit = "" if column.startswith("delta_") else "nats per token"
-            yield words, LOSS.phrase(of, column, unit)
-    yield "temperature, of validation", spelled("temperature", text.number)
-    yield "top-1", spelled("top1", "{:.1%}".format)
-    yield "bits per character", spelled("bits_per_character", text.number)
-    yield "perplexity", spelled("perplexity", text.number)
-    yield "overlap with magnitude", spelled(OVERLAP, text.number)
-    for q in OF_QUESTIONS:
-        yield f"{q.short} before recovery", q.phrase(of, q.before)
-        yield q.short, q.phrase(of, q.mean)
-        for name in sorted(name for name in of if name.startswith(f"{q.mean}.")):
-            yield f"  {name.removeprefix(f'{q.mean}.')}", q.phrase(of, name)
-        yield f"{q.short}, against dense", q.phrase(of, q.delta, "points" if q.percent else "")
-        yield f"{q.short}, always the {q.baseline}", q.phrase(of, q.baseline_column)
-    yield "RMSE", spelled("rmse", text.number)
-    yield "RMSE, always the median answer", spelled("rmse_median", text.number)
-    yield "answers that are no number", spelled("unparsable", "{:.1%}".format)
-    yield "answers that never end", spelled("unended", "{:.1%}".format)
-    yield "tokens of an answer", spelled("answer_tokens", text.number)
-    yield "FLOPs of an answer", spelled("flops_per_answer", "{:.3g}".format)
-    yield "spikes of its training", spelled("spikes", "{:.0f}".format)
-    yield "weights moved by its training", spelled("weights_moved", "{:.2%}".format)
-    yield "FLOPs of its training", spelled("training_flops", "{:.3g}".format)
-    yield "protocol", of["fingerprint"]
+    row = row if row.status == "done" else replace(row, metrics={})
+    of: dict[str, Any] = row.columns() | row.varied
+    ends = {end for name in of for end in bounds(name)}
+    unrecovered = of["recovery"] in (None, "none")
+    for name, value in of.items():
+        if value is None or name in ends or (unrecovered and "before_recovery" in name):
+            continue
+        percent = "accuracy" in name or "fraction" in (meaning_of(name) or "")
+        exact = of.get(bounds(name)[0]) is None and not name.endswith("_nats")
+        if isinstance(value, str) or name in ("seed", *SETTINGS, *row.varied):
+            words = text.word(KIND_NAMES.get(str(value), value))
+        elif percent or not exact or (value % 1 and value < 1e4):
+            unit = "nats" if name.endswith("_nats") else ""
+            unit = "points" if percent and name.startswith("delta_") else unit
+            words = (ACCURACY if percent else LOSS).phrase(of, name, unit)
+        else:  # a count
+            words = f"{value:,.0f}" if value < 1e9 else f"{value:.3g}"
+        yield name.removesuffix("_nats").replace("_", " "), words
 
 
 def print_summary(
@@ -168,8 +130,8 @@ def _print_controls(console: Console, summary: Summary, quantities: Sequence[Qua
 
     shown = [p for p in summary.controls if p["label"] not in summary.equal]
     title(console, "Controls: nothing cut")
-    names, heads = [p["label"] for p in shown], [q.short for q in quantities]
-    print_grid(console, names, heads, [[cell(p, q) for q in quantities] for p in shown])
+    rows = [[p["label"], *(cell(p, q) for q in quantities)] for p in shown]
+    print_grid(console, ["", *(q.short for q in quantities)], rows)
 
 
 def _print_leading(console: Console, summary: Summary, q: Quantity, holds: Quantity) -> None:
@@ -185,7 +147,8 @@ def _print_leading(console: Console, summary: Summary, q: Quantity, holds: Quant
     less = ", less dense's" if column == q.delta else ""
     title(console, f"{q.title.capitalize()} {summary.stage}{less}")
     if 2 * len(points) > len(lines) * len(places):
-        print_grid(console, [line.short for line in lines], [*places.values(), "holds"], cells)
+        rows = [[line.short, *of] for line, of in zip(lines, cells, strict=True)]
+        print_grid(console, ["", *places.values(), "holds"], rows)
     else:  # cuts that hardly any two lines share: the best of each, with all of its name
         bests = [(line, line.best(q) or line.points[0]) for line in lines]
         told = [[line.short, _compact(p, q, column, fewer), cut_of(p)] for line, p in bests]
@@ -204,56 +167,43 @@ def _print_leading(console: Console, summary: Summary, q: Quantity, holds: Quant
 
 
 def _compact(point: Point, quantity: Quantity, column: str, fewer: int) -> Text | str:
-    """A difference behind its sign, or the mark that it has for certain instead: ``▼.021``."""
-    value = point[column]
-    if value is None:
-        return "×" if point["failed"] else text.NOTHING
-    if column == quantity.mean:
+    """``marked``; of a mean, that."""
+    if column == quantity.mean and (value := point[column]) is not None:
         return quantity.spell(value) if quantity.percent else f"{value:.{3 - fewer}f}"
-    way = sign(point, column)
-    words = text.marked(value, way, fewer)
-    if quantity.percent:
-        words = f"{100 * value:+z.1f}"
-        words = text.MARKS[way] + words[1:] if way else words
-    return _coloured(words, quantity.better * way)
+    return marked(point, column, quantity, fewer)
 
 
-def _coloured(words: str, better: int) -> Text:
-    return Text(words, {1: "green", 0: "", -1: "red"}[better])
-
-
-def _print_rows(console: Console, summary: Summary, told: Mapping[str, Quantity]) -> None:
+def _print_rows(console: Console, summary: Summary, holds: Mapping[str, Quantity]) -> None:
     """Each quantity, line by line, with overlap with magnitude; then how far each line holds."""
-    points, narrow = [*summary.controls, *summary.cuts], console.width < NARROW
-    for q in (q for q in QUANTITIES if q.drawable(points)):
+    groups = [("", summary.controls), *((line.label, line.points) for line in summary.lines)]
+    for q in (q for q in QUANTITIES if q.drawable([p for _, points in groups for p in points])):
         title(console, f"{q.title.capitalize()} {summary.stage}")
-        rows = [[p["label"], *_measured(p, q, narrow)] for p in summary.controls]
-        print_table(console, ["", q.short, "delta", ""], rows)
-        for line in summary.lines:
-            title(console, line.label)
-            more = {"before": q.before, "over\nlap": OVERLAP if q is LOSS else ""}
-            more = {h: c for h, c in more.items() if any(p.get(c) is not None for p in line.points)}
-            rows = [
-                [cut_of(p), *(q.spell(p[c])[:6] for c in more.values()), *_measured(p, q, narrow)]
-                for p in line.points
-            ]
-            head = "ratio" if line.by == "ratio" else "sparsity"
-            print_table(console, [head, *more, q.short, "delta", ""], rows)
+        columns = {"before": q.before, "over\nlap": OVERLAP if q is LOSS else ""}
+        columns |= {q.short: q.mean, "delta": q.delta}
+        for name, points in groups:
+            if name:
+                title(console, name)
+            told = {h: c for h, c in columns.items() if name or c in (q.mean, q.delta)}
+            told = {h: c for h, c in told.items() if any(p.get(c) is not None for p in points)}
+            rows = []
+            for p in points:
+                words = [q.phrase(p, column) or text.NOTHING for column in told.values()]
+                if console.width < NARROW:  # no intervals
+                    words = [of.partition(" ")[0] for of in words]
+                way = sign(p, q.delta)
+                mark = coloured(text.MARKS[way], q.better * way)
+                rows.append([cut_of(p) if name else p["label"], *words, mark])
+            print_table(console, ["cut" if name else "", *told, ""], rows)
     say(console, "overlap: with what magnitude cuts (Jaccard); by chance r / (2 - r)", "dim")
     title(console, "Break-points: the largest cut that holds (lowest–highest of single seeds)")
     for line in summary.lines:
-        holds = {words: (break_point(line, q), break_range(line, q)) for words, q in told.items()}
-        holds = {words: held for words, held in holds.items() if held[0] != text.NOTHING}
-        cells = [f"{words} {of}{f' ({by})' if by else ''}" for words, (of, by) in holds.items()]
+        held = {words: (break_point(line, q), break_range(line, q)) for words, q in holds.items()}
+        cells = [
+            f"{words} {of}{f' ({by})' if by else ''}"
+            for words, (of, by) in held.items()
+            if of != text.NOTHING
+        ]
         say(console, f"{line.label}: {', '.join(cells)}")
-
-
-def _measured(point: Point, quantity: Quantity, narrow: bool) -> list[Text | str]:
-    """Mean, delta and which way it differs for certain; where it is ``narrow``, no intervals."""
-    way, columns = sign(point, quantity.delta), (quantity.mean, quantity.delta)
-    phrases = [quantity.phrase(point, c) or text.NOTHING for c in columns]
-    phrases = [words.partition(" ")[0] for words in phrases] if narrow else phrases
-    return [*phrases, _coloured(text.MARKS[way], quantity.better * way)]
 
 
 def _print_baselines(console: Console, summary: Summary, quantities: Sequence[Quantity]) -> None:

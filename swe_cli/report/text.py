@@ -1,6 +1,6 @@
 """How numbers and names are spelt wherever people read them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -34,12 +34,6 @@ def short(value: float, fewer: int = 0) -> str:
             words = f"{value:+.{max(0, places - fewer)}f}"
             return words[0] + words[1:].removeprefix("0")
     return f"{value:+.0e}".replace("e+0", "e").replace("e+", "e")
-
-
-def marked(value: float, way: int, fewer: int = 0) -> str:
-    """``short``, with the mark instead of a sign that is certain: ``▼.021``."""
-    spelt = short(value, fewer)
-    return MARKS[way] + spelt.lstrip("+-") if way else spelt
 
 
 def shortened(words: str, width: int) -> str:
@@ -82,7 +76,8 @@ def count(size: int, thing: str) -> str:
     return f"{size} {thing}" if size == 1 else f"{size} {thing}s"
 
 
-def markdown_table(lines: Sequence[Sequence[str]], *, left: int) -> str:
+def markdown_table(lines: Iterable[Iterable[str]], *, left: int) -> str:
     """The first of ``lines`` is the head; ``left`` columns are of words, the others of numbers."""
-    rule = ["---"] * left + ["---:"] * (len(lines[0]) - left)
-    return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:]))
+    head, *rows = (list(line) for line in lines)
+    rule = ["---"] * left + ["---:"] * (len(head) - left)
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *rows))

@@ -15,14 +15,7 @@ from scipy.stats import false_discovery_control, ttest_1samp
 
 from swe_cli.evaluation.loss import Measured
 from swe_cli.records import Row
-from swe_cli.report.against import (
-    Compared,
-    Comparison,
-    compare_with,
-    print_comparison,
-    verdict,
-    write_comparisons,
-)
+from swe_cli.report.against import Compared, compare_with, present_against, verdict
 from swe_cli.report.inference import detectable
 
 from .toys import changed, controls, pruned, summed
@@ -55,12 +48,20 @@ class Book:
         self.windows[name] = losses(after), losses(before)
         return self
 
-    def comparison(self, criterion: str = "magnitude", **published: str) -> Comparison:
-        summary = summed(self.rows, published=published)
-        return compare_with(summary, criterion, self.windows.__getitem__)
+    def compared(self, criterion: str = "magnitude") -> list[Compared]:
+        return compare_with(summed(self.rows), criterion, self.windows.__getitem__)
 
-    def compared(self, criterion: str = "magnitude") -> tuple[Compared, ...]:
-        return tuple(self.comparison(criterion).lines)
+    def presented(
+        self, folder: Path, criterion: str = "magnitude", **published: str
+    ) -> tuple[str, Path, Path]:
+        """What is printed, the table and the page."""
+        console, summary = (
+            Console(width=80, file=StringIO()),
+            summed(self.rows, published=published),
+        )
+        windows = self.windows.__getitem__
+        table, page = present_against(console, [summary], criterion, windows, folder)
+        return console.file.getvalue(), table, page  # type: ignore[attr-defined]
 
 
 def after(cut: dict[str, Any]) -> tuple[float, ...]:
@@ -128,8 +129,9 @@ def test_a_difference_is_marked_by_its_q_value_and_says_what_could_be_seen() -> 
     # 0.5 and 0.6 share their spread; beyond, each has its own.
     mild = math.sqrt((np.var([0.9, 1.0, 1.5], ddof=1) + 0.0003) / 2)
     assert seen[:3] == pytest.approx([detectable(sd, 3) for sd in (mild, mild, 0.0003**0.5)])
-    (sentence,) = book.comparison().sentences
-    assert sentence == "swe: undecided at every ratio; could have seen 0.057 to 0.743 nats."
+    assert (
+        compared.sentence == "swe: undecided at every ratio; could have seen 0.057 to 0.743 nats."
+    )
 
 
 def test_the_same_models_are_identical_and_are_not_tested() -> None:
@@ -142,8 +144,8 @@ def test_the_same_models_are_identical_and_are_not_tested() -> None:
     for place, row in enumerate(book.rows):
         if row.settings.get("criterion") in ("swe", "magnitude"):
             book.rows[place] = changed(row, loss_before_recovery_nats=4.0)
-    sentences = list(book.comparison().sentences)
-    assert "swe = magnitude: identical, the very same models as magnitude's." in sentences
+    sentences = [one.sentence for one in book.compared()]
+    assert "swe = magnitude: identical, the very same models." in sentences
     assert "random: behind at every ratio." in sentences
 
 
@@ -254,27 +256,25 @@ def many() -> Book:
     return book.add("swe", 0.5, base="averaged").add("swe", None, allocation="own")
 
 
-def test_the_terminal_shows_both_stages_and_a_verdict_a_line() -> None:
-    file = StringIO()
-    print_comparison(Console(width=80, file=file), many().comparison())
-    text = file.getvalue()
+def test_the_terminal_shows_both_stages_and_a_verdict_a_line(tmp_path: Path) -> None:
+    text, _, _ = many().presented(tmp_path)
     assert max(map(cell_len, text.splitlines())) <= 80
     assert "mean_magnitude, uni…, fin…" in text
     rows = [" ".join(row.split()) for row in text.splitlines()]
-    assert "Loss against magnitude, after recovery (nats per token)" in rows
-    assert "Loss against magnitude, before recovery (nats per token)" in rows
+    assert "Loss after recovery, less magnitude's (nats per token)" in rows
+    assert "Loss before recovery, less magnitude's (nats per token)" in rows
     assert any(row.startswith("swe, global, final ▼.500 ▼.500") for row in rows)
     assert any(row.startswith("swe, global, final .000 .000") for row in rows)
     said = " ".join(text.split())
     assert "mean_magnitude (allocation uniform, base final): behind at every ratio." in said
-    assert said.count("not compared, magnitude has no line of the same settings") == 2
+    assert said.count("not compared, no line of it has the same settings") == 2
     assert "Exploratory: ▼ ahead of magnitude, ▲ behind where q < 0.05" in said
     assert "over 36 differences); paired 95% interval over test windows of this training" in said
 
 
 def test_the_files_hold_every_difference(tmp_path: Path) -> None:
     book = Book().add("magnitude", 0.5, (1, 3)).add("swe", 0.5, (0.5, 1.5), (-1, 3))
-    table, page = write_comparisons([book.comparison()], tmp_path)
+    _, table, page = book.presented(tmp_path)
     assert [table.name, page.name] == ["against-magnitude.csv", "against-magnitude.md"]
     with table.open(newline="") as file:
         (row,) = csv.DictReader(file)
@@ -288,8 +288,8 @@ def test_the_files_hold_every_difference(tmp_path: Path) -> None:
     ends = [row[f"difference_before_recovery_{end}"] for end in ("nats", "low", "high")]
     assert ends == ["0.5", "-1.0", "1.0"]
     text = page.read_text()
-    assert "| swe | magnitude | -0.5000 ▼ |" in text
-    assert "| swe | magnitude | +0.5000 |" in text
+    assert "| swe | ▼.500 |" in text
+    assert "| swe | +.500 |" in text
     assert "- swe: ahead at every ratio." in text
 
 
@@ -300,41 +300,33 @@ def test_columns_stand_from_mild_to_hard_ratios_first_whichever_line_has_them(
     for criterion, ratios in (("magnitude", (0.1, 0.5, 0.9)), ("a", (0.1, 0.9)), ("swe", (0.5,))):
         book.add(criterion, None, rate=1.0)
         line(book, criterion, dict.fromkeys(ratios, (0, 0)))
-    _, page = write_comparisons([book.comparison()], tmp_path)
+    _, _, page = book.presented(tmp_path)
     text = page.read_text()
-    assert "After recovery, by ratio, then rate:" in text
-    assert "| line | compared with | 0.1 | 0.5 | 0.9 | 1 |" in text
-    assert "| swe (by ratio) | magnitude | – | +0.0000 | – | – |" in text
+    assert "|  | 0.1 | 0.5 | 0.9 | rate 1 |" in text
+    assert "| swe, ratio | – | .000 | – | – |" in text
 
 
 def test_a_line_whose_mildest_cut_failed_is_of_the_same_protocol(tmp_path: Path) -> None:
     book = Book().add("magnitude", 0.1).add("magnitude", 0.5).add("swe", 0.5)
     book.add("swe", 0.1, status="failed", error="lost", fingerprint="")
-    table, page = write_comparisons([book.comparison()], tmp_path)
+    _, table, page = book.presented(tmp_path)
     with table.open(newline="") as file:
         assert {row["fingerprint"] for row in csv.DictReader(file)} == {"f1"}
     assert "Protocol f1." in page.read_text()
 
 
 def test_one_criterion_alone_has_nothing_to_be_compared_with(tmp_path: Path) -> None:
-    comparison = Book().add("swe", 0.5).comparison("swe")
-    table, page = write_comparisons([comparison], tmp_path)
-    assert table.read_text().strip() == page.read_text() == ""
-    file = StringIO()
-    print_comparison(Console(width=80, file=file), comparison)
-    assert file.getvalue() == ""
+    text, table, page = Book().add("swe", 0.5).presented(tmp_path, "swe")
+    assert table.read_text().strip() == page.read_text() == text == ""
 
 
 def test_a_foreign_allocation_is_said_where_the_verdict_is(tmp_path: Path) -> None:
     book = Book().add("wanda", 0.5, (1, 3)).add("swe", 0.5)
-    compared = book.comparison("wanda", wanda="row")
     said = "wanda ran with allocation global; published with row."
-    file = StringIO()
-    print_comparison(Console(width=80, file=file), compared)
-    assert said in file.getvalue()
-    _, page = write_comparisons([compared], tmp_path)
+    text, _, page = book.presented(tmp_path, "wanda", wanda="row")
+    assert said in text
     assert said in page.read_text()
-    _, page = write_comparisons([book.comparison("wanda", wanda="global")], tmp_path)
+    _, _, page = book.presented(tmp_path, "wanda", wanda="global")
     assert "published" not in page.read_text()
 
 
@@ -345,7 +337,7 @@ def test_a_report_against_a_criterion(swe, own_run) -> None:
     assert made.exit_code == 0, made.output
     shown = swe("report", own_run.name, "--against", "magnitude", "--output", "out")
     assert shown.exit_code == 0, shown.output
-    assert "Loss against magnitude, after recovery" in shown.stdout
+    assert "Loss after recovery, less magnitude's" in shown.stdout
     with (Path("out") / "against-magnitude.csv").open(newline="") as file:
         found = {row["criterion"]: row for row in csv.DictReader(file)}
     with (Path("out") / "table.csv").open(newline="") as file:

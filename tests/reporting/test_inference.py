@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 from scipy.stats import false_discovery_control, nct, norm, t, ttest_1samp
 
-from swe_cli.report.inference import detectable, p_value, q_values, seeds_for, spreads
-from swe_cli.report.summary import t_interval
+from swe_cli.report.inference import (
+    detectable,
+    p_value,
+    q_values,
+    seeds_for,
+    spreads,
+    t_interval,
+)
 
 
 def test_the_p_of_a_t_interval_is_that_of_the_paired_t_test() -> None:

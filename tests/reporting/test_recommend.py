@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from swe_cli.errors import RunError
+from swe_cli.report.inference import t_interval
 from swe_cli.report.recommend import choose, sentences
-from swe_cli.report.summary import t_interval
 
 from .toys import controls, pruned, summed
 

@@ -10,9 +10,9 @@ from swe_cli.errors import SweError
 from swe_cli.records import Row
 from swe_cli.report.figures import curve as figure_of
 from swe_cli.report.figures import write_figure
-from swe_cli.report.inference import p_value, q_values
+from swe_cli.report.inference import p_value, q_values, t_interval
 from swe_cli.report.quantities import LOSS, sign
-from swe_cli.report.summary import Point, means, summarise, t_interval
+from swe_cli.report.summary import Point, means, summarise
 from swe_cli.report.tables import caveats, frame, split_by_protocol
 from swe_cli.report.terminal import print_summary
 

@@ -196,7 +196,7 @@ def test_rows_shows_every_line_with_intervals_and_marks(size: int) -> None:
         assert rows.count(name) == 1
         assert f"{name}: dense 0.6, dense recovered <0.1" in rows
     for wanted in (
-        "ratio before lap loss delta",
+        "cut before lap loss delta",
         "0.6 3.8200 0.5000 1.9100 [1.9050, 1.9150] -0.1600 [-0.1650, -0.1550] ▼",
         "0.8 4.3800 0.5000 2.1900 [2.1850, 2.1950] +0.1200 [+0.1150, +0.1250] ▲",
     ):
@@ -265,8 +265,8 @@ def test_a_row_is_labels_and_values() -> None:
     rows = squeezed(file.getvalue())
     assert "ratio 0.6" in rows
     assert "tracking.every 10" in rows
-    assert "loss 1.9100 nats per token [1.9050, 1.9150]" in rows
-    assert "against dense -0.1600 [-0.1650, -0.1550]" in rows
+    assert "loss 1.9100 nats [1.9050, 1.9150]" in rows
+    assert "delta -0.1600 nats [-0.1650, -0.1550]" in rows
     assert not any(row.startswith("perplexity") for row in rows)
 
 
