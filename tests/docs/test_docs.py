@@ -88,7 +88,8 @@ def test_the_tutorial_works_as_written(tmp_path, monkeypatch):
     """All of its commands, in their order, on a model that trains in a moment."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SWE_RESULTS_DIR", raising=False)
-    shorter = {"sweep": [*TINY, "ratios=0.3,0.5"], "prune": ["recovery.steps=2"]}
+    few = ["ratios=0.3,0.5", "criteria=swe,magnitude", "base=final"]
+    shorter = {"sweep": [*TINY, *few], "prune": ["recovery.steps=2"]}
     for words in commands(TUTORIAL):
         result = CliRunner().invoke(app, [*words, *shorter.get(words[0], [])])
         assert result.exit_code == 0, (words, result.output)
