@@ -1,9 +1,9 @@
 # make demo: the paper's curve with honest controls. make demo-multimodal: which tower can be cut.
-# make test: lint, types, floors, tests.
+# make test: lint, types, floors, tests. make docs: the site, in site/.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo demo-multimodal test install install-multimodal install-dev clean
+.PHONY: demo demo-multimodal test docs install install-multimodal install-dev clean
 
 demo: install
 	$(BIN)/swe sweep experiment=demo
@@ -17,6 +17,9 @@ test: install-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+docs: install-dev
+	$(BIN)/zensical build --strict
 
 install: .venv/installed
 install-multimodal: .venv/installed-multimodal
@@ -38,4 +41,4 @@ install-dev: .venv/installed-dev
 	@touch $@ .venv/installed .venv/installed-multimodal
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv .cache build dist site *.egg-info

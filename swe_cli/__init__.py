@@ -1,6 +1,6 @@
 """Systematic Weight Evaluation: train, track, prune, evaluate, report.
 
-The floors, top to bottom, are listed in ``pyproject.toml`` and drawn in the README.
+The floors, top to bottom, are listed in ``pyproject.toml`` and drawn in docs/architecture.md.
 """
 
 from importlib import import_module

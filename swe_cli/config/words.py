@@ -30,7 +30,7 @@ class Tokens:
 
 
 def read_tokens(words: Iterable[str]) -> Tokens:
-    """Tell run names from overrides from axes; see the grammar in the README."""
+    """Tell run names from overrides from axes; see the grammar in docs/reference/keys.md."""
     runs: list[str] = []
     overrides: list[str] = []
     axes: list[tuple[str, tuple[str, ...]]] = []
