@@ -40,8 +40,8 @@ def recommend(this: Page, *, most: float, minimise: str) -> None:
             f"{r}: {of.point['label']} at {cut_of(of.point)}"
             for r, of in zip(ranks, shown, strict=True)
         ]
-        heads, rows = [minimise, "of dense", "most", "held out"], list(map(_cells, shown))
-        print_grid(this.console, names, heads, rows)
+        rows = [[name, *_cells(of)] for name, of in zip(names, shown, strict=True)]
+        print_grid(this.console, ["", minimise, "of dense", "most", "held out"], rows)
         say(this.console, MOST, "dim")
         said = [*sentences(found, most, len(summary.seeds))]
         for sentence in said:
