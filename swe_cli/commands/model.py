@@ -175,6 +175,7 @@ def evaluate(this: Page, *, tasks: Sequence[Path], runtime: str) -> None:
         return
     (trained := training.open()).load(run.tensors("model.safetensors"))
     size = batch_that_fits(trained, evaluation.instance.batch_size)
+    dense = trained.teacher("final")  # before products are replaced, which cannot be copied
     sparse = SkipZeros(trained, size * trained.model.context) if runtime == "csr" else None
     row = evaluate_pruned(pruned_row(run), trained, evaluation.instance)
     this.print(run.name)
@@ -184,7 +185,7 @@ def evaluate(this: Page, *, tasks: Sequence[Path], runtime: str) -> None:
         print_layers(this.console, sparse.layers)
         found["layers"] = sparse.layers
     if this.composed.values["costs"] == "measured":
-        timed = measured_cost(trained, trained.teacher("final"), size)
+        timed = measured_cost(trained, dense, size)
         write_json(run.path / f"costs-{runtime}.json", timed)
         print_costs(this.console, timed)
         found |= timed

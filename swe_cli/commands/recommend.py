@@ -46,9 +46,9 @@ def recommend(this: Page, *, most: float, minimise: str) -> None:
         said = [*sentences(found, most, len(summary.seeds))]
         for sentence in said:
             say(this.console, sentence)
-        cuts = {
-            name: dict(zip(heads, row, strict=True)) for name, row in zip(names, rows, strict=True)
-        }
+        told = (minimise, "share", "bound_nats", "held_out_nats")
+        pairs = zip(names, map(_values, shown), strict=True)
+        cuts = [{"cut": name} | dict(zip(told, of, strict=True)) for name, of in pairs]
         results.append({"cuts": cuts, "said": said})
         if not found.eligible:
             continue

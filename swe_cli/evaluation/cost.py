@@ -245,8 +245,9 @@ def measured_cost(setup: Setup, dense: Model, size: int) -> dict[str, Any]:
     ``latency_p50_ms``, ``latency_p95_ms``, ``tokens_per_second`` at batch 1, and
     ``tokens_per_second_large`` at batch ``size``; ``dense_…`` of the dense one; ``speedup``, the
     ratio of medians at batch ``size``; ``saved_ms`` of a million tokens there with its 95 % t
-    interval over rounds (``saved_low``, ``saved_high``). ``peak_memory_bytes``: weights and
-    activations of the large batch. ``warnings``: of the timer, and of a machine with more to do
+    interval over rounds (``saved_low``, ``saved_high``). ``only_masked``: whether it computes the
+    very products that dense does, so that whatever differs is noise. ``peak_memory_bytes``:
+    weights and activations of the large batch. ``warnings``: of the timer, and of a machine with more to do
     than it has cores.
     """
     from scipy.special import stdtrit
@@ -258,7 +259,9 @@ def measured_cost(setup: Setup, dense: Model, size: int) -> dict[str, Any]:
             torch.cuda.synchronize(setup.machine.device)
 
     told, models = conditions(setup), {"": setup.model, "dense_": dense}
-    found: dict[str, Any] = {}
+    replaced = any("forward" in vars(module) for module in setup.model.modules())
+    shapes = [[p.shape for p in model.parameters()] for model in models.values()]
+    found: dict[str, Any] = {"only_masked": shapes[0] == shapes[1] and not replaced}
     said = []
     cores = len(os.sched_getaffinity(0))
     with torch.inference_mode(), setup.machine.precision(), evaluating(setup.model):

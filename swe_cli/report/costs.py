@@ -59,6 +59,8 @@ def carbon_intensity(country: str) -> float:
 def faster(timed: Mapping[str, Any]) -> str:
     """Whether it is, in a sentence."""
     low, high, size = timed["saved_low"], timed["saved_high"], int(timed["batch"])
+    if timed["only_masked"]:
+        return "No faster than dense: what is only masked is multiplied all the same."
     if not low <= 0 <= high:
         factor = timed["speedup"] if low > 0 else 1 / timed["speedup"]
         return f"{factor:.2f}× as {'fast' if low > 0 else 'slow'} as dense at batch {size}."
@@ -74,7 +76,7 @@ def ledger(timed: Mapping[str, Any]) -> str:
         return ""
     low, mean, high = (timed[f"saved_{of}"] / 1e3 for of in ("low", "ms", "high"))
     took = f"It took {spent:.1f} s; a million tokens save {mean:.2f} s [{low:.2f}, {high:.2f}]"
-    if low <= 0:
+    if low <= 0 or timed["only_masked"]:
         return f"{took}: it never pays back in time, as far as these timings tell."
     after = [number(spent / saved) for saved in (mean, high, low)]
     return f"{took}: it pays back after {after[0]} [{after[1]}, {after[2]}] million tokens."

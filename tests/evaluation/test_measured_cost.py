@@ -11,6 +11,7 @@ from swe_cli.contracts import DataShape
 from swe_cli.errors import SweWarning
 from swe_cli.evaluation import cost
 from swe_cli.evaluation.cost import Meter, SkipZeros, a_batch, measured_cost, times
+from swe_cli.report.costs import faster
 
 
 def setup_with(**options):
@@ -35,6 +36,12 @@ def test_timings_say_what_they_are_of(monkeypatch):
     assert found["latency_p50_ms"] <= found["latency_p95_ms"]
     assert found["saved_low"] <= found["saved_ms"] <= found["saved_high"]
     assert found["conditions"]["threads"] == setup.machine.threads
+    assert found["only_masked"]  # both compute the same
+    assert faster({**found, "saved_low": 1.0, "saved_high": 2.0}).startswith("No faster")
+    narrow = measured_cost(setup_with(width=16), setup.model, 4)
+    assert not narrow["only_masked"]
+    told = faster({**narrow, "saved_low": 1.0, "saved_high": 2.0})
+    assert told.endswith("as fast as dense at batch 4.")
     weights = sum(p.nbytes for p in setup.model.parameters())
     logits = 4 * 16 * 5 * 4
     assert weights + logits <= found["peak_memory_bytes"] < 3 * weights + 100 * logits
@@ -64,6 +71,11 @@ def test_products_that_skip_zeros_give_the_same_and_are_undone(monkeypatch):
     assert tried.pop("layers.0.mlp.expand.weight") == 2.0
     assert set(tried.values()) == {0.0}  # without zeros none was tried
     torch.testing.assert_close(setup.model(batch).logits, dense)
+    monkeypatch.undo()
+    monkeypatch.setattr(cost, "SECONDS", 0.01)
+    monkeypatch.setattr(cost.os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+    found = measured_cost(setup, setup_with().model, 2)  # while products are replaced
+    assert not found["only_masked"]
     sparse.undo()
     assert "forward" not in vars(mlp.expand)
     assert torch.equal(setup.model(batch).logits, dense)

@@ -71,6 +71,7 @@ def test_what_is_timed_must_be_surely_faster():
             "latency_p50_ms": 1.0,
             "dense_latency_p50_ms": 2.0,
             "saved_low": low,
+            "only_masked": False,
         }
         for ratio, low in ((0.2, -1.0), (0.4, 1.0))
     }
