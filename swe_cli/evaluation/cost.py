@@ -247,8 +247,8 @@ def measured_cost(setup: Setup, dense: Model, size: int) -> dict[str, Any]:
     ratio of medians at batch ``size``; ``saved_ms`` of a million tokens there with its 95 % t
     interval over rounds (``saved_low``, ``saved_high``). ``only_masked``: whether it computes the
     very products that dense does, so that whatever differs is noise. ``peak_memory_bytes``:
-    weights and activations of the large batch. ``warnings``: of the timer, and of a machine with more to do
-    than it has cores.
+    weights and activations of the large batch. ``warnings``: of the timer, and of a machine with
+    more to do than it has cores.
     """
     from scipy.special import stdtrit
     from torch.distributed._tools.mem_tracker import MemTracker
