@@ -12,35 +12,10 @@ from swe_cli.controls import BY_KIND, KIND_NAMES
 from swe_cli.records import SETTINGS, Row, meaning_of
 from swe_cli.report import text
 from swe_cli.report.against import Windows
-from swe_cli.report.answer import (
-    answer,
-    break_point,
-    break_range,
-    cost_of,
-    cut_of,
-    headline,
-    holding,
-    leading,
-)
-from swe_cli.report.console import (
-    coloured,
-    marked,
-    print_grid,
-    print_pairs,
-    print_table,
-    say,
-    title,
-)
-from swe_cli.report.quantities import (
-    ACCURACY,
-    LOSS,
-    MAE,
-    QUANTITIES,
-    Quantity,
-    bounds,
-    sign,
-)
-from swe_cli.report.summary import OVERLAP, Point, Summary, on_validation
+from swe_cli.report.answer import answer, break_point, break_range, headline, holding, leading
+from swe_cli.report.console import mark, marked, print_grid, print_pairs, print_table, say, title
+from swe_cli.report.quantities import ACCURACY, LOSS, MAE, QUANTITIES, Quantity, bounds, sign
+from swe_cli.report.summary import OVERLAP, Point, Summary, cut_of, on_validation
 from swe_cli.report.tables import records
 
 UNVALIDATED = "Best cuts: chosen on test (no validation loss in these rows)."
@@ -158,7 +133,7 @@ def _print_leading(console: Console, summary: Summary, q: Quantity, holds: Quant
     words = [
         f"{text.MARKS[-1]} lower, {text.MARKS[1]} higher than dense: q < 0.05 (exploratory, "
         f"Benjamini-Hochberg), paired {summary.intervals or '95% interval'}.",
-        f"holds: costs at most {cost_of(holds)} (one-sided 0.025, from the mildest cut on).",
+        f"holds: costs at most {holds.cost} (one-sided 0.025, from the mildest cut on).",
         "" if on_validation(summary.cuts) else UNVALIDATED,
         f"{text.count(left, 'more line')} with --rows." if left else "",
         f"Protocol {summary.fingerprint}.",
@@ -190,9 +165,7 @@ def _print_rows(console: Console, summary: Summary, holds: Mapping[str, Quantity
                 words = [q.phrase(p, column) or text.NOTHING for column in told.values()]
                 if console.width < NARROW:  # no intervals
                     words = [of.partition(" ")[0] for of in words]
-                way = sign(p, q.delta)
-                mark = coloured(text.MARKS[way], q.better * way)
-                rows.append([cut_of(p) if name else p["label"], *words, mark])
+                rows.append([cut_of(p) if name else p["label"], *words, mark(p, q.delta, q)])
             print_table(console, ["cut" if name else "", *told, ""], rows)
     say(console, "overlap: with what magnitude cuts (Jaccard); by chance r / (2 - r)", "dim")
     title(console, "Break-points: the largest cut that holds (lowest–highest of single seeds)")
