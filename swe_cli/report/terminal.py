@@ -115,20 +115,20 @@ def _print_leading(console: Console, summary: Summary, q: Quantity, holds: Quant
     lines, fewer = leading(summary, q), int(console.width < NARROW)
     points = [p for line in lines for p in line.points if p["x"] is not None]
     places = dict(sorted({p["x"]: cut_of(p) for p in points}.items()))
-    cells = []
+    rows = []
     for line in lines:
-        found = {p["x"]: _compact(p, q, column, fewer) for p in line.points}
-        cells.append([*(found.get(x, text.NOTHING) for x in places), break_point(line, holds)])
+        cuts = {p["x"]: _compact(p, q, column, fewer) for p in line.points}
+        cells = [cuts.get(x, text.NOTHING) for x in places]
+        rows.append([line.short, *cells, break_point(line, holds)])
     less = ", less dense's" if column == q.delta else ""
     title(console, f"{q.title.capitalize()} {summary.stage}{less}")
     if 2 * len(points) > len(lines) * len(places):
-        rows = [[line.short, *of] for line, of in zip(lines, cells, strict=True)]
         print_grid(console, ["", *places.values(), "holds"], rows)
     else:  # cuts that hardly any two lines share: the best of each, with all of its name
-        bests = [(line, line.best(q) or line.points[0]) for line in lines]
-        told = [[line.short, _compact(p, q, column, fewer), cut_of(p)] for line, p in bests]
-        told = [[*row, of[-1]] for row, of in zip(told, cells, strict=True)]
-        print_table(console, ["", "best", "at", "holds"], told)
+        for row, line in zip(rows, lines, strict=True):
+            best = line.best(q) or line.points[0]
+            row[1:-1] = [_compact(best, q, column, fewer), cut_of(best)]
+        print_table(console, ["", "best", "at", "holds"], rows)
     left = len(summary.lines) - len(lines)
     words = [
         f"{text.MARKS[-1]} lower, {text.MARKS[1]} higher than dense: q < 0.05 (exploratory, "
@@ -171,11 +171,8 @@ def _print_rows(console: Console, summary: Summary, holds: Mapping[str, Quantity
     title(console, "Break-points: the largest cut that holds (lowest–highest of single seeds)")
     for line in summary.lines:
         held = {words: (break_point(line, q), break_range(line, q)) for words, q in holds.items()}
-        cells = [
-            f"{words} {of}{f' ({by})' if by else ''}"
-            for words, (of, by) in held.items()
-            if of != text.NOTHING
-        ]
+        held = {words: of for words, of in held.items() if of[0] != text.NOTHING}
+        cells = [f"{words} {of}{f' ({by})' * bool(by)}" for words, (of, by) in held.items()]
         say(console, f"{line.label}: {', '.join(cells)}")
 
 
