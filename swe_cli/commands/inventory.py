@@ -68,7 +68,7 @@ def _what(manifest: dict[str, Any]) -> str:
     row = Row.from_json(manifest["row"])
     told = ("ratio", "rate", "fuse", "pattern", "schedule", "update", "quantize")
     cut = {key: of for key, of in row.settings.items() if key in told and of != "unstructured"}
-    words = [f"{key} {word(of)}" for key, of in cut.items()]
+    words = [of if isinstance(of, str) else f"{key} {word(of)}" for key, of in cut.items()]
     return ", ".join([*words, f"loss {number(row.mean('loss'))}"])
 
 
