@@ -67,8 +67,8 @@ def _what(manifest: dict[str, Any]) -> str:
         return "" if loss is None else f"validation {number(loss)}"
     row = Row.from_json(manifest["row"])
     told = ("ratio", "rate", "fuse", "pattern", "schedule", "update", "quantize")
-    cut = {key: of for key, of in row.settings.items() if key in told and of != "unstructured"}
-    words = [of if isinstance(of, str) else f"{key} {word(of)}" for key, of in cut.items()]
+    cut = [(key, of) for key in told if (of := row.settings.get(key)) not in (None, "unstructured")]
+    words = [of if isinstance(of, str) else f"{key} {word(of)}" for key, of in cut]
     return ", ".join([*words, f"loss {number(row.mean('loss'))}"])
 
 
