@@ -4,12 +4,13 @@ from typing import Any
 
 import pandas as pd
 
+from swe_cli.commands.evidence import Beside
 from swe_cli.commands.shared import Page, pruned_row
 from swe_cli.config.root import dotted
 from swe_cli.controls import DENSE
 from swe_cli.errors import UsageError
 from swe_cli.evaluation.measure import paired_difference
-from swe_cli.files import read_json, read_tensors
+from swe_cli.files import read_json
 from swe_cli.records import Interval, Row
 from swe_cli.report.console import print_grid, say
 from swe_cli.report.text import NOTHING, number, word
@@ -41,13 +42,13 @@ def compare(this: Page) -> None:
     if shared is not None:
         rows["loss_nats"] = [of[shared].metrics["loss"] for of in measured]
         hashes = [of[shared].config_hash for of in measured]
-        cells = (run.path.parent / "cells" / of for run, of in zip(runs, hashes, strict=True))
-        stored = (read_tensors(cell / "windows.safetensors") for cell in cells)
-        first, *others = ({name: of.numpy() for name, of in one.items()} for one in stored)
+        beside = [Beside(run.path.parent, this.root) for run in runs]
+        first, *others = (at.windows(of) for at, of in zip(beside, hashes, strict=True))
         rows["difference_nats"] = [None, *(paired_difference(of, first) for of in others)]
-    names = [name.removesuffix("_nats").replace("_", " ") for name in rows]
-    words = [[_spelt(value, name) for value in of] for name, of in rows.items()]
-    lines = [[name, *of] for name, of in zip(names, words, strict=True)]
+    lines = [
+        [name.removesuffix("_nats").replace("_", " "), *(_spelt(value, name) for value in of)]
+        for name, of in rows.items()
+    ]
     print_grid(this.console, ["", *(run.name.replace("-", "\n") for run in runs)], lines)
     say(this.console, LEGEND if shared else ALONE, "dim")
     this.result({"runs": [run.name for run in runs], **rows})

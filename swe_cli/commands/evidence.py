@@ -19,11 +19,10 @@ from swe_cli.experiments.training import stored_training
 from swe_cli.files import read_json, read_tensors
 from swe_cli.pruning.prune import recorded_needs
 from swe_cli.ranking import Ranking, exact_count
-from swe_cli.report.answer import cut_of
 from swe_cli.report.costs import faster, ledger, with_energy
 from swe_cli.report.figures import weight_lives
 from swe_cli.report.slices import hurt, slices_of
-from swe_cli.report.summary import Line, Point, Summary
+from swe_cli.report.summary import Line, Point, Summary, cut_of
 from swe_cli.report.tables import records
 from swe_cli.store import Run
 from swe_cli.training.tracker import gather

@@ -19,7 +19,7 @@ from swe_cli.errors import CorruptFileError
 from swe_cli.evaluation.cost import Meter
 from swe_cli.records import Row
 from swe_cli.report.console import Cells, print_pairs, print_table
-from swe_cli.report.text import exact, number
+from swe_cli.report.text import number, word
 from swe_cli.store import list_runs
 
 PACKAGES = ("swe-cli", "torch", "numpy", "hydra-core", "safetensors", "pandas")
@@ -66,10 +66,9 @@ def _what(manifest: dict[str, Any]) -> str:
         loss = manifest.get("results", {}).get("final_validation_loss_nats")
         return "" if loss is None else f"validation {number(loss)}"
     row = Row.from_json(manifest["row"])
-    amounts = {key: row.settings.get(key) for key in ("ratio", "rate", "fuse")}
-    words = [f"{key} {exact(float(str(v)))}" for key, v in amounts.items() if v is not None]
-    shapes = [row.settings.get(key) for key in ("pattern", "schedule", "update", "quantize")]
-    words += [str(shape) for shape in shapes if shape not in (None, "unstructured")]
+    told = ("ratio", "rate", "fuse", "pattern", "schedule", "update", "quantize")
+    cut = [(key, of) for key in told if (of := row.settings.get(key)) not in (None, "unstructured")]
+    words = [of if isinstance(of, str) else f"{key} {word(of)}" for key, of in cut]
     return ", ".join([*words, f"loss {number(row.mean('loss'))}"])
 
 

@@ -25,8 +25,8 @@ from swe_cli.report.quantities import (
     Quantity,
     bounds,
 )
-from swe_cli.report.summary import FIRST, Line, Point, Summary, chosen
-from swe_cli.report.text import NOTHING, count, exact
+from swe_cli.report.summary import FIRST, Line, Point, Summary, chosen, cut_of
+from swe_cli.report.text import NOTHING, count
 
 RIVAL = "magnitude"
 ALWAYS = (FIRST, RIVAL, "random")
@@ -91,7 +91,7 @@ def answer(summary: Summary, windows: Windows | None = None) -> Iterator[str]:
         if found and found["sd_nats"] > 0 and math.isfinite(q.tolerance) and not takes:
             seeds = count(seeds_for(found["sd_nats"], q.tolerance), "seed")
             spread = f"{q.scale * found['sd_nats']:.{1 if q.percent else 3}f}"
-            takes = f"To see {cost_of(q)} there would take {seeds} (paired SD {spread})."
+            takes = f"To see {q.cost} there would take {seeds} (paired SD {spread})."
     if takes:
         yield takes
 
@@ -165,19 +165,6 @@ def holding(tolerance_nats: float = LOSS.tolerance) -> dict[str, Quantity]:
         "dense before recovery": replace(loss, delta=BEFORE_RECOVERY),
         **{f"dense, {q.title}": q for q in OF_QUESTIONS if math.isfinite(q.tolerance)},
     }
-
-
-def cost_of(quantity: Quantity) -> str:
-    """What a cut may cost, in words."""
-    amount = exact(round(quantity.scale * quantity.tolerance, 6))
-    return f"{amount} point" if quantity.percent else f"{amount} nats"
-
-
-def cut_of(point: Point) -> str:
-    """The ratio asked for, or the sparsity achieved; of a rate that failed, the rate."""
-    if point["x"] is None:
-        return exact(point["rate"])
-    return exact(point["ratio"]) if point["x"] == point["ratio"] else f"{point['x']:.1%}"
 
 
 def break_point(line: Line, quantity: Quantity) -> str:

@@ -26,9 +26,10 @@ def title(console: Console, words: str) -> None:
     say(console, words, "bold")
 
 
-def coloured(words: str, better: int) -> Text:
-    """Green where it is surely better, red where worse."""
-    return Text(words, {1: "green", 0: "", -1: "red"}[better])
+def mark(point: Mapping[str, Any], column: str, quantity: Quantity) -> Text:
+    """Which way it surely differs: green where that is better."""
+    way = sign(point, column)
+    return Text(MARKS[way], {1: "green", 0: "", -1: "red"}[quantity.better * way])
 
 
 def marked(
@@ -37,9 +38,9 @@ def marked(
     """A difference behind its sign, or the mark that it has for certain instead: ``▼.021``."""
     if (value := point[column]) is None:
         return Text("×" if point.get("failed") else NOTHING)
-    way = sign(point, column)
+    shown = mark(point, column, quantity)
     words = f"{100 * value:+z.1f}" if quantity.percent else short(value, fewer)
-    return coloured(MARKS[way] + words.lstrip("+-") if way else words, quantity.better * way)
+    return shown.append(words.lstrip("+-") if shown.plain else words)
 
 
 def print_table(

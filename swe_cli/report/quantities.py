@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from swe_cli.report.inference import LEVEL, p_value
-from swe_cli.report.text import NOTHING, number
+from swe_cli.report.text import NOTHING, exact, number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,12 @@ class Quantity:
     def scale(self) -> float:
         """From the column's unit to the axis's."""
         return 100.0 if self.percent else 1.0
+
+    @property
+    def cost(self) -> str:
+        """What a cut may cost, in words."""
+        amount = exact(round(self.scale * self.tolerance, 6))
+        return f"{amount} point" if self.percent else f"{amount} nats"
 
     def drawable(self, points: Iterable[Mapping[str, Any]]) -> bool:
         """Whether any point has it."""

@@ -27,9 +27,10 @@ LOSSES = ("nats", "calibrated")
 
 @dataclass(frozen=True, eq=False)
 class Option:
-    """A cut, of all its seeds. ``cost``: mean over seeds; ``share``: of dense's; ``cheaper``:
-    surely, where it is timed. ``chosen_by``: by loss (``LOSSES``), its paired differences to the
-    best control on one half of the windows, nats per token; ``held``: on the other half.
+    """A cut: its mean cost and ``share`` of dense's; ``cheaper``: surely, where it is timed.
+
+    ``chosen_by``, ``held``: by loss (``LOSSES``), its paired differences to the best control on one
+    half of the windows and on the other, nats per token.
     """
 
     point: Point

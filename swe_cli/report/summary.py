@@ -79,6 +79,13 @@ def chosen(points: Sequence[Point], quantity: Quantity) -> Point | None:
     return min(measured, key=lambda p: -quantity.better * p[quantity.mean], default=None)
 
 
+def cut_of(point: Point) -> str:
+    """The ratio asked for, or the sparsity achieved; of a rate that failed, the rate."""
+    if point["x"] is None:
+        return exact(point["rate"])
+    return exact(point["ratio"]) if point["x"] == point["ratio"] else f"{point['x']:.1%}"
+
+
 def on_validation(points: Iterable[Point]) -> bool:
     """Whether all that was measured can be chosen among without the test split."""
     return all(p.get(VALIDATION) is not None for p in points if p[LOSS.mean] is not None)

@@ -14,24 +14,8 @@ import pandas as pd
 
 from swe_cli.controls import KIND_NAMES, KINDS, PRUNED
 from swe_cli.files import write_files
-from swe_cli.records import (
-    COLUMNS,
-    COSTS,
-    OF_ROW,
-    OPTIONAL_SETTINGS,
-    SETTINGS,
-    YOUNGER,
-    Row,
-    Scalar,
-)
-from swe_cli.report.quantities import (
-    ACCURACY,
-    CALIBRATED,
-    LOSS,
-    MEASURE,
-    OF_QUESTIONS,
-    Quantity,
-)
+from swe_cli.records import COLUMNS, COSTS, OF_ROW, OPTIONAL_SETTINGS, SETTINGS, YOUNGER, Row
+from swe_cli.report.quantities import ACCURACY, CALIBRATED, LOSS, MEASURE, OF_QUESTIONS, Quantity
 from swe_cli.report.text import NOTHING, exact, markdown_table
 
 # What tells lines of one criterion apart, beside the axes of a sweep; in the order of labels.
@@ -205,7 +189,7 @@ def markdown(table: pd.DataFrame, notes: Sequence[str] = ()) -> str:
     return "\n\n".join([*parts, markdown_table(shown, left=sum(said[: len(titles)])) + "\n"])
 
 
-def _place(line: tuple[Mapping[str, Any], Mapping[str, Scalar]]) -> tuple[Any, ...]:
+def _place(line: tuple[Mapping[str, Any], Mapping[str, Any]]) -> tuple[Any, ...]:
     """Controls first, then axes, settings and cuts; at last whatever else tells rows apart."""
     row, axes = line
     return (
@@ -219,14 +203,14 @@ def _place(line: tuple[Mapping[str, Any], Mapping[str, Scalar]]) -> tuple[Any, .
     )
 
 
-def _rank(value: Scalar) -> tuple[int, float, str]:
+def _rank(value: Any) -> tuple[int, float, str]:
     """Nothing, then numbers by size, then words."""
     if value is None:
         return (0, 0.0, "")
     return (2, 0.0, value) if isinstance(value, str) else (1, float(value), "")
 
 
-def _axis(values: Sequence[Scalar]) -> "pd.Series[Any]":
+def _axis(values: Sequence[Any]) -> "pd.Series[Any]":
     kinds = {type(value) for value in values if value is not None}
     for numeric, dtype in (({bool}, "boolean"), ({int}, "Int64"), ({int, float}, "Float64")):
         if kinds <= numeric:

@@ -12,35 +12,10 @@ from swe_cli.controls import BY_KIND, KIND_NAMES
 from swe_cli.records import SETTINGS, Row, meaning_of
 from swe_cli.report import text
 from swe_cli.report.against import Windows
-from swe_cli.report.answer import (
-    answer,
-    break_point,
-    break_range,
-    cost_of,
-    cut_of,
-    headline,
-    holding,
-    leading,
-)
-from swe_cli.report.console import (
-    coloured,
-    marked,
-    print_grid,
-    print_pairs,
-    print_table,
-    say,
-    title,
-)
-from swe_cli.report.quantities import (
-    ACCURACY,
-    LOSS,
-    MAE,
-    QUANTITIES,
-    Quantity,
-    bounds,
-    sign,
-)
-from swe_cli.report.summary import OVERLAP, Point, Summary, on_validation
+from swe_cli.report.answer import answer, break_point, break_range, headline, holding, leading
+from swe_cli.report.console import mark, marked, print_grid, print_pairs, print_table, say, title
+from swe_cli.report.quantities import ACCURACY, LOSS, MAE, QUANTITIES, Quantity, bounds, sign
+from swe_cli.report.summary import OVERLAP, Point, Summary, cut_of, on_validation
 from swe_cli.report.tables import records
 
 UNVALIDATED = "Best cuts: chosen on test (no validation loss in these rows)."
@@ -140,25 +115,25 @@ def _print_leading(console: Console, summary: Summary, q: Quantity, holds: Quant
     lines, fewer = leading(summary, q), int(console.width < NARROW)
     points = [p for line in lines for p in line.points if p["x"] is not None]
     places = dict(sorted({p["x"]: cut_of(p) for p in points}.items()))
-    cells = []
+    rows = []
     for line in lines:
-        found = {p["x"]: _compact(p, q, column, fewer) for p in line.points}
-        cells.append([*(found.get(x, text.NOTHING) for x in places), break_point(line, holds)])
+        cuts = {p["x"]: _compact(p, q, column, fewer) for p in line.points}
+        cells = [cuts.get(x, text.NOTHING) for x in places]
+        rows.append([line.short, *cells, break_point(line, holds)])
     less = ", less dense's" if column == q.delta else ""
     title(console, f"{q.title.capitalize()} {summary.stage}{less}")
     if 2 * len(points) > len(lines) * len(places):
-        rows = [[line.short, *of] for line, of in zip(lines, cells, strict=True)]
         print_grid(console, ["", *places.values(), "holds"], rows)
     else:  # cuts that hardly any two lines share: the best of each, with all of its name
-        bests = [(line, line.best(q) or line.points[0]) for line in lines]
-        told = [[line.short, _compact(p, q, column, fewer), cut_of(p)] for line, p in bests]
-        told = [[*row, of[-1]] for row, of in zip(told, cells, strict=True)]
-        print_table(console, ["", "best", "at", "holds"], told)
+        for row, line in zip(rows, lines, strict=True):
+            best = line.best(q) or line.points[0]
+            row[1:-1] = [_compact(best, q, column, fewer), cut_of(best)]
+        print_table(console, ["", "best", "at", "holds"], rows)
     left = len(summary.lines) - len(lines)
     words = [
         f"{text.MARKS[-1]} lower, {text.MARKS[1]} higher than dense: q < 0.05 (exploratory, "
         f"Benjamini-Hochberg), paired {summary.intervals or '95% interval'}.",
-        f"holds: costs at most {cost_of(holds)} (one-sided 0.025, from the mildest cut on).",
+        f"holds: costs at most {holds.cost} (one-sided 0.025, from the mildest cut on).",
         "" if on_validation(summary.cuts) else UNVALIDATED,
         f"{text.count(left, 'more line')} with --rows." if left else "",
         f"Protocol {summary.fingerprint}.",
@@ -190,19 +165,14 @@ def _print_rows(console: Console, summary: Summary, holds: Mapping[str, Quantity
                 words = [q.phrase(p, column) or text.NOTHING for column in told.values()]
                 if console.width < NARROW:  # no intervals
                     words = [of.partition(" ")[0] for of in words]
-                way = sign(p, q.delta)
-                mark = coloured(text.MARKS[way], q.better * way)
-                rows.append([cut_of(p) if name else p["label"], *words, mark])
+                rows.append([cut_of(p) if name else p["label"], *words, mark(p, q.delta, q)])
             print_table(console, ["cut" if name else "", *told, ""], rows)
     say(console, "overlap: with what magnitude cuts (Jaccard); by chance r / (2 - r)", "dim")
     title(console, "Break-points: the largest cut that holds (lowest–highest of single seeds)")
     for line in summary.lines:
         held = {words: (break_point(line, q), break_range(line, q)) for words, q in holds.items()}
-        cells = [
-            f"{words} {of}{f' ({by})' if by else ''}"
-            for words, (of, by) in held.items()
-            if of != text.NOTHING
-        ]
+        held = {words: of for words, of in held.items() if of[0] != text.NOTHING}
+        cells = [f"{words} {of}{f' ({by})' * bool(by)}" for words, (of, by) in held.items()]
         say(console, f"{line.label}: {', '.join(cells)}")
 
 
