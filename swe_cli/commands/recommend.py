@@ -9,11 +9,10 @@ from swe_cli.commands.report import options_of, table_of
 from swe_cli.commands.shared import Page
 from swe_cli.config import compose
 from swe_cli.files import read_json
-from swe_cli.report.answer import cut_of
 from swe_cli.report.console import print_grid, say, title
 from swe_cli.report.costs import faster, ledger
 from swe_cli.report.recommend import Option, choose, sentences
-from swe_cli.report.summary import summarise
+from swe_cli.report.summary import cut_of, summarise
 from swe_cli.report.tables import records, split_by_protocol
 from swe_cli.report.text import exact, word
 
