@@ -63,10 +63,6 @@ class Line:
     def short(self) -> str:
         return short_label(joined(self.criteria), self.parts)
 
-    def best(self, quantity: Quantity) -> Point | None:
-        """The point that ``chosen`` chooses."""
-        return chosen(self.points, quantity)
-
 
 def chosen(points: Sequence[Point], quantity: Quantity) -> Point | None:
     """The point of the lowest mean loss on validation; of equals the first, the mildest cut.

@@ -15,7 +15,7 @@ from swe_cli.report.against import Windows
 from swe_cli.report.answer import answer, break_point, break_range, headline, holding, leading
 from swe_cli.report.console import mark, marked, print_grid, print_pairs, print_table, say, title
 from swe_cli.report.quantities import ACCURACY, LOSS, MAE, QUANTITIES, Quantity, bounds, sign
-from swe_cli.report.summary import OVERLAP, Point, Summary, cut_of, on_validation
+from swe_cli.report.summary import OVERLAP, Point, Summary, chosen, cut_of, on_validation
 from swe_cli.report.tables import records
 
 UNVALIDATED = "Best cuts: chosen on test (no validation loss in these rows)."
@@ -126,7 +126,7 @@ def _print_leading(console: Console, summary: Summary, q: Quantity, holds: Quant
         print_grid(console, ["", *places.values(), "holds"], rows)
     else:  # cuts that hardly any two lines share: the best of each, with all of its name
         for row, line in zip(rows, lines, strict=True):
-            best = line.best(q) or line.points[0]
+            best = chosen(line.points, q) or line.points[0]
             row[1:-1] = [_compact(best, q, column, fewer), cut_of(best)]
         print_table(console, ["", "best", "at", "holds"], rows)
     left = len(summary.lines) - len(lines)

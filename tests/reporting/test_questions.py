@@ -15,7 +15,7 @@ from swe_cli.report.answer import break_point
 from swe_cli.report.figures import curve as figure_of
 from swe_cli.report.figures import write_figure
 from swe_cli.report.quantities import ACCURACY, MAE, Quantity, bounds
-from swe_cli.report.summary import Point
+from swe_cli.report.summary import Point, chosen
 from swe_cli.report.tables import frame, write
 from swe_cli.report.terminal import print_row, print_summary
 
@@ -96,10 +96,10 @@ def test_a_failed_seed_leaves_no_accuracy_and_a_text_has_none() -> None:
 
 def test_the_highest_accuracy_and_the_lowest_mae_are_best() -> None:
     line = only(asked(FALL))
-    assert line.best(ACCURACY) is line.points[1]
+    assert chosen(line.points, ACCURACY) is line.points[1]
     rising = [changed(r, measures={"mae": m}) for r, m in zip(asked(FALL), (3, 2, 4), strict=True)]
     line = only(rising)
-    assert line.best(MAE) is line.points[1]
+    assert chosen(line.points, MAE) is line.points[1]
 
 
 def test_accuracy_breaks_where_a_point_is_lost() -> None:

@@ -12,7 +12,7 @@ from swe_cli.report.figures import curve as figure_of
 from swe_cli.report.figures import write_figure
 from swe_cli.report.inference import p_value, q_values, t_interval
 from swe_cli.report.quantities import LOSS, sign
-from swe_cli.report.summary import Point, means, summarise
+from swe_cli.report.summary import Point, chosen, means, summarise
 from swe_cli.report.tables import caveats, frame, split_by_protocol
 from swe_cli.report.terminal import print_summary
 
@@ -138,7 +138,7 @@ def test_axes_make_lines_and_rates_make_their_own() -> None:
 
 def test_overlap_and_lowest_point() -> None:
     (line,) = summed(curve()).lines
-    assert line.best(LOSS) is line.points[2]
+    assert chosen(line.points, LOSS) is line.points[2]
     assert line.points[2]["jaccard_magnitude"] == 0.5
 
 
