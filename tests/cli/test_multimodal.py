@@ -79,9 +79,9 @@ def test_what_was_frozen_and_tracked_is_drawn_too(swe, tmp_path):
 def test_a_pruned_run_still_says_what_was_cut_where(swe, tmp_path):
     assert swe("train", "-q", *SUMS).exit_code == 0
     cut = ("--ratio", "0.5", "roles=vision", "recovery=none")
-    assert "sparsity of vision" in swe("prune", "-q", *cut).output
+    assert "sparsity.vision" in swe("prune", "-q", *cut).output
     (pruned,) = tmp_path.glob("results/runs/prune-*")
-    assert "sparsity of vision" in swe("evaluate", pruned.name).output
+    assert "sparsity.vision" in swe("evaluate", pruned.name).output
 
 
 def test_a_role_of_another_model_is_one_sentence_before_any_work(swe, tmp_path):
