@@ -271,12 +271,12 @@ def present(
         costs = costs.set_index("config_hash")
         timed = [name for name in TIMED if name in costs]
         words = read_json(own / "config.json").get("words")
-        rows = shlex.join(["swe", "sweep", *words]) + " && " if words is not None else ""
+        rows = _typed("sweep", words) + " && " if words is not None else ""
         declared = stored and stored["declared"]
         whole: Any = {name: pd.concat(of) for name, of in parts.items() if sum(map(len, of))}
         page = Report(
             title=f"{summaries[0].model} on {summaries[0].data}: {own.name}",
-            command=rows + shlex.join(["swe", "report", *(this.words or [own.name]), "--html"]),
+            command=rows + _typed("report", [*this.words, "--html"]),
             summaries=summaries,
             table=table.assign(**{name: table["config_hash"].map(costs[name]) for name in timed}),
             sentences=[said for summary in summaries for said in answer(summary, beside.both)],
@@ -288,6 +288,11 @@ def present(
             **whole,
         )
         write_bytes(folder / "report.html", html(page).encode())
+
+
+def _typed(command: str, words: Sequence[str]) -> str:
+    """As one types it, wherever results are."""
+    return shlex.join(["swe", command, *(w for w in words if not w.startswith("results_dir="))])
 
 
 def endings(data: Sequence[str]) -> list[str]:
