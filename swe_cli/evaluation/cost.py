@@ -355,6 +355,6 @@ class SkipZeros:
 
 def _csr_linear(csr: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
     """x Wᵀ + b of a W in CSR: (…, in) → (…, out)."""
-    parts = x.reshape(-1, x.shape[-1]).split(CACHED)
+    parts = torch.split(x.reshape(-1, x.shape[-1]), CACHED)
     y = torch.cat([(csr @ part.T).T for part in parts]).reshape(*x.shape[:-1], csr.shape[0])
     return y if bias is None else y + bias

@@ -352,8 +352,8 @@ def _controls(summary: Summary, quantity: Quantity) -> pd.DataFrame:
 
 def spelt(value: float, places: int = 3) -> str:
     """A difference with a true minus sign; at three digits where a loss has exploded."""
-    words = f"{value:+z.{places}f}" if abs(value) < 10 ** (4 - places) else f"{value:+.3g}"
-    return words.replace("-", "−").replace("e+0", "e")
+    words = f"{value:+z.{places}f}" if abs(value) < 10 ** (4 - places) else f"{value:+#.3g}"
+    return words.replace("-", "−").replace("e+0", "e").rstrip(".")
 
 
 def _brief(name: str, parts: Sequence[str]) -> str:
