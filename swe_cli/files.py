@@ -124,7 +124,7 @@ def decompressed(path: Path) -> Tensors:
 def _zstd() -> Any:
     from pyarrow import Codec  # which pandas brings; a report that compresses nothing need not wait
 
-    return Codec("zstd", compression_level=9)
+    return Codec("zstd", compression_level=1)  # 9 is 1.5 % smaller, and takes twice as long
 
 
 def write_directory(path: Path, files: Mapping[str, Tensors], state: Mapping[str, Any]) -> None:
