@@ -163,7 +163,7 @@ def test_a_run_of_ours_is_measured_by_either(swe, own_run):
     usual = swe("evaluate", own_run.name).stdout.split()
     words = ("evaluate", own_run.name, "evaluation=wanda")
     other = swe(*words, "evaluation.window=8").stdout.split()
-    assert usual[usual.index("fingerprint") + 1] != other[other.index("protocol") + 1]
+    assert usual[usual.index("fingerprint") + 1] != other[other.index("fingerprint") + 1]
     assert "bits" in usual
     assert "bits" not in other  # not every character is predicted
     for more, said in (
