@@ -30,7 +30,7 @@ from swe_cli.report.grid import grid
 from swe_cli.report.html import Report, html, trainings
 from swe_cli.report.quantities import LOSS, QUANTITIES
 from swe_cli.report.slices import sentences
-from swe_cli.report.summary import means, summarise
+from swe_cli.report.summary import Summary, means, summarise
 from swe_cli.report.tables import csv_bytes, frame, records, split_by_protocol, write
 from swe_cli.report.terminal import print_summary
 from swe_cli.report.text import count
@@ -227,67 +227,74 @@ def present(
     write_bytes(folder / "summary.csv", csv_bytes(means(summaries)))
     costs = beside.costs(table, **this.composed.values["energy"])
     write_bytes(folder / "costs.csv", csv_bytes(costs))
-    parts: dict[str, list[Any]] = {"lives": [], "hurt": [], "layers": []}
-    harms, ledgers = list[str](), list[str]()
+    looked: list[dict[str, Any]] = []
     suffixes = endings([summary.data for summary in summaries])
-    for group, summary, suffix in zip(groups, summaries, suffixes, strict=True):
+    for summary, suffix in zip(summaries, suffixes, strict=True):
         print_summary(this.console, summary, beside.both, **told)
-        if not LOSS.drawable(summary.cuts):
-            continue  # every cell failed, or none was pruned: their own errors say more
-        figures = {"grid": grid(summary)} if len(summary.lines) > MANY else {}
-        for quantity in (q for q in QUANTITIES if q.drawable(summary.cuts)):
-            try:
-                figures[quantity.name] = curve(summary, quantity, elsewhere=f"grid{suffix}.png")
-            except SweError as error:  # cuts that were compared with nothing, or only exploded
-                this.print(error.message)
-        line = judged(summary)
-        parts["layers"].append(beside.layers(line))
-        try:
-            lives = beside.lives(group["training"].iloc[0])
-            parts["lives"].append(lives)
-            figures |= {"weights": titled(weight_chart(lives), LIFE, [], 110)} if len(lives) else {}
-        except SweError as error:  # the rows are there; only the trajectory cannot be drawn
-            this.print(f"No weight figure: {error.message}")
-        try:
-            harm = beside.hurt(line, summary)
-            write_bytes(folder / f"hurt{suffix}.csv", csv_bytes(harm))
-            parts["hurt"].append(harm[harm["against"] == DENSE.kind].assign(line=line.label))
-            harms += sentences(harm)
-            for sentence in sentences(harm)[:HARMS]:
-                say(this.console, sentence)
-        except SweError as error:
-            say(this.console, f"What it hurt is not told: {error.message}", "dim")
-        ledgers += (found := paid_back(summary, costs))
-        for sentence in found[:HARMS]:
-            say(this.console, sentence)
-        for name, figure in figures.items():
-            write_figure(figure, folder / "figures", f"{name}{suffix}")
-    stored = read_json(own / COMPARE) if (own / COMPARE).is_file() else None
-    if stored:
-        present_declared(this.console, table, stored, folder)
+        if LOSS.drawable(summary.cuts):  # else every cell failed, or none was pruned
+            looked.append(_look_into(this, beside, summary, costs, folder, suffix))
+    declared = read_json(own / COMPARE) if (own / COMPARE).is_file() else None
+    if declared:
+        present_declared(this.console, table, declared, folder)
     if against is not None:
         present_against(this.console, summaries, against, beside.both, folder)
     if as_html:
-        costs = costs.set_index("config_hash")
-        timed = [name for name in TIMED if name in costs]
+        parts: dict[str, Any] = {}
+        for name in ("lives", "hurt", "layers"):
+            found = [of[name] for of in looked if len(of[name])]
+            parts |= {name: pd.concat(found)} if found else {}
+        for name in ("hurt_sentences", "ledger"):
+            parts[name] = [sentence for of in looked for sentence in of[name]]
+        if declared:
+            line = declared["declared"]
+            parts["declared"] = f"Declared: {words_of(line['line'])}", compared(table, line)
+        by_cell = costs.set_index("config_hash")
+        timed = {n: table["config_hash"].map(by_cell[n]) for n in TIMED if n in by_cell}
         words = read_json(own / "config.json").get("words")
         rows = _typed("sweep", words) + " && " if words is not None else ""
-        declared = stored and stored["declared"]
-        whole: Any = {name: pd.concat(of) for name, of in parts.items() if sum(map(len, of))}
         page = Report(
             title=f"{summaries[0].model} on {summaries[0].data}: {own.name}",
             command=rows + _typed("report", [*this.words, "--html"]),
             summaries=summaries,
-            table=table.assign(**{name: table["config_hash"].map(costs[name]) for name in timed}),
+            table=table.assign(**timed),
             sentences=[said for summary in summaries for said in answer(summary, beside.both)],
-            declared=declared
-            and (f"Declared: {words_of(declared['line'])}", compared(table, declared)),
             training=trainings(own.parent, table["training"].dropna().unique()),
-            hurt_sentences=harms,
-            ledger=ledgers,
-            **whole,
+            **parts,
         )
         write_bytes(folder / "report.html", html(page).encode())
+
+
+def _look_into(
+    this: Page, beside: Beside, summary: Summary, costs: pd.DataFrame, folder: Path, suffix: str
+) -> dict[str, Any]:
+    """Draw a summary, and print what its cuts hurt and what they save: parts of a ``Report``. What
+    is missing of them is said where it would have stood.
+    """
+    figures = {"grid": grid(summary)} if len(summary.lines) > MANY else {}
+    for quantity in (q for q in QUANTITIES if q.drawable(summary.cuts)):
+        try:
+            figures[quantity.name] = curve(summary, quantity, elsewhere=f"grid{suffix}.png")
+        except SweError as error:  # cuts that were compared with nothing, or only exploded
+            this.print(error.message)
+    line, lives, harm, told = judged(summary), pd.DataFrame(), pd.DataFrame(), list[str]()
+    try:
+        lives = beside.lives(next(iter(summary.cuts[0]["cells"].values()))["training"])
+        figures |= {"weights": titled(weight_chart(lives), LIFE, [], 110)} if len(lives) else {}
+    except SweError as error:  # the rows are there; only the trajectory cannot be drawn
+        this.print(f"No weight figure: {error.message}")
+    for name, figure in figures.items():
+        write_figure(figure, folder / "figures", f"{name}{suffix}")
+    try:
+        harm = beside.hurt(line, summary)
+        write_bytes(folder / f"hurt{suffix}.csv", csv_bytes(harm))
+        harm, told = harm[harm["against"] == DENSE.kind].assign(line=line.label), sentences(harm)
+    except SweError as error:
+        say(this.console, f"What it hurt is not told: {error.message}", "dim")
+    ledger = paid_back(summary, costs)
+    for sentence in (*told[:HARMS], *ledger[:HARMS]):
+        say(this.console, sentence)
+    found = {"lives": lives, "hurt": harm, "layers": beside.layers(line)}
+    return {**found, "hurt_sentences": told, "ledger": ledger}
 
 
 def _typed(command: str, words: Sequence[str]) -> str:
