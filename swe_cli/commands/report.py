@@ -24,7 +24,7 @@ from swe_cli.report.answer import answer
 from swe_cli.report.compare import check_declared, compared, present_declared, words_of
 from swe_cli.report.console import say
 from swe_cli.report.costs import TIMED
-from swe_cli.report.figures import MANY, curve, titled, weight_chart, write_figure
+from swe_cli.report.figures import MANY, curve, weight_figure, write_figure
 from swe_cli.report.formats import formatted
 from swe_cli.report.grid import grid
 from swe_cli.report.html import Report, html, trainings
@@ -38,7 +38,6 @@ from swe_cli.store import Run, list_runs, provenance, training_of
 
 COMPARE = "compare.json"  # what a sweep declared before it ran
 HARMS = 2  # sentences on what was hurt, and on what is faster, in a terminal
-LIFE = "Lives of weights that swe and magnitude disagree on where each cuts one half"
 
 
 def sweep(this: Page, *, refresh: bool = False) -> None:
@@ -279,7 +278,7 @@ def _look_into(
     line, lives, harm, told = judged(summary), pd.DataFrame(), pd.DataFrame(), list[str]()
     try:
         lives = beside.lives(next(iter(summary.cuts[0]["cells"].values()))["training"])
-        figures |= {"weights": titled(weight_chart(lives), LIFE, [], 110)} if len(lives) else {}
+        figures |= {"weights": weight_figure(lives)} if len(lives) else {}
     except SweError as error:  # the rows are there; only the trajectory cannot be drawn
         this.print(f"No weight figure: {error.message}")
     for name, figure in figures.items():

@@ -44,6 +44,7 @@ PAGE, LEFT, LETTER, GAP = 880, 60, 5.4, 12  # pixels: a page, its axis; a letter
 BARE = {"labels": False, "ticks": False, "domain": False, "title": None}
 SIGNED: dict[str, Any] = {"format": "+,~r", "labelExpr": "datum.value ? datum.label : '0'"}
 DOT, RING = {"size": 8, "color": GREY}, {"filled": False}  # of lines of one point
+TOLD = [alt.Tooltip("label:N"), alt.Tooltip("x:Q"), alt.Tooltip("value:Q")]
 _WIDE = partial(alt.StrokeWidth, scale=None)
 AFTER, BEFORE = "after recovery", "before recovery"
 ALWAYS = ("swe", "magnitude", "random")
@@ -54,6 +55,7 @@ LIVES = {  # of weights that two criteria disagree on, each way at most so many
     "kept by magnitude, cut by swe": colour_of("magnitude"),
 }
 MOST_LIVES = 60
+LIFE = "Lives of weights that swe and magnitude disagree on where each cuts one half"
 
 
 def titled(chart: Any, words: str, lines: Sequence[str], width: int) -> Any:
@@ -97,19 +99,29 @@ def weight_lives(steps: Sequence[int], values: Any, swe: Any, magnitude: Any) ->
     return pd.DataFrame(drawn)
 
 
-def weight_chart(lives: pd.DataFrame) -> alt.FacetChart:
-    """``weight_lives``: value against training step, a panel for each way; no theme."""
-    lines = alt.Chart().mark_line(strokeWidth=0.8, strokeOpacity=0.6)
-    lines = lines.encode(
-        x=alt.X("step:Q", title="training step", axis={"grid": False, "tickCount": 5}),
-        y=alt.Y("value:Q", title="weight", scale={"nice": False}, axis={"grid": False}),
-        color=alt.Color("group:N", legend=None).scale(domain=[*LIVES], range=[*LIVES.values()]),
-        detail="weight:N",
+def weight_charts(lives: pd.DataFrame, **size: int) -> dict[str, alt.LayerChart]:
+    """``weight_lives``: value against training step, a chart for each way; no theme."""
+    low, high = lives["value"].min(), lives["value"].max()
+    y = alt.Y("value:Q", title="weight", axis={"grid": False})
+    y = y.scale(domain=[low, high], nice=False)
+    x = alt.X("step:Q", title="training step", axis={"grid": False, "tickCount": 5})
+    zero = alt.Chart(alt.InlineData([{}])).mark_rule(style="control").encode(y=alt.datum(0))
+    lines = (
+        alt.Chart().mark_line(strokeWidth=0.8, strokeOpacity=0.6).encode(x, y, detail="weight:N")
     )
-    once = alt.Chart().transform_aggregate(weights="count()")  # not a rule for every value
-    zero = once.mark_rule(style="control").encode(y=alt.datum(0))
-    panels = alt.layer(lines, zero, data=lives).properties(width=330, height=240)
-    return panels.facet(column=alt.Column("group:N", title=None, sort=list(LIVES)))
+    charts = {}
+    for group, of in lives.groupby("group", sort=False):
+        name = str(group)
+        coloured = lines.encode(color=alt.ColorValue(LIVES.get(name, GREY)))
+        charts[name] = alt.layer(coloured, zero, data=of).properties(**size)
+    return charts
+
+
+def weight_figure(lives: pd.DataFrame) -> Any:
+    """``weight_charts`` for print."""
+    charts = weight_charts(lives, width=330, height=240)
+    beside = alt.hconcat(*(of.properties(title=name) for name, of in charts.items()))
+    return titled(beside, LIFE, [], 110)
 
 
 def curve(summary: Summary, quantity: Quantity, *, elsewhere: str = "grid.png") -> Any:
@@ -117,7 +129,7 @@ def curve(summary: Summary, quantity: Quantity, *, elsewhere: str = "grid.png") 
 
     Raises SweError where there is no difference to draw.
     """
-    shown, controls = shown_lines(summary, quantity), _controls(summary, quantity)
+    shown, controls = shown_lines(summary, quantity), control_lines(summary, quantity)
     signs = [len(_name(line, name)) for name, lines in shown.items() for line in lines]
     gutter = LETTER * max(signs) + 26 if any(signs) else 14
     right = max(gutter, LETTER * max(controls["name"].map(len), default=0) + 26)
@@ -134,7 +146,8 @@ def curve(summary: Summary, quantity: Quantity, *, elsewhere: str = "grid.png") 
     worth = f" ({quantity.spell(dense[0])})" if len(dense) == 1 else ""
     words = f"{summary.model} on {summary.data}: {quantity.title} against dense{worth}"
     across = int((columns * width + beside - LEFT) / LETTER)
-    return titled(whole, words, notes(summary, quantity, elsewhere), across)
+    said = [*notes(summary, quantity, elsewhere), *summary.caveats]
+    return titled(whole, words, said, across)
 
 
 def panels(
@@ -145,10 +158,11 @@ def panels(
     One a criterion, best mean rank first, the others grey behind it; where lines differ in modules
     one a module, lines by criterion. After recovery solid, with the paired interval as a band; the
     best line of a criterion before recovery dashed. Controls are horizontal lines, named in the
-    last of the ``columns`` that these charts are laid in; ``width`` in pixels.
+    last of the ``columns`` that these charts are laid in; where each stands alone (0), nowhere.
+    ``width`` in pixels.
     Raises SweError where no pruned row has a finite difference.
     """
-    shown, controls = shown_lines(summary, quantity), _controls(summary, quantity)
+    shown, controls = shown_lines(summary, quantity), control_lines(summary, quantity)
     cuts, height = _cuts(summary, quantity, shown), int(min(250, max(180, width)))
     every = pd.concat([cuts["value"], cuts["low"], cuts["high"], controls["value"]]).dropna()
     unit = min(quantity.scale * quantity.tolerance, every.abs().max() / 50 or 1.0)
@@ -172,18 +186,22 @@ def panels(
     head = alt.Chart(alt.InlineData([{}])).mark_text(
         style="words", x=0, y=-8, align="left", fontSize=12, fontWeight="bold"
     )
-    charts = []
+    behind, charts = cuts.dropna(subset=["behind"]), []
     for place, (name, lines) in enumerate(shown.items()):
-        last, lowest = (place + 1) % columns == 0, place + columns >= len(shown)
+        last = columns > 0 and (place + 1) % columns == 0
+        lowest = not columns or place + columns >= len(shown)
         x = alt.X("x:Q", scale=x_scale, axis=x_axis | ({} if lowest else BARE))
-        y = {"scale": y_scale, "axis": y_axis | (BARE if place % columns else {})}
+        y = {"scale": y_scale, "axis": y_axis | (BARE if columns and place % columns else {})}
         said = {line.label: _name(line, name) for line in lines}
+        if not columns and len(lines) == 1:  # the caption has all of its name
+            said = dict.fromkeys(said, "")
         colour, title = alt.ColorValue(colour_of(name)), name
         if summary.several_roles:
             whole = "all modules" if name == "all" else name
             colour, title = alt.Color("colour:N", scale=None), f"{whole} cut"
-        names = cuts[cuts["label"].isin(list(said)) & (cuts["stage"] == AFTER)]
-        names = names.groupby("label").last().reset_index()
+        own = cuts[cuts["label"].isin(said.keys())]
+        after, before = (own[own["stage"] == stage] for stage in (AFTER, BEFORE))
+        names = after.groupby("label").last().reset_index()
         names["name"] = names["label"].map(said)
         if last:
             names = pd.concat([names, controls.assign(x=at[-1] + pad)])
@@ -193,12 +211,13 @@ def panels(
         named = alt.Chart(names[["name", "x", "value", "place"]])
         pointer = named.mark_rule(color=GREY, strokeWidth=0.7)
         words = named.mark_text(style="words", align="left", baseline="middle")
-        every_line = alt.Chart(cuts).encode(x, alt.Y("value:Q", **y), alt.Detail("label:N"))
+
+        def drawn(rows: Any, x: Any = x, y: Any = y) -> alt.Chart:
+            return alt.Chart(rows).encode(x, alt.Y("value:Q", **y), alt.Detail("label:N"))
+
         mine = f"indexof({json.dumps(list(said))}, datum.label) >= 0"
-        own = every_line.transform_filter(mine).encode(colour)
-        after, before = (own.transform_filter(alt.datum.stage == s) for s in (AFTER, BEFORE))
-        others = every_line.transform_filter(f"isValid(datum.behind) && !({mine})")
-        bands = after.transform_filter("isValid(datum.low)")
+        others = drawn(behind).transform_filter(f"!({mine})")
+        bands = drawn(after.dropna(subset=["low"])).encode(colour)
         dot, ring = (DOT, RING) if len(at) == 1 else (False, False)
         bar = bands.mark_rule(strokeWidth=5, strokeOpacity=0.3)
         bands = bar if len(at) == 1 else bands.mark_area(opacity=1, fillOpacity=0.15)
@@ -206,11 +225,13 @@ def panels(
             others.mark_line(color=GREY, point=dot).encode(_WIDE("behind:Q")),
             rules.encode(alt.Y("value:Q", **y)),
             bands.encode(alt.Y("low:Q", **y), alt.Y2("high:Q")),
-            before.mark_line(strokeDash=[4, 2], strokeWidth=1.2, point=ring),
-            after.mark_line(point={"size": 16}).encode(_WIDE("width:Q")),
+            drawn(before).mark_line(strokeDash=[4, 2], strokeWidth=1.2, point=ring).encode(colour),
+            drawn(after)
+            .mark_line(point={"size": 16})
+            .encode(colour, _WIDE("width:Q"), tooltip=TOLD),
             pointer.encode(x, alt.X2Value(width + 8), alt.Y("value:Q", **y), alt.Y2("place:Q")),
             words.encode(alt.XValue(width + 11), alt.Y("place:Q", **y), alt.Text("name:N")),
-            head.encode(alt.TextValue(title)),
+            *([head.encode(alt.TextValue(title))] if columns else []),  # a page has captions
         ]
         charts.append(alt.layer(*layers, description=name, width=width, height=height))
     return charts
@@ -234,7 +255,7 @@ def notes(summary: Summary, quantity: Quantity, elsewhere: str) -> list[str]:
     missing = [f"{count(lost, 'cut')} failed or infinite, not drawn."] if lost else []
     band = f"{seeds}; band: {summary.intervals}" if summary.intervals else seeds
     head = "; ".join(words for words, holds in said.items() if holds)
-    return [band, head, *summary.caveats, *missing, *_left_out(summary, drawn, elsewhere)]
+    return [band, head, *missing, *_left_out(summary, drawn, elsewhere)]
 
 
 def mean_ranks(summary: Summary, quantity: Quantity) -> "pd.Series[float]":
@@ -333,7 +354,7 @@ def same_models(controls: Sequence[Point]) -> list[tuple[str, Point]]:
     return named
 
 
-def _controls(summary: Summary, quantity: Quantity) -> pd.DataFrame:
+def control_lines(summary: Summary, quantity: Quantity) -> pd.DataFrame:
     """The controls, and what could always be answered: name, value and dash."""
     models = same_models(summary.controls)
     known = [(name, p[quantity.delta], BY_KIND[p["kind"]].dash) for name, p in models]

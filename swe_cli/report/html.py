@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from jinja2 import Environment, FileSystemLoader
 
 from swe_cli.controls import KIND_NAMES, PRUNED
 from swe_cli.files import read_json
+from swe_cli.report import panels
+from swe_cli.report.figures import control_lines, notes
 from swe_cli.report.look import colour_of
-from swe_cli.report.panels import COSTS, cost, hurt, lives, loss, training
-from swe_cli.report.quantities import LOSS, QUANTITIES
+from swe_cli.report.panels import COSTS
+from swe_cli.report.quantities import CALIBRATED, LOSS, QUANTITIES
 from swe_cli.report.summary import Summary
 from swe_cli.report.tables import records, settings_of
 from swe_cli.report.text import NOTHING, word
@@ -52,10 +55,12 @@ class Report:
 
 def html(report: Report) -> str:
     """The page: one file of HTML that asks for nothing outside it."""
-    drawn = {"loss": loss(report.summaries), "cost": cost(report.summaries, report.table)}
-    for make in (hurt, lives, training):
+    costs, front = panels.cost(report.summaries, report.table)
+    charts = {q.name: panels.loss(report.summaries, q) for q in (LOSS, CALIBRATED)}
+    charts["cost"] = costs
+    for make in (panels.hurt, panels.lives, panels.training):
         if (rows := getattr(report, make.__name__)) is not None:
-            drawn[make.__name__] = make(rows)
+            charts[make.__name__] = make(rows)
     criteria = {line.criterion for summary in report.summaries for line in summary.lines}
     columns, several = _columns(report.table), len(report.table) > 1
     page = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
@@ -64,7 +69,11 @@ def html(report: Report) -> str:
     page.filters |= {"spelt": _spelt, "records": records}
     return page.get_template("report.html.j2").render(
         report=report,
-        drawn={name: made for name, made in drawn.items() if made},
+        drawn={name: made for name, of in charts.items() if (made := panels.drawn(of))["names"]},
+        front=front,
+        drawable=[summary for summary in report.summaries if panels.drawable(summary, LOSS)],
+        notes=partial(notes, quantity=LOSS, elsewhere="the table"),
+        rules=partial(control_lines, quantity=LOSS),
         costs={name: words for name, words in COSTS.items() if name not in report.table},
         same=[w for n, w in COSTS.items() if n in report.table and report.table[n].nunique() == 1],
         colours={name: colour_of(name) for name in sorted(criteria)},

@@ -16,7 +16,7 @@ from swe_cli.report.figures import (
     stretch,
     ticks,
     titled,
-    weight_chart,
+    weight_figure,
     weight_lives,
     write_figure,
 )
@@ -270,7 +270,7 @@ def test_weights_that_two_criteria_disagree_on_equally_many_either_way(tmp_path:
     assert by["kept by magnitude, cut by swe"]["value"].tolist() == values[:, 1].tolist()
     assert by["kept by swe, cut by magnitude"]["value"].tolist() == values[:, 2].tolist()
     assert by["kept by swe, cut by magnitude"]["step"].tolist() == [0, 10, 20]
-    figure = titled(weight_chart(lives), "weights", [], 100)
+    figure = weight_figure(lives)
     assert all(path.stat().st_size > 1000 for path in write_figure(figure, tmp_path, "w"))
 
 

@@ -4,6 +4,7 @@ name and Chromium."""
 import json
 import re
 import shutil
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 import vl_convert
 
+from swe_cli.records import Interval
 from swe_cli.report.html import Report, html, trainings
 from swe_cli.report.panels import PANELS
 from swe_cli.report.summary import summarise
@@ -79,15 +81,18 @@ def whole(name: str = "toy") -> Report:
 
 
 def drawn(page: str) -> dict[str, dict]:
-    """Of each chart the names of its panels, what is left out, and its rows."""
+    """Of each chart the names of its panels, what is left out, and all rows that these draw."""
     (text,) = re.findall(r'id="drawn">(.*?)</script>', page)
     found = json.loads(text)
     for one in found.values():
-        columns = {
-            name: [values[code] if code >= 0 else None for code in codes]
-            for name, (codes, values) in one["rows"].items()
-        }
-        one["rows"] = pd.DataFrame(columns)
+        tables = [
+            {
+                key: [of[at] if at >= 0 else None for at in codes]
+                for key, (codes, of) in columns.items()
+            }
+            for columns in one["datasets"].values()
+        ]
+        one["rows"] = pd.concat(map(pd.DataFrame, tables), ignore_index=True)
     return found
 
 
@@ -131,31 +136,33 @@ def test_failed_rows_are_counted_and_shown() -> None:
     assert "<td>no memory" in page
 
 
-def test_swe_comes_first_and_a_panel_is_a_line_while_they_fit() -> None:
-    loss = drawn(html(toy()))["loss"]
-    assert loss["names"] == ["swe", "magnitude", "wanda"]
+def test_a_panel_is_a_criterion_as_in_the_figure_with_its_rules_explained() -> None:
+    page = html(toy())
+    loss = drawn(page)["loss"]
+    assert loss["names"] == ["wanda", "swe", "magnitude"]
     assert loss["left"] == []
-    cuts = loss["rows"].dropna(subset=["panel"]).groupby("panel")
-    assert dict(cuts.size()) == dict.fromkeys(loss["names"], len(CURVE))
-    rules = loss["rows"][loss["rows"]["panel"].isna()]
-    assert dict(zip(rules["dotted"], rules["delta"], strict=True)) == {False: 0.0, True: -0.02}
+    cuts = loss["rows"].dropna(subset=["stage"]).drop_duplicates()
+    assert set(cuts.groupby(["label", "stage"]).size()) == {len(CURVE)}
+    assert cuts["label"].nunique() == len(loss["names"])
+    for control in ("dense", "dense recovered −0.020", "dense averaged −0.260"):
+        assert f"</svg> {control}</li>" in page
+    assert "dashed: before recovery; grey: other criteria" in page
 
 
-def test_where_lines_are_many_a_panel_is_a_criterion_named_by_its_best_line() -> None:
-    rows = [*controls()]
-    for place in range(PANELS + 2):
-        for every, shift in ((1, 0.2), (10, 0.1)):
-            axes = {"tracking.every": every}
-            config = {"config_hash": f"{place}-{every}"}
-            rows += [
-                changed(row, config_hash=f"{place}-{every}-{row.columns()['ratio']}")
-                for row in curve(f"c{place}", shift=shift + place, axes=axes, **config)
-            ]
-    loss = drawn(html(report_of(frame(rows))))["loss"]
-    assert loss["names"] == [f"c{place} (tracking.every 10)" for place in range(PANELS)]
-    assert loss["left"] == [f"c{place} (tracking.every 10)" for place in (PANELS, PANELS + 1)]
-    assert loss["rows"].query("best == True")["label"].str.endswith("10)").all()
-    assert len(loss["rows"].query("panel == @loss['names'][0]")) == 2 * len(CURVE)
+def test_at_most_twelve_criteria_are_drawn_and_the_others_named() -> None:
+    names = [f"c{place}" for place in range(PANELS + 2)]
+    rows = [row for place, name in enumerate(names) for row in curve(name, shift=place)]
+    page = html(report_of(frame([*controls(), *rows])))
+    assert drawn(page)["loss"]["names"] == names[:PANELS]
+    assert f"In the table only: {names[PANELS]}, {names[PANELS + 1]}." in page
+
+
+def test_calibrated_losses_are_drawn_too() -> None:
+    about = {"loss_calibrated": Interval(2.0), "delta_calibrated": Interval(-0.07)}
+    rows = [replace(of, metrics={**of.metrics, **about}) for of in [*controls(), *curve()]]
+    calibrated = drawn(html(report_of(frame(rows))))["calibrated"]
+    assert calibrated["names"] == ["swe"]
+    assert {of for of in calibrated["rows"]["value"] if of == of} == {-0.07}
 
 
 def test_protocols_share_no_panel() -> None:
@@ -168,8 +175,11 @@ def test_the_front_holds_what_nothing_cheaper_beats() -> None:
     page = html(toy())
     cost = drawn(page)["cost"]
     assert cost["names"] == ["bytes, as stored"]
-    front = [(row["label"], row["ratio"]) for row in cost["front"]]
-    assert front == [("wanda", ratio) for ratio in (0.9, 0.8, 0.6)]
+    front = cost["rows"].query("front == True")
+    ratios = [0.9, 0.8, 0.6]
+    assert list(zip(front["label"], front["ratio"], strict=True)) == [("wanda", r) for r in ratios]
+    (table,) = re.findall("<caption>On the front</caption>.*?</table>", page, re.DOTALL)
+    assert re.findall(r"<td>wanda<td>([\d.]+)<td>", table) == [str(ratio) for ratio in ratios]
     assert "Not known of these rows: bytes, compressed; FLOPs per token; median lat" in page
 
 
@@ -300,7 +310,9 @@ def test_a_page_is_accessible_in_both_themes_and_asks_for_nothing(opened, scheme
     page, said = opened(html(whole()), scheme)
     assert said == []
     panels = drawn(page.content())
-    assert page.locator("svg").count() == sum(len(one["names"]) for one in panels.values())
+    assert page.locator("[data-chart] svg").count() == sum(
+        len(one["names"]) for one in panels.values()
+    )
     for details in page.locator("summary").all():
         details.click()
     found = axe.Axe().run(page)

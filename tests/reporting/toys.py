@@ -202,10 +202,13 @@ def channel(chart: dict[str, Any], mark: str, name: str) -> dict[str, Any]:
 
 
 def data_of(figure: dict[str, Any], mark: str, place: int = 0) -> list[dict[str, Any]]:
-    """What the layer of a mark is drawn from; ``place``: the panel, where there are several."""
+    """What all layers of a mark are drawn from, each row once; ``place``: the panel, where there
+    are several."""
     chart = {"data": figure.get("data"), **figure.get("hconcat", [figure])[place]}
-    layer = next(layer for layer in layers_of(chart) if layer["mark"]["type"] == mark)
-    return figure["datasets"][layer["data"]["name"]]
+    layers = [layer for layer in layers_of(chart) if layer["mark"]["type"] == mark]
+    tables = dict.fromkeys(layer["data"]["name"] for layer in layers)
+    rows = [row for name in tables for row in figure["datasets"][name]]
+    return list({repr(row): row for row in rows}.values())
 
 
 def names(figure: dict[str, Any]) -> list[list[str]]:
