@@ -144,7 +144,7 @@ def _meant(this: Page, doing: str, elsewhere: object = False) -> tuple[Run, Trai
     return run, training
 
 
-def evaluate(this: Page, *, tasks: Sequence[Path], runtime: str) -> None:
+def evaluate(this: Page, *, tasks: Sequence[Path] | None, runtime: str) -> None:
     """The full deterministic pass over a run, or else ``tasks``; print what was measured.
 
     ``runtime``: ``csr`` computes layers that are mostly zeros without them, where that is faster.
@@ -155,7 +155,7 @@ def evaluate(this: Page, *, tasks: Sequence[Path], runtime: str) -> None:
         why = f"{run.name} is dense: nothing was cut of it that could make it faster."
         raise UsageError(why, "Name a run of swe prune: swe runs")
     measured: list[dict[str, Any]] = []
-    for file in tasks:
+    for file in tasks or ():
         (trained := training.open()).load(run.tensors("model.safetensors"))
         with trained.machine.precision():
             found = run_task(trained.model, file, evaluation.instance.batch_size)

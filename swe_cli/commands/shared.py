@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import FrameType
@@ -52,11 +52,11 @@ class Page:
     """
 
     command: str
-    words: Sequence[str]
+    words: Sequence[str] = ()
     config_dir: Path | None = None
     quiet: bool = False
     wait: bool = False
-    form: str | None = field(default=None, kw_only=True)
+    form: str | None = None
 
     @cached_property
     def root(self) -> ConfigRoot:
