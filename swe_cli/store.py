@@ -176,11 +176,20 @@ class Run:
             yield
 
 
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep other processes, which wait, out of what the lock file ``path`` stands for."""
+    with storage(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(path):
+        yield
+
+
 def list_runs(root: Path, kinds: tuple[str, ...] = KINDS) -> list[Run]:
     """Runs under a results root, newest first."""
-    runs = [Run(path.parent) for path in (root / "runs").glob("*/manifest.json")]
-    runs = [run for run in runs if run.kind in kinds]
-    return sorted(runs, key=lambda run: (-run.written, run.name))
+    runs = (Run(path.parent) for path in (root / "runs").glob("*/manifest.json"))
+    asked = (run for run in runs if run.kind in kinds)
+    return sorted(asked, key=lambda run: (-run.written, run.name))
 
 
 def _read_or_none(path: Path) -> dict[str, Any]:

@@ -122,10 +122,8 @@ class Page:
         self.print(f"# {' '.join(names)}")
         if composed.values.get("axes"):
             self.print("# This is the first cell; every combination of the axes is one.")
-        axes, told = (
-            self.tokens.axes,
-            dict(w.split("=", 1) for w in self.tokens.overrides if "=" in w),
-        )
+        axes = self.tokens.axes
+        told = dict(w.split("=", 1) for w in self.tokens.overrides if "=" in w)
         marks = dict.fromkeys(said_by(told.get("experiment"), self.root), "experiment")
         typed = (*(key.lstrip("+") for key in told), *axes, *(f"axes.{key}" for key in axes))
         marks |= dict.fromkeys(typed, "typed")

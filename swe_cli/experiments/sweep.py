@@ -1,6 +1,7 @@
 """A sweep: on paper, before anything runs; then run, except for what is already there."""
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -25,16 +26,7 @@ from swe_cli.errors import SweError, TrainingError, UsageError
 from swe_cli.experiments.cell import Cell, check_stop, measured_beside, run_cell
 from swe_cli.experiments.ensure import Observer, ensure_trained
 from swe_cli.experiments.model import AVERAGES
-from swe_cli.experiments.spec import (
-    Spec,
-    built,
-    check_early,
-    check_recorded,
-    check_spec,
-    control_spec,
-    cut_spec,
-    note_on,
-)
+from swe_cli.experiments.spec import Spec, built, check_spec, cut_spec
 from swe_cli.experiments.training import (
     TRAINING_GROUPS,
     TrainingSpec,
@@ -81,9 +73,9 @@ def plan_sweep(tokens: Tokens, root: ConfigRoot, results: Path, refresh: bool = 
         point = compose_point(tokens, root, *words)
         spec = cut_spec(point, root, roles_of(point["model"]))
         check_spec(spec, point, typed, axes)
-        for measured in (spec, *(control_spec(control, spec) for control in asked)):
+        for measured in (spec, *map(spec.judged_by, asked)):
             came = point.values["trajectory"] is not None
-            check_early(measured, point["training"].instance.steps, came)
+            measured.check_early(point["training"].instance.steps, came)
         points.append((_values(words), point, spec))
     statistics = {need for _, _, spec in points for need in recorded_needs(spec.needs)}
     statistics |= {AVERAGES[control.base] for control in asked if control.base in AVERAGES}
@@ -112,8 +104,8 @@ def plan_sweep(tokens: Tokens, root: ConfigRoot, results: Path, refresh: bool = 
             notes += training.dataset.notes
         if point.values["trajectory"] is not None:
             training = specified[key][0]
-            for measured in (spec, *(control_spec(control, spec) for control in asked)):
-                check_recorded(measured, training.statistics, training.run.name)
+            for measured in (spec, *map(spec.judged_by, asked)):
+                measured.check_recorded(training.statistics, training.run.name)
         for cell in cells_of(spec, *specified[key], refresh=refresh).values():
             if cell.hash not in cells:
                 keep = point.values["keep"] == "models"
@@ -124,7 +116,7 @@ def plan_sweep(tokens: Tokens, root: ConfigRoot, results: Path, refresh: bool = 
     # Controls first: pruned cells read them. Then training by training, so that each is loaded,
     # and each of its criteria scored, once.
     places = {training: place for place, training in enumerate(trainings)}
-    notes += [note for _, _, spec in points if (note := note_on(spec, typed))]
+    notes += [note for _, _, spec in points if (note := spec.note(typed))]
     name = str(given.get("experiment", composed["model"].name))
     order = sorted(cells.values(), key=lambda of: (of.kind == PRUNED, places[of.training.hash]))
     launcher, told = built(composed["launcher"]), tuple(dict.fromkeys(notes))
@@ -162,7 +154,7 @@ def cells_of(
     for control in sorted(controls, key=lambda control: control.recovered):
         reads = {} if control is DENSE else {DENSE.kind: cells[DENSE.kind]}
         of = asked[control.kind] if asked and control.training else training
-        cells[control.kind] = Cell(control_spec(control, spec), of, reads, refresh=refresh)
+        cells[control.kind] = Cell(spec.judged_by(control), of, reads, refresh=refresh)
     reads = {kind: cells[kind] for kind in (DENSE.kind, RECOVERED.kind)}
     return {**cells, spec.kind: Cell(spec, training, reads, refresh=refresh)}
 
@@ -247,7 +239,7 @@ class Outcome:
     ran: int = 0
     reused: int = 0
     seconds: float = 0.0
-    stages: dict[str, float] = field(default_factory=dict)
+    stages: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     @property
     def failed(self) -> list[Row]:
@@ -302,8 +294,7 @@ def run_sweep(plan: SweepPlan, observer: Observer, stop: Stop, wait: bool = Fals
             outcome.ran += 1
             for name, amount in measured_beside(cell.folder).items():
                 if name.endswith(".seconds"):
-                    stage = name.removesuffix(".seconds")
-                    outcome.stages[stage] = outcome.stages.get(stage, 0.0) + amount
+                    outcome.stages[name.removesuffix(".seconds")] += amount
             observer.cell_done(result)
             if not plan.launcher.in_process:
                 check_stop(stop)
