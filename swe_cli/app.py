@@ -77,23 +77,20 @@ _words = partial(typer.Argument, show_default=False, default_factory=list)
 _flag = partial(typer.Option, show_default=False, default_factory=bool)
 _option = partial(typer.Option, show_default=False, default_factory=lambda: None)
 
+HYDRA = "Overrides, as in Hydra."
 RUN = "A run (name, unique prefix or path) and overrides."
 OWN = "A folder of your own YAMLs, beside your own package; it adds to conf/."
 TASKS = "Instead of that: a task of the lm-evaluation-harness; once for each of them."
+ONE = "One of them, to be shown whole."
 COMPOSED = "Print the composed configuration, with every key, and stop."
 
-Words = Annotated[
-    list[str], _words(metavar="KEY=VALUE", help="Overrides, as in Hydra.", autocompletion=_complete)
-]
+Words = Annotated[list[str], _words(metavar="KEY=VALUE", help=HYDRA, autocompletion=_complete)]
 RunWords = Annotated[
     list[str], _words(metavar="RUN|KEY=VALUE", help=RUN, autocompletion=_complete_with_runs)
 ]
 Task = partial(_option, exists=True, dir_okay=False)
 Tasks = Annotated[list[Path] | None, Task(metavar="FILE.yaml", help=TASKS)]
-Name = Annotated[
-    str | None,
-    typer.Argument(metavar="NAME", show_default=False, help="One of them, to be shown whole."),
-]
+Name = Annotated[str | None, typer.Argument(metavar="NAME", show_default=False, help=ONE)]
 ConfigDir = Annotated[Path | None, _option("--config-dir", help=OWN)]
 Debug = Annotated[bool, _flag("--debug", help="Show the traceback of an error.")]
 Quiet = Annotated[bool, _flag("--quiet", "-q", help="Print results only, no progress.")]
@@ -118,7 +115,7 @@ def _page(page: str, shared: str = "") -> Callable[[Callable[..., Any]], Callabl
         @wraps(declared)
         def command(**typed: Any) -> None:
             common = {name: typed.pop(name) for name in names}
-            _run(page, **common, **(declared(**typed) or typed))
+            _run(page, common, **(declared(**typed) or typed))
 
         added = [Parameter(n, Parameter.KEYWORD_ONLY, annotation=SHARED[n]) for n in names]
         own = signature(declared).parameters.values()
@@ -299,20 +296,10 @@ def doctor(words: Words) -> None:
 # Running one, and what can go wrong
 
 
-def _run(
-    page: str,
-    *,
-    debug: bool,
-    show: bool = False,
-    json: bool = False,
-    form: str | None = None,
-    words: Sequence[str] = (),
-    config_dir: Path | None = None,
-    quiet: bool = False,
-    wait: bool = False,
-    **own: Any,
-) -> None:
-    """Run a page or show its configuration; end with its exit code."""
+def _run(page: str, common: dict[str, Any], words: Sequence[str] = (), **own: Any) -> None:
+    """Run a page with its ``own`` options or show its configuration; end with its exit code."""
+    debug, show, form = common.pop("debug"), common.pop("show", False), own.pop("form", None)
+    form = "json" if common.pop("json", False) else form
     module, command = page.split(".")
     try:
         with warnings.catch_warnings():
@@ -321,8 +308,7 @@ def _run(
             from swe_cli.commands.shared import Page
 
             run = getattr(import_module(f"swe_cli.commands.{module}"), command)
-            form = None if show else "json" if json else form
-            this = Page(command, words, config_dir, quiet, wait, form)
+            this = Page(command, words, form=None if show else form, **common)
             if show:
                 this.print_config()
             else:
@@ -395,9 +381,8 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 def main() -> None:
     """Entry point of the ``swe`` console script."""
     signal.signal(signal.SIGINT, _interrupt)
-    # OpenMP threads spin while they wait. On a machine that others use too, endless spinning made
-    # a training step several times slower; a very short spin does so to small models on an idle
-    # one. Measured in docs/LOG.md.
+    # How long OpenMP threads spin while they wait: endless spinning slows a machine that others use
+    # too, a very short spin small models on an idle one. Measured in docs/LOG.md.
     os.environ.setdefault("GOMP_SPINCOUNT", "100000")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # signs that a terminal lacks have others
