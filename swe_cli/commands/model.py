@@ -81,7 +81,7 @@ def prune(this: Page) -> None:
         one.check_early(steps, "trajectory" in training.config["identity"])
         one.check_recorded({*tracker["statistics"]} - {*stale}, run.name)
     check_kept(run, at_step, sources)
-    cells = cells_of(spec, training, asked=dict.fromkeys(values["controls"], training))
+    cells = cells_of(spec, training, False, dict.fromkeys(values["controls"], training))
     cell = cells[spec.kind]
     pruned = Run(run.path.parent / f"prune-{training.label}-{spec.method_name}-{cell.hash[:8]}")
     cell = replace(cell, model_to=pruned.path / "model.safetensors")
@@ -207,10 +207,7 @@ def export(this: Page, *, folder: Path, dtype: str | None, compress: bool) -> No
 
 
 def generate(this: Page, *, prompt: str, image: Path | None, **sampling: Any) -> None:
-    """Continue ``prompt`` by ``sampling``, or answer it looking at ``image``.
-
-    A pruned run is shown beside the model it was cut from.
-    """
+    """Continue ``prompt``, or answer it looking at ``image``; a cut model beside the dense one."""
     if not (prompt := _in_utf8(prompt)):
         raise UsageError("The prompt is empty.", 'Give a text to continue: --prompt "And"')
     run, training = _meant(this, "Asking")

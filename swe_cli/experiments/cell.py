@@ -18,14 +18,7 @@ from swe_cli.evaluation.measure import measure, metrics
 from swe_cli.experiments.model import TrainedModel
 from swe_cli.experiments.spec import Spec, built
 from swe_cli.experiments.training import TrainingSpec
-from swe_cli.files import (
-    compressed,
-    dequantized,
-    read_json,
-    read_tensors,
-    write_json,
-    write_tensors,
-)
+from swe_cli.files import compressed, read_json, read_tensors, write_json, write_tensors
 from swe_cli.pruning.masks import apply_masks, fuse, sparsity, zeros
 from swe_cli.pruning.prune import Scorer, check_evidence, overlap_with_magnitude, prune
 from swe_cli.pruning.recover import EnforceMasks, Recovery
@@ -242,7 +235,7 @@ class CellRun:
         """Leave in the live model what its int8 stands for, in the size that is stored."""
         self._shrink()
         self.stored, self.measured = quantized(self.trained.model), None
-        self.trained.load(dequantized(self.stored))
+        self.trained.load(self.stored)
         self.lap("quantize")
 
     def _shrink(self) -> None:

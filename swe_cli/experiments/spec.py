@@ -136,8 +136,7 @@ class Spec:
     @property
     def recovery_steps(self) -> int:
         """Optimizer steps after the cut, before a fusion."""
-        steps: int = self.recovery.instance.steps if self.recovery else 0
-        return steps
+        return int(self.recovery.instance.steps) if self.recovery else 0
 
     @property
     def needs(self) -> list[str]:
@@ -267,10 +266,8 @@ def check_spec(
 ) -> None:
     """Refuse, before any work, what cannot be said together. Raises UsageError.
 
-    Exactly one of ratio and rate says how much is cut, unless the criterion, the pattern or a
-    transform says it. ``typed``: keys that the user gave; ``swept``: those among them, or by
-    default, that are axes, with their values: a criterion that takes no ratio has one cell on an
-    axis of ratios.
+    ``typed``: keys that the user gave; ``swept``: those among them, or by default, that are axes,
+    with their values: a criterion that takes no ratio has one cell on an axis of ratios.
     """
     values, swept = composed.values, swept or {}
     for group in CUT_GROUPS:  # options that cannot be are refused, used or not
