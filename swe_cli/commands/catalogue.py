@@ -44,9 +44,7 @@ _LEGENDS = {
 
 @dataclass
 class Entry:
-    """One choice: the section it stands in, what it is in columns, what is shown of one choice
-    alone, and what it says of itself (first equation and source).
-    """
+    """One choice. ``more``: shown of it alone; first of ``paragraphs``: equation and source."""
 
     name: str
     section: str = ""

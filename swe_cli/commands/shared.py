@@ -113,9 +113,7 @@ class Page:
             sys.stdout.write(json.dumps(strict, indent=2) + "\n")
 
     def print_config(self) -> None:
-        """Every key of the configuration with its value, as YAML one could save; what was typed, or
-        set by the experiment, says so.
-        """
+        """Every key, as YAML one could save; what was typed, or the experiment set, says so."""
         composed = preview(self.tokens, self.root) if self.command == "sweep" else self.composed
         tree = {group: chosen.describe() for group, chosen in composed.components.items()}
         names = [f"{group}={options.pop('name')}" for group, options in tree.items()]
