@@ -7,9 +7,11 @@ import signal
 import sys
 import traceback
 import warnings
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import partial, wraps
 from importlib import import_module
 from importlib.metadata import version
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, Literal, NoReturn
@@ -41,7 +43,6 @@ SIGNS = {"▼": "v", "▲": "^", "−": "-", "–": "-", "—": "-", "─": "-",
 SIGNS |= {"≥": ">=", "≤": "<=", "±": "+-", "·": "*", "→": "->", "√": "sqrt", "σ": "sigma"}
 SIGNS |= {"’": "'", "“": '"', "”": '"', "�": "?"}
 SIGNS |= {"Σ": "sum", "\u0304": "_", "²": "^2", "³": "^3", "₂": "_2", "ᵀ": "^T", "‖": "|"}
-SIGNS |= {"’": "'", "“": '"', "”": '"', "�": "?"}
 
 
 # What commands share
@@ -76,23 +77,20 @@ _words = partial(typer.Argument, show_default=False, default_factory=list)
 _flag = partial(typer.Option, show_default=False, default_factory=bool)
 _option = partial(typer.Option, show_default=False, default_factory=lambda: None)
 
+HYDRA = "Overrides, as in Hydra."
 RUN = "A run (name, unique prefix or path) and overrides."
 OWN = "A folder of your own YAMLs, beside your own package; it adds to conf/."
 TASKS = "Instead of that: a task of the lm-evaluation-harness; once for each of them."
+ONE = "One of them, to be shown whole."
 COMPOSED = "Print the composed configuration, with every key, and stop."
 
-Words = Annotated[
-    list[str], _words(metavar="KEY=VALUE", help="Overrides, as in Hydra.", autocompletion=_complete)
-]
+Words = Annotated[list[str], _words(metavar="KEY=VALUE", help=HYDRA, autocompletion=_complete)]
 RunWords = Annotated[
     list[str], _words(metavar="RUN|KEY=VALUE", help=RUN, autocompletion=_complete_with_runs)
 ]
 Task = partial(_option, exists=True, dir_okay=False)
 Tasks = Annotated[list[Path] | None, Task(metavar="FILE.yaml", help=TASKS)]
-Name = Annotated[
-    str | None,
-    typer.Argument(metavar="NAME", show_default=False, help="One of them, to be shown whole."),
-]
+Name = Annotated[str | None, typer.Argument(metavar="NAME", show_default=False, help=ONE)]
 ConfigDir = Annotated[Path | None, _option("--config-dir", help=OWN)]
 Debug = Annotated[bool, _flag("--debug", help="Show the traceback of an error.")]
 Quiet = Annotated[bool, _flag("--quiet", "-q", help="Print results only, no progress.")]
@@ -103,7 +101,32 @@ Version = Annotated[
     bool, _flag("--version", help="Show the version.", callback=_print_version, is_eager=True)
 ]
 
-# The commands
+SHARED = {"config_dir": ConfigDir, "wait": Wait, "show": Show, "json": Json, "quiet": Quiet}
+SHARED["debug"] = Debug
+
+
+def _page(page: str, shared: str = "") -> Callable[[Callable[..., Any]], Callable[..., None]]:
+    """What runs ``page``, ``module.command``: a command with the options of ``SHARED`` that are
+    named, and ``debug``. The page is handed what was typed or what the function makes of it.
+    """
+    names = [*shared.split(), "debug"]
+
+    def running(declared: Callable[..., Any]) -> Callable[..., None]:
+        @wraps(declared)
+        def command(**typed: Any) -> None:
+            common = {name: typed.pop(name) for name in names}
+            _run(page, common, **(declared(**typed) or typed))
+
+        added = [Parameter(n, Parameter.KEYWORD_ONLY, annotation=SHARED[n]) for n in names]
+        own = signature(declared).parameters.values()
+        every = sorted([*added, *own], key=lambda parameter: parameter.kind)
+        command.__signature__ = Signature(every)  # type: ignore[attr-defined]
+        return command
+
+    return running
+
+
+# The commands, each with what is its own
 
 
 @app.callback(invoke_without_command=True)
@@ -112,17 +135,9 @@ def swe(version: Version) -> None:
 
 
 @app.command(epilog="Example: swe train model=gpt_nano training.steps=500 tracking.every=10")
-def train(
-    words: Words,
-    config_dir: ConfigDir,
-    wait: Wait,
-    show: Show,
-    json: Json,
-    quiet: Quiet,
-    debug: Debug,
-) -> None:
+@_page("model.train", "config_dir wait show json quiet")
+def train(words: Words) -> None:
     """Train a model and track the weights of every step."""
-    _run("model.train", debug, words, config_dir, quiet, wait, show=show, json=json)
 
 
 RATIO = "Fraction of the prunable weights (by pattern: of neurons, heads, blocks) to cut."
@@ -134,62 +149,39 @@ FUSE = "Then cut whole each slice (neuron) with more zeros than this (paper: 0.7
     epilog="Example: swe prune train-gpt_nano --ratio 0.5 criterion=magnitude. "
     "What to choose: swe criteria, swe allocations, swe patterns; every key: --cfg"
 )
+@_page("model.prune", "config_dir wait show json quiet")
 def prune(
     words: RunWords,
     ratio: Annotated[str | None, _option(metavar="NUMBER", help=RATIO)],
     rate: Annotated[str | None, _option(metavar="NUMBER", help=RATE)],
     fuse: Annotated[str | None, _option(metavar="NUMBER", help=FUSE)],
-    config_dir: ConfigDir,
-    wait: Wait,
-    show: Show,
-    json: Json,
-    quiet: Quiet,
-    debug: Debug,
-) -> None:
+) -> dict[str, Any]:
     """Cut a trained run (the newest, unless named), recover, evaluate; keep the pruned model."""
     amounts = {"ratio": ratio, "rate": rate, "fuse": fuse}
-    words += [f"{key}={value}" for key, value in amounts.items() if value is not None]
-    _run("model.prune", debug, words, config_dir, quiet, wait, show=show, json=json)
+    given = [f"{key}={value}" for key, value in amounts.items() if value is not None]
+    return {"words": words + given}
 
 
 RUNTIME = "csr: layers that are mostly zeros without them, where that is faster."
 
 
 @app.command(epilog="Example: swe evaluate prune-gpt_nano --runtime csr costs=measured")
+@_page("model.evaluate", "config_dir show json quiet")
 def evaluate(
     words: RunWords,
     tasks: Tasks,
-    *,
     runtime: Annotated[Literal["dense", "csr"], typer.Option(help=RUNTIME)] = "dense",
-    config_dir: ConfigDir,
-    show: Show,
-    json: Json,
-    quiet: Quiet,
-    debug: Debug,
 ) -> None:
     """The full deterministic pass over a trained or pruned run."""
-    how: dict[str, Any] = {"tasks": tasks or (), "runtime": runtime}
-    _run("model.evaluate", debug, words, config_dir, quiet, show=show, json=json, **how)
 
 
 REFRESH = "Measure rows anew that an older version measured less of."
 
 
 @app.command(epilog="Example: swe sweep ratios=0.1..0.9 criteria=swe,magnitude,random seeds=0,1,2")
-def sweep(
-    words: Words,
-    refresh: Annotated[bool, _flag("--refresh", help=REFRESH)],
-    config_dir: ConfigDir,
-    wait: Wait,
-    show: Show,
-    json: Json,
-    quiet: Quiet,
-    debug: Debug,
-) -> None:
+@_page("report.sweep", "config_dir wait show json quiet")
+def sweep(words: Words, refresh: Annotated[bool, _flag("--refresh", help=REFRESH)]) -> None:
     """Train once per training, score once per criterion, cut many; then report."""
-    _run(
-        "report.sweep", debug, words, config_dir, quiet, wait, show=show, json=json, refresh=refresh
-    )
 
 
 DTYPE = "Of its weights; by default that of the folder the model came from."
@@ -199,18 +191,13 @@ MINIMISE = "What is wanted little: latency and energy are timed by costs=measure
 
 
 @app.command(epilog="Example: swe recommend sweep-demo --max-loss-increase 0.02 --minimise bytes")
+@_page("recommend.recommend", "config_dir json")
 def recommend(
     words: RunWords,
-    *,
     most: Annotated[float, typer.Option("--max-loss-increase", help=LOSS)] = 0.01,
     minimise: Annotated[Minimised, typer.Option(help=MINIMISE)] = "bytes",
-    config_dir: ConfigDir,
-    json: Json,
-    debug: Debug,
 ) -> None:
     """The cheapest cut that is surely good enough, the runner-up, and how to make it; or none."""
-    how: dict[str, Any] = {"most": most, "minimise": minimise}
-    _run("recommend.recommend", debug, words, config_dir, json=json, **how)
 
 
 COMPRESS = "Weights without their zeros, in one file; of any run."
@@ -224,6 +211,7 @@ AGAINST = "Also compare every line, paired, with this criterion's of the same se
 
 
 @app.command(epilog="Example: swe report sweep-demo")
+@_page("report.report", "config_dir json quiet")
 def report(
     words: RunWords,
     folder: Annotated[Path | None, _option("--output", "-o", help=OUTPUT)],
@@ -231,102 +219,87 @@ def report(
     rows: Annotated[bool, _flag("--rows", help=ROWS)],
     form: Annotated[Format | None, _option("--format", help=FORMAT)],
     as_html: Annotated[bool, _flag("--html", help=HTML)],
-    config_dir: ConfigDir,
-    json: Json,
-    quiet: Quiet,
-    debug: Debug,
+    *,
     tolerance: Annotated[float, typer.Option(min=0.0, metavar="NATS", help=TOLERANCE)] = 0.01,
 ) -> None:
     """Tables and figures of a sweep (the newest, unless named), or of all cuts of a training."""
-    options: dict[str, Any] = {"against": against, "rows": rows, "tolerance": tolerance}
-    options |= {"folder": folder, "form": form, "as_html": as_html}
-    _run("report.report", debug, words, config_dir, quiet, json=json, **options)
 
 
 @app.command(epilog="Example: swe compare train-gpt_nano-04fb82ab prune-gpt_nano-swe-1a2b3c4d")
-def compare(words: RunWords, json: Json, debug: Debug) -> None:
+@_page("compare.compare", "json")
+def compare(words: RunWords) -> None:
     """Runs side by side: the settings in which they differ, their losses, paired differences."""
-    _run("compare.compare", debug, words, json=json)
 
 
 @app.command(epilog="Example: swe export prune-smollm2-wanda-1a2b3c4d pruned --dtype bfloat16")
+@_page("model.export", "config_dir")
 def export(
     run: Annotated[str, typer.Argument(metavar="RUN", help=RUN)],
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder.")],
     words: Words,
     dtype: Annotated[Literal["float32", "bfloat16", "float16"] | None, _option(help=DTYPE)],
     compress: Annotated[bool, _flag("--compress", help=COMPRESS)],
-    config_dir: ConfigDir,
-    debug: Debug,
-) -> None:
+) -> dict[str, Any]:
     """A run of model=huggingface as a folder that transformers opens, with a model card."""
-    how: dict[str, Any] = {"folder": folder, "dtype": dtype, "compress": compress}
-    _run("model.export", debug, [run, *words], config_dir, **how)
+    return {"words": [run, *words], "folder": folder, "dtype": dtype, "compress": compress}
 
 
 @app.command(epilog='Example: swe generate --prompt "And God said"')
+@_page("model.generate", "config_dir")
 def generate(
     words: RunWords,
-    *,
     prompt: Annotated[str, typer.Option(help="The text to continue, or the question.")] = "\n",
-    image: Annotated[Path | None, _option(help="What the question is about.")],
+    image: Annotated[Path | None, typer.Option(help="What the question is about.")] = None,
     length: Annotated[int, typer.Option(min=1, help="Tokens to add.")] = 200,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest.")] = 0.8,
     seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
-    config_dir: ConfigDir,
-    debug: Debug,
 ) -> None:
     """Continue a text, or answer a question about an image: dense and pruned side by side."""
-    how: dict[str, Any] = {"length": length, "temperature": temperature, "seed": seed}
-    _run("model.generate", debug, words, config_dir, prompt=prompt, image=image, **how)
 
 
 @app.command(epilog="Example: swe runs results_dir=/data/results")
-def runs(words: Words, json: Json, debug: Debug) -> None:
+@_page("inventory.runs", "json")
+def runs(words: Words) -> None:
     """All runs, newest first: kind, status, size."""
-    _run("inventory.runs", debug, words, json=json)
 
 
 @app.command(epilog="Example: swe criteria stability")
-def criteria(name: Name = None, *, config_dir: ConfigDir, debug: Debug) -> None:
+@_page("catalogue.criteria", "config_dir")
+def criteria(name: Name = None) -> None:
     """Every criterion: its equation and source, what it needs; or one of them whole."""
-    _run("catalogue.criteria", debug, [name] if name else [], config_dir)
 
 
 @app.command(epilog="Example: swe allocations owl")
-def allocations(name: Name = None, *, config_dir: ConfigDir, debug: Debug) -> None:
+@_page("catalogue.allocations", "config_dir")
+def allocations(name: Name = None) -> None:
     """Every allocation: how many weights each tensor loses; or one of them whole."""
-    _run("catalogue.allocations", debug, [name] if name else [], config_dir)
 
 
 @app.command(epilog="Example: swe patterns 2of4")
-def patterns(name: Name = None, *, config_dir: ConfigDir, debug: Debug) -> None:
+@_page("catalogue.patterns", "config_dir")
+def patterns(name: Name = None) -> None:
     """Every pattern: which masks are legal, what really shrinks; or one of them whole."""
-    _run("catalogue.patterns", debug, [name] if name else [], config_dir)
 
 
 @app.command(epilog="Example: swe columns jaccard_magnitude")
-def columns(name: Name = None, *, json: Json, debug: Debug) -> None:
+@_page("catalogue.columns", "json")
+def columns(name: Name = None) -> None:
     """What each column of a table means, with its unit; or one of them."""
-    _run("catalogue.columns", debug, [name] if name else [], json=json)
 
 
 @app.command(epilog="Example: swe doctor")
-def doctor(words: Words, json: Json, debug: Debug) -> None:
+@_page("inventory.doctor", "json")
+def doctor(words: Words) -> None:
     """Versions, device, threads, where data and results live, what is optional and missing."""
-    _run("inventory.doctor", debug, words, json=json)
 
 
 # Running one, and what can go wrong
 
 
-def _run(page: str, debug: bool, *typed: Any, show: bool = False, **options: Any) -> None:
-    """Run a page, ``module.command``, or show its configuration; end with its exit code.
-
-    ``typed``: words, folder of YAMLs, quiet, wait, as far as the command has them.
-    """
-    form = options.pop("form", None)
-    form = "json" if options.pop("json", False) else form
+def _run(page: str, common: dict[str, Any], words: Sequence[str] = (), **own: Any) -> None:
+    """Run a page with its ``own`` options or show its configuration; end with its exit code."""
+    debug, show, form = common.pop("debug"), common.pop("show", False), own.pop("form", None)
+    form = "json" if common.pop("json", False) else form
     module, command = page.split(".")
     try:
         with warnings.catch_warnings():
@@ -335,11 +308,11 @@ def _run(page: str, debug: bool, *typed: Any, show: bool = False, **options: Any
             from swe_cli.commands.shared import Page
 
             run = getattr(import_module(f"swe_cli.commands.{module}"), command)
-            this = Page(command, *typed, form=None if show else form)
+            this = Page(command, words, form=None if show else form, **common)
             if show:
                 this.print_config()
             else:
-                run(this, **options)
+                run(this, **own)
     except KeyboardInterrupt:
         sys.stderr.write(INTERRUPTED)
         raise typer.Exit(130) from None
@@ -408,9 +381,8 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 def main() -> None:
     """Entry point of the ``swe`` console script."""
     signal.signal(signal.SIGINT, _interrupt)
-    # OpenMP threads spin while they wait. On a machine that others use too, endless spinning made
-    # a training step several times slower; a very short spin does so to small models on an idle
-    # one. Measured in docs/LOG.md.
+    # How long OpenMP threads spin while they wait: endless spinning slows a machine that others use
+    # too, a very short spin small models on an idle one. Measured in docs/LOG.md.
     os.environ.setdefault("GOMP_SPINCOUNT", "100000")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # signs that a terminal lacks have others

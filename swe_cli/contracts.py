@@ -256,8 +256,7 @@ class Setup:
 
     def random_batch(self, split: Split, size: int, seed: int) -> Batch:
         """Windows as long as the model's context, at random places of a split."""
-        context = self.model.context
-        return self.dataset.random_batch(split, size=size, context=context, seed=seed)
+        return self.dataset.random_batch(split, size=size, context=self.model.context, seed=seed)
 
     def windows(self, split: Split, size: int, **how: Any) -> Iterator[Batch]:
         """All of a split, at most ``size`` windows a batch, and ``LOGITS`` numbers of a model's."""

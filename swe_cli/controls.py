@@ -56,8 +56,6 @@ KIND_NAMES = {kind: control.words for kind, control in BY_KIND.items()} | {PRUNE
 def controls_of(
     bases: Collection[str], *, questions: bool, asked: Collection[str] = ()
 ) -> list[Control]:
-    """The controls that there can be of a model with weights of these ``bases``, those among them
-    that are ``asked`` for.
-    """
+    """The controls that there can be with weights of these ``bases``; some if ``asked`` for."""
     there = [c for c in CONTROLS if c.base in bases and (questions or not c.blind)]
     return [control for control in there if not control.asked or control.kind in asked]

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
@@ -87,11 +87,7 @@ YOUNGER = {
     "activated_parameters": "parameters that are used for a token, mean",
     "activated_flops_per_token": "of the matrix products that are used for a token, mean, FLOPs",
 }
-# Of COLUMNS, those that say what a row is of; and what says how it was cut, in COLUMNS or beside.
-OF_ROW = (
-    *("kind", "status", "error", "model", "data", "seed"),
-    *("config_hash", "fingerprint", "training"),
-)
+# What says how a row was cut, in COLUMNS or beside.
 OPTIONAL_SETTINGS = {  # there where a row has them
     "roles": "the modules that could be cut",
     "schedule": "when it was cut: at once, in rounds, or early in training",
@@ -206,13 +202,11 @@ class Row:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for ``row.json``: columns flat, metrics without one as ``measures``."""
-        values: dict[str, Any] = self.columns()
-        beside = [name for name in values if name not in (*COLUMNS, *OPTIONAL_SETTINGS)]
-        measures = {name: values.pop(name) for name in beside}
-        values = dict.fromkeys(OPTIONAL_SETTINGS) | values
-        younger = sorted(self.varied.keys() - self.axes.keys())
-        values |= {"settings": {name: self.settings[name] for name in younger}} if younger else {}
-        return {**values, "measures": measures, "axes": dict(self.axes)}
+        measures = self.columns()
+        flat = {name: measures.pop(name, None) for name in (*COLUMNS, *OPTIONAL_SETTINGS)}
+        younger = {n: v for n, v in self.settings.items() if n not in (*SETTINGS, *self.axes)}
+        beside = {"settings": younger} if younger else {}
+        return {**flat, **beside, "measures": measures, "axes": dict(self.axes)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Row":
@@ -232,3 +226,7 @@ class Row:
             metrics=metrics,
             axes=values.get("axes", {}),
         )
+
+
+# Of COLUMNS, those that say what a row is of.
+OF_ROW = tuple(of.name for of in fields(Row) if of.name not in ("settings", "metrics", "axes"))

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from subprocess import DEVNULL
 from typing import Any
@@ -87,8 +87,7 @@ class Run:
     @property
     def config(self) -> dict[str, Any]:
         needed = {"train": ("identity", "paths"), "prune": ("training",)}.get(self.kind, ())
-        config: dict[str, Any] = read_json(self.path / "config.json", *needed)
-        return config
+        return dict(read_json(self.path / "config.json", *needed))
 
     @property
     def written(self) -> float:
@@ -101,8 +100,7 @@ class Run:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        manifest: dict[str, Any] = read_json(self.path / "manifest.json", "status", "files")
-        return manifest
+        return dict(read_json(self.path / "manifest.json", "status", "files"))
 
     @property
     def finished(self) -> bool:
@@ -176,11 +174,20 @@ class Run:
             yield
 
 
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep other processes, which wait, out of what the lock file ``path`` stands for."""
+    with storage(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(path):
+        yield
+
+
 def list_runs(root: Path, kinds: tuple[str, ...] = KINDS) -> list[Run]:
     """Runs under a results root, newest first."""
-    runs = [Run(path.parent) for path in (root / "runs").glob("*/manifest.json")]
-    runs = [run for run in runs if run.kind in kinds]
-    return sorted(runs, key=lambda run: (-run.written, run.name))
+    runs = (Run(path.parent) for path in (root / "runs").glob("*/manifest.json"))
+    asked = (run for run in runs if run.kind in kinds)
+    return sorted(asked, key=lambda run: (-run.written, run.name))
 
 
 def _read_or_none(path: Path) -> dict[str, Any]:
@@ -234,10 +241,8 @@ def training_of(run: Run) -> Run:
 
 def provenance() -> dict[str, Any]:
     """Where a number comes from: code, packages, host, time."""
-    versions: dict[str, str | None] = {"python": platform.python_version(), "swe-cli": None}
-    for package in ("swe-cli", "torch", "numpy", "safetensors"):
-        with suppress(PackageNotFoundError):  # a checkout on the path need not be installed
-            versions[package] = version(package)
+    packages = ("swe-cli", "torch", "numpy", "safetensors")
+    versions = {"python": platform.python_version()} | {name: version(name) for name in packages}
     host, written = platform.node(), datetime.now().astimezone().isoformat()
     return {"versions": versions, "commit": _commit(), "host": host, "written": written}
 

@@ -44,9 +44,7 @@ _LEGENDS = {
 
 @dataclass
 class Entry:
-    """One choice: the section it stands in, what it is in columns, what is shown of one choice
-    alone, and what it says of itself (first equation and source).
-    """
+    """One choice. ``more``: shown of it alone; first of ``paragraphs``: equation and source."""
 
     name: str
     section: str = ""
@@ -55,12 +53,12 @@ class Entry:
     paragraphs: list[str] = field(default_factory=list)
 
 
-def catalogue(this: Page) -> None:
+def catalogue(this: Page, *, name: str | None) -> None:
     """Every choice of a group, by what it needs; or the one that is named, whole."""
     group, console, root = PLURALS[this.command], this.console, this.root
     root.install()
-    if this.words:
-        entry = _entry(group, this.words[0].removeprefix(f"{group}="), root)
+    if name:
+        entry = _entry(group, name.removeprefix(f"{group}="), root)
         say(console, entry.name, "bold")
         for paragraph in entry.paragraphs:
             say(console, f"{paragraph}\n")
@@ -79,11 +77,10 @@ def catalogue(this: Page) -> None:
 criteria = allocations = patterns = catalogue
 
 
-def columns(this: Page) -> None:
+def columns(this: Page, *, name: str | None) -> None:
     """What each column of a table means; or the one that is named."""
     told = dict(MEANINGS)
-    if this.words:
-        (name,) = this.words
+    if name:
         if (meaning := meaning_of(name)) is None:
             guess = did_you_mean(name, MEANINGS)
             raise UsageError(f"No table has a column {name}.{guess}", "All of them: swe columns")

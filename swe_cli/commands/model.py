@@ -23,15 +23,7 @@ from swe_cli.evaluation.tasks import run_task
 from swe_cli.experiments.cell import Cell, evaluate_pruned, run_cell
 from swe_cli.experiments.ensure import ensure_trained
 from swe_cli.experiments.model import TrainedModel
-from swe_cli.experiments.spec import (
-    Spec,
-    check_early,
-    check_recorded,
-    check_spec,
-    control_spec,
-    cut_spec,
-    note_on,
-)
+from swe_cli.experiments.spec import Spec, check_spec, cut_spec
 from swe_cli.experiments.sweep import cells_of
 from swe_cli.experiments.training import TrainingSpec, roles_of, stored_training, training_spec
 from swe_cli.files import compressed, digest, write_bytes, write_json
@@ -85,15 +77,15 @@ def prune(this: Page) -> None:
     tracker, sources = run.manifest["tracker"], spec.sources
     stale = unrecorded(tracker, sources)
     steps, at_step = training.composed["training"].instance.steps, spec.plan.at_step
-    for one in (spec, *(control_spec(control, spec) for control in asked)):
-        check_early(one, steps, "trajectory" in training.config["identity"])
-        check_recorded(one, {*tracker["statistics"]} - {*stale}, run.name)
+    for one in (spec, *map(spec.judged_by, asked)):
+        one.check_early(steps, "trajectory" in training.config["identity"])
+        one.check_recorded({*tracker["statistics"]} - {*stale}, run.name)
     check_kept(run, at_step, sources)
-    cells = cells_of(spec, training, asked=dict.fromkeys(values["controls"], training))
+    cells = cells_of(spec, training, False, dict.fromkeys(values["controls"], training))
     cell = cells[spec.kind]
     pruned = Run(run.path.parent / f"prune-{training.label}-{spec.method_name}-{cell.hash[:8]}")
     cell = replace(cell, model_to=pruned.path / "model.safetensors")
-    if note := note_on(spec, typed):
+    if note := spec.note(typed):
         this.watcher.say(note)
     steps = spec.recovery_steps + (0 if at_step is None else steps - at_step)
     steps += 0 if spec.fuse is None else spec.recovery_steps // 2
@@ -144,7 +136,7 @@ def _meant(this: Page, doing: str, elsewhere: object = False) -> tuple[Run, Trai
     return run, training
 
 
-def evaluate(this: Page, *, tasks: Sequence[Path], runtime: str) -> None:
+def evaluate(this: Page, *, tasks: Sequence[Path] | None, runtime: str) -> None:
     """The full deterministic pass over a run, or else ``tasks``; print what was measured.
 
     ``runtime``: ``csr`` computes layers that are mostly zeros without them, where that is faster.
@@ -155,7 +147,7 @@ def evaluate(this: Page, *, tasks: Sequence[Path], runtime: str) -> None:
         why = f"{run.name} is dense: nothing was cut of it that could make it faster."
         raise UsageError(why, "Name a run of swe prune: swe runs")
     measured: list[dict[str, Any]] = []
-    for file in tasks:
+    for file in tasks or ():
         (trained := training.open()).load(run.tensors("model.safetensors"))
         with trained.machine.precision():
             found = run_task(trained.model, file, evaluation.instance.batch_size)
@@ -167,17 +159,15 @@ def evaluate(this: Page, *, tasks: Sequence[Path], runtime: str) -> None:
     if tasks:
         this.result(measured)
         return
+    sparse = None
     if run.kind != "prune":
         row = run_cell(Cell(Spec(control=DENSE, evaluation=evaluation), training))
-        this.print(run.name)
-        print_row(this.console, row)
-        this.result({"run": run.name, **row.columns(), **row.varied})
-        return
-    (trained := training.open()).load(run.tensors("model.safetensors"))
-    size = batch_that_fits(trained, evaluation.instance.batch_size)
-    dense = trained.teacher("final")  # before products are replaced, which cannot be copied
-    sparse = SkipZeros(trained, size * trained.model.context) if runtime == "csr" else None
-    row = evaluate_pruned(pruned_row(run), trained, evaluation.instance)
+    else:
+        (trained := training.open()).load(run.tensors("model.safetensors"))
+        size = batch_that_fits(trained, evaluation.instance.batch_size)
+        dense = trained.teacher("final")  # before products are replaced, which cannot be copied
+        sparse = SkipZeros(trained, size * trained.model.context) if runtime == "csr" else None
+        row = evaluate_pruned(pruned_row(run), trained, evaluation.instance)
     this.print(run.name)
     print_row(this.console, row)
     found = {"run": run.name, **row.columns(), **row.varied}
@@ -217,10 +207,7 @@ def export(this: Page, *, folder: Path, dtype: str | None, compress: bool) -> No
 
 
 def generate(this: Page, *, prompt: str, image: Path | None, **sampling: Any) -> None:
-    """Continue ``prompt`` by ``sampling``, or answer it looking at ``image``.
-
-    A pruned run is shown beside the model it was cut from.
-    """
+    """Continue ``prompt``, or answer it looking at ``image``; a cut model beside the dense one."""
     if not (prompt := _in_utf8(prompt)):
         raise UsageError("The prompt is empty.", 'Give a text to continue: --prompt "And"')
     run, training = _meant(this, "Asking")

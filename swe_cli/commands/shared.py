@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import FrameType
@@ -52,11 +52,11 @@ class Page:
     """
 
     command: str
-    words: Sequence[str]
+    words: Sequence[str] = ()
     config_dir: Path | None = None
     quiet: bool = False
     wait: bool = False
-    form: str | None = field(default=None, kw_only=True)
+    form: str | None = None
 
     @cached_property
     def root(self) -> ConfigRoot:
@@ -113,19 +113,15 @@ class Page:
             sys.stdout.write(json.dumps(strict, indent=2) + "\n")
 
     def print_config(self) -> None:
-        """Every key of the configuration with its value, as YAML one could save; what was typed, or
-        set by the experiment, says so.
-        """
+        """Every key, as YAML one could save; what was typed, or the experiment set, says so."""
         composed = preview(self.tokens, self.root) if self.command == "sweep" else self.composed
         tree = {group: chosen.describe() for group, chosen in composed.components.items()}
         names = [f"{group}={options.pop('name')}" for group, options in tree.items()]
         self.print(f"# {' '.join(names)}")
         if composed.values.get("axes"):
             self.print("# This is the first cell; every combination of the axes is one.")
-        axes, told = (
-            self.tokens.axes,
-            dict(w.split("=", 1) for w in self.tokens.overrides if "=" in w),
-        )
+        axes = self.tokens.axes
+        told = dict(w.split("=", 1) for w in self.tokens.overrides if "=" in w)
         marks = dict.fromkeys(said_by(told.get("experiment"), self.root), "experiment")
         typed = (*(key.lstrip("+") for key in told), *axes, *(f"axes.{key}" for key in axes))
         marks |= dict.fromkeys(typed, "typed")

@@ -1,8 +1,5 @@
 """The only place that knows Hydra and OmegaConf: override strings in, checked plain values out.
 
-``words`` tells a command's words apart, ``compose`` has Hydra put YAMLs and overrides together,
-``components`` holds every node against the signature of what it builds.
-
 Convention: arguments that come from the run (a vocabulary size, a text) are positional; options
 from YAML are keyword-only.
 """

@@ -112,8 +112,7 @@ def choice_options(group: str, name: str, root: ConfigRoot) -> Nodes:
     told: Nodes = _choice(group, name, root)
     outside = re.compile(rf"\$\{{(?!{group}\.)")
     told = {k: MISSING if isinstance(v, str) and outside.match(v) else v for k, v in told.items()}
-    node: Nodes = _resolved({group: told})[group]
-    return node
+    return dict(_resolved({group: told})[group])
 
 
 def _merged(node: Nodes, options: Mapping[str, Any]) -> Nodes:

@@ -1,13 +1,12 @@
 """One cell, a recipe: load, prune, recover, measure, row. Cells are shared by all sweeps."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import filelock
 import torch
 
 from swe_cli.contracts import Evidence
@@ -17,23 +16,15 @@ from swe_cli.evaluation.cost import Meter, batch_that_fits, cost, cost_of_answer
 from swe_cli.evaluation.loss import Evaluation, Measured
 from swe_cli.evaluation.measure import measure, metrics
 from swe_cli.experiments.model import TrainedModel
-from swe_cli.experiments.spec import Spec, built, check_recorded
+from swe_cli.experiments.spec import Spec, built
 from swe_cli.experiments.training import TrainingSpec
-from swe_cli.files import (
-    compressed,
-    dequantized,
-    read_json,
-    read_tensors,
-    storage,
-    write_json,
-    write_tensors,
-)
+from swe_cli.files import compressed, read_json, read_tensors, write_json, write_tensors
 from swe_cli.pruning.masks import apply_masks, fuse, sparsity, zeros
 from swe_cli.pruning.prune import Scorer, check_evidence, overlap_with_magnitude, prune
 from swe_cli.pruning.recover import EnforceMasks, Recovery
 from swe_cli.pruning.shrink import Tried, chosen_of, quantized, shrink, transform
 from swe_cli.records import COSTS, OF_TRAINING, Interval, Masks, Row, Scalar, Tensors
-from swe_cli.store import identity, provenance
+from swe_cli.store import identity, locked, provenance
 from swe_cli.training.state import Callback, Stop, StopWhen, TrainState, fit, never
 
 COSTS_FILE = "costs.json"
@@ -108,15 +99,6 @@ class Cell:
         stored = read_tensors(self.folder / "windows.safetensors")
         return {name: tensor.numpy() for name, tensor in stored.items()}
 
-    @contextmanager
-    def hold(self) -> Iterator[None]:
-        """Keep other processes from running the same cell; they wait, and find it done."""
-        locks = self.folder.parent / ".locks"
-        with storage(locks):
-            locks.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(locks / self.hash):
-            yield
-
 
 def check_stop(stop: Stop) -> None:
     """Raise Interrupted if ``stop`` says so; to be called between cells."""
@@ -131,7 +113,7 @@ def run_cell(cell: Cell, stop: Stop = never, callbacks: Sequence[Callback] = ())
     check_stop(stop)
     for reference in cell.reads.values():
         run_cell(reference, stop)
-    with cell.hold():
+    with locked(cell.folder.parent / ".locks" / cell.hash):
         if not cell.done():  # or another process finished it while we waited
             references = {kind: reference.windows() for kind, reference in cell.reads.items()}
             _write(cell, execute(cell.spec, cell.training.open(), references, stop, callbacks))
@@ -203,8 +185,7 @@ class CellRun:
     def lap(self, stage: str) -> None:
         """What has passed since the last lap was of this stage."""
         for what, amount in self._meter.lap().items():
-            of_stages = self.spent.setdefault(what, {})
-            of_stages[stage] = of_stages.get(stage, 0.0) + amount
+            self.spent.setdefault(what, defaultdict(float))[stage] += amount
 
     # Prune
 
@@ -231,7 +212,7 @@ class CellRun:
         told = self.trained.run.manifest["tracker"] if self.trained.run else {}
         received = told.get("as_received", ())
         # Its base is there: the weights of a stranger come without a trajectory.
-        check_recorded(replace(self.spec, base="final"), self.trained.trajectory, run)
+        replace(self.spec, base="final").check_recorded(self.trained.trajectory, run)
         for judge in (method.judge, *method.consulted.values()):
             check_evidence(judge, scorer.evidence, run, self.schedule.at_step, received)
         how = self.spec.update
@@ -254,7 +235,7 @@ class CellRun:
         """Leave in the live model what its int8 stands for, in the size that is stored."""
         self._shrink()
         self.stored, self.measured = quantized(self.trained.model), None
-        self.trained.load(dequantized(self.stored))
+        self.trained.load(self.stored)
         self.lap("quantize")
 
     def _shrink(self) -> None:

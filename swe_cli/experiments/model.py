@@ -10,6 +10,7 @@ from torch import Tensor
 from swe_cli.contracts import Lens, Model, PrunableSet, Setup
 from swe_cli.errors import PruningError, RunError
 from swe_cli.evaluation.loss import Evaluation
+from swe_cli.files import dequantized
 from swe_cli.pruning.prune import Scorer
 from swe_cli.pruning.shrink import load
 from swe_cli.records import Tensors
@@ -94,8 +95,8 @@ class TrainedModel(Setup):
         return pick
 
     def load(self, weights: Tensors) -> None:
-        """Give the live model a copy of ``weights``."""
-        load(self.model, weights, self.name)
+        """Give the live model a copy of ``weights``, of int8 what it stands for."""
+        load(self.model, dequantized(weights), self.name)
 
     def teacher(self, base: str) -> Model:
         """The dense model, apart; of an early cut, too, as training ended: it had learned more."""

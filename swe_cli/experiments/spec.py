@@ -136,20 +136,73 @@ class Spec:
     @property
     def recovery_steps(self) -> int:
         """Optimizer steps after the cut, before a fusion."""
-        steps: int = self.recovery.instance.steps if self.recovery else 0
-        return steps
+        return int(self.recovery.instance.steps) if self.recovery else 0
 
     @property
     def needs(self) -> list[str]:
         """All that the criterion, and those its allocation asks, look at; and what the base is."""
-        criteria = [*([self.criterion] if self.criterion else []), *self.consulted.values()]
-        base = [AVERAGES[self.base]] if self.base in AVERAGES else []
-        return [*base, *(need for criterion in criteria for need in built(criterion).needs)]
+        return [need for needs in self._asking().values() for need in needs]
+
+    def _asking(self) -> dict[str, Sequence[str]]:
+        """The same by who asks, in words."""
+        asking: dict[str, Sequence[str]] = {}
+        if self.base in AVERAGES:
+            own = f"base={self.base}" if self.control is None else f"controls=[{self.kind}]"
+            asking[own] = [AVERAGES[self.base]]
+        if self.criterion is not None:
+            asking[f"criterion={self.criterion.name}"] = built(self.criterion).needs
+        for name, chosen in self.consulted.items():
+            assert self.allocation is not None
+            asks = f"allocation={self.allocation.name} ranks by {name}, which"
+            asking[asks] = built(chosen).needs
+        return asking
 
     @property
     def sources(self) -> dict[str, str | None]:
         """Of the statistics among them, the hash of the code where a user wrote it."""
         return {need: self.statistics.get(need) for need in recorded_needs(self.needs)}
+
+    def judged_by(self, control: Control) -> "Spec":
+        """A control that its cell is judged by: measured as it is, recovered as it is."""
+        measured = Spec(control=control, evaluation=self.evaluation, base=control.base)
+        # A fusion recovers a second time: so must what it is judged by.
+        recovered = replace(measured, recovery=self.recovery, fuse=self.fuse)
+        return recovered if control.recovered else measured
+
+    def check_early(self, steps: int, came: bool = False) -> None:
+        """Raise UsageError for a cut in the middle of a training that is over by then, or that has
+        not begun, by what is seen of it; ``came``: whether a trajectory came with it.
+        """
+        at_step = self.plan.at_step
+        if (at_step == 0 or not (steps or came)) and recorded_needs(self.needs):
+            averaged = f"base={self.base} starts from" if self.base in AVERAGES else None
+            asks = averaged or f"criterion={self.method_name} or its allocation judges by"
+            when, later = "before the first step", "Cut later, schedule.at_step=100"
+            if not steps:
+                when, later = "in training.steps=0", "Train, or bring trajectory=FOLDER"
+            hint = f"{later}, or cut by another: criterion=magnitude base=final"
+            raise UsageError(f"{asks} how weights lived, and {when} they have not.", hint)
+        if at_step is not None and at_step >= steps:
+            why = f"schedule.at_step={at_step} is not before the end of training, step {steps}."
+            raise UsageError(why, f"Write schedule.at_step={steps // 2}, or schedule=one_shot")
+
+    def check_recorded(self, recorded: Collection[str], run: str) -> None:
+        """Raise PruningError, with who asks and the flag to train with, for what is unrecorded."""
+        for asks, needs in self._asking().items():
+            if missing := ",".join(n for n in recorded_needs(needs) if n not in recorded):
+                hint = f"Train with tracking.statistics=[{missing}], or sweep: it records what it "
+                hint += "needs. Or tell WeightTracker."
+                raise PruningError(f"{asks} needs {missing}, which {run} did not record.", hint)
+
+    def note(self, typed: Collection[str]) -> str | None:
+        """What to say of a layer-by-layer criterion that would be ranked over layers unasked: its
+        scores are of one layer's inputs, and comparing them between layers is nobody's method.
+        """
+        if self.allocation is None or self.allocation.name != "global" or "allocation" in typed:
+            return None
+        criterion, here = self.judge.criterion, f"{self.method_name} ranks all layers together here"
+        whole = f"{here}; as published, allocation={criterion.published}, it does not."
+        return whole if criterion.granularity == "layer" else None
 
 
 def _plain(value: Any) -> Any:
@@ -202,14 +255,6 @@ def cut_spec(composed: Composed, root: ConfigRoot, roles: Sequence[str] | None) 
     return replace(spec, statistics={name: source for name, source in sources.items() if source})
 
 
-def control_spec(control: Control, spec: Spec) -> Spec:
-    """The control that a cell is judged by: measured as it is, recovered as it is."""
-    measured = Spec(control=control, evaluation=spec.evaluation, base=control.base)
-    # A fusion recovers a second time: so must what it is judged by.
-    recovered = replace(measured, recovery=spec.recovery, fuse=spec.fuse)
-    return recovered if control.recovered else measured
-
-
 # What cannot be said together
 
 
@@ -221,10 +266,8 @@ def check_spec(
 ) -> None:
     """Refuse, before any work, what cannot be said together. Raises UsageError.
 
-    Exactly one of ratio and rate says how much is cut, unless the criterion, the pattern or a
-    transform says it. ``typed``: keys that the user gave; ``swept``: those among them, or by
-    default, that are axes, with their values: a criterion that takes no ratio has one cell on an
-    axis of ratios.
+    ``typed``: keys that the user gave; ``swept``: those among them, or by default, that are axes,
+    with their values: a criterion that takes no ratio has one cell on an axis of ratios.
     """
     values, swept = composed.values, swept or {}
     for group in CUT_GROUPS:  # options that cannot be are refused, used or not
@@ -292,47 +335,3 @@ def _check_schedule(spec: Spec, composed: Composed) -> None:
     if schedule.at_step is not None and base in ("best", "latest"):
         why = f"{named} cuts what there is after step {schedule.at_step}, not the {base} of later."
         raise UsageError(why, "Write base=final or base=averaged")
-
-
-def check_early(spec: Spec, steps: int, came: bool = False) -> None:
-    """Raise UsageError for a cut in the middle of a training that is over by then, or that has not
-    begun, by what a criterion would have seen of it; ``came``: whether a trajectory came with it.
-    """
-    at_step = spec.plan.at_step
-    if (at_step == 0 or not (steps or came)) and recorded_needs(spec.needs):
-        asks = f"base={spec.base} starts from" if spec.base in AVERAGES else None
-        asks = asks or f"criterion={spec.method_name} or its allocation judges by"
-        when = "before the first step" if steps else "in training.steps=0"
-        later = "Cut later, schedule.at_step=100" if steps else "Train, or bring trajectory=FOLDER"
-        hint = f"{later}, or cut by another: criterion=magnitude base=final"
-        raise UsageError(f"{asks} how weights lived, and {when} they have not.", hint)
-    if at_step is not None and at_step >= steps:
-        why = f"schedule.at_step={at_step} is not before the end of training, step {steps}."
-        raise UsageError(why, f"Write schedule.at_step={steps // 2}, or schedule=one_shot")
-
-
-def check_recorded(spec: Spec, recorded: Collection[str], run: str) -> None:
-    """Raise PruningError, with who asks and the flag to train with, for an unrecorded statistic."""
-    own = f"base={spec.base}" if spec.control is None else f"controls=[{spec.kind}]"
-    asking: dict[str, Sequence[str]] = {own: [AVERAGES[spec.base]] if spec.base in AVERAGES else []}
-    if spec.criterion is not None:
-        asking[f"criterion={spec.criterion.name}"] = built(spec.criterion).needs
-    for name, chosen in spec.consulted.items():
-        assert spec.allocation is not None
-        asking[f"allocation={spec.allocation.name} ranks by {name}, which"] = built(chosen).needs
-    for asks, needs in asking.items():
-        if missing := ",".join(n for n in recorded_needs(needs) if n not in recorded):
-            flag = f"tracking.statistics=[{missing}]"
-            hint = f"Train with {flag}, or sweep: it records what it needs. Or tell WeightTracker."
-            raise PruningError(f"{asks} needs {missing}, which {run} did not record.", hint)
-
-
-def note_on(spec: Spec, typed: Collection[str]) -> str | None:
-    """What to say of a layer-by-layer criterion that would be ranked over layers unasked: its
-    scores are of one layer's inputs, and comparing them between layers is nobody's method.
-    """
-    if spec.allocation is None or spec.allocation.name != "global" or "allocation" in typed:
-        return None
-    criterion, here = spec.judge.criterion, f"{spec.method_name} ranks all layers together here"
-    whole = f"{here}; as published, allocation={criterion.published}, it does not."
-    return whole if criterion.granularity == "layer" else None

@@ -1,6 +1,7 @@
 """A sweep: on paper, before anything runs; then run, except for what is already there."""
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -24,17 +25,7 @@ from swe_cli.controls import BY_KIND, DENSE, PRUNED, RECOVERED, controls_of
 from swe_cli.errors import SweError, TrainingError, UsageError
 from swe_cli.experiments.cell import Cell, check_stop, measured_beside, run_cell
 from swe_cli.experiments.ensure import Observer, ensure_trained
-from swe_cli.experiments.model import AVERAGES
-from swe_cli.experiments.spec import (
-    Spec,
-    built,
-    check_early,
-    check_recorded,
-    check_spec,
-    control_spec,
-    cut_spec,
-    note_on,
-)
+from swe_cli.experiments.spec import Spec, built, check_spec, cut_spec
 from swe_cli.experiments.training import (
     TRAINING_GROUPS,
     TrainingSpec,
@@ -81,19 +72,21 @@ def plan_sweep(tokens: Tokens, root: ConfigRoot, results: Path, refresh: bool = 
         point = compose_point(tokens, root, *words)
         spec = cut_spec(point, root, roles_of(point["model"]))
         check_spec(spec, point, typed, axes)
-        for measured in (spec, *(control_spec(control, spec) for control in asked)):
+        measured = [spec, *map(spec.judged_by, asked)]
+        for one in measured:
             came = point.values["trajectory"] is not None
-            check_early(measured, point["training"].instance.steps, came)
-        points.append((_values(words), point, spec))
-    statistics = {need for _, _, spec in points for need in recorded_needs(spec.needs)}
-    statistics |= {AVERAGES[control.base] for control in asked if control.base in AVERAGES}
-    early = {step for _, _, spec in points if (step := spec.plan.at_step) is not None}
+            one.check_early(point["training"].instance.steps, came)
+        points.append((_values(words), point, measured))
+    every = [one for _, _, measured in points for one in measured]
+    statistics = {need for one in every for need in recorded_needs(one.needs)}
+    early = {step for one in every if (step := one.plan.at_step) is not None}
     # And whether its data are questions, and what is trained for the controls that are asked for.
     specified: dict[object, tuple[TrainingSpec, bool, Mapping[str, TrainingSpec]]] = {}
     trainings: dict[str, TrainingSpec] = {}
     cells: dict[str, Cell] = {}
     notes: list[str] = []
-    for values, point, spec in points:
+    for values, point, measured in points:
+        spec = measured[0]
         chosen = [point[group] for group in TRAINING_GROUPS]
         key = (*chosen, *(point.values[of] for of in ("seed", "device", "dtype", "threads")))
         if key not in specified:  # which takes a look at the data: once for each
@@ -101,30 +94,30 @@ def plan_sweep(tokens: Tokens, root: ConfigRoot, results: Path, refresh: bool = 
             recipe, anew = point["training"], dict[str, TrainingSpec]()
             for control in asked:  # the same recipe where none of its options is another
                 options = {**recipe.options, **control.training}
-                other = another(point, training=component("training", recipe.name, root, options))
-                anew[control.kind] = training_spec(other, root, results)
+                changed = component("training", recipe.name, root, options)
+                anew[control.kind] = training_spec(another(point, training=changed), root, results)
             specified[key] = training, training.dataset.questions, anew
-            for one in (training, *anew.values()):
-                same = trainings.setdefault(one.hash, one)
-                steps = tuple(sorted({*same.snapshots, *one.snapshots}))
-                both = dict(sorted({**same.statistics, **one.statistics}.items()))
-                trainings[one.hash] = replace(same, snapshots=steps, statistics=both)
+            for other in (training, *anew.values()):
+                same = trainings.setdefault(other.hash, other)
+                steps = tuple(sorted({*same.snapshots, *other.snapshots}))
+                both = dict(sorted({**same.statistics, **other.statistics}.items()))
+                trainings[other.hash] = replace(same, snapshots=steps, statistics=both)
             notes += training.dataset.notes
         if point.values["trajectory"] is not None:
             training = specified[key][0]
-            for measured in (spec, *(control_spec(control, spec) for control in asked)):
-                check_recorded(measured, training.statistics, training.run.name)
-        for cell in cells_of(spec, *specified[key], refresh=refresh).values():
+            for one in measured:
+                one.check_recorded(training.statistics, training.run.name)
+        for cell in cells_of(spec, *specified[key]).values():
             if cell.hash not in cells:
                 keep = point.values["keep"] == "models"
                 model_to = cell.folder / "model.safetensors" if keep else None
                 timed = point.values["costs"] == "measured" and cell.kind == PRUNED
-                shown = _shown_axes(cell, values)
-                cells[cell.hash] = replace(cell, model_to=model_to, axes=shown, costs=timed)
+                cell = replace(cell, model_to=model_to, refresh=refresh, costs=timed)
+                cells[cell.hash] = replace(cell, axes=_shown_axes(cell, values))
     # Controls first: pruned cells read them. Then training by training, so that each is loaded,
     # and each of its criteria scored, once.
     places = {training: place for place, training in enumerate(trainings)}
-    notes += [note for _, _, spec in points if (note := note_on(spec, typed))]
+    notes += [note for one in every if (note := one.note(typed))]
     name = str(given.get("experiment", composed["model"].name))
     order = sorted(cells.values(), key=lambda of: (of.kind == PRUNED, places[of.training.hash]))
     launcher, told = built(composed["launcher"]), tuple(dict.fromkeys(notes))
@@ -145,26 +138,21 @@ def preview(tokens: Tokens, root: ConfigRoot) -> Composed:
 
 
 def cells_of(
-    spec: Spec,
-    training: TrainingSpec,
-    questions: bool = False,
-    asked: Mapping[str, TrainingSpec] | None = None,
-    *,
-    refresh: bool = False,
+    spec: Spec, training: TrainingSpec, questions: bool, asked: Mapping[str, TrainingSpec]
 ) -> dict[str, Cell]:
     """The cell of one cut and those of the controls it is judged by, by kind.
 
     ``questions``: whether its data are. ``asked``: the controls that are asked for, and what is
-    trained anew for each. ``refresh``: see ``Cell``.
+    trained anew for each.
     """
     cells: dict[str, Cell] = {}
-    controls = controls_of(training.bases, questions=questions, asked=asked or ())
+    controls = controls_of(training.bases, questions=questions, asked=asked)
     for control in sorted(controls, key=lambda control: control.recovered):
         reads = {} if control is DENSE else {DENSE.kind: cells[DENSE.kind]}
-        of = asked[control.kind] if asked and control.training else training
-        cells[control.kind] = Cell(control_spec(control, spec), of, reads, refresh=refresh)
+        of = asked[control.kind] if control.training else training
+        cells[control.kind] = Cell(spec.judged_by(control), of, reads)
     reads = {kind: cells[kind] for kind in (DENSE.kind, RECOVERED.kind)}
-    return {**cells, spec.kind: Cell(spec, training, reads, refresh=refresh)}
+    return {**cells, spec.kind: Cell(spec, training, reads)}
 
 
 def compose_point(tokens: Tokens, root: ConfigRoot, *point: str) -> Composed:
@@ -221,15 +209,13 @@ def axes_of(composed: Composed, tokens: Tokens) -> dict[str, tuple[str, ...]]:
 
 def _values(words: Iterable[str]) -> dict[str, Scalar]:
     """Key → value of overrides, numbers as numbers."""
-    pairs = (word.partition("=") for word in words)
-    return {key: _number_or_text(value) for key, _, value in pairs}
-
-
-def _number_or_text(text: str) -> Scalar:
-    for kind in (int, float):
-        with suppress(ValueError):
-            return kind(text)
-    return text
+    values: dict[str, Scalar] = {}
+    for key, _, text in (word.partition("=") for word in words):
+        values[key] = text
+        for kind in (float, int):  # int where it is one
+            with suppress(ValueError):
+                values[key] = kind(text)
+    return values
 
 
 # Run
@@ -247,7 +233,7 @@ class Outcome:
     ran: int = 0
     reused: int = 0
     seconds: float = 0.0
-    stages: dict[str, float] = field(default_factory=dict)
+    stages: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     @property
     def failed(self) -> list[Row]:
@@ -257,9 +243,8 @@ class Outcome:
 def run_sweep(plan: SweepPlan, observer: Observer, stop: Stop, wait: bool = False) -> Outcome:
     """Run what is missing of a plan. What fails becomes a row; the rest goes on.
 
-    A training that diverges fails the rows of its own cells only.
-
-    Raises Interrupted when ``stop`` asks; finished cells and checkpoints are safe by then.
+    A training that diverges fails the rows of its own cells only. Raises Interrupted when ``stop``
+    asks; finished cells and checkpoints are safe by then.
     """
     outcome, started = Outcome(), time.perf_counter()
     lost: dict[str, BaseException] = {}  # why there is no row, by the hash of a cell
@@ -271,8 +256,7 @@ def run_sweep(plan: SweepPlan, observer: Observer, stop: Stop, wait: bool = Fals
     for training, trained in plan.launcher.map(train, plan.trainings):
         if isinstance(trained, TrainingError):
             observer.say(f"{training.run.name}: {trained.message}")
-            of_it = [cell for cell in plan.cells if cell.training.run == training.run]
-            lost |= {cell.hash: trained for cell in of_it}
+            lost |= {cell.hash: trained for cell in plan.cells if cell.training.run == training.run}
         elif isinstance(trained, BaseException):
             raise trained
         else:
@@ -302,8 +286,7 @@ def run_sweep(plan: SweepPlan, observer: Observer, stop: Stop, wait: bool = Fals
             outcome.ran += 1
             for name, amount in measured_beside(cell.folder).items():
                 if name.endswith(".seconds"):
-                    stage = name.removesuffix(".seconds")
-                    outcome.stages[stage] = outcome.stages.get(stage, 0.0) + amount
+                    outcome.stages[name.removesuffix(".seconds")] += amount
             observer.cell_done(result)
             if not plan.launcher.in_process:
                 check_stop(stop)

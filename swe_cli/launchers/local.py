@@ -18,9 +18,8 @@ class Local(Launcher):
     ) -> Iterator[tuple[J, R | BaseException]]:
         for job in jobs:
             try:
-                result: R | BaseException = function(job)
+                yield job, function(job)
             except (Interrupted, StorageError):  # these stop everything
                 raise
             except Exception as error:
-                result = error
-            yield job, result
+                yield job, error

@@ -7,7 +7,6 @@ from training.toys import Silent, opened, spec_of, sweep_of, swept, trained
 from swe_cli.controls import ASKED, KINDS
 from swe_cli.errors import PruningError, UsageError
 from swe_cli.experiments import cell as cell_module
-from swe_cli.experiments.spec import check_recorded
 from swe_cli.files import read_tensors
 
 SHORT = ("training.steps=20", "recovery.steps=2", "criteria=magnitude", "ratios=0.5")
@@ -133,7 +132,7 @@ def test_a_run_that_lacks_an_average_names_who_asks_and_the_flag(text, tmp_path)
         (control, r"controls=\[dense_latest\] needs latest_average"),
     ):
         with pytest.raises(PruningError, match=f"{asks}, which train-x did not record") as caught:
-            check_recorded(spec, ("weighted_average",), "train-x")
+            spec.check_recorded(("weighted_average",), "train-x")
         assert "Train with tracking.statistics=[" in caught.value.hint
     lean = opened(trained(spec_of(text, statistics=()), tmp_path))
     assert [*lean.bases] == ["final", "best", "averaged"]

@@ -3,7 +3,6 @@ from training.toys import sweep_of
 
 from swe_cli.config import ConfigRoot, read_tokens
 from swe_cli.errors import PruningError, UsageError
-from swe_cli.experiments.spec import check_recorded
 from swe_cli.experiments.sweep import preview
 
 
@@ -230,5 +229,5 @@ def test_a_missing_statistic_names_who_asks_and_the_flag(plan):
     (own,) = pruned(plan("criteria=swe_mean", "ratio=0.5"))
     asked = "criterion=swe_mean needs mean, which train-x did not record"
     with pytest.raises(PruningError, match=asked) as caught:
-        check_recorded(own.spec, ("weighted_average",), "train-x")
+        own.spec.check_recorded(("weighted_average",), "train-x")
     assert "tracking.statistics=[mean]" in str(caught.value)

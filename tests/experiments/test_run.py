@@ -284,7 +284,7 @@ def test_another_machine_is_another_cell(finished):
 
     def pruned_on(threads):
         training = stored_training(cell.training.run, ConfigRoot(), threads=threads)
-        return cells_of(cell.spec, training)["pruned"]
+        return cells_of(cell.spec, training, False, {})["pruned"]
 
     threads = cell.training.config["identity"]["machine"]["threads"]
     assert pruned_on(None).hash == pruned_on(threads).hash == cell.hash

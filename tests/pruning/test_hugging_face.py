@@ -13,7 +13,7 @@ from swe_cli.controls import controls_of
 from swe_cli.errors import PruningError, RunError
 from swe_cli.experiments.cell import execute
 from swe_cli.experiments.model import TrainedModel
-from swe_cli.experiments.spec import check_spec, control_spec, cut_spec
+from swe_cli.experiments.spec import check_spec, cut_spec
 from swe_cli.models.gpt import token_losses
 from swe_cli.pruning.masks import cut_counts, zeros
 
@@ -163,7 +163,7 @@ def test_recovery_keeps_the_mask_and_trains_the_rest(llama, recovery):
 def test_its_controls_are_those_of_the_weights_that_it_has(llama):
     spec = spec_of(llama, "ratio=0.5", "recovery.steps=2", "criterion=snip", recovery="finetune")
     controls = controls_of(llama.bases, questions=False)
-    results = {c.kind: execute(control_spec(c, spec), llama) for c in controls}
+    results = {c.kind: execute(spec.judged_by(c), llama) for c in controls}
     assert list(results) == ["dense", "dense_recovered"]
     assert all(not result.masks for result in results.values())
     recovered = results["dense_recovered"].metrics
