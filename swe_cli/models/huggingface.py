@@ -148,18 +148,20 @@ class HuggingFace(Model):
         """Neurons of MLPs; heads, those of one key and value together; of known ``families``."""
         names, found = self._names(), list[Units]()
         for prefix, mlp in self._with(names.mlp).items() if kind == "neuron" else ():
-            owned = _owned(mlp, prefix, names.writes, None, reads=False)
+            *reads, writes = names.mlp
+            owned = _owned(mlp, prefix, writes, None, reads=False)
             ((_, columns),) = owned.values()
-            for read in names.reads:  # of a fused matrix a neuron has several rows
+            for read in reads:  # of a fused matrix a neuron has several rows
                 owned |= _owned(mlp, prefix, read, len(columns))
-            found.append(_silent(prefix, owned, f"{prefix}.{names.writes}.weight"))
+            found.append(_silent(prefix, owned, writes))
         for prefix, attention in self._with(names.attention).items() if kind == "head" else ():
-            groups = len(attention.get_submodule(names.queries[1]).weight) // attention.head_dim
+            _, keys, _, writes = names.attention
+            groups = len(attention.get_submodule(keys).weight) // attention.head_dim
             owned = {}
             for of in names.attention:
-                child = _owned(attention, prefix, of, None, reads=of != names.joins)
+                child = _owned(attention, prefix, of, None, reads=of != writes)
                 owned |= {n: (at, index.view(groups, -1)) for n, (at, index) in child.items()}
-            found.append(_silent(prefix, owned, f"{prefix}.{names.joins}.weight"))
+            found.append(_silent(prefix, owned, writes))
         return found
 
     def _with(self, children: Sequence[str]) -> dict[str, Any]:
@@ -251,8 +253,9 @@ def _owned(
     return {f"{prefix}.{child}.{of}": (at, index) for of, at in parts.items()}
 
 
-def _silent(layer: str, owned: dict[str, tuple[int, Tensor]], output: str) -> Units:
+def _silent(layer: str, owned: dict[str, tuple[int, Tensor]], writes: str) -> Units:
     """Units of one layer, which are nothing where what they write by is zero."""
+    output = f"{layer}.{writes}.weight"
 
     def adds(weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         along, index = owned[output]
