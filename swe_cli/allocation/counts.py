@@ -40,17 +40,17 @@ def webster(sizes: Counts, total: int) -> Counts:
     # tensor is left to give one by one.
     start = max(0, total - len(sizes))
     counts = {name: (2 * size * start + whole) // (2 * whole) for name, size in sizes.items()}
-    claims = [(-_claim(sizes[name], counts[name]), index, name) for index, name in enumerate(sizes)]
+
+    def claim(name: str) -> Fraction:
+        return -Fraction(sizes[name], 2 * counts[name] + 1)
+
+    claims = [(claim(name), index, name) for index, name in enumerate(sizes)]
     heapq.heapify(claims)
     for _ in range(total - sum(counts.values())):
         _, index, name = claims[0]
         counts[name] += 1
-        heapq.heapreplace(claims, (-_claim(sizes[name], counts[name]), index, name))
+        heapq.heapreplace(claims, (claim(name), index, name))
     return counts
-
-
-def _claim(size: int, given: int) -> Fraction:
-    return Fraction(size, 2 * given + 1)
 
 
 class Row(Uniform):
@@ -79,7 +79,6 @@ class Sigma(Allocation):
         return ranking.divided_by(deviations).lowest(count)
 
     def counts_at_rate(self, ranking: Ranking, rate: float) -> Counts:
-        """Counts of the paper's multiplier of a standard deviation."""
         thresholds = dict.fromkeys(ranking.scores, -math.inf)
         for name, sigma in _deviations(ranking).items():
             if sigma > 0:  # rounded in σ's own precision, as the paper's code rounds it

@@ -70,12 +70,9 @@ def measure(
     if not np.isfinite(measured["nats"]).all():
         raise PruningError("The loss of the cut model is not a finite number.")
     if (count := len(measured["nats"])) < FEW_WINDOWS:
-        warnings.warn(
-            f"The {split} split has {count} {what}{'s' * (count > 1)}: an interval over so few "
-            f"says little. {advice}",
-            SweWarning,
-            stacklevel=2,
-        )
+        few = f"The {split} split has {count} {what}{'s' * (count > 1)}"
+        says = f"{few}: an interval over so few says little. {advice}"
+        warnings.warn(says, SweWarning, stacklevel=2)
     return measured
 
 

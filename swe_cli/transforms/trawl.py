@@ -60,9 +60,8 @@ class TRAWL(Transform):
         for layer in layers:
             if not -count <= layer < count:
                 why = f"transform.layers: there is no layer {layer} among {count}."
-                raise UsageError(
-                    why, f"Choose from {-count} to {count - 1}, or transform.layers=all"
-                )
+                hint = f"Choose from {-count} to {count - 1}, or transform.layers=all"
+                raise UsageError(why, hint)
         chosen = [mlps[index] for index in sorted({layer % count for layer in layers})]
         stacks = [tuple(chosen)] if self.stack == "all" else [(mlp,) for mlp in chosen]
         ranks = dict.fromkeys(self.ranks)
