@@ -31,7 +31,6 @@ class Ranking:
     ``scores``: float tensors by name, low = pruned first; or what makes them, if they cost passes
     over data, of which an allocation that looks at sizes only asks none. ``magnitudes`` (same
     shapes) break ties: among equal scores the smaller ``|W|`` goes first, then the lower index.
-    Ties are where threshold-based cuts take too many, or everything.
 
     Raises PruningError for scores that are NaN, naming the tensor, once they are there.
     """

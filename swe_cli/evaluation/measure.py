@@ -1,7 +1,4 @@
-"""Everything that is measured of a model: losses, answers, and paired statistics of them.
-
-What is measured are pairs of a name and an interval: a new metric is one more pair.
-"""
+"""Everything that is measured of a model: losses, answers, and paired statistics of them."""
 
 import math
 import warnings
@@ -226,10 +223,7 @@ def measures(measured: Measured) -> Metrics:
 def paired_difference(
     measured: Measured, reference: Measured, of: str = "nats", per: str = "tokens"
 ) -> Interval:
-    """``of`` less that of a reference, per token or question, paired window by window.
-
-    Raises SweError where the two were not evaluated on the same windows.
-    """
+    """``of`` less a reference's, per token or question; SweError where windows are not the same."""
     if not np.array_equal(measured[per], reference[per]):
         raise SweError("Two models evaluated on different windows cannot be compared.")
     return mean_interval(measured[of] - reference[of], measured[per])

@@ -108,9 +108,8 @@ class HuggingFace(Model):
 
     def save(self, folder: Path, dtype: str | None = None) -> str:
         """Write it, as it is now, as a folder that ``from_pretrained`` opens, with all that the one
-        it came from has beside weights. ``dtype``: by default that of the folder it came from.
-
-        It is then of that ``dtype``. The class that opens it. ModelError where something is there.
+        it came from has beside weights; the class that opens it. ModelError where something is
+        there. It is then of ``dtype``, by default that of the folder it came from.
         """
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ModelError(f"{folder} is there already.", "Name a new folder.")
@@ -213,17 +212,16 @@ class HuggingFace(Model):
                 layers |= {f"{names[module]}.{of}": module for of in EXPERTS}
         return layers
 
-    def fed(self, name: str, layer: nn.Module, given: tuple[Any, ...]) -> Mapping[str, Tensor]:
+    def fed(self, name: str, layer: Any, given: tuple[Any, ...]) -> Mapping[str, Tensor]:
         """Each expert by the tokens that chose it, in the arithmetic of the library's own."""
-        of: Any = layer
         if not hasattr(layer, "num_experts"):
             return super().fed(name, layer, given)
         x, chosen, apart = given[0].flatten(0, -2), given[1], {}
-        for expert in range(of.num_experts):
+        for expert in range(layer.num_experts):
             rows = x[(chosen.flatten(0, -2) == expert).any(-1)]
             if name.endswith(EXPERTS[1]):
-                gate, up = F.linear(rows, of.gate_up_proj[expert]).chunk(2, dim=-1)
-                rows = of.act_fn(gate) * up
+                gate, up = F.linear(rows, layer.gate_up_proj[expert]).chunk(2, dim=-1)
+                rows = layer.act_fn(gate) * up
             apart[f"{name}[{expert}]"] = rows
         return apart
 
