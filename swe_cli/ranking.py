@@ -31,7 +31,6 @@ class Ranking:
     ``scores``: float tensors by name, low = pruned first; or what makes them, if they cost passes
     over data, of which an allocation that looks at sizes only asks none. ``magnitudes`` (same
     shapes) break ties: among equal scores the smaller ``|W|`` goes first, then the lower index.
-    Ties are where threshold-based cuts take too many, or everything.
 
     Raises PruningError for scores that are NaN, naming the tensor, once they are there.
     """
@@ -189,10 +188,8 @@ def _parts(name: str, shape: torch.Size, within: Within | int) -> int:
 
 def _flat(tensor: Tensor) -> Array:
     """The tensor as one row, on the CPU, in float32 (or float64 where it is float64)."""
-    tensor = tensor.detach().to("cpu")
-    if tensor.dtype is not torch.float64:
-        tensor = tensor.to(torch.float32)
-    return tensor.reshape(-1).numpy()
+    dtype = torch.promote_types(tensor.dtype, torch.float32)
+    return tensor.detach().to("cpu", dtype).reshape(-1).numpy()
 
 
 def _divided(values: Array, divisor: float) -> Array:

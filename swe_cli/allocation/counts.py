@@ -1,8 +1,9 @@
 """How many weights each tensor loses."""
 
 import heapq
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Annotated
@@ -30,27 +31,22 @@ class Uniform(Allocation):
 
 
 def webster(sizes: Counts, total: int) -> Counts:
-    """Share ``total`` in proportion to ``sizes`` by Webster's divisor method, in exact integers.
-
-    A divisor method is house-monotone: with a larger total nobody gets less, so masks nest as the
-    ratio grows. Largest remainders would not promise that (the Alabama paradox).
+    """Share ``total`` in proportion to ``sizes`` by Webster's method, in exact integers. Unlike by
+    largest remainders nobody gets less of a larger total, so that masks nest as the ratio grows.
     """
     whole = sum(sizes.values())
     # Every share at this divisor is one the method has already given; only about one seat per
     # tensor is left to give one by one.
     start = max(0, total - len(sizes))
     counts = {name: (2 * size * start + whole) // (2 * whole) for name, size in sizes.items()}
-    claims = [(-_claim(sizes[name], counts[name]), index, name) for index, name in enumerate(sizes)]
-    heapq.heapify(claims)
-    for _ in range(total - sum(counts.values())):
-        _, index, name = claims[0]
+
+    def claims(name: str) -> Iterator[tuple[Fraction, str]]:
+        return ((Fraction(sizes[name], 2 * n + 1), name) for n in itertools.count(counts[name]))
+
+    strongest = heapq.merge(*map(claims, sizes), key=lambda claim: claim[0], reverse=True)
+    for _, name in itertools.islice(strongest, total - sum(counts.values())):
         counts[name] += 1
-        heapq.heapreplace(claims, (-_claim(sizes[name], counts[name]), index, name))
     return counts
-
-
-def _claim(size: int, given: int) -> Fraction:
-    return Fraction(size, 2 * given + 1)
 
 
 class Row(Uniform):
@@ -79,7 +75,6 @@ class Sigma(Allocation):
         return ranking.divided_by(deviations).lowest(count)
 
     def counts_at_rate(self, ranking: Ranking, rate: float) -> Counts:
-        """Counts of the paper's multiplier of a standard deviation."""
         thresholds = dict.fromkeys(ranking.scores, -math.inf)
         for name, sigma in _deviations(ranking).items():
             if sigma > 0:  # rounded in σ's own precision, as the paper's code rounds it

@@ -74,8 +74,7 @@ class Bezier(DrawnCriterion):
         fractions = self.fractions(rows.shape[1])
         bins = len(fractions)
         low, high = rows.amin(1, keepdim=True), rows.amax(1, keepdim=True)
-        width = torch.where(high > low, high - low, 1.0)
-        place = torch.where(high > low, (rows - low) / width, 0.5)  # all equal: the middle
+        place = torch.where(high > low, (rows - low) / (high - low), 0.5)  # all equal: the middle
         bin_of = (place * bins).long().clamp(max=bins - 1)
         counts = torch.zeros(len(rows), bins, dtype=torch.long)
         counts.scatter_add_(1, bin_of, torch.ones_like(bin_of))

@@ -129,8 +129,7 @@ def digit_sums(
     row, left-aligned on black, each pixel ``scale`` wide. Train, validation and test are drawn from
     disjoint source digits (70, 10 and 20 %).
     """
-    load_digits = optional("sklearn.datasets", "data=digit_sums", "multimodal").load_digits
-    loaded = load_digits()
+    loaded = optional("sklearn.datasets", "data=digit_sums", "multimodal").load_digits()
     digits = (loaded.images * (255 / 16)).astype(np.uint8)  # (1797, 8, 8)
     order = np.random.default_rng(derive(0, "digit_sums")).permutation(len(digits))
     parts = np.split(order, [round(0.7 * len(order)), round(0.8 * len(order))])

@@ -285,5 +285,4 @@ class QuestionDataset(TokenizedDataset, Questions):
 
 def _filled(rows: Sequence[Sequence[int]], value: int = 0) -> Tensor:
     """Rows filled up with ``value`` on the right, int64 (n, longest)."""
-    tensors = [torch.tensor(row) for row in rows]
-    return pad_sequence(tensors, batch_first=True, padding_value=value)
+    return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value)

@@ -47,9 +47,9 @@ class OtherWindows(Evaluation):
 # Sums over every evaluation window (N,), by name, so that two models are compared paired: "nats"
 # float64, its loss, and "tokens" int64, how many were predicted; of a calibrated model "calibrated"
 # float64, its loss at its own "temperature" (once a token), "validation_nats", its loss on the
-# validation split (once a token), and "right", how many tokens it ranks
-# first; of questions also "correct", and what ``measure`` adds to it. And of every predicted token,
-# in order (M,), where calibrated: "token_nats" float32, its loss, and "token_right" uint8.
+# validation split (once a token), and "right", how many tokens it ranks first; of questions also
+# "correct", and what ``measure`` adds. And of every predicted token, in order (M,), where
+# calibrated: "token_nats" float32, its loss, and "token_right" uint8.
 Measured = dict[str, np.ndarray[Any, Any]]
 
 
@@ -131,9 +131,7 @@ def row_pass(setup: Setup, batches: Iterable[Batch], temperature: float | None =
 
 
 def by_window(rows: Measured) -> Measured:
-    """Rows of one "window" added up, float64; tokens stay whole numbers. What is of single tokens
-    stays as it is.
-    """
+    """Rows of one "window" added up, float64 (tokens int64); what is of single tokens stays."""
     alone = {name: of for name, of in rows.items() if name.startswith("token_")}
     summed = (name for name in rows if name != "window" and name not in alone)
     sums = {name: np.bincount(rows["window"], weights=rows[name]) for name in summed}

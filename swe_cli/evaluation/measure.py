@@ -1,7 +1,4 @@
-"""Everything that is measured of a model: losses, answers, and paired statistics of them.
-
-What is measured are pairs of a name and an interval: a new metric is one more pair.
-"""
+"""Everything that is measured of a model: losses, answers, and paired statistics of them."""
 
 import math
 import warnings
@@ -70,12 +67,9 @@ def measure(
     if not np.isfinite(measured["nats"]).all():
         raise PruningError("The loss of the cut model is not a finite number.")
     if (count := len(measured["nats"])) < FEW_WINDOWS:
-        warnings.warn(
-            f"The {split} split has {count} {what}{'s' * (count > 1)}: an interval over so few "
-            f"says little. {advice}",
-            SweWarning,
-            stacklevel=2,
-        )
+        few = f"The {split} split has {count} {what}{'s' * (count > 1)}"
+        says = f"{few}: an interval over so few says little. {advice}"
+        warnings.warn(says, SweWarning, stacklevel=2)
     return measured
 
 
@@ -229,10 +223,7 @@ def measures(measured: Measured) -> Metrics:
 def paired_difference(
     measured: Measured, reference: Measured, of: str = "nats", per: str = "tokens"
 ) -> Interval:
-    """``of`` less that of a reference, per token or question, paired window by window.
-
-    Raises SweError where the two were not evaluated on the same windows.
-    """
+    """``of`` less a reference's, per token or question; SweError where windows are not the same."""
     if not np.array_equal(measured[per], reference[per]):
         raise SweError("Two models evaluated on different windows cannot be compared.")
     return mean_interval(measured[of] - reference[of], measured[per])

@@ -108,9 +108,8 @@ class HuggingFace(Model):
 
     def save(self, folder: Path, dtype: str | None = None) -> str:
         """Write it, as it is now, as a folder that ``from_pretrained`` opens, with all that the one
-        it came from has beside weights. ``dtype``: by default that of the folder it came from.
-
-        It is then of that ``dtype``. The class that opens it. ModelError where something is there.
+        it came from has beside weights; the class that opens it. ModelError where something is
+        there. It is then of ``dtype``, by default that of the folder it came from.
         """
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ModelError(f"{folder} is there already.", "Name a new folder.")
@@ -148,18 +147,20 @@ class HuggingFace(Model):
         """Neurons of MLPs; heads, those of one key and value together; of known ``families``."""
         names, found = self._names(), list[Units]()
         for prefix, mlp in self._with(names.mlp).items() if kind == "neuron" else ():
-            owned = _owned(mlp, prefix, names.writes, None, reads=False)
+            *reads, writes = names.mlp
+            owned = _owned(mlp, prefix, writes, None, reads=False)
             ((_, columns),) = owned.values()
-            for read in names.reads:  # of a fused matrix a neuron has several rows
+            for read in reads:  # of a fused matrix a neuron has several rows
                 owned |= _owned(mlp, prefix, read, len(columns))
-            found.append(_silent(prefix, owned, f"{prefix}.{names.writes}.weight"))
+            found.append(_silent(prefix, owned, writes))
         for prefix, attention in self._with(names.attention).items() if kind == "head" else ():
-            groups = len(attention.get_submodule(names.queries[1]).weight) // attention.head_dim
+            _, keys, _, writes = names.attention
+            groups = len(attention.get_submodule(keys).weight) // attention.head_dim
             owned = {}
             for of in names.attention:
-                child = _owned(attention, prefix, of, None, reads=of != names.joins)
+                child = _owned(attention, prefix, of, None, reads=of != writes)
                 owned |= {n: (at, index.view(groups, -1)) for n, (at, index) in child.items()}
-            found.append(_silent(prefix, owned, f"{prefix}.{names.joins}.weight"))
+            found.append(_silent(prefix, owned, writes))
         return found
 
     def _with(self, children: Sequence[str]) -> dict[str, Any]:
@@ -211,17 +212,16 @@ class HuggingFace(Model):
                 layers |= {f"{names[module]}.{of}": module for of in EXPERTS}
         return layers
 
-    def fed(self, name: str, layer: nn.Module, given: tuple[Any, ...]) -> Mapping[str, Tensor]:
+    def fed(self, name: str, layer: Any, given: tuple[Any, ...]) -> Mapping[str, Tensor]:
         """Each expert by the tokens that chose it, in the arithmetic of the library's own."""
-        of: Any = layer
         if not hasattr(layer, "num_experts"):
             return super().fed(name, layer, given)
         x, chosen, apart = given[0].flatten(0, -2), given[1], {}
-        for expert in range(of.num_experts):
+        for expert in range(layer.num_experts):
             rows = x[(chosen.flatten(0, -2) == expert).any(-1)]
             if name.endswith(EXPERTS[1]):
-                gate, up = F.linear(rows, of.gate_up_proj[expert]).chunk(2, dim=-1)
-                rows = of.act_fn(gate) * up
+                gate, up = F.linear(rows, layer.gate_up_proj[expert]).chunk(2, dim=-1)
+                rows = layer.act_fn(gate) * up
             apart[f"{name}[{expert}]"] = rows
         return apart
 
@@ -251,8 +251,9 @@ def _owned(
     return {f"{prefix}.{child}.{of}": (at, index) for of, at in parts.items()}
 
 
-def _silent(layer: str, owned: dict[str, tuple[int, Tensor]], output: str) -> Units:
+def _silent(layer: str, owned: dict[str, tuple[int, Tensor]], writes: str) -> Units:
     """Units of one layer, which are nothing where what they write by is zero."""
+    output = f"{layer}.{writes}.weight"
 
     def adds(weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         along, index = owned[output]

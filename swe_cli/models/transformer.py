@@ -204,10 +204,9 @@ class FactorizedMLP(nn.Module):
         self, factors: Sequence[nn.Parameter], *, dropout: float, activation: str, bias: bool
     ) -> None:
         super().__init__()
-        left, right, core = factors
-        self.left, self.right, self.core = left, right, core
-        self.expand_bias = nn.Parameter(right.new_empty(len(right))) if bias else None
-        self.contract_bias = nn.Parameter(left.new_empty(len(left))) if bias else None
+        self.left, self.right, self.core = factors
+        self.expand_bias = nn.Parameter(self.right.new_empty(len(self.right))) if bias else None
+        self.contract_bias = nn.Parameter(self.left.new_empty(len(self.left))) if bias else None
         self.activation = activation
         self.dropout = nn.Dropout(dropout)
 

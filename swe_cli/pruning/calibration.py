@@ -72,10 +72,7 @@ Fed = tuple[str, LayerInputs]  # a prunable name, and what its layer is fed
 
 @dataclass
 class CalibratedModel:
-    """A model and its calibration set.
-
-    The live model must hold the weights that are judged whenever something is asked.
-    """
+    """A live model, which must hold the weights that are judged, and its calibration set."""
 
     setup: Setup
     calibration: Calibration

@@ -95,7 +95,6 @@ class Distillation(Recovery):
             ours, theirs = ((of.logits.float() / tau).log_softmax(-1) for of in (learned, taught))
             distance = F.kl_div(ours, theirs, reduction="none", log_target=True).sum(-1)
             distance = distance.masked_fill(batch["targets"] == IGNORED, 0.0) * tau**2
-            losses = torch.lerp(learned.losses, distance, self.teacher_share)
-            return Prediction(losses, learned.logits)
+            return Prediction(learned.losses.lerp(distance, self.teacher_share), learned.logits)
 
         return predict

@@ -15,6 +15,7 @@ from swe_cli.contracts import Statistic
 from swe_cli.errors import ModelError, UsageError
 from swe_cli.files import read_json, read_tensors, write_json, write_tensors
 from swe_cli.records import Tensors
+from swe_cli.training.state import local, slots_of
 from swe_cli.training.tracker import Tracker, Tracking, probed, trajectory_of
 
 TRAJECTORY, TOLD = "trajectory.safetensors", "trajectory.json"
@@ -89,7 +90,7 @@ class WeightTracker(Tracker):
         plain = {n: p.detach() for n, p in self._parameters().items()}
         if merged:
             plain = {n: p for n, p in plain.items() if ".lora_" not in n}
-        return {name: _local(weight).float() for name, weight in {**plain, **merged}.items()}
+        return {name: local(weight).float() for name, weight in {**plain, **merged}.items()}
 
     def _parameters(self) -> dict[str, nn.Parameter]:
         return {bare(name): p for name, p in self.model.named_parameters()}
@@ -116,7 +117,7 @@ class WeightTracker(Tracker):
     def _after(self) -> None:
         if not self._skipped():
             self.step += 1
-            self.observe(self.step, self._slots)
+            self.observe(self.step, lambda: slots_of(self.optimizer, self._parameters()))
 
     def _skipped(self) -> bool:
         """Whether a scaler told the optimizer, inside its step, to leave everything as it is."""
@@ -126,15 +127,8 @@ class WeightTracker(Tracker):
     def _gradients(self) -> Tensors:
         """In units of the loss: what a scaler leaves to a fused optimizer is done here, too."""
         scale = getattr(self.optimizer, "grad_scale", None)
-        found = {n: _local(p.grad) for n, p in self._parameters().items() if p.grad is not None}
+        found = {n: local(p.grad) for n, p in self._parameters().items() if p.grad is not None}
         return {n: g.float() if scale is None else g.float() / scale for n, g in found.items()}
-
-    def _slots(self) -> dict[str, Tensors]:
-        slots: dict[str, Tensors] = {}
-        for name, parameter in self._parameters().items():
-            for slot, value in self.optimizer.state.get(parameter, {}).items():
-                slots.setdefault(slot, {})[name] = _local(value)
-        return slots
 
     # What it keeps
 
@@ -164,10 +158,6 @@ class WeightTracker(Tracker):
         """Look on no longer."""
         for hook in self._hooks:
             hook.remove()
-
-
-def _local(tensor: Any) -> Any:
-    return getattr(tensor, "_local_tensor", tensor)
 
 
 def bare(name: str) -> str:

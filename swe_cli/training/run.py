@@ -1,8 +1,7 @@
 """One training run on disk: start it or go on with it, and leave the trajectory as an artifact.
 
-A checkpoint is all that a training needs to go on bit for bit, in one directory; a snapshot is one
-that is kept for good: what is cut in the middle of training starts from it. Randomness has no state
-to save: it is a function of (seed, name, step); see ``seeds``.
+A checkpoint is all that a training needs to go on bit for bit (randomness has no state: ``seeds``);
+a snapshot is one that is kept for good: what is cut in the middle of training starts from it.
 """
 
 import json

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -51,11 +51,6 @@ class TrainState:
         """What the optimizer moves, in its order."""
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
-    @property
-    def _names(self) -> list[str]:
-        names: dict[Tensor, str] = {p: name for name, p in self.setup.model.named_parameters()}
-        return [names[parameter] for parameter in self.parameters]
-
     def optimizer_tensors(self) -> Tensors:
         """The state of the optimizer, ``<parameter>/<slot>``."""
         slots = self.optimizer_slots()
@@ -63,15 +58,12 @@ class TrainState:
 
     def optimizer_slots(self) -> dict[str, Tensors]:
         """The state of the optimizer: slot → tensors by parameter name."""
-        slots = defaultdict[str, Tensors](dict)
-        for name, parameter in zip(self._names, self.parameters, strict=True):
-            for slot, value in self.optimizer.state.get(parameter, {}).items():
-                slots[slot][name] = value
-        return slots
+        return slots_of(self.optimizer, dict(self.setup.model.named_parameters()))
 
     def load_optimizer(self, saved: Tensors) -> None:
         """Give the optimizer a copy of the state that ``optimizer_tensors`` gave."""
-        names, state = self._names, defaultdict[int, Tensors](dict)
+        named: dict[Tensor, str] = {p: name for name, p in self.setup.model.named_parameters()}
+        names, state = [named[p] for p in self.parameters], defaultdict[int, Tensors](dict)
         for key, value in saved.items():
             name, _, slot = key.rpartition("/")
             # Version 0.1 wrote the place of a parameter among those of the optimizer.
@@ -105,6 +97,20 @@ class TrainState:
         if self.recovering:
             where, advice = f"recovery step {self.step}", "Lower recovery.learning_rate."
         raise TrainingError(f"The {what} is {value} at {where}.", advice)
+
+
+def slots_of(optimizer: Any, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensors]:
+    """The state of an optimizer: slot → tensors by parameter name, of shards ours."""
+    slots: dict[str, Tensors] = {}
+    for name, parameter in parameters.items():
+        for slot, value in optimizer.state.get(parameter, {}).items():
+            slots.setdefault(slot, {})[name] = local(value)
+    return slots
+
+
+def local(tensor: Any) -> Any:
+    """Our shard of a tensor, or all of it where it has none."""
+    return getattr(tensor, "_local_tensor", tensor)
 
 
 class Callback:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from math import prod
 from typing import Annotated, Any, Literal
 
@@ -60,9 +59,8 @@ class TRAWL(Transform):
         for layer in layers:
             if not -count <= layer < count:
                 why = f"transform.layers: there is no layer {layer} among {count}."
-                raise UsageError(
-                    why, f"Choose from {-count} to {count - 1}, or transform.layers=all"
-                )
+                hint = f"Choose from {-count} to {count - 1}, or transform.layers=all"
+                raise UsageError(why, hint)
         chosen = [mlps[index] for index in sorted({layer % count for layer in layers})]
         stacks = [tuple(chosen)] if self.stack == "all" else [(mlp,) for mlp in chosen]
         ranks = dict.fromkeys(self.ranks)
@@ -122,9 +120,8 @@ class TRAWL(Transform):
 
     def _cp(self, tensor: Tensor, rank: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
         """Columns of B and C get norm 1; the core is A times what that takes from them."""
-        generator = torch.Generator().manual_seed(seed)
-        draw = partial(torch.randn, generator=generator, dtype=tensor.dtype)
-        drawn = [draw(size, rank) for size in tensor.shape]
+        generator, of = torch.Generator().manual_seed(seed), tensor.dtype
+        drawn = [torch.randn(n, rank, generator=generator, dtype=of) for n in tensor.shape]
         start = [(factor / factor.norm(dim=0)).to(tensor.device) for factor in drawn]
         init = (tensor.new_ones(rank), start)
         with _pytorch() as solver:
