@@ -240,7 +240,7 @@ def export(
     dtype: Annotated[Literal["float32", "bfloat16", "float16"] | None, _option(help=DTYPE)],
     compress: Annotated[bool, _flag("--compress", help=COMPRESS)],
 ) -> dict[str, Any]:
-    """A run of model=huggingface as a folder that transformers opens, with a model card."""
+    """A run of model=huggingface as a folder that transformers opens, or any run compressed."""
     return {"words": [run, *words], "folder": folder, "dtype": dtype, "compress": compress}
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -208,7 +209,10 @@ def find_run(token: str, root: Path, kinds: tuple[str, ...] = KINDS) -> Run:
         matches = _meant(token, list_runs(root, kinds)) or _meant(token, list_runs(root))
     others = [run for run in matches if run.kind not in kinds]
     if not matches or len(others) > 1:
-        raise RunError(f"No run in {root / 'runs'} is called {token!r}.", "List them: swe runs")
+        alike = get_close_matches(token, [run.name for run in list_runs(root)], n=1)
+        question = "".join(f" Did you mean {name}?" for name in alike)
+        why = f"No run in {root / 'runs'} is called {token!r}.{question}"
+        raise RunError(why, "List them: swe runs")
     if len(matches) > 1:
         names = ", ".join([run.name for run in matches[:4]] + ["…"] * (len(matches) > 4))
         newest = f"Type more of it; the newest is {matches[0].name}"

@@ -12,7 +12,7 @@ from swe_cli.errors import UsageError
 from swe_cli.evaluation.measure import paired_difference
 from swe_cli.files import read_json
 from swe_cli.records import Interval, Row
-from swe_cli.report.console import print_grid, say
+from swe_cli.report.console import print_table, say
 from swe_cli.report.text import NOTHING, number, word
 from swe_cli.store import Run, find_run, training_of
 
@@ -20,6 +20,7 @@ LEGEND = (
     "Losses in nats per token; difference: less the first run's, paired over the windows of the "
     "test split, with its 95% interval. It is of this training only: of others, seeds tell."
 )
+LABELS = 22  # columns for the names of what differs
 ALONE = "No protocol measured all of them; swe evaluate RUN measures a training."
 
 
@@ -49,7 +50,13 @@ def compare(this: Page) -> None:
         [name.removesuffix("_nats").replace("_", " "), *(_spelt(value, name) for value in of)]
         for name, of in rows.items()
     ]
-    print_grid(this.console, ["", *(run.name.replace("-", "\n") for run in runs)], lines)
+    heads = [run.name.replace("-", "\n") for run in runs]
+    cells = [part for line in (heads, *lines) for cell in line[1:] for part in cell.split("\n")]
+    room = max(1, (this.console.width - LABELS) // (1 + max(map(len, cells))))
+    for start in range(0, len(runs), room):
+        some = slice(start, start + room)
+        some_lines = [[name, *of[some]] for name, *of in lines]
+        print_table(this.console, ["", *heads[some]], some_lines)
     say(this.console, LEGEND if shared else ALONE, "dim")
     this.result({"runs": [run.name for run in runs], **rows})
 

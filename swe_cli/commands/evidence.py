@@ -117,7 +117,9 @@ class Beside:
             return [self.windows(point["cells"][s]["config_hash"]) for s in dense["seeds"]]
 
         whole = [point for point in line.points if point["seeds"] == dense["seeds"]]
-        cuts = {f"{point['x']:.0%}": tokens(point) for point in whole}
+        if not whole:
+            raise SweError(f"No cut of {line.label} was measured at all seeds of dense.")
+        cuts = {f"{100 * point['x']:.4g}%": tokens(point) for point in whole}
         return hurt(cuts, tokens(dense), slices_of(trained, protocol))
 
     def layers(self, line: Line) -> pd.DataFrame:

@@ -90,6 +90,7 @@ def prune(this: Page) -> None:
     steps = spec.recovery_steps + (0 if at_step is None else steps - at_step)
     steps += 0 if spec.fuse is None else spec.recovery_steps // 2
     with listening() as stop, this.watcher.showing(), pruned.hold(this.wait):
+        already = pruned.finished
         pruned.begin({"training": run.name, "cell": cell.hash, "cut": cell.config})
         try:
             row = run_cell(cell, stop, [this.watcher.recovery(steps)])
@@ -99,7 +100,10 @@ def prune(this: Page) -> None:
         except Exception:
             pruned.discard()  # the same command would meet the same
             raise
-        pruned.finish(["model.safetensors"], row=row.to_json())
+        if not already or pruned.manifest["row"] != row.to_json():
+            pruned.finish(["model.safetensors"], row=row.to_json())
+    if already:
+        this.watcher.say("Already cut.")
     if spec.ratio and row.mean("sparsity") == 0:
         this.watcher.say(f"Nothing was cut: {spec.ratio:g} of what there is rounds to none.")
     this.print(pruned.name)
@@ -185,11 +189,13 @@ def evaluate(this: Page, *, tasks: Sequence[Path] | None, runtime: str) -> None:
 def export(this: Page, *, folder: Path, dtype: str | None, compress: bool) -> None:
     """Write a run as a folder that ``from_pretrained`` opens, if it is of a model of transformers.
 
-    ``compress``: its weights without their zeros, as one file; of any run.
+    ``compress``: its weights without their zeros, as one file, and what the model is; of any run.
     """
     run, training = _meant(this, "Exporting", elsewhere=not compress)
-    (trained := training.open()).load(run.tensors("model.safetensors"))
     folder, kept, how = folder.expanduser(), run.path, ""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} is there already.", "Name a new folder.")
+    (trained := training.open()).load(run.tensors("model.safetensors"))
     if hasattr(trained.model, "save"):
         kept, how = folder, trained.model.save(folder, dtype)  # type: ignore[operator]
         how = f"\n  open it: {how}.from_pretrained({str(folder)!r})"
@@ -200,6 +206,8 @@ def export(this: Page, *, folder: Path, dtype: str | None, compress: bool) -> No
         for file in [*files, *folder.glob("*.index.json")] if kept == folder else ():
             file.unlink()
         share = path.stat().st_size / sum(tensor.nbytes for tensor in tensors.values())
+        if kept != folder:  # what the model is, of whoever makes it again
+            write_json(folder / "config.json", training.config["identity"])
         how = f"\n  {share:.2f} of its bytes; read it: swe_cli.decompressed({str(path)!r})"
     if run.kind == "prune":
         write_bytes(folder / "README.md", model_card(pruned_row(run), dtype).encode())

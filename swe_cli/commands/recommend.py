@@ -8,20 +8,28 @@ from swe_cli.commands.evidence import Beside
 from swe_cli.commands.report import options_of, table_of
 from swe_cli.commands.shared import Page
 from swe_cli.config import compose
+from swe_cli.errors import UsageError
 from swe_cli.files import read_json
 from swe_cli.report.console import print_grid, say, title
 from swe_cli.report.costs import faster, ledger
-from swe_cli.report.recommend import Option, choose, sentences
+from swe_cli.report.recommend import TIMED, Option, choose, sentences, worst
 from swe_cli.report.summary import cut_of, summarise
 from swe_cli.report.tables import records, split_by_protocol
 from swe_cli.report.text import exact, word
 
-MOST = "most, held out: nats more than the best control, at most by one half; on the other."
+MOST = (
+    "Nats more than the best control, raw or calibrated, whichever is worse; ≤: by a 95 % bound. "
+    "Chosen by one half of the windows, held out: on the other."
+)
+UNITS = {"bytes": "bytes", "flops": "FLOPs", "latency": "ms", "energy": "J/M tokens"}
 KEYS = ("criterion", "allocation", "pattern", "base", "prunable", "roles", "recovery", "schedule")
 
 
 def recommend(this: Page, *, most: float, minimise: str) -> None:
     """Print the choice, the runner-up, the Pareto front and what to type; or none, and why."""
+    if not most >= 0:
+        why = f"--max-loss-increase {most:g} is no loss that one could allow."
+        raise UsageError(why, "Give nats per token, 0 or more: --max-loss-increase 0.01")
     run = this.chosen_run(("sweep", "train"), "Choosing from", quiet=False)
     table, beside = table_of(run, this.root), Beside(run.path.parent, this.root)
     lines = beside.costs(table, **this.composed.values["energy"])
@@ -29,7 +37,7 @@ def recommend(this: Page, *, most: float, minimise: str) -> None:
     results: list[dict[str, Any]] = []
     for group in split_by_protocol(table):
         summary = summarise(group)
-        found = choose(summary, beside.windows, costs, minimise, most)
+        found = choose(summary, beside.both, costs, minimise, most)
         what = f"{summary.model} on {summary.data}: the least {minimise}"
         title(this.console, f"{what} for at most {most:g} nats more, raw and calibrated")
         best, front = found.eligible[:2], list(found.front)
@@ -39,13 +47,18 @@ def recommend(this: Page, *, most: float, minimise: str) -> None:
             f"{r}: {of.point['label']} at {cut_of(of.point)}"
             for r, of in zip(ranks, shown, strict=True)
         ]
-        rows = [[name, *_cells(of)] for name, of in zip(names, shown, strict=True)]
-        print_grid(this.console, ["", minimise, "of dense", "most", "held out"], rows)
-        say(this.console, MOST, "dim")
-        said = [*sentences(found, most, len(summary.seeds))]
+        rows = [[name, *_cells(of, most)] for name, of in zip(names, shown, strict=True)]
+        heads = ["", UNITS[minimise], "of dense", "nats ≤", "held out", "≤", "but"]
+        print_grid(this.console, heads, rows)
+        beside_own = " Each was timed beside its own dense model." if minimise in TIMED else ""
+        say(this.console, MOST + beside_own, "dim")
+        marked = [w for of in costs.values() if "busy" in (w := of.get("warnings") or "")]
+        if beside_own and marked:
+            say(this.console, f"Timings are marked: {marked[0]}.", "yellow")
+        said = [*sentences(found, most)]
         for sentence in said:
             say(this.console, sentence)
-        told = (minimise, "share", "bound_nats", "held_out_nats")
+        told = (minimise, "share", "nats", "bound_nats", "held_out_nats", "held_out_bound_nats")
         pairs = zip(names, map(_values, shown), strict=True)
         cuts = [{"cut": name} | dict(zip(told, of, strict=True)) for name, of in pairs]
         results.append({"cuts": cuts, "said": said})
@@ -62,14 +75,16 @@ def recommend(this: Page, *, most: float, minimise: str) -> None:
     this.result(results)
 
 
-def _values(option: Option) -> tuple[float, float, float, float]:
-    return option.cost, option.share, option.bound, max(of.mean for of in option.held.values())
+def _values(option: Option) -> tuple[float, ...]:
+    return option.cost, option.share, *worst(option.chosen_by), *worst(option.held)
 
 
-def _cells(option: Option) -> list[str]:
-    cost, share, *nats = _values(option)
+def _cells(option: Option, most: float) -> list[str]:
+    """What is shown of it, and at last what stands against it."""
+    cost, share, _, *nats = _values(option)
     spelt = f"{cost:,.4g}" if cost < 1e4 else f"{cost:,.0f}"
-    return [spelt, f"{share:.2f}", *(f"{of:+.3f}".replace("-", "−") for of in nats)]
+    but = "may lose more" if option.bound > most else "" if option.cheaper else "no cheaper"
+    return [spelt, f"{share:.2f}", *(f"{of:+.3f}".replace("-", "−") for of in nats), but]
 
 
 def _command(this: Page, row: Mapping[str, Any], config: Mapping[str, Any]) -> str:

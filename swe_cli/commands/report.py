@@ -148,11 +148,14 @@ def table_of(run: Run, root: ConfigRoot) -> pd.DataFrame:
         raise RunError(f"{run.name} is {run.status}.", hint)
     else:
         cells, failed = read_json(run.path / "cells.json"), run.path / "failed.json"
-        rows = [Row.from_json(values) for values in (read_json(failed) if failed.is_file() else [])]
+        lost = [Row.from_json(values) for values in (read_json(failed) if failed.is_file() else [])]
+        rows = list[Row]()
         for entry in cells:
             path = run.path.parent / "cells" / entry["cell"] / "row.json"
             if path.is_file():
                 rows.append(replace(Row.from_json(read_json(path)), axes=entry["axes"]))
+        done = {row.config_hash for row in rows}  # perhaps by another sweep since
+        rows += [row for row in lost if row.config_hash not in done]
         if len(rows) < len(cells) and (run.path / "table.csv").is_file():
             return pd.read_csv(run.path / "table.csv")  # cells are gone
         hint = "Type the same swe sweep: it makes them"
@@ -163,33 +166,40 @@ def table_of(run: Run, root: ConfigRoot) -> pd.DataFrame:
 
 def _rows_of_training(run: Run, root: ConfigRoot) -> list[Row]:
     """Every cut of a training; what was set differently among them becomes an axis."""
-    rows: list[Row] = []
+    found: list[tuple[Row, dict[str, Scalar]]] = []
+    keys: set[str] = set()
     for path in sorted((run.path.parent / "cells").glob("*/row.json")):
         row = Row.from_json(read_json(path))
         config = read_json(path.with_name("cell.json"))
         same = row.training.rpartition("-")[2] == run.name.rpartition("-")[2]  # of another folder
         if same and "against" not in config:  # or judged by another training
-            rows.append(replace(row, axes=options_of(config, root)))
-    keys = {key for row in rows for key in row.axes}
-    varied = {key for key in keys if len({row.axes.get(key) for row in rows}) > 1}
-    return [replace(r, axes={k: v for k, v in r.axes.items() if k in varied}) for r in rows]
+            keys |= options_of(config, root).keys()
+            found.append((row, _options(config)))
+    varied = [key for key in keys if len({of.get(key) for _, of in found}) > 1]
+    return [replace(row, axes={k: of[k] for k in varied if k in of}) for row, of in found]
 
 
 def options_of(config: Mapping[str, Any], root: ConfigRoot) -> dict[str, Scalar]:
     """``recovery.steps`` and the like: all of a cell that has no column of its own, and is not as
     its YAML has it (where it is a user's that is not at hand, all).
     """
-    options: dict[str, Scalar] = {}
+    usual: dict[str, Any] = {}
     for group, chosen in config.items():
-        if isinstance(chosen, Mapping) and "name" in chosen:
-            name = chosen["name"]
-            at_hand = name in root.options(group)
-            usual = component(group, name, root).describe() if at_hand else {"name": name}
-            for key, value in chosen.items():
-                if not isinstance(value, Mapping) and value != usual.get(key):
-                    listed = isinstance(value, list)
-                    options[f"{group}.{key}"] = ",".join(map(str, value)) if listed else value
-    return options
+        if isinstance(chosen, Mapping) and chosen.get("name") in root.options(group):
+            usual[group] = component(group, chosen["name"], root).describe()
+    there = _options(usual)
+    return {key: of for key, of in _options(config).items() if of != there.get(key)}
+
+
+def _options(config: Mapping[str, Any]) -> dict[str, Scalar]:
+    """Dotted key → value of what was chosen of each group, a list as it is typed."""
+    return {
+        f"{group}.{key}": ",".join(map(str, of)) if isinstance(of, list) else of
+        for group, chosen in config.items()
+        if isinstance(chosen, Mapping) and "name" in chosen
+        for key, of in chosen.items()
+        if key != "name" and not isinstance(of, Mapping)
+    }
 
 
 # Tables and figures
@@ -290,6 +300,8 @@ def _look_into(
     except SweError as error:
         say(this.console, f"What it hurt is not told: {error.message}", "dim")
     ledger = paid_back(summary, costs)
+    if told:
+        say(this.console, f"What {line.label} hurts, nats a token, after Holm:", "bold")
     for sentence in (*told[:HARMS], *ledger[:HARMS]):
         say(this.console, sentence)
     found = {"lives": lives, "hurt": harm, "layers": beside.layers(line)}

@@ -11,7 +11,7 @@ from typing import Any
 
 from swe_cli.errors import UsageError
 
-_S = ("ratio", "rate", "allocation", "pattern", "schedule", "transform", "update", "seed")
+_S = ("ratio", "rate", "base", "allocation", "pattern", "schedule", "transform", "update", "seed")
 PLURALS = {f"{name}s": name for name in _S} | {"criteria": "criterion", "recoveries": "recovery"}
 LARGEST_RANGE = 10_000  # values
 PATHS = ("path", "results_dir", "from_run", "trajectory")
@@ -63,6 +63,9 @@ def _values(key: str, value: str, word: str) -> list[str]:
             value_of(word)  # which refuses the home of nobody
             return [value]
         _check_signs(key, value, word)
+        if ends := re.fullmatch(r"(\d*\.?\d+)-(\d*\.?\d+)", value):
+            hint = f"A range is written {key}={ends[1]}..{ends[2]}"
+            raise UsageError(f"{word} is neither a number nor a range.", hint)
         if ".." in value and not value.startswith(("[", "{", "'", '"')):
             numbers = [n for element in value.split(",") for n in expand_range(element, word)]
             word = f"{key}={','.join(numbers)}"
@@ -112,7 +115,9 @@ def closest(word: str, words: Iterable[str]) -> str | None:
     words = list(words)
     # mag means magnitude and layers means model.layers: too short to look alike.
     first, last = word.partition(".")[0], word.rpartition(".")[2]
-    longer = [w for w in words if last and (w.startswith(word) or w.rpartition(".")[2] == last)]
+    ends = {w: w.rpartition(".")[2] for w in words}
+    short = {w: "".join(part[:1] for part in end.split("_")) for w, end in ends.items()}  # lr
+    longer = [w for w in words if last and (w.startswith(word) or last in (ends[w], short[w]))]
     nearest = [w for w in longer if "." in word and w.partition(".")[0] == first]
     alike = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
     return next(iter([*nearest, *alike, *longer]), None)

@@ -38,6 +38,7 @@ Metrics = Iterator[tuple[str, Interval]]
 SECONDS, FEWEST, MOST = 1.0, 11, 101  # of one timing, and how often it is taken
 CACHED = 64  # rows of a product in CSR at once, which is twice as fast as thousands
 DENSE_ENOUGH = 0.5  # zeros of a matrix up to which no product in CSR is tried
+WATTS = 500  # of one package, at most: how soon its counter may begin anew
 POWERCAP = Path("/sys/class/powercap")
 _COUNTED = WeakKeyDictionary[nn.Module, dict[object, tuple[float, dict[str, float]]]]()
 
@@ -166,12 +167,15 @@ def activated(setup: Setup, evaluation: Evaluation) -> Metrics:
 class Meter:
     """What passes between two looks: wall "seconds", "cpu_seconds" of this process, and "joules" of
     the whole machine where a counter tells: RAPL's files (packages; without those of memory), NVML.
+    A counter that may have begun anew more than once meanwhile tells nothing.
     """
 
     def __init__(self, device: torch.device | None = None) -> None:
         self.counters: dict[str, tuple[Callable[[], float], float]] = {}
         for folder in sorted(POWERCAP.glob("intel-rapl:?")):
             with suppress(OSError, ValueError):
+                if not (folder / "name").read_text().startswith("package"):
+                    continue  # psys, which holds packages
                 most = float((folder / "max_energy_range_uj").read_text()) / 1e6  # then from 0
                 read = partial(_joules_of, folder / "energy_uj")
                 read()  # often only root may
@@ -180,8 +184,9 @@ class Meter:
             with suppress(Exception):  # not there, or not told; it has errors of its own
                 nvml = import_module("pynvml")
                 nvml.nvmlInit()
-                handle = nvml.nvmlDeviceGetHandleByIndex(device.index or 0)
-                read = partial(_joules_of_gpu, nvml, handle)
+                # Its place among those that this process may see is another.
+                uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
+                read = partial(_joules_of_gpu, nvml, nvml.nvmlDeviceGetHandleByUUID(uuid), device)
                 read()
                 self.counters["NVML"] = read, math.inf
         self.last = self._read()
@@ -190,11 +195,9 @@ class Meter:
         """Since the last lap, or the start; "joules" only where there is a counter."""
         before, self.last = self.last, self._read()
         passed = {name: self.last[name] - value for name, value in before.items()}
-        joules = [
-            passed.pop(name) if passed[name] >= 0 else passed.pop(name) + most
-            for name, (_, most) in self.counters.items()
-        ]
-        return passed | ({"joules": sum(joules)} if joules else {})
+        joules = {name: passed.pop(name) % most for name, (_, most) in self.counters.items()}
+        known = all(passed["seconds"] * WATTS < most for _, most in self.counters.values())
+        return passed | ({"joules": sum(joules.values())} if joules and known else {})
 
     def _read(self) -> dict[str, float]:
         now = {"seconds": time.perf_counter(), "cpu_seconds": time.process_time()}
@@ -205,7 +208,8 @@ def _joules_of(path: Path) -> float:
     return float(path.read_text()) / 1e6
 
 
-def _joules_of_gpu(nvml: Any, handle: Any) -> float:
+def _joules_of_gpu(nvml: Any, handle: Any, device: torch.device) -> float:
+    torch.cuda.synchronize(device)
     return float(nvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1e3
 
 
@@ -297,8 +301,8 @@ def measured_cost(setup: Setup, dense: Model, size: int) -> dict[str, Any]:
             for _ in range(len(saved)):
                 model(batch)
             wait()
-            joules = meter.lap()["joules"]
-            found[f"{name}joules_per_million_tokens"] = joules * 1e6 / (len(saved) * tokens)
+            if (joules := meter.lap().get("joules")) is not None:
+                found[f"{name}joules_per_million_tokens"] = joules * 1e6 / (len(saved) * tokens)
     found["peak_memory_bytes"] = max(
         sum(v for k, v in of.items() if k == "Total")
         for of in memory.get_tracker_snapshot("peak").values()

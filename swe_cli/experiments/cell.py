@@ -219,11 +219,19 @@ class CellRun:
         uncut = {name: w.clone() for name, w in self._live().items()} if how else {}
         self.masks = prune(method, scorer, at_round)
         self.overlap = overlap_with_magnitude(method, scorer, self.masks)
+        self._charge(scorer, method.judge.key)
         if how is not None:
-            self.lap("cut")
             scorer.calibrated.update(built(how), f"update={how.name}", uncut, self.masks)
             self.lap("update")
         self._apply_masks()
+
+    def _charge(self, scorer: Scorer, judge: str) -> None:
+        """A cut that found its scores there is charged with them, too."""
+        self.lap("cut")
+        own = {what: of["cut"] for what, of in self.spent.items()}
+        for what, first in scorer.spent.setdefault(judge, own).items():
+            if not scorer.earlier and first > own.get(what, first):
+                self.spent[what]["score"] = first - own[what]
 
     def fuse(self, most_zeros: float) -> None:
         """Cut whole what is mostly zeros, where anything was cut."""

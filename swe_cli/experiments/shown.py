@@ -47,8 +47,8 @@ class Shown(Callback):
             self.failed = True
             told = "" if isinstance(error, SweError) else f"{type(error).__name__}: "
             why = " ".join(f"tracker={self.name} failed, the run goes on. {told}{error}".split())
-            again = "Type the same command again to show it what it missed."
-            warnings.warn(f"{why} {again}", SweWarning, stacklevel=2)
+            again = "" if told == "" else " Type the same command again to show what it missed."
+            warnings.warn(f"{why}{again}", SweWarning, stacklevel=2)
 
     def _show(self) -> None:
         path, table = self.run.path / SHOWN, self.run.path / "table.csv"

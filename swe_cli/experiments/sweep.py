@@ -285,7 +285,7 @@ def run_sweep(plan: SweepPlan, observer: Observer, stop: Stop, wait: bool = Fals
                 result = _failed(cell, result)
             outcome.ran += 1
             for name, amount in measured_beside(cell.folder).items():
-                if name.endswith(".seconds"):
+                if name.endswith(".seconds") and name != "score.seconds":  # of another cell
                     outcome.stages[name.removesuffix(".seconds")] += amount
             observer.cell_done(result)
             if not plan.launcher.in_process:

@@ -108,11 +108,9 @@ class HuggingFace(Model):
 
     def save(self, folder: Path, dtype: str | None = None) -> str:
         """Write it, as it is now, as a folder that ``from_pretrained`` opens, with all that the one
-        it came from has beside weights; the class that opens it. ModelError where something is
-        there. It is then of ``dtype``, by default that of the folder it came from.
+        it came from has beside weights; the class that opens it. It is then of ``dtype``, by
+        default that of the folder it came from.
         """
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ModelError(f"{folder} is there already.", "Name a new folder.")
         self._count_units()
         said = _config(self.folder)
         dtype = dtype or said.get("dtype") or said.get("torch_dtype") or "float32"

@@ -71,7 +71,8 @@ class Scorer:
 
     ``lens`` picks what may be cut. Without a ``calibration`` only criteria that need none can be
     asked. ``earlier``: the masks of earlier rounds, if any; what they cut ranks before everything
-    else. Of large models only the rankings that were read last are kept.
+    else. Of large models only the rankings that were read last are kept. ``spent``: what the first
+    cut of each judge took, by its key, scoring included.
     """
 
     setup: Setup
@@ -79,6 +80,7 @@ class Scorer:
     evidence: Evidence
     calibration: Calibration | None = None
     earlier: Masks = field(default_factory=dict)
+    spent: dict[str, dict[str, float]] = field(default_factory=dict)
     _rankings: dict[tuple[str, UnitKind | None, bool], Ranking] = field(default_factory=dict)
     _units: dict[UnitKind, UnitCut] = field(default_factory=dict)
 

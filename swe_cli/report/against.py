@@ -61,7 +61,7 @@ class Compared:
             seen = [d for cut in self.cuts if not math.isnan(d := cut["detectable_nats"])]
             if seen and "undecided" in words:
                 ends = dict.fromkeys(f"{nats:.3f}" for nats in (min(seen), max(seen)))
-                words += f"; could have seen {' to '.join(ends)} nats"
+                words += f"; alone, each could have seen {' to '.join(ends)} nats"
             if "(" in str(self.name):
                 words += f" (compared with {self.name})"
         return f"{self.line.label}: {words}."

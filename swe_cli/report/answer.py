@@ -5,8 +5,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-import pandas as pd
-
 from swe_cli.controls import BY_KIND, PRUNED
 from swe_cli.errors import SweError
 from swe_cli.evaluation.measure import DIFFERENCES, paired_difference
@@ -25,11 +23,19 @@ from swe_cli.report.quantities import (
     Quantity,
     bounds,
 )
-from swe_cli.report.summary import FIRST, Line, Point, Summary, chosen, cut_of
+from swe_cli.report.summary import (
+    ALWAYS,
+    FIRST,
+    RIVAL,
+    Line,
+    Point,
+    Summary,
+    chosen,
+    cut_of,
+    mean_ranks,
+)
 from swe_cli.report.text import NOTHING, count
 
-RIVAL = "magnitude"
-ALWAYS = (FIRST, RIVAL, "random")
 _RECOVERED = {LOSS: TO_RECOVERED, CALIBRATED: TO_RECOVERED_CALIBRATED}
 BEST = 10  # lines that are shown beside them
 
@@ -46,15 +52,8 @@ def headline(summary: Summary) -> list[Quantity]:
 
 
 def leading(summary: Summary, quantity: Quantity) -> list[Line]:
-    """By mean rank over all cuts the ``BEST`` lines, with the best of each that is ``ALWAYS`` said.
-
-    A mean of losses would only tell which line explodes last.
-    """
-    cuts = pd.DataFrame(summary.cuts)
-    of_cut = cuts.groupby(["by", "x"], dropna=False)[quantity.mean]
-    rank = of_cut.rank(ascending=quantity.better < 0, na_option="bottom")
-    rank = (rank - 0.5) / of_cut.transform("size")  # alone, it is neither best nor worst
-    means = rank.groupby(cuts["label"]).mean()
+    """By mean rank the ``BEST`` lines, with the best of each that is ``ALWAYS`` said."""
+    means = mean_ranks(summary, quantity)
     lines = sorted(summary.lines, key=lambda line: means[line.label])
     firsts = [next((line for line in lines if name in line.criteria), None) for name in ALWAYS]
     return [line for place, line in enumerate(lines) if place < BEST or line in firsts]
@@ -127,8 +126,8 @@ def _between(
         same = cuts.get((other["label"], x), {}) if other["kind"] == PRUNED else other
         theirs = (other if point is one else same).get("cells", {})
         rows = [(point["cells"][seed], theirs[seed]) for seed in point["seeds"] if seed in theirs]
-        means = [(mine[q.mean], their[q.mean]) for mine, their in rows]
-        each[x] = [Interval(a - b) for a, b in means if a is not None and b is not None]
+        rows = [pair for pair in rows if None not in (pair[0][q.mean], pair[1][q.mean])]
+        each[x] = [Interval(mine[q.mean] - their[q.mean]) for mine, their in rows]
         if point is one and len(each[x]) == 1:
             each[x] = [_over_windows(*rows[0], q, windows) or each[x][0]]
     found: dict[Any, Point] = dict(zip(each, paired(each), strict=True))

@@ -1,5 +1,6 @@
 """What every table in the terminal shares: readable at 80 columns, with or without colour."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -18,6 +19,11 @@ Cells = Sequence[Text | str]
 def say(console: Console, words: str, style: str = "") -> None:
     """Plain words, in which brackets are brackets."""
     console.print(Text(words, style))
+
+
+def minus(words: str) -> str:
+    """With true minus signs; a hyphen inside a name stays one."""
+    return re.sub(r"(?<![\w.])-(?=[\d.])", "−", words)
 
 
 def title(console: Console, words: str) -> None:
@@ -56,7 +62,7 @@ def print_table(
             Text(head), justify=side, no_wrap=bool(head), overflow="fold", min_width=least
         )
     for row in rows:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+        table.add_row(*(cell if isinstance(cell, Text) else Text(minus(cell)) for cell in row))
     console.print(table)
 
 
@@ -109,5 +115,5 @@ def print_pairs(console: Console, pairs: Sequence[tuple[str, str]]) -> None:
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in pairs:
-        grid.add_row(Text(name, "dim"), Text(value))
+        grid.add_row(Text(name, "dim"), Text(minus(value)))
     console.print(grid)

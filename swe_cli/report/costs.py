@@ -3,16 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from rich.console import Console
 
 from swe_cli.errors import UsageError, optional
 from swe_cli.report.console import print_table, say
-from swe_cli.report.text import number
+from swe_cli.report.text import count, number
 
 JOULES, SPENT = "joules_per_million_tokens", "spent_joules"
 # What a cut takes before it can save; "training" is the rest of one that an early cut is made in.
-STAGES = ("tracking", "cut", "update", "transform", "recovery", "training")
+STAGES = ("tracking", "score", "cut", "update", "transform", "quantize", "recovery", "training")
 TIMED = {  # what is shown of a timing: its words, its unit in the column's, digits
     "latency_p50_ms": ("latency, median (ms)", 1.0, ".2f"),
     "latency_p95_ms": ("latency, 95 % (ms)", 1.0, ".2f"),
@@ -25,19 +26,23 @@ TIMED = {  # what is shown of a timing: its words, its unit in the column's, dig
 
 def with_energy(costs: pd.DataFrame, watts: float | None, country: str | None) -> pd.DataFrame:
     """``costs`` with, in joules, what was spent before a cut saves, and what a million tokens take;
-    ``energy`` says how that is known: "measured", or "estimated" from ``watts``, else "". Where a
-    ``country`` is named, ``spent_kg_co2e``, too.
+    ``energy`` says how that is known: "measured"; "estimated", from ``watts``, or "partly
+    estimated", where no counter was read in some stage; else "". Where a ``country`` is named,
+    ``spent_kg_co2e``, too.
     """
     seconds, joules = (
         costs.reindex(columns=[f"{stage}.{what}" for stage in STAGES])
         for what in ("seconds", "joules")
     )
-    spent, measured = seconds.sum(axis=1), joules.sum(axis=1, min_count=1)
-    told = measured.notna()
-    costs = costs.assign(spent_seconds=spent, energy=told.map({True: "measured", False: ""}))
-    costs[SPENT] = measured
+    joules.columns = seconds.columns
+    unread = seconds.gt(0) & joules.isna()
+    known = joules if watts is None else joules.mask(unread, watts * seconds)
+    lacks = (seconds.gt(0) & known.isna()).any(axis=1)
+    costs = costs.assign(spent_seconds=seconds.sum(axis=1))
+    costs[SPENT] = spent = known.sum(axis=1, min_count=1).mask(lacks)
+    ways = [spent.isna(), joules.isna().all(axis=1), unread.any(axis=1)]
+    costs["energy"] = np.select(ways, ["", "estimated", "partly estimated"], "measured")
     if watts is not None:
-        costs.loc[~told, "energy"], costs.loc[~told, SPENT] = "estimated", watts * spent[~told]
         for of in ("", "dense_"):
             if f"{of}tokens_per_second_large" in costs:
                 estimated = watts * 1e6 / costs[f"{of}tokens_per_second_large"]
@@ -61,7 +66,7 @@ def faster(timed: Mapping[str, Any]) -> str:
     low, high, size = timed["saved_low"], timed["saved_high"], int(timed["batch"])
     if timed["only_masked"]:
         return "No faster than dense: what is only masked is multiplied all the same."
-    if not low <= 0 <= high:
+    if not low <= 0 <= high and (low > 0) == (timed["speedup"] > 1):
         factor = timed["speedup"] if low > 0 else 1 / timed["speedup"]
         return f"{factor:.2f}× as {'fast' if low > 0 else 'slow'} as dense at batch {size}."
     return f"No faster than dense: at batch {size} its time differs by less than the noise."
@@ -101,4 +106,9 @@ def print_layers(console: Console, layers: Mapping[str, tuple[float, float]]) ->
         [name, f"{zeros:.1%}", f"{won:.2f}×" if won else "–", "csr" if won > 1 else "dense"]
         for name, (zeros, won) in layers.items()
     ]
-    print_table(console, ["layer", "zeros", "csr is", "computed"], rows)
+    print_table(console, ["layer", "zeros", "speedup", "computed"], rows)
+    won = sum(times > 1 for _, times in layers.values())
+    words = (
+        f"{won} of {count(len(layers), 'layer')} skip zeros, since that is faster; –: not tried."
+    )
+    say(console, words)

@@ -23,7 +23,7 @@ from swe_cli.errors import SweError
 from swe_cli.files import write_files
 from swe_cli.report.look import GREY, colour_of
 from swe_cli.report.quantities import LOSS, Quantity, bounds
-from swe_cli.report.summary import Line, Point, Summary
+from swe_cli.report.summary import ALWAYS, Line, Point, Summary, mean_ranks
 from swe_cli.report.text import count, short_label
 
 alt.data_transformers.disable_max_rows()
@@ -47,7 +47,6 @@ DOT, RING = {"size": 8, "color": GREY}, {"filled": False}  # of lines of one poi
 TOLD = [alt.Tooltip("label:N"), alt.Tooltip("x:Q"), alt.Tooltip("value:Q")]
 _WIDE = partial(alt.StrokeWidth, scale=None)
 AFTER, BEFORE = "after recovery", "before recovery"
-ALWAYS = ("swe", "magnitude", "random")
 MOST, MOST_WITH_ROLES, MOST_LINES = 12, 8, 4  # panels; criteria in each module's; lines in one
 MANY = 8  # lines, beyond which the grid shows them all
 LIVES = {  # of weights that two criteria disagree on, each way at most so many
@@ -256,19 +255,6 @@ def notes(summary: Summary, quantity: Quantity, elsewhere: str) -> list[str]:
     band = f"{seeds}; band: {summary.intervals}" if summary.intervals else seeds
     head = "; ".join(words for words, holds in said.items() if holds)
     return [band, head, *missing, *_left_out(summary, drawn, elsewhere)]
-
-
-def mean_ranks(summary: Summary, quantity: Quantity) -> "pd.Series[float]":
-    """Label → its mean rank over all cuts, 0 best and 1 worst.
-
-    A mean of losses would only tell which line explodes last.
-    """
-    cuts = summary.points[summary.points["kind"] == PRUNED]
-    amount = cuts["x"].where(cuts["by"] == "ratio", cuts["rate"])
-    of_cut = cuts.groupby([cuts["by"], amount])[quantity.mean]
-    size, rank = of_cut.transform("count"), of_cut.rank("min", ascending=quantity.better < 0)
-    ranks = (rank - 1) / (size - 1).where(size > 1)  # alone, it is neither best nor worst
-    return ranks.groupby(cuts["label"]).mean().fillna(math.inf)
 
 
 def shown_lines(summary: Summary, quantity: Quantity) -> dict[str, list[Line]]:

@@ -5,10 +5,12 @@ from html import escape
 
 import pandas as pd
 
-from swe_cli.report.quantities import QUANTITIES, Quantity, bounds
+from swe_cli.report.quantities import QUANTITIES, Quantity, bounds, sign
 from swe_cli.report.summary import Point, Summary, means
 from swe_cli.report.tables import csv_bytes
-from swe_cli.report.text import NOTHING, count, exact, markdown_table
+from swe_cli.report.text import MARKS, NOTHING, count, exact, markdown_table
+
+TEX = {"±": r"$\pm$", "−": "$-$", "▼": r"$\downarrow$", "▲": r"$\uparrow$"}
 
 
 def formatted(summaries: Sequence[Summary], form: str) -> str:
@@ -19,9 +21,13 @@ def formatted(summaries: Sequence[Summary], form: str) -> str:
 
 
 def _tables(summary: Summary, form: str) -> Iterator[str]:
-    """Mean ± half of the interval, line by cut; what nothing was cut from stands at 0."""
+    """Mean ± half of the interval, line by cut; what nothing was cut from stands at 0. Then the
+    same of differences to dense, paired, with their marks.
+    """
     points = [*summary.controls, *summary.cuts]
-    for quantity in (q for q in QUANTITIES if q.drawable(points)):
+    shown = [(q, column) for q in QUANTITIES for column in (q.mean, q.delta)]
+    shown = [(q, column) for q, column in shown if any(p[column] is not None for p in points)]
+    for quantity, column in shown:
         cells, cuts = dict[str, dict[str, str]](), dict[str, tuple[bool, float]]()
         for point in points:
             by_rate = point["rate"] is not None
@@ -29,16 +35,19 @@ def _tables(summary: Summary, form: str) -> Iterator[str]:
             if amount is not None:  # or it was to find its own sparsity, and failed
                 cut = f"{'rate ' * by_rate}{exact(amount)}"
                 cuts[cut] = by_rate, amount
-                cells.setdefault(point["label"], {})[cut] = _spelt(point, quantity)
+                cells.setdefault(point["label"], {})[cut] = _spelt(point, quantity, column)
         table = pd.DataFrame.from_dict(cells, orient="index").fillna(NOTHING)
         table = table.reindex(columns=sorted(cuts, key=cuts.__getitem__))
         over = f", ± half of the {summary.intervals}" if summary.intervals else ""
         alone = "; one seed: this training only" if len(summary.seeds) == 1 else ""
-        head = f"{quantity.axis}{over}: {summary.model} on {summary.data}, "
+        against = ", less dense's (paired)" if column == quantity.delta else ""
+        head = f"{quantity.axis}{against}{over}: {summary.model} on {summary.data}, "
         head += f"{count(len(summary.seeds), 'seed')}{alone}; protocol {summary.fingerprint}"
         if form == "latex":
             layout = "l" + "r" * len(table.columns)
-            text = table.to_latex(escape=True, column_format=layout).replace("±", r"$\pm$")
+            text = table.to_latex(escape=True, column_format=layout)
+            for plain, spelt in TEX.items():
+                text = text.replace(plain, spelt)
             yield f"% {head}\n% \\usepackage{{booktabs}}\n{text.rstrip()}"
         elif form == "html":
             yield f"<p>{escape(head)}</p>\n{table.to_html(border=0)}"
@@ -47,10 +56,13 @@ def _tables(summary: Summary, form: str) -> Iterator[str]:
             yield f"{head}\n\n{markdown_table(rows, left=1)}"
 
 
-def _spelt(point: Point, quantity: Quantity) -> str:
-    mean, low, high = (point[name] for name in (quantity.mean, *bounds(quantity.mean)))
+def _spelt(point: Point, quantity: Quantity, column: str) -> str:
+    mean, low, high = (point[name] for name in (column, *bounds(column)))
     if mean is None:
         return NOTHING
     spec = ".1f" if quantity.percent else ".3f"
     half = "" if low is None else f" ± {quantity.scale * (high - low) / 2:{spec}}"
-    return f"{quantity.scale * mean:{spec}}{half}"
+    if column == quantity.mean:
+        return f"{quantity.scale * mean:{spec}}{half}"
+    mark = MARKS[sign(point, column)]
+    return f"{quantity.scale * mean:+{spec}}{half} {mark}".replace("-", "−").rstrip()

@@ -8,9 +8,9 @@ import altair as alt
 import pandas as pd
 
 from swe_cli.controls import BY_KIND, DENSE, PRUNED
-from swe_cli.report.figures import SIGNED, mean_ranks, same_models, spelt, squash, ticks, titled
+from swe_cli.report.figures import SIGNED, same_models, spelt, squash, ticks, titled
 from swe_cli.report.quantities import BEFORE_RECOVERY, LOSS, sign
-from swe_cli.report.summary import Point, Summary
+from swe_cli.report.summary import Point, Summary, mean_ranks
 from swe_cli.report.tables import records
 from swe_cli.report.text import count, exact, number
 
@@ -31,7 +31,7 @@ def grid(summary: Summary) -> Any:
     failed = f"; {FAILED} failed" if any(point["failed"] for point in summary.cuts) else ""
     seeds = count(len(summary.seeds), "seed")
     words = f"{summary.model} on {summary.data}: loss against {against}; {seeds}"
-    corner = f"corner: paired {summary.intervals} excludes 0; bold: lowest of its column{failed}"
+    corner = f"corner: q < 0.05 (paired {summary.intervals}); bold: lowest of its column{failed}"
     charts = cells(summary)
     signs = int((LABELS + len(charts.hconcat) * len(columns_of(summary)) * CELL) / LETTER)
     return titled(charts, words, [corner, *summary.caveats], signs)

@@ -43,7 +43,6 @@ class Report:
     summaries: Sequence[Summary] = ()
     table: pd.DataFrame = field(default_factory=pd.DataFrame)
     sentences: Sequence[str] = ()
-    caveats: Sequence[str] = ()
     declared: tuple[str, pd.DataFrame] | None = None
     layers: pd.DataFrame | None = None
     hurt: pd.DataFrame | None = None

@@ -25,8 +25,8 @@ def p_value(mean: float | None, low: float | None, high: float | None, seeds: in
     """
     if mean is None or low is None or high is None or not math.isfinite(high - low):
         return math.nan
-    if low == high:
-        return 0.0 if mean else math.nan
+    if low == high:  # of counts seeds may agree by chance, which is no spread of 0
+        return 0.0 if mean and seeds == 1 else math.nan
     freedom = seeds - 1 if seeds > 1 else math.inf
     error = (high - low) / 2 / float(stdtrit(freedom, 1 - LEVEL / 2))
     return 2 * float(stdtr(freedom, -abs(mean) / error))

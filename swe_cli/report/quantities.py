@@ -91,10 +91,10 @@ def q_of(column: str) -> str:
 
 def sign(record: Mapping[str, Any], column: str) -> Literal[-1, 0, 1]:
     """-1 or 1 where a column's whole interval lies below or above zero; 0 where it does not, and
-    where its q value, if it has one, is not below 0.05.
+    where its q value, of those that have them, is unknown or not below 0.05.
     """
-    q = record.get(q_of(column))
-    if q is not None and q >= LEVEL:
+    q = record.get(q_of(column), 0.0)
+    if q is None or q >= LEVEL:
         return 0
     low, high = (record[bound] for bound in bounds(column))
     if high is not None and high < 0:

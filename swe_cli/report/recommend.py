@@ -1,7 +1,7 @@
 """What to ship: the cheapest cut that surely costs no more than one allows."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +10,11 @@ from swe_cli.errors import RunError
 from swe_cli.evaluation.loss import Measured
 from swe_cli.evaluation.measure import paired_difference
 from swe_cli.records import Interval
+from swe_cli.report.against import Windows
 from swe_cli.report.inference import pooled
-from swe_cli.report.summary import Point, Summary
+from swe_cli.report.summary import Point, Summary, cut_of
+from swe_cli.report.text import count
 
-Windows = Callable[[str], Measured]
 # What can be minimised, the column it is read from, and whether that is timed.
 COSTS = {
     "bytes": "bytes_compressed",
@@ -43,22 +44,19 @@ class Option:
     @property
     def bound(self) -> float:
         """What it costs at most, raw or calibrated: upper end of a 95 % interval."""
-        return max(math.inf if of.high is None else of.high for of in self.chosen_by.values())
-
-    @property
-    def mean(self) -> float:
-        return max(of.mean for of in self.chosen_by.values())
+        return worst(self.chosen_by)[1]
 
 
 @dataclass(frozen=True)
 class Recommendation:
     """``eligible``: options within the tolerance, the cheapest first; ``others``: the rest, the
-    closest first. ``control``: the kind of the best control, by loss.
+    closest first. ``control``: the kind of the best control, by loss. ``seeds``: how many.
     """
 
     eligible: Sequence[Option]
     others: Sequence[Option]
     control: Mapping[str, str]
+    seeds: int
 
     @property
     def front(self) -> Iterator[Option]:
@@ -68,6 +66,12 @@ class Recommendation:
             if option.bound < best:
                 best = option.bound
                 yield option
+
+
+def worst(differences: Mapping[str, Interval]) -> tuple[float, float]:
+    """What is lost and what may be, raw or calibrated, whichever is more."""
+    highs = (math.inf if of.high is None else of.high for of in differences.values())
+    return max(of.mean for of in differences.values()), max(highs)
 
 
 def choose(
@@ -81,11 +85,12 @@ def choose(
 
     Raises RunError where there is no such cost, no control, or an older version measured less.
     """
-    column, seeds = COSTS[by], summary.seeds
+    column = COSTS[by]
+    seeds = sorted({seed for point in summary.cuts for seed in point["seeds"]})
 
     def halves(point: Point) -> list[list[Measured]]:
         """Its windows of each half, seed by seed."""
-        found = [windows(point["cells"][seed]["config_hash"]) for seed in seeds]
+        found = [windows(point["cells"][seed]["config_hash"])[0] for seed in seeds]
         some = [{n: w for n, w in of.items() if not n.startswith("token_")} for of in found]
         return [[{n: w[half::2] for n, w in of.items()} for of in some] for half in (0, 1)]
 
@@ -112,7 +117,7 @@ def choose(
         share = cost / (dense if math.isnan(beside) else beside)
         # What is timed must surely differ, and not by the noise of the very same products.
         faster = _cost(point, "saved_low", costs) > 0 and not _cost(point, "only_masked", costs)
-        saves = faster if by in TIMED else share < 1
+        saves = share < 1 and (faster or by not in TIMED)
         held = list[dict[str, Interval]]()
         for half, mine in enumerate(halves(point)):
             pairs = {name: zip(mine, theirs[best[name]][half], strict=True) for name in LOSSES}
@@ -121,11 +126,13 @@ def choose(
         options.append(Option(point, cost, share, saves, *held))
     if not options:
         hint = "Type the same swe sweep with costs=measured" if by in TIMED else "Add --refresh"
+        if any(not math.isnan(_cost(cut, "latency_p50_ms", costs)) for cut in summary.cuts):
+            hint = "No counter was read. Say what the machine draws: energy.watts=…"
         raise RunError(f"No row tells its {by}.", hint)
     fits = [option for option in options if option.bound <= most and option.cheaper]
     eligible = sorted(fits, key=lambda option: (option.share, option.bound))
     others = sorted((o for o in options if o not in fits), key=lambda option: option.bound)
-    return Recommendation(eligible, others, best)
+    return Recommendation(eligible, others, best, len(seeds))
 
 
 def _cost(point: Point, column: str, costs: Mapping[str, Mapping[str, Any]]) -> float:
@@ -134,17 +141,20 @@ def _cost(point: Point, column: str, costs: Mapping[str, Mapping[str, Any]]) -> 
     return math.nan if None in found else math.fsum(found) / len(found)
 
 
-def sentences(found: Recommendation, most: float, seeds: int) -> Iterator[str]:
-    """The choice, or none and why; in words."""
+def sentences(found: Recommendation, most: float) -> Iterator[str]:
+    """The choice, or none and why; in words. Windows are held out, trainings are not."""
     against = " and ".join(dict.fromkeys(KIND_NAMES[kind] for kind in found.control.values()))
-    where = "this training only" if seeds == 1 else f"{seeds} seeds"
+    where = "this training only" if found.seeds == 1 else f"these {found.seeds} trainings"
     if found.eligible:
         option = found.eligible[0]
-        loss, high = max((of.mean, of.high or math.nan) for of in option.held.values())
+        loss, high = worst(option.held)
         held = "it holds there" if high <= most else "there it may cost more than that"
         yield (
             f"On the other half of the windows it costs {loss:+.3f} nats, at most {high:+.3f}, "
-            f"against {against}: {held} ({where}).".replace("-", "−")
+            f"against {against}: {held} ({where}, "
+            f"chosen of {count(len(found.eligible) + len(found.others), 'cut')}).".replace(
+                " -", " −"
+            )
         )
         return
     cheaper = [option for option in found.others if option.cheaper]
@@ -152,7 +162,8 @@ def sentences(found: Recommendation, most: float, seeds: int) -> Iterator[str]:
         yield "None: no cut is surely cheaper than dense; a mask alone makes nothing faster."
         return
     closest = cheaper[0]
+    cut, (loss, high) = cut_of(closest.point), worst(closest.chosen_by)
     yield (
-        f"None: the closest, {closest.point['label']}, costs {closest.mean:+.3f} nats against "
-        f"{against}, and may cost {closest.bound:+.3f}; {most:g} is allowed ({where})."
+        f"None: the closest, {closest.point['label']} at {cut}, costs {loss:+.3f} nats against "
+        f"{against}, and may cost {high:+.3f}; {most:g} is allowed ({where}).".replace(" -", " −")
     )

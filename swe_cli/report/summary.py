@@ -15,7 +15,7 @@ import pandas as pd
 from swe_cli.controls import KIND_NAMES, PRUNED
 from swe_cli.errors import SweError
 from swe_cli.evaluation.loss import SHARPNESSES
-from swe_cli.records import Interval
+from swe_cli.records import COSTS, Interval
 from swe_cli.report.inference import pooled, q_values
 from swe_cli.report.quantities import (
     CALIBRATED,
@@ -33,9 +33,13 @@ from swe_cli.report.text import count, exact, label, short_label, word
 
 Point = dict[str, Any]  # one line of ``Summary.points``
 OVERLAP, MOVED, VALIDATION = "jaccard_magnitude", "weights_moved", "validation_loss_nats"
+# What has a mean over seeds, and no interval.
+TOLD = (OVERLAP, MOVED, VALIDATION, "bits_per_character", "top1", "temperature", *COSTS)
 # Models of which these agree to the last bit are the same model.
 LOSSES = (LOSS.mean, LOSS.before, CALIBRATED.mean)
 FIRST = "swe"  # whose settings and colour a line keeps that is another's, too
+RIVAL = "magnitude"
+ALWAYS = (FIRST, RIVAL, "random")  # shown, wherever not all lines are
 SAME = 0.99  # from here on a criterion does not tell itself from magnitude
 
 
@@ -100,8 +104,8 @@ class Summary:
     named as the table's; ``interval`` (over ``seeds``, or over the ``windows`` of the only one),
     ``x`` (the ratio asked for, or the sparsity achieved where that is another: by rate, of units,
     of fused slices), ``failed`` (at any seed: a mean over the seeds that survived would flatter
-    it), ``cells`` (its rows, by seed), ``parts`` (what tells its line from the others), and of a
-    cut's differences the q values, over all cuts (``q_of``). Lines of the very same models are one,
+    it), ``cells`` (its rows, by seed), ``parts`` (what tells its line from the others), and of
+    differences the q values, over all points (``q_of``). Lines of the very same models are one,
     of several ``criteria``. ``uncalibrated``: how many rows fitted no temperature. ``baselines``:
     what is always answered the same is worth, by quantity. ``published``: criterion → allocation.
     """
@@ -183,6 +187,20 @@ class Summary:
             )
 
 
+def mean_ranks(summary: Summary, quantity: Quantity) -> "pd.Series[float]":
+    """Label → its mean rank over all cuts that others share, 0 best and 1 worst; failed is last.
+
+    A mean of losses would only tell which line explodes last.
+    """
+    cuts = summary.points[summary.points["kind"] == PRUNED]
+    amount = cuts["ratio"].fillna(cuts["rate"])  # of its own sparsity, none
+    of_cut = cuts.groupby([cuts["by"], amount])[quantity.mean]
+    rank = of_cut.rank("min", ascending=quantity.better < 0, na_option="bottom")
+    size = of_cut.transform("size")
+    ranks = (rank - 1) / (size - 1).where(size > 1)  # alone, it is neither best nor worst
+    return ranks.groupby(cuts["label"]).mean().fillna(math.inf)
+
+
 def interval_words(over: Iterable[str | None], windows: str = "windows") -> str:
     """What intervals over ``windows``, ``seeds``, or both, are called.
 
@@ -256,7 +274,7 @@ def _points(rows: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
     columns = ["failed", "seeds", "cells", *estimates, "interval"]
     measured = pd.DataFrame(map(_over_seeds, cells), columns=columns)
     points = points.join(measured.astype(dict.fromkeys(estimates, float)))
-    for told in (name for name in (OVERLAP, MOVED, VALIDATION) if name in rows):
+    for told in (name for name in TOLD if name in rows):
         points[told] = cuts[told].mean().mask(measured["failed"])
     # An axis that does not touch a control repeats it; saying it once is enough.
     compared = [c for name in (LOSS.mean, LOSS.delta) for c in (name, *bounds(name))]
@@ -269,11 +287,11 @@ def _points(rows: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
     for _, of in points.drop_duplicates("line").groupby("kind"):
         parts |= zip(of["line"], _parts(of, settings), strict=True)
     points = _named(points.sort_values(["line", "x"], kind="stable"), parts)
-    pruned = points["kind"] == PRUNED
     for column in (name for name in DELTAS if points[name].notna().any()):
-        tested = points.loc[pruned, [column, *bounds(column), "seeds"]]
-        p = [p_of(point, column, len(point["seeds"])) for point in records(tested)]
-        points.loc[pruned, q_of(column)] = q_values(p)
+        tested = records(points[[column, *bounds(column), "cells"]])
+        known = [sum(of.get(column) is not None for of in p["cells"].values()) for p in tested]
+        p = [p_of(point, column, seeds) for point, seeds in zip(tested, known, strict=True)]
+        points[q_of(column)] = q_values(p)
     return points
 
 

@@ -18,7 +18,8 @@ from swe_cli.report.quantities import ACCURACY, LOSS, MAE, QUANTITIES, Quantity,
 from swe_cli.report.summary import OVERLAP, Point, Summary, chosen, cut_of, on_validation
 from swe_cli.report.tables import records
 
-UNVALIDATED = "Best cuts: chosen on test (no validation loss in these rows)."
+TESTED = "Above: single tests of the best by validation loss."
+UNVALIDATED = "Above: single tests of the best on test (no validation loss)."
 NARROW = 60  # columns, below which numbers have a digit less
 
 
@@ -134,7 +135,7 @@ def _print_leading(console: Console, summary: Summary, q: Quantity, holds: Quant
         f"{text.MARKS[-1]} lower, {text.MARKS[1]} higher than dense: q < 0.05 (exploratory, "
         f"Benjamini-Hochberg), paired {summary.intervals or '95% interval'}.",
         f"holds: costs at most {holds.cost} (one-sided 0.025, from the mildest cut on).",
-        "" if on_validation(summary.cuts) else UNVALIDATED,
+        TESTED if on_validation([*summary.controls, *summary.cuts]) else UNVALIDATED,
         f"{text.count(left, 'more line')} with --rows." if left else "",
         f"Protocol {summary.fingerprint}.",
     ]

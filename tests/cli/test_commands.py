@@ -197,6 +197,11 @@ def test_what_to_ship_is_recommended_made_and_exported_as_small_as_the_row_says(
     file = tmp_path / "out" / "model.compressed.safetensors"
     row = json.loads((tmp_path / "results/runs" / name / "manifest.json").read_text())["row"]
     assert file.stat().st_size == row["measures"]["bytes_compressed"]
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["model"]["width"]
+    again = swe("export", name, str(tmp_path / "out"), "--compress")
+    assert (again.exit_code, "is there already" in again.output) == (2, True)
+    same = swe(*command.split())
+    assert "Already cut." in same.stderr
     whole = load_file(tmp_path / "results/runs" / name / "model.safetensors")
     back = decompressed(file)
     assert all(torch.equal(back[n], whole[n]) for n in whole)
@@ -207,7 +212,11 @@ def test_what_to_ship_is_recommended_made_and_exported_as_small_as_the_row_says(
     assert told["loss_nats"] == pytest.approx(row["loss_nats"], abs=1e-4)
     for cost in ("latency", "flops"):
         assert swe("recommend", "--minimise", cost).exit_code == 0
-    assert "No row tells its energy" in swe("recommend", "--minimise", "energy").output
+    unread = swe("recommend", "--minimise", "energy").output
+    assert "No row tells its energy" in unread
+    assert "energy.watts" in unread
+    for loss in ("nan", "-1"):
+        assert swe("recommend", "--max-loss-increase", loss).exit_code == 2
     assert swe("recommend", "--minimise", "energy", "energy.watts=65").exit_code == 0
 
 
@@ -215,3 +224,32 @@ def test_what_is_dense_has_no_zeros_to_skip(swe, own_run):
     found = swe("evaluate", own_run.name, "--runtime", "csr")
     assert found.exit_code == 2
     assert "nothing was cut of it" in found.output
+
+
+def test_a_report_bears_seeds_that_failed_and_were_made_since(swe, tmp_path, tiny_words):
+    words = [*tiny_words, "seeds=0,1", "criteria=fisher,magnitude", "ratios=0.3,0.6", "recovery.steps=1"]
+    assert swe("sweep", "-q", *words).exit_code == 0
+    (sweep,) = (tmp_path / "results/runs").glob("sweep-*")
+    rows = {path: json.loads(path.read_text()) for path in sweep.parent.glob("cells/*/row.json")}
+    cuts = {path: row for path, row in rows.items() if row["criterion"] == "fisher"}
+    spent = [json.loads(p.with_name("timing.json").read_text())["seconds"] for p in cuts]
+    # Scores serve both ratios: the second is charged with them, too.
+    assert sum("score" in of for of in spent) == 2
+    for seed in (0, 1):
+        of_seed = [of for row, of in zip(cuts.values(), spent, strict=True) if row["seed"] == seed]
+        one, two = (of["cut"] + of.get("score", 0.0) for of in of_seed)
+        assert one == pytest.approx(two, rel=0.2, abs=0.01)  # but for laying on the masks
+    told = {path: (row["criterion"], row["seed"]) for path, row in rows.items()}
+    lost = {path: row for path, row in rows.items() if told[path] == ("magnitude", 1)}
+    failed = [{**row, "status": "failed", "error": "no memory"} for row in lost.values()]
+    (sweep / "failed.json").write_text(json.dumps(failed))
+    for path in lost:
+        path.rename(path.with_suffix(".gone"))
+    told = swe("report")
+    assert told.exit_code == 0, told.output
+    assert "No cut of magnitude was measured at all seeds of dense" in " ".join(told.stdout.split())
+    for path in lost:
+        path.with_suffix(".gone").rename(path)
+    again = swe("report")
+    assert again.exit_code == 0, again.output
+    assert "failed" not in again.stdout

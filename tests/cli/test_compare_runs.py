@@ -6,6 +6,7 @@ import pytest
 
 from swe_cli.evaluation.measure import paired_difference
 from swe_cli.files import read_tensors
+from swe_cli.report.console import minus
 
 
 def squeezed(result):
@@ -31,8 +32,8 @@ def test_a_cut_and_its_training(swe, own_run):
     assert f"loss {' '.join(losses)}" in lines
     hashes = [rows[kind]["config_hash"] for kind in ("pruned", "dense")]
     mean, low, high = paired_difference(*(windows(own_run, one) for one in hashes))
-    assert f"difference – {mean:+.4f}" in lines
-    assert f"[{low:+.4f}, {high:+.4f}]" in lines
+    assert minus(f"difference – {mean:+.4f}") in lines
+    assert minus(f"[{low:+.4f}, {high:+.4f}]") in lines
     assert not any(line.startswith(("seed", "ratio")) for line in lines)  # one of them has none
 
 
@@ -41,6 +42,13 @@ def test_two_cuts_say_what_was_set_otherwise(swe, own_run):
     lines = squeezed(swe("compare", own_run.pruned, again.stdout.split()[0]))
     assert "ratio 0.5 0.25" in lines
     assert not any(line.startswith(("recovery", "criterion", "seed", "best")) for line in lines)
+
+
+def test_runs_that_do_not_fit_beside_each_other_stand_below(swe, own_run):
+    lines = squeezed(swe("compare", *[own_run.name, own_run.pruned] * 4))
+    blocks = [line.split()[3:] for line in lines if line.startswith("best validation loss")]
+    assert len(blocks) > 1
+    assert sum(map(len, blocks)) == 8
 
 
 def test_trainings_without_a_shared_protocol_are_not_paired(swe, own_run, tiny_words):

@@ -130,7 +130,8 @@ def test_a_difference_is_marked_by_its_q_value_and_says_what_could_be_seen() -> 
     mild = math.sqrt((np.var([0.9, 1.0, 1.5], ddof=1) + 0.0003) / 2)
     assert seen[:3] == pytest.approx([detectable(sd, 3) for sd in (mild, mild, 0.0003**0.5)])
     assert (
-        compared.sentence == "swe: undecided at every ratio; could have seen 0.057 to 0.743 nats."
+        compared.sentence
+        == "swe: undecided at every ratio; alone, each could have seen 0.057 to 0.743 nats."
     )
 
 

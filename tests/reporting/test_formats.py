@@ -11,6 +11,7 @@ import pytest
 
 from reporting.toys import curve
 from swe_cli.report.formats import formatted
+from swe_cli.report.quantities import sign
 from swe_cli.report.summary import means, summarise
 from swe_cli.report.tables import frame, markdown, split_by_protocol
 
@@ -34,15 +35,21 @@ def test_latex_has_a_line_for_every_line_and_its_means(seeds):
     (summary,) = seeds
     tex = formatted(seeds, "latex")
     assert tex.count("\\toprule") == tex.count("\\bottomrule") == tex.count("\\begin{tabular}")
-    head = cells(tex.splitlines()[4])
-    rows = {cells(line)[0]: cells(line) for line in tex.splitlines() if "&" in line}
+    lost, paired, *_ = tex.split("\n\n")
+    head = cells(lost.splitlines()[4])
+    rows = {cells(line)[0]: cells(line) for line in lost.splitlines() if "&" in line}
     assert head[:3] == ["", "0", "0.1"]
     assert {*rows} - {""} == {p["label"] for p in (*summary.controls, *summary.cuts)}
     point = next(p for p in summary.cuts if p["criterion"] == "swe" and p["ratio"] == 0.5)
     half = (point["loss_high"] - point["loss_low"]) / 2
     expected = f"{point['loss_nats']:.3f} $\\pm$ {half:.3f}"
     assert rows[point["label"]][head.index("0.5")] == expected
-    assert "t interval over seeds" in tex
+    assert "less dense's (paired), ± half of the 95% t interval over seeds" in paired
+    rows = {cells(line)[0]: cells(line) for line in paired.splitlines() if "&" in line}
+    half = (point["delta_high"] - point["delta_low"]) / 2
+    mark = " $\\downarrow$" * (sign(point, "delta_nats") < 0)
+    expected = f"{point['delta_nats']:+.3f} $\\pm$ {half:.3f}{mark}".replace("-", "$-$")
+    assert rows[point["label"]][head.index("0.5")] == expected
     assert "this training only" not in tex
 
 
@@ -64,7 +71,11 @@ def test_what_latex_and_html_would_take_for_their_own_is_escaped():
 
 def test_html_and_markdown_hold_the_same_cells_and_csv_all_columns(seeds):
     html, text = formatted(seeds, "html"), formatted(seeds, "md")
-    lines = [line.strip("| ").split(" | ")[1:] for line in text.splitlines()[4:]]
+    tables = [
+        [line for line in part.splitlines() if line[:1] == "|"] for part in text.split("\n\n")
+    ]
+    rows = [line for table in tables for line in table[2:]]
+    lines = [line.strip("| ").split(" | ")[1:] for line in rows]
     shown = [cell for line in lines for cell in line]
     assert [cell.partition("<")[0] for cell in html.split("<td>")[1:]] == shown
     assert len(shown) > 50

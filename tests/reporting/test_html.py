@@ -70,7 +70,6 @@ def whole(name: str = "toy") -> Report:
     return toy(
         title=name,
         sentences=[name],
-        caveats=[name],
         declared=(name, table),
         layers=pd.DataFrame(layers),
         hurt=pd.DataFrame(hurt).assign(low=-0.1, high=0.3),

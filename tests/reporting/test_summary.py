@@ -182,13 +182,21 @@ def test_the_same_control_twice_is_named() -> None:
     assert not summed([*controls(), *curve()]).equal
 
 
-def test_q_values_are_of_all_cuts_together() -> None:
+def test_q_values_are_of_all_cuts_and_controls_together() -> None:
     summary = summed([*controls(), *curve(), *curve("random", shift=0.01)])
-    ends = summary.points[["delta_nats", "delta_low", "delta_high"]][4:]
+    ends = summary.points[["delta_nats", "delta_low", "delta_high"]]
     p = [p_value(*of, 1) for of in ends.itertuples(index=False)]
-    assert [cut["delta_q"] for cut in summary.cuts] == pytest.approx(q_values(p))
-    assert summary.controls[1].get("delta_q") is None
-    assert sign(summary.controls[1], "delta_nats") == -1  # controls are few, and asked for
+    tested = [*summary.controls, *summary.cuts]
+    assert [point["delta_q"] for point in tested] == pytest.approx(q_values(p))
+    assert sign(summary.controls[1], "delta_nats") == -1
+
+
+def test_seeds_that_agree_to_the_last_bit_are_no_certainty() -> None:
+    rows = [row for seed in (0, 1) for row in (*controls(seed), pruned(0.5, 2.0, seed=seed))]
+    (cut,) = summed(rows).cuts
+    assert cut["delta_low"] == cut["delta_high"] < 0
+    assert cut["delta_q"] is None
+    assert sign(cut, "delta_nats") == 0
 
 
 def test_controls_are_averaged_in_order_and_not_repeated_per_axis() -> None:

@@ -127,10 +127,10 @@ def test_the_best_ratio_is_chosen_on_validation_and_reported_on_test() -> None:
     ]
     words = said(rows)
     assert "Loss: swe at 0.3" in words
-    assert "chosen on test" not in words
+    assert "best on test" not in words
     older = said([rows[0], pruned(0.6, 1.9)])
     assert "Loss: swe at 0.6" in older
-    assert "Best cuts: chosen on test (no validation loss in these rows)." in older
+    assert "single tests of the best on test (no validation loss)" in older
 
 
 def test_what_is_missing_is_said_where_it_would_have_stood() -> None:
@@ -197,7 +197,7 @@ def test_rows_shows_every_line_with_intervals_and_marks(size: int) -> None:
         assert f"{name}: dense 0.6, dense recovered <0.1" in rows
     for wanted in (
         "cut before lap loss delta",
-        "0.6 3.8200 0.5000 1.9100 [1.9050, 1.9150] -0.1600 [-0.1650, -0.1550] ▼",
+        "0.6 3.8200 0.5000 1.9100 [1.9050, 1.9150] −0.1600 [−0.1650, −0.1550] ▼",
         "0.8 4.3800 0.5000 2.1900 [2.1850, 2.1950] +0.1200 [+0.1150, +0.1250] ▲",
     ):
         assert rows.count(wanted) == size
@@ -205,13 +205,13 @@ def test_rows_shows_every_line_with_intervals_and_marks(size: int) -> None:
 
 def test_no_value_is_lost() -> None:
     text = rendered(exploding(), rows=True)
-    for number in ("1.2e+04", "[-123.45, 1.0e+05]", "-123.40", "[+10.123, +1234.5]"):
+    for number in ("1.2e+04", "[−123.45, 1.0e+05]", "−123.40", "[+10.123, +1234.5]"):
         assert number in text
 
 
 def test_controls_with_intervals_and_what_they_are_over() -> None:
     rows = squeezed(rendered([*controls(), *lines_of(1)], rows=True))
-    assert "dense best 1.8400 [1.8300, 1.8500] -0.2300 [-0.2400, -0.2200] ▼" in rows
+    assert "dense best 1.8400 [1.8300, 1.8500] −0.2300 [−0.2400, −0.2200] ▼" in rows
     several = said([*controls(), *controls(1), *curve(), *curve(seed=1)])
     assert "95% t interval over seeds" in several
 
@@ -255,7 +255,7 @@ def test_a_rate_that_failed_is_named_by_what_was_asked() -> None:
     shown = squeezed(rendered([*rows, failed], rows=True))
     assert "25.0% 50.0% holds" in shown
     assert "swe ▼.070 ▼.070 50.0%" in shown
-    assert "50.0% 4.0000 0.5000 2.0000 [1.9950, 2.0050] -0.0700 [-0.0750, -0.0650] ▼" in shown
+    assert "50.0% 4.0000 0.5000 2.0000 [1.9950, 2.0050] −0.0700 [−0.0750, −0.0650] ▼" in shown
     assert "Fewer seeds than elsewhere: swe at 2.5 (0 of 1)." in shown
 
 
@@ -266,7 +266,7 @@ def test_a_row_is_labels_and_values() -> None:
     assert "ratio 0.6" in rows
     assert "tracking.every 10" in rows
     assert "loss 1.9100 nats [1.9050, 1.9150]" in rows
-    assert "delta -0.1600 nats [-0.1650, -0.1550]" in rows
+    assert "delta −0.1600 nats [−0.1650, −0.1550]" in rows
     assert not any(row.startswith("perplexity") for row in rows)
 
 
