@@ -15,12 +15,13 @@ from swe_cli.report.costs import faster, ledger
 from swe_cli.report.recommend import TIMED, Option, choose, sentences, worst
 from swe_cli.report.summary import cut_of, summarise
 from swe_cli.report.tables import records, split_by_protocol
-from swe_cli.report.text import exact, word
+from swe_cli.report.text import count, exact, word
 
 MOST = (
     "Nats more than the best control, raw or calibrated, whichever is worse; ≤: by a 95 % bound. "
     "Chosen by one half of the windows, held out: on the other."
 )
+FRONT = 6  # cuts of it that are shown: the best
 UNITS = {"bytes": "bytes", "flops": "FLOPs", "latency": "ms", "energy": "J/M tokens"}
 KEYS = ("criterion", "allocation", "pattern", "base", "prunable", "roles", "recovery", "schedule")
 
@@ -41,17 +42,19 @@ def recommend(this: Page, *, most: float, minimise: str) -> None:
         what = f"{summary.model} on {summary.data}: the least {minimise}"
         title(this.console, f"{what} for at most {most:g} nats more, raw and calibrated")
         best, front = found.eligible[:2], list(found.front)
+        left, front = front[:-FRONT], front[-FRONT:]  # what is cheapest loses far too much
         shown = [*best, *(option for option in front if option not in best)]
         ranks = ["choice", "runner-up"][: len(best)] + ["front"] * (len(shown) - len(best))
         names = [
-            f"{r}: {of.point['label']} at {cut_of(of.point)}"
+            f"{r}: {cut_of(of.point)}, {of.point['label']}"
             for r, of in zip(ranks, shown, strict=True)
         ]
         rows = [[name, *_cells(of, most)] for name, of in zip(names, shown, strict=True)]
-        heads = ["", UNITS[minimise], "of dense", "nats ≤", "held out", "≤", "but"]
+        heads = ["", UNITS[minimise], "of dense", "nats ≤", "held out", "≤", "fails"]
         print_grid(this.console, heads, rows)
         beside_own = " Each was timed beside its own dense model." if minimise in TIMED else ""
-        say(this.console, MOST + beside_own, "dim")
+        also = f" {count(len(left), 'cheaper cut')} of the front lose more." if left else ""
+        say(this.console, MOST + beside_own + also, "dim")
         marked = [w for of in costs.values() if "busy" in (w := of.get("warnings") or "")]
         if beside_own and marked:
             say(this.console, f"Timings are marked: {marked[0]}.", "yellow")
@@ -80,11 +83,11 @@ def _values(option: Option) -> tuple[float, ...]:
 
 
 def _cells(option: Option, most: float) -> list[str]:
-    """What is shown of it, and at last what stands against it."""
+    """What is shown of it, and at last why it is not chosen: it may lose more, or is no cheaper."""
     cost, share, _, *nats = _values(option)
     spelt = f"{cost:,.4g}" if cost < 1e4 else f"{cost:,.0f}"
-    but = "may lose more" if option.bound > most else "" if option.cheaper else "no cheaper"
-    return [spelt, f"{share:.2f}", *(f"{of:+.3f}".replace("-", "−") for of in nats), but]
+    fails = "loss" if option.bound > most else "" if option.cheaper else "cost"
+    return [spelt, f"{share:.2f}", *(f"{of:+.3f}".replace("-", "−") for of in nats), fails]
 
 
 def _command(this: Page, row: Mapping[str, Any], config: Mapping[str, Any]) -> str:

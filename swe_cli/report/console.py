@@ -62,7 +62,10 @@ def print_table(
             Text(head), justify=side, no_wrap=bool(head), overflow="fold", min_width=least
         )
     for row in rows:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(minus(cell)) for cell in row))
+        cells = [cell.copy() if isinstance(cell, Text) else Text(cell) for cell in row]
+        for cell in cells:
+            cell.plain = minus(cell.plain)
+        table.add_row(*cells)
     console.print(table)
 
 

@@ -188,7 +188,7 @@ def test_what_to_ship_is_recommended_made_and_exported_as_small_as_the_row_says(
     assert swe("sweep", "-q", *tiny_words, *words, "costs=measured").exit_code == 0
     found = swe("recommend", "--max-loss-increase", "5")
     assert found.exit_code == 0, found.output
-    assert "choice: magnitude at 0.9" in found.stdout
+    assert "choice: 0.9, magnitude" in found.stdout
     command = re.search(r"make it: swe (.*)", found.stdout).group(1)
     made = swe(*command.split())
     assert made.exit_code == 0, made.output
@@ -227,7 +227,13 @@ def test_what_is_dense_has_no_zeros_to_skip(swe, own_run):
 
 
 def test_a_report_bears_seeds_that_failed_and_were_made_since(swe, tmp_path, tiny_words):
-    words = [*tiny_words, "seeds=0,1", "criteria=fisher,magnitude", "ratios=0.3,0.6", "recovery.steps=1"]
+    words = [
+        *tiny_words,
+        "seeds=0,1",
+        "criteria=fisher,magnitude",
+        "ratios=0.3,0.6",
+        "recovery.steps=1",
+    ]
     assert swe("sweep", "-q", *words).exit_code == 0
     (sweep,) = (tmp_path / "results/runs").glob("sweep-*")
     rows = {path: json.loads(path.read_text()) for path in sweep.parent.glob("cells/*/row.json")}

@@ -55,7 +55,7 @@ def test_too_few_windows_for_an_interval_leave_signs_bands_and_verdicts_out(tmp_
     file = StringIO()
     print_summary(Console(width=80, file=file), summed(rows))
     text = file.getvalue()
-    assert "swe -.570 -.570     –" in text
+    assert "swe −.570 −.570     –" in text
     assert (text.count("▼"), text.count("▲")) == (1, 1)  # the legend's
     figure = figure_of(summed([*controls(), *rows]), LOSS)
     assert all(cut["low"] is None for cut in data_of(figure.to_dict(), "line"))
