@@ -48,7 +48,6 @@ REFUSED = [
     ("train", "model.layesr=2", "Did you mean model.layers?"),
     ("train", "layers=2", "Did you mean model.layers?"),
     ("train", "training.lr=0.1", "Did you mean training.learning_rate?"),
-    ("sweep", "ratios=0.1-0.9", "A range is written ratios=0.1..0.9"),
     ("train", "model.layers=abc", "it should be an integer"),
     ("train", "model.layers=1.5", "it should be an integer"),
     ("train", "model.layers=true", "it should be an integer"),

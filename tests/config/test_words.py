@@ -209,3 +209,10 @@ def test_home_is_expanded_and_quotes_around_a_whole_path_are_dropped(monkeypatch
     monkeypatch.setenv("HOME", "/home/me")
     assert composed_path("~/a b.txt") == "/home/me/a b.txt"
     assert composed_path("'a b.txt'") == "a b.txt"
+
+
+def test_a_dash_between_numbers_is_no_range():
+    with pytest.raises(UsageError) as caught:
+        read_tokens(["ratios=0.1-0.9"])
+    assert caught.value.hint == "A range is written ratios=0.1..0.9"
+    assert read_tokens(["name=a-1", "training.learning_rate=1e-3"]).axes == {}
