@@ -260,7 +260,7 @@ def test_it_is_exported_in_another_dtype_and_never_over_something(swe, llama, tm
     there = transformers.AutoModelForCausalLM.from_pretrained(out, dtype="auto")
     assert there.dtype == torch.bfloat16
     again = swe("export", name, out)
-    assert again.exit_code == 1
+    assert again.exit_code == 2
     assert "is there already" in again.output
 
 
