@@ -175,12 +175,17 @@ def evaluate(
     """The full deterministic pass over a trained or pruned run."""
 
 
+PLAN = "Say what would run, what is there, and about how long it takes; run nothing."
 REFRESH = "Measure rows anew that an older version measured less of."
 
 
 @app.command(epilog="Example: swe sweep ratios=0.1..0.9 criteria=swe,magnitude,random seeds=0,1,2")
 @_page("report.sweep", "config_dir wait show json quiet")
-def sweep(words: Words, refresh: Annotated[bool, _flag("--refresh", help=REFRESH)]) -> None:
+def sweep(
+    words: Words,
+    refresh: Annotated[bool, _flag("--refresh", help=REFRESH)],
+    plan: Annotated[bool, _flag("--plan", help=PLAN)],
+) -> None:
     """Train once per training, score once per criterion, cut many; then report."""
 
 

@@ -5,6 +5,7 @@ A component may be a plain class with what its contract asks for; ``conform`` ad
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar, get_args
@@ -565,20 +566,29 @@ class Transform:
         return learner
 
 
-J = TypeVar("J")
 R = TypeVar("R")
 
 
 class Launcher:
-    """A flat map of jobs that can be pickled. ``in_process``: a progress bar can look on."""
+    """Runs jobs that can be pickled, ``slots`` of them at once.
 
+    ``in_process``: each runs while it is submitted, where a progress bar can look on. ``lost``:
+    what the future of a job raises whose worker died, which says nothing of the job.
+    """
+
+    slots: int = 1
     in_process: bool = False
+    lost: tuple[type[BaseException], ...] = ()
+
+    def start(self, threads: int) -> None:
+        """Make ready for jobs that compute with so many threads each."""
 
     @abstractmethod
-    def map(
-        self, function: Callable[[J], R], jobs: Sequence[J]
-    ) -> Iterator[tuple[J, R | BaseException]]:
-        """Each job with its result or its error, in the order they come."""
+    def submit(self, function: Callable[..., R], job: Any) -> "Future[R]":
+        """Have ``function(job)`` run. Workers that can be asked to stop hand it ``stop``, too."""
+
+    def close(self, *, now: bool) -> None:
+        """There are no more jobs; ``now``: those that run are asked to stop, too."""
 
 
 Plain = Mapping[str, Any]

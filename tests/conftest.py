@@ -78,6 +78,14 @@ def own_run(tiny_run: TinyRun, tmp_path: Path) -> TinyRun:
     return TinyRun(results, tiny_run.name, tiny_run.pruned)
 
 
+@pytest.fixture(autouse=True)
+def _one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sweeps run in this process, where tests look into them, unless a test asks for workers."""
+    from swe_cli.launchers import local
+
+    monkeypatch.setattr(local, "cores", lambda: 1)
+
+
 @pytest.fixture
 def swe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Run a command in the test's own folder; an exception that is no exit fails the test."""

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from swe_cli.commands.evidence import Beside, judged, paid_back
+from swe_cli.commands.plan import show_plan
 from swe_cli.commands.shared import Page, listening
 from swe_cli.config import ConfigRoot, component, did_you_mean
 from swe_cli.controls import DENSE
@@ -40,22 +41,25 @@ COMPARE = "compare.json"  # what a sweep declared before it ran
 HARMS = 2  # sentences on what was hurt, and on what is faster, in a terminal
 
 
-def sweep(this: Page, *, refresh: bool = False) -> None:
+def sweep(this: Page, *, refresh: bool = False, plan: bool = False) -> None:
     """Run what is missing of a sweep, then write and show its report.
 
-    ``refresh``: what an older version measured less of is missing, too.
+    ``refresh``: what an older version measured less of is missing, too. ``plan``: say what is.
     """
+    if plan:
+        show_plan(this, plan_sweep(this.tokens, this.root, this.results, refresh=refresh))
+        return
     with listening(this.resume) as stop:
-        plan = plan_sweep(this.tokens, this.root, this.results, refresh=refresh)
-        run = Run(this.results / "runs" / f"sweep-{plan.name}-{plan.hash[:8]}")
+        todo = plan_sweep(this.tokens, this.root, this.results, refresh=refresh)
+        run = Run(this.results / "runs" / f"sweep-{todo.name}-{todo.hash[:8]}")
         with run.hold(this.wait):
-            declare(run, plan)
-            run.begin({"identity": {"sweep": plan.hash}, "words": list(this.words)})
-            for note in plan.notes:
+            declare(run, todo)
+            run.begin({"identity": {"sweep": todo.hash}, "words": list(this.words)})
+            for note in todo.notes:
                 this.watcher.say(note)
             with this.watcher.showing():
-                outcome = run_sweep(plan, this.watcher, stop, this.wait)
-            cells = [{"cell": cell.hash, "axes": dict(cell.axes)} for cell in plan.cells]
+                outcome = run_sweep(todo, this.watcher, stop, this.wait)
+            cells = [{"cell": cell.hash, "axes": dict(cell.axes)} for cell in todo.cells]
             write_json(run.path / "cells.json", cells)
             write_json(run.path / "failed.json", [row.to_json() for row in outcome.failed])
             present(this, run.path, frame(outcome.rows), run.path)

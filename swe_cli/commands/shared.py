@@ -34,6 +34,7 @@ AMOUNTS = ("ratio", "rate", "fuse")  # of swe prune, which has options of these 
 WEIGHTS = (".pt", ".pth", ".bin", ".safetensors", ".ckpt")
 TRAIN = "Train one: swe train model=gpt_nano"
 PLAIN_SECONDS = 10.0  # without a terminal, one line of progress about this often
+WORKERS_SECONDS = 60.0  # and one on what each of several workers does
 
 
 class _Console(Console):
@@ -225,6 +226,8 @@ class Watcher(Observer):
 
     def __init__(self, quiet: bool) -> None:
         self.quiet = quiet
+        self._workers: Any = None
+        self._told = time.monotonic()
         self.console = Console(stderr=True, highlight=False)
         # At 80 columns a bar must not wrap: the note gives way first, and the name is said above.
         whole, short = Column(no_wrap=True), Column(no_wrap=True, overflow="ellipsis", ratio=1)
@@ -263,6 +266,15 @@ class Watcher(Observer):
 
     def cell_done(self, row: Row) -> None:
         self._cells.advance(_in_words(row))
+
+    def working(self, jobs: Sequence[str]) -> None:
+        if self.bars.live.is_started:
+            if self._workers is None:
+                self._workers = self.bars.add_task("workers", total=None, rate="", note="")
+            self.bars.update(self._workers, total=len(jobs), completed=0, note="; ".join(jobs))
+        elif jobs and time.monotonic() - self._told >= WORKERS_SECONDS:
+            self._told = time.monotonic()
+            self.say(f"{len(jobs)} at work: {'; '.join(jobs)}")
 
 
 def _in_words(row: Row) -> str:

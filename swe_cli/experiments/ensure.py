@@ -1,6 +1,7 @@
 """That a training has run: what it starts from, and who looks on."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -39,6 +40,9 @@ class Observer:
     def cells(self, total: int, reused: int) -> None: ...
 
     def cell_done(self, row: Row) -> None: ...
+
+    def working(self, jobs: Sequence[str]) -> None:
+        """What runs now, in other processes; said again and again."""
 
 
 NOBODY = Observer()

@@ -1,25 +1,100 @@
-"""One job after another, in this process."""
+"""Processes of this machine, as many as its cores hold; or this one alone."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from multiprocessing.synchronize import Event
+from typing import Any
 
-from swe_cli.contracts import J, Launcher, R
-from swe_cli.errors import Interrupted, StorageError
+from pebble import ProcessExpired, ProcessPool
+
+from swe_cli.contracts import Count, Launcher, R
+from swe_cli.errors import SweWarning, UsageError
+
+SPAWN = get_context("spawn")
+GRACE = 60.0  # seconds that workers have to write their checkpoints
 
 
-@dataclass(frozen=True)
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
 class Local(Launcher):
-    """Runs jobs in order; a job's error is handed back and the next one starts."""
+    """``workers`` processes, each with its own open training; null is cores ÷ threads. Of one, jobs
+    run in this very process.
 
-    in_process = True
+    Raises UsageError for several workers that would each use all cores.
+    """
 
-    def map(
-        self, function: Callable[[J], R], jobs: Sequence[J]
-    ) -> Iterator[tuple[J, R | BaseException]]:
-        for job in jobs:
+    def __init__(self, *, workers: Count | None) -> None:
+        self.workers, self.futures = workers, set[Future[Any]]()
+        self.pool: Any = None
+
+    def start(self, threads: int) -> None:
+        self.slots = self.workers or max(1, cores() // threads)
+        self.in_process = self.slots == 1
+        if self.in_process:
+            return
+        if threads > 1 and self.slots * threads > cores():
+            why = f"{self.slots} workers of {threads} threads are more than {cores()} cores."
+            raise UsageError(why, f"Write threads={max(1, cores() // self.slots)}")
+        # One that dies before it has a job breaks the pool.
+        self.lost = (ProcessExpired, BrokenProcessPool)
+        self.stop = SPAWN.Event()
+        self._open()
+
+    def _open(self) -> None:
+        begun = self.stop, os.getpid()
+        self.pool = ProcessPool(self.slots, initializer=_begin, initargs=begun, context=SPAWN)
+
+    def submit(self, function: Callable[..., R], job: Any) -> "Future[R]":
+        if self.pool is None:
+            future: Future[R] = Future()
             try:
-                yield job, function(job)
-            except (Interrupted, StorageError):  # these stop everything
-                raise
+                future.set_result(function(job))
             except Exception as error:
-                yield job, error
+                future.set_exception(error)
+            return future
+        if not self.pool.active:
+            self.pool.stop()
+            self.pool.join()
+            self._open()
+        scheduled: Future[R] = self.pool.schedule(_work, args=(function, job))
+        self.futures.add(scheduled)
+        return scheduled
+
+    def close(self, *, now: bool) -> None:
+        if self.pool is None:
+            return
+        if now:
+            self.stop.set()
+            wait(self.futures, GRACE)
+            self.pool.stop()
+        else:
+            self.pool.close()
+        self.pool.join()
+
+
+# In a worker
+
+_ASKED: list[Callable[[], bool]] = []
+
+
+def _begin(asked: Event, parent: int) -> None:
+    """Ctrl-C reaches every process of a terminal: only the parent decides what it means."""
+    warnings.showwarning = lambda message, *_: print(message, file=sys.stderr)
+    warnings.simplefilter("ignore")
+    warnings.simplefilter("default", SweWarning)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    _ASKED[:] = [lambda: asked.is_set() or os.getppid() != parent]
+
+
+def _work(function: Callable[..., R], job: Any) -> R:
+    return function(job, stop=_ASKED[0])

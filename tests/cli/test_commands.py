@@ -259,3 +259,24 @@ def test_a_report_bears_seeds_that_failed_and_were_made_since(swe, tmp_path, tin
     again = swe("report")
     assert again.exit_code == 0, again.output
     assert "failed" not in again.stdout
+
+
+def test_a_plan_says_what_is_there_and_runs_nothing(swe, tmp_path, tiny_words):
+    words = ["sweep", *tiny_words, "criteria=swe,magnitude", "ratios=0.3,0.6", "threads=1"]
+    before = swe(*words, "--plan", "launcher.workers=3")
+    assert before.exit_code == 0, before.output
+    lines = [" ".join(line.split()) for line in before.stdout.splitlines()]
+    assert "1 training, 8 cells; 3 workers of 1 thread" in lines[0]
+    for line in ("trainings 0 1 unknown", "controls 0 4 unknown", "cuts by swe 0 2 unknown"):
+        assert line in lines
+    assert not (tmp_path / "results").exists()
+    assert swe(*words, "-q", "launcher.workers=1").exit_code == 0
+    told = json.loads(swe(*words, "seeds=1337,5", "--plan", "--json").stdout)
+    jobs = {of["jobs"]: of for of in told["jobs"]}
+    assert [(of["there"], of["missing"]) for of in jobs.values()] == [
+        (1, 1),
+        (4, 4),
+        (2, 2),
+        (2, 2),
+    ]
+    assert all(of["seconds"] > 0 for of in jobs.values())

@@ -1,5 +1,7 @@
 """Plain classes, without any base class of ours, work as components; what they lack is named."""
 
+from concurrent.futures import Future
+
 import pytest
 import torch
 from torch import nn
@@ -122,9 +124,10 @@ class Doubled:
         return 2 * weight
 
 
-class Backwards:
-    def map(self, function, jobs):
-        return ((job, function(job)) for job in reversed(jobs))
+class AtOnce:
+    def submit(self, function, job):
+        (future := Future()).set_result(function(job))
+        return future
 
 
 class Bare(nn.Module):
@@ -326,10 +329,12 @@ def test_what_a_plain_class_can_do_it_need_not_declare():
 
 
 def test_a_plain_launcher():
-    launcher = built(plain("launcher", Backwards))
+    launcher = built(plain("launcher", AtOnce))
     assert isinstance(launcher, Launcher)
-    assert launcher.in_process is False
-    assert list(launcher.map(str, [1, 2])) == [(2, "2"), (1, "1")]
+    assert (launcher.in_process, launcher.slots, launcher.lost) == (False, 1, ())
+    launcher.start(threads=1)
+    assert launcher.submit(str, 2).result() == "2"
+    launcher.close(now=False)
 
 
 class Module(nn.Module):
@@ -357,7 +362,7 @@ def without(cls, *members):
         ("transform", "Transform", Halved, {}, ["candidates"]),
         ("transform", "Transform", Halved, {}, ["candidates", "apply"]),
         ("update", "Update", Doubled, {}, ["solve"]),
-        ("launcher", "Launcher", Backwards, {}, ["map"]),
+        ("launcher", "Launcher", AtOnce, {}, ["submit"]),
         ("model", "Model", Module, {}, ["context", "forward"]),
         ("model", "Model", Module, {}, ["context"]),
         ("model", "Model", Module, {}, ["forward"]),

@@ -7,7 +7,8 @@ from training.walks import after
 from swe_cli.config import component, compose
 from swe_cli.contracts import DataShape
 from swe_cli.data.tokens import TextDataset
-from swe_cli.errors import Interrupted, StorageError
+from swe_cli.errors import Interrupted
+from swe_cli.experiments import spec
 from swe_cli.training.tracker import Tracker
 
 from .conftest import ROOT, built, names
@@ -15,27 +16,27 @@ from .conftest import ROOT, built, names
 ALPHABET = "the quick brown fox jumps over the lazy dog. "
 
 
+def half(number, stop=None):
+    if number < 0:
+        raise Interrupted("stop")
+    if number % 2:
+        raise ValueError(number)
+    return number // 2
+
+
+@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("name", names("launcher"))
-def test_a_launcher_hands_back_every_job_with_its_result_or_its_error(name):
-    def half(number):
-        if number % 2:
-            raise ValueError(number)
-        return number // 2
-
-    done = dict(built("launcher", name).map(half, [1, 2, 3, 4]))
-    assert (done[2], done[4]) == (1, 2)
-    assert isinstance(done[1], ValueError)
-    assert isinstance(done[3], ValueError)
-
-
-@pytest.mark.parametrize("name", names("launcher"))
-@pytest.mark.parametrize("kind", [Interrupted, StorageError])
-def test_what_stops_everything_stops_the_launcher(name, kind):
-    def stop(job):
-        raise kind("stop")
-
-    with pytest.raises(kind):
-        list(built("launcher", name).map(stop, [1, 2]))
+def test_a_launcher_hands_back_every_job_with_its_result_or_its_error(name, workers):
+    launcher = spec.built(component("launcher", name, ROOT, {"workers": workers}))
+    launcher.start(threads=1)
+    assert launcher.slots == workers
+    futures = {number: launcher.submit(half, number) for number in (1, 2, 3, 4, -1)}
+    errors = {number: future.exception(60) for number, future in futures.items()}
+    launcher.close(now=False)
+    assert (futures[2].result(), futures[4].result()) == (1, 2)
+    assert isinstance(errors[1], ValueError)
+    assert isinstance(errors[3], ValueError)
+    assert isinstance(errors[-1], Interrupted)
 
 
 @pytest.mark.parametrize("name", names("tracking"))

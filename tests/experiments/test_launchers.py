@@ -1,9 +1,12 @@
 """Jobs travel: they are pickled, run elsewhere, run at once, and come to the same rows."""
 
 import multiprocessing
+import os
 import pickle
+import signal
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -12,29 +15,32 @@ import torch
 from training.toys import Silent, sweep_of, swept
 
 from swe_cli.config import ConfigRoot
+from swe_cli.errors import Interrupted, UsageError
 from swe_cli.experiments import cell as cells
 from swe_cli.experiments.cell import run_cell
 from swe_cli.experiments.ensure import ensure_trained
 from swe_cli.experiments.sweep import run_sweep
 from swe_cli.files import read_tensors
+from swe_cli.launchers import local
 from swe_cli.training.state import never
 
 SPAWN = multiprocessing.get_context("spawn")
 COMMON = ("training.steps=4", "recovery.steps=2", "keep=models")
 LAB = {
     "lab/workers.py": """
-        from concurrent.futures import ProcessPoolExecutor, as_completed
+        from concurrent.futures import ProcessPoolExecutor
         from multiprocessing import get_context
 
         class Workers:
             def __init__(self, *, workers: int) -> None:
-                self.workers = workers
+                self.slots = workers
+                self.pool = ProcessPoolExecutor(workers, get_context("spawn"))
 
-            def map(self, function, jobs):
-                with ProcessPoolExecutor(self.workers, get_context("spawn")) as pool:
-                    running = {pool.submit(function, job): job for job in jobs}
-                    for future in as_completed(running):
-                        yield running[future], future.exception() or future.result()
+            def submit(self, function, job):
+                return self.pool.submit(function, job)
+
+            def close(self, *, now):
+                self.pool.shutdown()
     """,
     "lab/peaks.py": """
         class Peak:
@@ -60,6 +66,18 @@ LAB = {
     "conf/launcher/workers.yaml": "_target_: lab.workers.Workers\nworkers: 2\n",
     "conf/statistic/peak.yaml": "_target_: lab.peaks.Peak\n",
     "conf/criterion/by_peak.yaml": "_target_: lab.peaks.ByPeak\n",
+}
+
+KILLER = {
+    "lab/killer.py": """
+        import os
+        import signal
+
+        class Killer:
+            def score(self, evidence):
+                os.kill(os.getpid(), signal.SIGKILL)
+    """,
+    "conf/criterion/killer.yaml": "_target_: lab.killer.Killer\n",
 }
 
 
@@ -156,7 +174,8 @@ def sweep_at_once(text: Path, results: Path, log: Path, together) -> tuple[int, 
         write(cell, result)
 
     cells._write = logged
-    plan = sweep_of(text, results, *COMMON, "criteria=swe,magnitude", "ratios=0.3,0.6")
+    words = (*COMMON, "criteria=swe,magnitude", "ratios=0.3,0.6", "launcher.workers=1")
+    plan = sweep_of(text, results, *words)
     observer = Silent()
     together.wait(60)
     outcome = run_sweep(plan, observer, lambda: False, wait=True)
@@ -175,3 +194,104 @@ def test_two_processes_at_one_sweep_train_once_and_run_each_cell_once(text, tmp_
     assert rows == others
     assert all(row.status == "done" for row in rows)
     assert sorted(log.read_text().split()) == sorted(row.config_hash for row in rows)
+
+
+# Workers of this machine
+
+OWN = (*COMMON, "threads=1", "criteria=swe,magnitude", "ratios=0.3,0.6", "seeds=1,2")
+
+
+def files(plan):
+    """All that a sweep leaves but when and how long, by place."""
+    runs = plan.trainings[0].run.path.parent
+    told = ("timing.json", "manifest.json", ".holder.json", "config.json")
+    return {
+        str(path.relative_to(runs)): path.read_bytes()
+        for path in sorted(runs.rglob("*"))
+        if path.is_file() and path.name not in told and ".lock" not in str(path)
+    }
+
+
+@pytest.fixture(scope="module")
+def alone(text, tmp_path_factory):
+    """What one process makes of a sweep: its rows, and its files."""
+    plan = sweep_of(text, tmp_path_factory.mktemp("alone"), *OWN, "launcher.workers=1")
+    return swept(plan).rows, files(plan)
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_workers_leave_the_same_files_as_one_process(text, tmp_path, alone, workers):
+    plan = sweep_of(text, tmp_path, *OWN, f"launcher.workers={workers}")
+    outcome = swept(plan)
+    assert not plan.launcher.in_process
+    assert (outcome.trained, outcome.ran) == (2, len(plan.cells))
+    assert (outcome.rows, files(plan)) == alone
+    again = swept(sweep_of(text, tmp_path, *OWN, f"launcher.workers={workers}"))
+    assert (again.trained, again.ran, again.rows) == (0, 0, outcome.rows)
+
+
+def test_as_many_workers_as_cores_hold(text, tmp_path, monkeypatch):
+    monkeypatch.setattr(local, "cores", lambda: 4)
+    for threads, workers in ((1, 4), (2, 2), (4, 1)):
+        launcher = sweep_of(text, tmp_path, f"threads={threads}").launcher
+        launcher.start(threads)
+        assert (launcher.slots, launcher.in_process) == (workers, workers == 1)
+        launcher.close(now=False)
+    launcher = sweep_of(text, tmp_path, "launcher.workers=2").launcher
+    with pytest.raises(UsageError, match="2 workers of 4 threads are more than 4 cores"):
+        launcher.start(4)
+
+
+class Deadly(Silent):
+    """Kills the workers that it sees, now and then."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+
+    def working(self, jobs):
+        children = [child for child in workers_here() if self.times > 0]
+        if jobs and children:
+            self.times -= 1
+            os.kill(children[-1], signal.SIGKILL)
+
+
+def workers_here() -> list[int]:
+    """Processes whose parent is this one, that are no resource tracker."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError, IndexError):
+            stat = (folder / "stat").read_text().rpartition(")")[2].split()
+            command = (folder / "cmdline").read_bytes()
+            if int(stat[1]) == os.getpid() and b"spawn_main" in command:
+                found.append(int(folder.name))
+    return sorted(found)
+
+
+def test_the_job_of_a_worker_that_is_killed_is_given_to_another(text, tmp_path, alone):
+    plan, deadly = sweep_of(text, tmp_path, *OWN, "launcher.workers=2"), Deadly(1)
+    outcome = swept(plan, observer=deadly)
+    assert deadly.times == 0
+    assert any("its worker died" in words for words in deadly.said)
+    assert (outcome.rows, files(plan)) == alone
+
+
+def test_a_job_that_kills_every_worker_fails_its_own_cells(text, tmp_path, package):
+    root = package(tmp_path / "own", KILLER)
+    words = (*COMMON, "threads=1", "criteria=killer,magnitude", "ratio=0.5", "launcher.workers=2")
+    observer = Silent()
+    outcome = swept(sweep_of(text, tmp_path, *words, root=root), observer=observer)
+    assert [row.settings["criterion"] for row in outcome.failed] == ["killer"]
+    assert "Abnormal termination" in str(outcome.failed[0].error)
+    assert sum("its worker died" in words for words in observer.said) == 2
+
+
+def test_workers_stop_where_they_are_and_go_on(text, tmp_path, alone):
+    words = (*OWN, "launcher.workers=2", "training.checkpoint_every=1")
+    plan = sweep_of(text, tmp_path, *words)
+    asked = iter([False] * 6 + [True] * 1000)
+    with pytest.raises(Interrupted):
+        swept(plan, stop=lambda: next(asked))
+    assert workers_here() == []
+    outcome = swept(sweep_of(text, tmp_path, *words))
+    assert (outcome.rows, files(plan)) == alone

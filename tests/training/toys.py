@@ -122,6 +122,9 @@ class Silent(Callback):
     def cells(self, total: int, reused: int) -> None:
         pass
 
+    def working(self, jobs: Sequence[str]) -> None:
+        pass
+
     def cell_done(self, row: Row) -> None:
         self.rows.append(row)
 
