@@ -361,7 +361,10 @@ def _explained(error: Exception) -> SweError:
 def _print_error(text: str, style: str = "") -> None:
     from rich.console import Console
 
-    Console(stderr=True, highlight=False, soft_wrap=True).print(text, style=style, markup=False)
+    from swe_cli.report.text import printable
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(printable(text), style=style, markup=False)
 
 
 # The process

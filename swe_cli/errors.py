@@ -1,6 +1,7 @@
 """Every error a user can meet, all of them ``SweError``; exit codes tell scripts about it."""
 
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 
@@ -46,7 +47,9 @@ class RunError(SweError):
 
 
 class CorruptFileError(SweError):
-    """A stored file is truncated or does not match the hash in its manifest."""
+    """A stored file, at ``path``, is truncated, gone, or does not match its recorded hash."""
+
+    path: Path | None = None
 
 
 class StorageError(SweError):

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -23,6 +24,7 @@ from safetensors.torch import load_file, save, save_file
 from swe_cli.errors import CorruptFileError, StorageError
 from swe_cli.records import Tensors
 
+DAMAGED = "damaged"  # a folder of what was set aside
 SCALE = ":scale"  # ends the name of what the rows of an int8 tensor are multiplied by
 
 
@@ -248,7 +250,23 @@ def dequantized(stored: Tensors) -> Tensors:
 
 
 def _corrupt(path: Path, what: str, remedy: str = "Delete it and run") -> CorruptFileError:
-    return CorruptFileError(f"{path} {what}.", f"{remedy} the command that made it again.")
+    error = CorruptFileError(f"{path} {what}.", f"{remedy} the command that made it again.")
+    error.path = path
+    return error
+
+
+def set_aside(path: Path) -> Path:
+    """Move a damaged file into ``damaged/`` beside it, under its name and when; where it is now.
+
+    One that is gone leaves an empty file there, which says so.
+    """
+    place = path.parent / DAMAGED / f"{path.name}.{time.strftime('%Y%m%d-%H%M%S')}"
+    with storage(path):
+        place.parent.mkdir(exist_ok=True)
+        with suppress(FileNotFoundError):
+            os.replace(path, place)
+        place.touch()
+    return place
 
 
 def read_directory(path: Path) -> tuple[dict[str, Tensors], dict[str, Any]]:

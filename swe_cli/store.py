@@ -20,7 +20,7 @@ from typing import Any
 import filelock
 
 from swe_cli.errors import RunError
-from swe_cli.files import digest, read_json, read_tensors, sha256, storage, write_json
+from swe_cli.files import DAMAGED, digest, read_json, read_tensors, sha256, storage, write_json
 from swe_cli.records import Tensors
 
 FORMAT_VERSION = 1
@@ -84,6 +84,13 @@ class Run:
     @property
     def exists(self) -> bool:
         return (self.path / "manifest.json").is_file()
+
+    @property
+    def damaged(self) -> list[str]:
+        """Files that were set aside and are not made again yet."""
+        aside = (self.path / DAMAGED).glob("*")
+        names = dict.fromkeys(path.name.rpartition(".")[0] for path in aside)
+        return [name for name in names if not (self.path / name).is_file()]
 
     @property
     def config(self) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What lies beside the rows of a report: windows, tokens, masks, costs, lives of weights."""
 
+import warnings
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -10,13 +11,13 @@ import pandas as pd
 from swe_cli.config import ConfigRoot, component
 from swe_cli.contracts import Evidence
 from swe_cli.controls import DENSE
-from swe_cli.errors import RunError, SweError
+from swe_cli.errors import CorruptFileError, RunError, SweError, SweWarning
 from swe_cli.evaluation.loss import Measured
-from swe_cli.experiments.cell import measured_beside
+from swe_cli.experiments.cell import measured_beside, windows_of
 from swe_cli.experiments.model import ALWAYS_RECORDED
 from swe_cli.experiments.spec import built
 from swe_cli.experiments.training import stored_training
-from swe_cli.files import read_json, read_tensors
+from swe_cli.files import read_json, set_aside
 from swe_cli.pruning.prune import recorded_needs
 from swe_cli.ranking import Ranking, exact_count
 from swe_cli.report.costs import faster, ledger, with_energy
@@ -34,9 +35,15 @@ JUDGES, SHARE = ("swe", "magnitude"), 0.5  # of the figure of weights
 def _windows(path: Path) -> Measured:
     if not path.is_file():
         why = f"{path} is gone: without the windows of its cells nothing is compared."
-        hint = "Put it back, or take out the cell's folder and type the same swe sweep again."
+        hint = "Put it back, or type the same swe sweep: it makes them again."
         raise RunError(why, hint)
-    return {name: tensor.numpy() for name, tensor in read_tensors(path).items()}
+    try:
+        return windows_of(path.parent)
+    except CorruptFileError as error:
+        why = f"{error.message} It is set aside, in {set_aside(path)}."
+        hint = "Type the same swe sweep: it makes it again."
+        warnings.warn(f"{why} {hint}", SweWarning, stacklevel=2)  # who asks may go on without
+        raise RunError(why, hint) from None
 
 
 @dataclass(frozen=True)

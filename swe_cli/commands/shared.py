@@ -26,6 +26,7 @@ from swe_cli.experiments.ensure import Observer
 from swe_cli.experiments.sweep import compose_point, preview
 from swe_cli.experiments.training import results_root
 from swe_cli.records import Row
+from swe_cli.report.text import printable
 from swe_cli.store import Run, find_run, list_runs
 from swe_cli.training.state import Callback, TrainState
 
@@ -105,7 +106,7 @@ class Page:
 
     def print(self, text: str) -> None:
         """A line of words in which brackets are brackets; it may be wider than the terminal."""
-        self.console.print(text, markup=False, soft_wrap=True)
+        self.console.print(printable(text), markup=False, soft_wrap=True)
 
     def result(self, value: Any) -> None:
         """Print what a command found as JSON, where that is asked for; not a number is null."""
@@ -249,7 +250,7 @@ class Watcher(Observer):
 
     def say(self, text: str) -> None:
         if not self.quiet:
-            self.console.print(text, markup=False, soft_wrap=True)
+            self.console.print(printable(text), markup=False, soft_wrap=True)
 
     def training(self, name: str, steps: int) -> Callback:
         self.say(f"Training {name}: {steps} steps")

@@ -11,14 +11,22 @@ import torch
 
 from swe_cli.contracts import Evidence
 from swe_cli.controls import DENSE, RECOVERED
-from swe_cli.errors import Interrupted
+from swe_cli.errors import CorruptFileError, Interrupted
 from swe_cli.evaluation.cost import Meter, batch_that_fits, cost, cost_of_answers, measured_cost
 from swe_cli.evaluation.loss import Evaluation, Measured
 from swe_cli.evaluation.measure import measure, metrics
 from swe_cli.experiments.model import TrainedModel
 from swe_cli.experiments.spec import Spec, built
 from swe_cli.experiments.training import TrainingSpec
-from swe_cli.files import compressed, read_json, read_tensors, write_json, write_tensors
+from swe_cli.files import (
+    compressed,
+    read_json,
+    read_tensors,
+    set_aside,
+    sha256,
+    write_json,
+    write_tensors,
+)
 from swe_cli.pruning.masks import apply_masks, fuse, sparsity, zeros
 from swe_cli.pruning.prune import Scorer, check_evidence, overlap_with_magnitude, prune
 from swe_cli.pruning.recover import EnforceMasks, Recovery
@@ -27,7 +35,8 @@ from swe_cli.records import COSTS, OF_TRAINING, Interval, Masks, Row, Scalar, Te
 from swe_cli.store import identity, locked, provenance
 from swe_cli.training.state import Callback, Stop, StopWhen, TrainState, fit, never
 
-COSTS_FILE = "costs.json"
+COSTS_FILE, WINDOWS = "costs.json", "windows.safetensors"
+FILES = "files.json"  # what else is kept of a cell → its hash
 BATCH_SIZE = 8  # of the recovery of a model that nobody knows the training of
 
 
@@ -70,11 +79,18 @@ class Cell:
 
     def done(self) -> bool:
         """Whether its row, its windows and the model it keeps are there."""
-        files = [self.folder / "row.json", self.folder / "windows.safetensors", self.model_to]
+        files = [self.folder / "row.json", self.folder / WINDOWS, self.model_to]
         files += [self.folder / COSTS_FILE] if self.costs else []
-        if not all(file is None or file.is_file() for file in files):
+        if not all(file is None or file.is_file() for file in files) or self.spoilt():
             return False
         return not self.refresh or {"nonzeros", "delta_calibrated"} <= self.row().metrics.keys()
+
+    def spoilt(self) -> bool:
+        """Whether its row is there and cannot be read."""
+        try:
+            return (self.folder / "row.json").is_file() and not self.row()
+        except CorruptFileError:
+            return True
 
     def row(self) -> Row:
         """The row of a cell that is done."""
@@ -96,8 +112,14 @@ class Cell:
 
     def windows(self) -> Measured:
         """Every window of a cell that is done: what deltas are paired over."""
-        stored = read_tensors(self.folder / "windows.safetensors")
-        return {name: tensor.numpy() for name, tensor in stored.items()}
+        return windows_of(self.folder)
+
+
+def windows_of(folder: Path) -> Measured:
+    """The windows in a cell's folder. CorruptFileError where they are not as they were written."""
+    known = read_json(folder / FILES) if (folder / FILES).is_file() else {}  # of an older version
+    stored = read_tensors(folder / WINDOWS, known.get(WINDOWS))
+    return {name: tensor.numpy() for name, tensor in stored.items()}
 
 
 def check_stop(stop: Stop) -> None:
@@ -114,6 +136,8 @@ def run_cell(cell: Cell, stop: Stop = never, callbacks: Sequence[Callback] = ())
     for reference in cell.reads.values():
         run_cell(reference, stop)
     with locked(cell.folder.parent / ".locks" / cell.hash):
+        if cell.spoilt():
+            set_aside(cell.folder / "row.json")
         if not cell.done():  # or another process finished it while we waited
             references = {kind: reference.windows() for kind, reference in cell.reads.items()}
             _write(cell, execute(cell.spec, cell.training.open(), references, stop, callbacks))
@@ -390,7 +414,8 @@ def _write(cell: Cell, run: CellRun) -> None:
     stored = {name: torch.from_numpy(of) for name, of in run.after.items()}
     if run.before is not None and run.before is not run.after:
         stored["nats_before_recovery"] = torch.from_numpy(run.before["nats"])
-    write_tensors(cell.folder / "windows.safetensors", stored, {"fingerprint": fingerprint})
+    write_tensors(cell.folder / WINDOWS, stored, {"fingerprint": fingerprint})
+    write_json(cell.folder / FILES, {WINDOWS: sha256(cell.folder / WINDOWS)})
     write_json(cell.folder / "cell.json", cell.config)
     if run.tried:
         write_json(cell.folder / "grid.json", [asdict(candidate) for candidate in run.tried])

@@ -68,7 +68,9 @@ def ensure_trained(
         if spec.first is not None:
             ensure_trained(spec.first, observer, stop, wait)
         if run.finished:
-            if spec.lacking:
+            if damaged := spec.run.damaged:
+                observer.say(f"{run.name} has lost {', '.join(damaged)}: training it again.")
+            elif spec.lacking:
                 lacking = ", ".join(spec.lacking)
                 observer.say(f"{run.name} did not record {lacking}: training it again.")
             else:

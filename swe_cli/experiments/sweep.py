@@ -25,7 +25,14 @@ from swe_cli.config import (
 )
 from swe_cli.contracts import Launcher
 from swe_cli.controls import BY_KIND, DENSE, PRUNED, RECOVERED, controls_of
-from swe_cli.errors import Interrupted, StorageError, SweError, TrainingError, UsageError
+from swe_cli.errors import (
+    CorruptFileError,
+    Interrupted,
+    StorageError,
+    SweError,
+    TrainingError,
+    UsageError,
+)
 from swe_cli.experiments.cell import Cell, check_stop, measured_beside, run_cell
 from swe_cli.experiments.ensure import Observer, ensure_trained
 from swe_cli.experiments.spec import Spec, built, check_spec, cut_spec
@@ -36,6 +43,7 @@ from swe_cli.experiments.training import (
     roles_of,
     training_spec,
 )
+from swe_cli.files import set_aside
 from swe_cli.pruning.prune import recorded_needs
 from swe_cli.records import SETTINGS, Row, Scalar
 from swe_cli.store import identity
@@ -243,6 +251,19 @@ class Job:
     after: Sequence["Job"] = ()
 
 
+def heal(cell: Cell, error: CorruptFileError, observer: Observer, stop: Stop) -> None:
+    """Set aside what is damaged of the training or of what a cell reads, and make it again.
+
+    Raises the error where that is not ours to make.
+    """
+    ours = [cell.training.run.path, *(of.folder for of in (cell, *cell.reads.values()))]
+    if error.path is None or error.path.parent not in ours:
+        raise error
+    observer.say(f"{error.message} It is set aside, in {set_aside(error.path)}, and made again.")
+    if not cell.training.done():
+        ensure_trained(cell.training, observer, stop)
+
+
 def jobs_of(plan: SweepPlan) -> list[Job]:
     """What a plan does, as a graph: trainings, then the controls of each, then cuts by criterion.
 
@@ -308,7 +329,11 @@ def run_job(
         trained = ensure_trained(job.training, observer or heard, stop, wait)
     for cell in job.cells:
         try:
-            run_cell(cell, stop)
+            try:
+                run_cell(cell, stop)
+            except CorruptFileError as error:
+                heal(cell, error, observer or heard, stop)
+                run_cell(cell, stop)
         except (Interrupted, StorageError):
             raise
         except Exception as error:

@@ -112,7 +112,7 @@ class TrainingSpec:
     def done(self) -> bool:
         """Whether a finished run serves."""
         whole = not (self.run.path / CHECKPOINTS).exists()  # else it was being trained again
-        return self.run.finished and whole and not self.lacking
+        return self.run.finished and whole and not self.run.damaged and not self.lacking
 
     def open(self) -> TrainedModel:
         """The model; the last one opened stays open in this process, while its run is the same."""

@@ -10,15 +10,15 @@ from rich.table import Table
 from rich.text import Text
 
 from swe_cli.report.quantities import LOSS, Quantity, sign
-from swe_cli.report.text import MARKS, NOTHING, markdown_table, short, shortened
+from swe_cli.report.text import MARKS, NOTHING, markdown_table, printable, short, shortened
 
 GAP = 2
 Cells = Sequence[Text | str]
 
 
 def say(console: Console, words: str, style: str = "") -> None:
-    """Plain words, in which brackets are brackets."""
-    console.print(Text(words, style))
+    """Plain words, in which brackets are brackets, and nothing commands the terminal."""
+    console.print(Text(printable(words), style))
 
 
 def minus(words: str) -> str:
@@ -64,7 +64,7 @@ def print_table(
     for row in rows:
         cells = [cell.copy() if isinstance(cell, Text) else Text(cell) for cell in row]
         for cell in cells:
-            cell.plain = minus(cell.plain)
+            cell.plain = minus(printable(cell.plain))
         table.add_row(*cells)
     console.print(table)
 
@@ -118,5 +118,5 @@ def print_pairs(console: Console, pairs: Sequence[tuple[str, str]]) -> None:
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in pairs:
-        grid.add_row(Text(name, "dim"), Text(minus(value)))
+        grid.add_row(Text(name, "dim"), Text(minus(printable(value))))
     console.print(grid)

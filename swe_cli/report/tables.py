@@ -24,6 +24,7 @@ _WORDS = {*OF_ROW, *SETTINGS} - {"ratio", "rate", "fuse"}
 _DTYPES = {**dict.fromkeys(_WORDS, "string"), "seed": "int64"}  # else float64
 # What always has a column of its own in the Markdown, around those that vary.
 BEFORE, AFTER = ("kind", "criterion"), ("base", "seed", "ratio", "rate")
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
 HEAD = (
     "Losses and deltas are in nats per token; a delta is against `dense`, paired window by window. "
     "Brackets hold 95% intervals over the windows of the test split, one row at a time, "
@@ -115,8 +116,13 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def csv_bytes(table: pd.DataFrame) -> bytes:
-    """UTF-8, ``\\n``, shortest exact decimals, nothing between the commas where null."""
-    return table.to_csv(index=False, lineterminator="\n").encode()
+    """UTF-8, ``\\n``, shortest exact decimals, nothing between the commas where null.
+
+    Words that a spreadsheet would take for a formula have an apostrophe before them.
+    """
+    words = table.select_dtypes(["object", "string"])
+    safe = words.map(lambda of: f"'{of}" if isinstance(of, str) and of[:1] in FORMULA else of)
+    return table.assign(**safe).to_csv(index=False, lineterminator="\n").encode()
 
 
 def write(
@@ -232,4 +238,4 @@ def _baseline(table: pd.DataFrame, quantity: Quantity) -> str:
 def _plain(value: Any) -> str:
     if value is None or isinstance(value, float):
         return exact(value)
-    return str(value).split("\n")[0].replace("|", "\\|")
+    return str(value).split("\n")[0]

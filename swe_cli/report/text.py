@@ -1,5 +1,6 @@
 """How numbers and names are spelt wherever people read them."""
 
+import re
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Any
@@ -10,6 +11,7 @@ NOTHING = "–"
 MARKS = {-1: "▼", 0: "", 1: "▲"}  # the sign of a difference that is certain
 
 _DECIMALS = ((10, ".4f"), (100, ".3f"), (1000, ".2f"), (10_000, ".1f"))
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _CLEAR_WITHOUT_KEY = ("allocation", "base", "pattern", "roles", "by")
 
 
@@ -76,8 +78,21 @@ def count(size: int, thing: str) -> str:
     return f"{size} {thing}" if size == 1 else f"{size} {thing}s"
 
 
+def printable(words: str) -> str:
+    """Without what would command a terminal; lines and tabs stay."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", words)
+
+
 def markdown_table(lines: Iterable[Iterable[str]], *, left: int) -> str:
-    """The first of ``lines`` is the head; ``left`` columns are of words, the others of numbers."""
-    head, *rows = (list(line) for line in lines)
+    """The first of ``lines`` is the head; ``left`` columns are of words, the others of numbers.
+
+    What users named is text: no markup, no column of its own.
+    """
+    head, *rows = ([_in_markdown(cell) for cell in line] for line in lines)
     rule = ["---"] * left + ["---:"] * (len(head) - left)
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *rows))
+
+
+def _in_markdown(cell: str) -> str:
+    line = printable(cell).split("\n")[0]
+    return line.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from training.toys import (
     After,
+    Silent,
     assert_same,
     contents,
     opened,
@@ -19,7 +20,9 @@ from training.toys import (
 )
 
 from swe_cli import files
+from swe_cli.commands import evidence
 from swe_cli.errors import CorruptFileError, Interrupted, StorageError
+from swe_cli.experiments import training
 
 from .dying import assert_whole
 
@@ -78,23 +81,64 @@ def sweep(text, results):
     return swept(sweep_of(text, results, *words))
 
 
+def flip(path: Path) -> None:
+    """One bit of the last number."""
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [shorten, flip, Path.unlink])
 @pytest.mark.parametrize("name", ["row.json", "windows.safetensors"])
-def test_a_truncated_cell_is_refused_by_name_and_made_again_once_deleted(name, text, tmp_path):
+def test_a_damaged_cell_is_named_set_aside_and_made_again(name, damage, text, tmp_path):
     rows = sweep(text, tmp_path).rows
     dense = tmp_path / "runs" / "cells" / rows[0].config_hash
     pruned = tmp_path / "runs" / "cells" / rows[-1].config_hash
     assert rows[0].kind == "dense"
-    shorten(dense / name)
+    whole = (dense / "windows.safetensors").read_bytes()
+    damage(dense / name)
     shutil.rmtree(pruned)  # so that the dense cell is read again
-    if name == "row.json":
-        with pytest.raises(CorruptFileError, match=rf"{dense.name}/{name} is damaged"):
-            sweep(text, tmp_path)
-    else:
-        failed = sweep(text, tmp_path).failed
-        assert [row.kind for row in failed] == ["pruned"]
-        assert f"{dense.name}/{name} is damaged" in str(failed[0].error)
-    (dense / name).unlink()
-    assert sweep(text, tmp_path).rows == rows
+    again = sweep(text, tmp_path)
+    assert again.rows == rows
+    assert (dense / "windows.safetensors").read_bytes() == whole
+    gone = damage is Path.unlink
+    assert len([*dense.glob(f"damaged/{name}.*")]) == (0 if gone else 1)
+
+
+@pytest.mark.parametrize("damage", [shorten, flip])
+@pytest.mark.parametrize("name", ["model", "best", "trajectory"])
+def test_a_damaged_training_is_made_again_bit_for_bit(name, damage, text, tmp_path, expected):
+    rows = sweep(text, tmp_path).rows
+    (run,) = (tmp_path / "runs").glob("train-*")
+    path = run / f"{name}.safetensors"
+    whole = path.read_bytes()
+    damage(path)
+    shutil.rmtree(tmp_path / "runs" / "cells")
+    observer = Silent()
+    training.OPEN.clear()
+    words = ("criteria=swe", "ratios=0.5", "recovery.steps=1")
+    again = swept(sweep_of(text, tmp_path, *words), observer=observer)
+    assert again.rows == rows
+    assert path.read_bytes() == whole
+    assert len([*(run / "damaged").iterdir()]) == 1
+    said = " ".join(observer.said)
+    assert f"{path} does not match its recorded hash" in said
+    assert f"has lost {path.name}: training it again" in said
+
+
+def test_windows_that_a_report_finds_damaged_are_made_again_by_the_sweep(swe, tmp_path, tiny_words):
+    words = ["sweep", "-q", *tiny_words, "criteria=swe,magnitude", "ratio=0.5"]
+    assert swe(*words).exit_code == 0
+    rows = [*(tmp_path / "results/runs/cells").glob("*/row.json")]
+    (swe_cut,) = (path for path in rows if '"criterion": "swe"' in path.read_text())
+    flip(swe_cut.with_name("windows.safetensors"))
+    evidence._windows.cache_clear()
+    told = swe("report", "--against", "magnitude")
+    assert told.exit_code == 1
+    assert "is set aside" in told.output
+    assert "ype the same swe sweep" in told.output
+    assert swe(*words).exit_code == 0
+    assert swe("report", "--against", "magnitude").exit_code == 0
 
 
 def fill_the_disk(monkeypatch, after: int) -> None:

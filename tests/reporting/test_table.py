@@ -1,10 +1,13 @@
 import ast
 import csv
 import random
+import re
+from io import StringIO
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from swe_cli import report
 from swe_cli.app import SIGNS
@@ -13,6 +16,7 @@ from swe_cli.files import write_bytes
 from swe_cli.records import COLUMNS
 from swe_cli.report.summary import means, summarise
 from swe_cli.report.tables import axes_of, csv_bytes, frame, markdown, write
+from swe_cli.report.terminal import print_summary
 
 from .toys import asked, asked_controls, controls, curve, pruned
 
@@ -178,3 +182,26 @@ def test_every_sign_beyond_ascii_has_a_fallback() -> None:
                 )
                 assert signs <= SIGNS.keys(), f"{path.name}: {node.value!r}"
     assert all(word.isascii() for word in SIGNS.values())
+
+
+HOSTILE = '<img src=x onerror="alert(1)">|\x1b[31m\u202ered'
+
+
+def test_what_users_named_commands_nothing() -> None:
+    rows = [*controls(), pruned(0.5, 2.0, criterion=HOSTILE), pruned(0.6, 2.0, criterion="=1+1")]
+    rows += [pruned(0.7, 1.9, criterion="-swe", error="@x", status="failed")]
+    table = frame(rows)
+    page = markdown(table)
+    assert "<img" not in page
+    assert "&lt;img" in page
+    head, _, *lines = (line for line in page.splitlines() if line.startswith("|"))
+    assert {len(re.split(r"(?<!\\)\|", line)) for line in lines} == {head.count("|") + 1}
+    assert not re.search("[\x1b\u202e]", page)
+    read = csv_bytes(table).decode()
+    for cell in ("'=1+1", "'-swe", "'@x"):
+        assert cell in read
+    assert re.search(r",-0\.\d+,", read)  # a number stays one
+    file = StringIO()
+    print_summary(Console(width=80, file=file), summarise(table), rows=True)
+    assert not re.search("[\x1b\u202e]", file.getvalue())
+    assert "<img src=x" in file.getvalue()
