@@ -105,5 +105,7 @@ def test_ctrl_c_reaches_the_workers_and_nothing_is_left_running(text, tmp_path, 
     said = (tmp_path / "results.out").read_text()
     assert "Type the same again to resume: swe sweep" in said
     assert "Traceback" not in said
-    assert alive(results) == []
+    while left := alive(results):  # multiprocessing's own tracker ends a moment later
+        assert time.monotonic() < end, left
+        time.sleep(0.1)
     assert finished(text, results, 2) == expected

@@ -44,9 +44,7 @@ def test_killed_at_every_rename_the_table_is_the_same_bytes(side, text, clean, t
         swept(text, tmp_path / "count")
     tables = len([*(tmp_path / "count" / "table").iterdir()])
     assert tables >= 3
-    assert (
-        renames.count == 5 * 7 + tables
-    )  # model, windows, files, cell, layers, row, timing of each
+    assert renames.count == 5 * 7 + tables  # windows, row, timing and the like of each
     for index in range(renames.count):
         results = tmp_path / str(index)
         shutil.copytree(trained, results)
