@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save, save_file
 from swe_cli.errors import CorruptFileError, StorageError
 from swe_cli.records import Tensors
 
+LARGEST_JSON = 64 << 20
 DAMAGED = "damaged"  # a folder of what was set aside
 SCALE = ":scale"  # ends the name of what the rows of an int8 tensor are multiplied by
 
@@ -109,7 +110,7 @@ def decompressed(path: Path) -> Tensors:
     with safe_open(path, "pt") as file:
         about = json.loads((file.metadata() or {}).get("swe", "{}")).get("compressed")
     if about is None:
-        raise _corrupt(path, "is not compressed", "Make it by --compress: run")
+        raise corrupt(path, "is not compressed", "Make it by --compress: run")
     for name, (kind, shape) in about.items():
         dtype, count = getattr(torch, kind), math.prod(shape)
         blobs = (packed[name + end].numpy().tobytes() for end in (":mask", ":values"))
@@ -218,28 +219,32 @@ def content_sha256(path: Path) -> str | None:
 def read_json(path: Path, *needed: str) -> Any:
     """Read JSON, of an object that must have ``needed`` keys; or say which file is damaged."""
     try:
+        if path.stat().st_size > LARGEST_JSON:
+            raise ValueError(f"it is larger than {LARGEST_JSON >> 20} MiB")
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise _corrupt(path, "is missing", "Run") from None
+        raise corrupt(path, "is missing", "Run") from None
+    except RecursionError:
+        raise corrupt(path, "is damaged: it is nested too deep") from None
     except ValueError as error:
-        raise _corrupt(path, f"is damaged: {error}") from None
+        raise corrupt(path, f"is damaged: {error}") from None
     for key in needed:
         if not isinstance(value, dict) or key not in value:
-            raise _corrupt(path, f"is damaged: it holds no {key}")
+            raise corrupt(path, f"is damaged: it holds no {key}")
     return value
 
 
 def read_tensors(path: Path, expected_sha256: str | None = None) -> Tensors:
     """Read safetensors, int8 as floats; a file that does not match its hash is refused by name."""
     if not path.is_file():
-        raise _corrupt(path, "is missing", "Run")
+        raise corrupt(path, "is missing", "Run")
     if expected_sha256 is not None and sha256(path) != expected_sha256:
         what = "does not match its recorded hash: it is truncated or was changed"
-        raise _corrupt(path, what, "Delete its folder and run")
+        raise corrupt(path, what, "Delete its folder and run")
     try:
         return dequantized(load_file(path))
     except SafetensorError as error:
-        raise _corrupt(path, f"is damaged: {error}") from None
+        raise corrupt(path, f"is damaged: {error}") from None
 
 
 def dequantized(stored: Tensors) -> Tensors:
@@ -249,7 +254,7 @@ def dequantized(stored: Tensors) -> Tensors:
     return plain | {name: plain[name] * scale[:, None] for name, scale in scales.items()}
 
 
-def _corrupt(path: Path, what: str, remedy: str = "Delete it and run") -> CorruptFileError:
+def corrupt(path: Path, what: str, remedy: str = "Delete it and run") -> CorruptFileError:
     error = CorruptFileError(f"{path} {what}.", f"{remedy} the command that made it again.")
     error.path = path
     return error

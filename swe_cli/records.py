@@ -210,13 +210,17 @@ class Row:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Row":
-        """Read a row back; columns this version does not know are dropped."""
+        """Read a row back; columns this version does not know are dropped. TypeError for what is
+        no number where one should be.
+        """
         settings = {name: values.get(name) for name in SETTINGS} | values.get("settings", {})
         measured = [n for n in COLUMNS if n in values and n not in (*OF_ROW, *SETTINGS)]
         columns = {name: values[name] for name in measured} | values.get("measures", {})
         metrics = {}
         for column, mean in columns.items():  # loss_nats, loss_low, loss_high are one metric
             name = column.removesuffix("_nats")
+            if not isinstance(mean, int | float | None):
+                raise TypeError(f"{column} is no number")
             if mean is not None and not column.endswith(("_low", "_high")):
                 bounds = columns.get(f"{name}_low"), columns.get(f"{name}_high")
                 metrics[name] = Interval(mean, *bounds)

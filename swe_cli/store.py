@@ -202,7 +202,7 @@ def _read_or_none(path: Path) -> dict[str, Any]:
     """A JSON object; empty where it cannot be read, which is said by whoever needs it."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 

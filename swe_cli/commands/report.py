@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,8 @@ from swe_cli.commands.plan import show_plan
 from swe_cli.commands.shared import Page, listening
 from swe_cli.config import ConfigRoot, component, did_you_mean
 from swe_cli.controls import DENSE
-from swe_cli.errors import RunError, SweError, UsageError
+from swe_cli.errors import CorruptFileError, RunError, SweError, SweWarning, UsageError
+from swe_cli.experiments.cell import row_of
 from swe_cli.experiments.shown import shown
 from swe_cli.experiments.spec import built
 from swe_cli.experiments.sweep import Outcome, SweepPlan, plan_sweep, run_sweep
@@ -156,8 +158,8 @@ def table_of(run: Run, root: ConfigRoot) -> pd.DataFrame:
         rows = list[Row]()
         for entry in cells:
             path = run.path.parent / "cells" / entry["cell"] / "row.json"
-            if path.is_file():
-                rows.append(replace(Row.from_json(read_json(path)), axes=entry["axes"]))
+            if path.is_file() and (row := _row(path.parent)) is not None:
+                rows.append(replace(row, axes=entry["axes"]))
         done = {row.config_hash for row in rows}  # perhaps by another sweep since
         rows += [row for row in lost if row.config_hash not in done]
         if len(rows) < len(cells) and (run.path / "table.csv").is_file():
@@ -168,12 +170,23 @@ def table_of(run: Run, root: ConfigRoot) -> pd.DataFrame:
     return frame(rows)
 
 
+def _row(folder: Path) -> Row | None:
+    """The row of a cell; what cannot be read is said, and left out."""
+    try:
+        return row_of(folder)
+    except CorruptFileError as error:
+        hint = "It is left out; the same swe sweep makes it again."
+        warnings.warn(f"{error.message} {hint}", SweWarning, stacklevel=2)
+        return None
+
+
 def _rows_of_training(run: Run, root: ConfigRoot) -> list[Row]:
     """Every cut of a training; what was set differently among them becomes an axis."""
     found: list[tuple[Row, dict[str, Scalar]]] = []
     keys: set[str] = set()
     for path in sorted((run.path.parent / "cells").glob("*/row.json")):
-        row = Row.from_json(read_json(path))
+        if (row := _row(path.parent)) is None:
+            continue
         config = read_json(path.with_name("cell.json"))
         same = row.training.rpartition("-")[2] == run.name.rpartition("-")[2]  # of another folder
         if same and "against" not in config:  # or judged by another training

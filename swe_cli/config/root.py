@@ -14,6 +14,8 @@ import yaml
 from swe_cli.config.words import PLURALS
 from swe_cli.errors import UsageError
 
+LARGEST_YAML, DEEPEST_YAML, MOST_ALIASES = 100_000, 30, 50
+
 
 @dataclass(frozen=True)
 class ConfigRoot:
@@ -37,6 +39,7 @@ class ConfigRoot:
             if (shipped_conf() / inside).is_file():
                 why = f"{path} has the name of a shipped choice, {inside.with_suffix('')}."
                 raise UsageError(why, "Give the file a name of its own.")
+            _check_size(path)
         parent = str(self.extra.resolve().parent)
         if parent not in sys.path:
             sys.path.insert(0, parent)
@@ -51,6 +54,24 @@ class ConfigRoot:
     def options(self, group: str) -> list[str]:
         """Names one can choose in a group, sorted; none where there is no such group."""
         return [path.stem for path in self.yamls(group)]
+
+
+def _check_size(path: Path) -> None:
+    """Refuse what would take minutes to compose: a stranger's YAML can be small and hold much."""
+    depth = aliases = 0
+    try:
+        large = path.stat().st_size > LARGEST_YAML
+        for event in () if large else yaml.parse(path.read_text(encoding="utf-8")):
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            aliases += isinstance(event, yaml.AliasEvent)
+            if large := depth > DEEPEST_YAML or aliases > MOST_ALIASES:
+                break
+    except (OSError, ValueError, yaml.YAMLError):
+        return  # which is said, in a sentence, where it is composed
+    if large:
+        limits = f"{LARGEST_YAML // 1000} kB, {DEEPEST_YAML} levels and {MOST_ALIASES} aliases"
+        raise UsageError(f"{path} is larger than a choice can be: {limits}.", "Take some out.")
 
 
 def shipped_conf() -> Path:

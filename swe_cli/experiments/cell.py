@@ -20,6 +20,7 @@ from swe_cli.experiments.spec import Spec, built
 from swe_cli.experiments.training import TrainingSpec
 from swe_cli.files import (
     compressed,
+    corrupt,
     read_json,
     read_tensors,
     set_aside,
@@ -94,7 +95,7 @@ class Cell:
 
     def row(self) -> Row:
         """The row of a cell that is done."""
-        return replace(Row.from_json(read_json(self.folder / "row.json")), axes=self.axes)
+        return replace(row_of(self.folder), axes=self.axes)
 
     def new_row(self, **found: Any) -> Row:
         """A row of what was ``found``: metrics and fingerprint, or an error."""
@@ -113,6 +114,15 @@ class Cell:
     def windows(self) -> Measured:
         """Every window of a cell that is done: what deltas are paired over."""
         return windows_of(self.folder)
+
+
+def row_of(folder: Path) -> Row:
+    """The row in a cell's folder. CorruptFileError where it is missing, or is none."""
+    values = read_json(path := folder / "row.json", "kind", "model", "data", "seed", "training")
+    try:
+        return Row.from_json(values)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise corrupt(path, f"is no row: {error}") from None
 
 
 def windows_of(folder: Path) -> Measured:

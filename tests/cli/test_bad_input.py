@@ -1,6 +1,7 @@
 """Bad input: one sentence, the next thing to type, the right exit code, never a traceback."""
 
 import os
+import re
 import shutil
 import threading
 import time
@@ -427,3 +428,48 @@ def test_a_sweep_with_failed_cells_is_done_and_says_so(swe, tiny_words):
     alone = swe("sweep", "-q", *words, "allocation=uniform", "ratio=0.9")
     assert alone.exit_code == FAILED
     assert "cells failed, first: This would remove every head" in alone.stderr
+
+
+BOMB = "\n".join(
+    ["_target_: swe_cli.criteria.weights.Magnitude", "a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 10)]
+)
+
+
+@pytest.mark.parametrize("text", [BOMB, "a: " + "[" * 200 + "]" * 200, "a: " + "x" * 200_000])
+def test_a_yaml_that_holds_too_much_is_refused_at_once(swe, tmp_path, text):
+    (tmp_path / "own/criterion").mkdir(parents=True)
+    (tmp_path / "own/criterion/mine.yaml").write_text(text)
+    started = time.monotonic()
+    refused(
+        swe("sweep", "--config-dir", "own", "criterion=mine"), USAGE, "mine.yaml is larger than"
+    )
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000 + "]" * 100_000,
+        "[1, 2]",
+        "{}",
+        '{"kind": "pruned", "model": "m", "data": "d", "seed": 1, "training": "t"}',
+        "not json",
+    ],
+)
+def test_a_row_that_is_none_is_said_and_left_out(swe, own_run, text):
+    paths = sorted((own_run.results / "runs" / "cells").glob("*/row.json"))
+    cut = next(path for path in paths if '"kind": "pruned"' in path.read_text())
+    cut.write_text(text)
+    told = swe("report", own_run.name)
+    assert told.exit_code == 0, told.output
+    assert "It is left out" in " ".join(told.output.split())
+
+
+def test_a_number_that_is_none_is_no_row(swe, own_run):
+    paths = sorted((own_run.results / "runs" / "cells").glob("*/row.json"))
+    cut = next(path for path in paths if '"kind": "pruned"' in path.read_text())
+    cut.write_text(re.sub('"loss_nats": [0-9.]+', '"loss_nats": "low"', cut.read_text()))
+    told = swe("report", own_run.name)
+    assert told.exit_code == 0, told.output
+    assert "loss_nats is no number" in " ".join(told.output.split())
