@@ -160,10 +160,15 @@ def source_of(component: Component) -> str | None:
     """
     module = sys.modules.get(component.target.__module__)
     source, options = None if module is None else _source_of(module), component.options
-    ours = (shipped_conf() / component.group / f"{component.name}.yaml").is_file()
+    ours = _is_shipped(component.group, component.name)
     if component.group != "statistic" or ours or not options:
         return source
     return hashlib.sha256(repr((source, sorted(options.items()))).encode()).hexdigest()[:16]
+
+
+@cache
+def _is_shipped(group: str, name: str) -> bool:
+    return (shipped_conf() / group / f"{name}.yaml").is_file()
 
 
 @cache

@@ -6,6 +6,7 @@ A shell waits at every press of the tab key: neither Hydra nor torch is imported
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,7 @@ def _check_size(path: Path) -> None:
         raise UsageError(f"{path} is larger than a choice can be: {limits}.", "Take some out.")
 
 
+@cache
 def shipped_conf() -> Path:
     """``conf/`` inside an installed package, or at the top of a checkout."""
     package = Path(__file__).resolve().parent.parent
