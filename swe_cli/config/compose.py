@@ -88,6 +88,8 @@ def _usual(typed: tuple[str, ...], plain: "Tree", root: ConfigRoot) -> list[str]
 
 def said_by(experiment: Any, root: ConfigRoot) -> dict[str, Any]:
     """Dotted key → value (of a group, choice): what an experiment, if any, and its bases set."""
+    if experiment is None:  # of ten thousand cells, ten thousand looks into a folder
+        return {}
     said = next((read(p) for p in root.yamls("experiment") if p.stem == experiment), {})
     told = dict[str, Any]()
     for of in said.get("defaults", ()):
