@@ -17,9 +17,10 @@ from swe_cli.config import ConfigRoot, component, did_you_mean
 from swe_cli.controls import DENSE
 from swe_cli.errors import CorruptFileError, RunError, SweError, SweWarning, UsageError
 from swe_cli.experiments.cell import row_of
+from swe_cli.experiments.jobs import Outcome, run_sweep
 from swe_cli.experiments.shown import shown
 from swe_cli.experiments.spec import built
-from swe_cli.experiments.sweep import Outcome, SweepPlan, plan_sweep, run_sweep
+from swe_cli.experiments.sweep import SweepPlan, plan_sweep
 from swe_cli.files import read_json, write_bytes, write_json
 from swe_cli.records import Row, Scalar
 from swe_cli.report.against import present_against

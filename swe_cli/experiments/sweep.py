@@ -1,16 +1,10 @@
-"""A sweep: on paper, before anything runs; then run, except for what is already there."""
+"""A sweep on paper: its axes, trainings and cells, before anything runs."""
 
-import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent import futures
-from concurrent.futures import Future
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
 
 from swe_cli.config import (
     Composed,
@@ -26,15 +20,9 @@ from swe_cli.config import (
 from swe_cli.contracts import Launcher
 from swe_cli.controls import BY_KIND, DENSE, PRUNED, RECOVERED, controls_of
 from swe_cli.errors import (
-    CorruptFileError,
-    Interrupted,
-    StorageError,
-    SweError,
-    TrainingError,
     UsageError,
 )
-from swe_cli.experiments.cell import Cell, check_stop, measured_beside, run_cell
-from swe_cli.experiments.ensure import Observer, ensure_trained
+from swe_cli.experiments.cell import Cell
 from swe_cli.experiments.spec import Spec, built, check_spec, cut_spec
 from swe_cli.experiments.training import (
     TRAINING_GROUPS,
@@ -43,13 +31,10 @@ from swe_cli.experiments.training import (
     roles_of,
     training_spec,
 )
-from swe_cli.files import set_aside
 from swe_cli.pruning.prune import recorded_needs
-from swe_cli.records import SETTINGS, Row, Scalar
+from swe_cli.records import SETTINGS, Scalar
 from swe_cli.store import identity
-from swe_cli.training.state import Stop, never
 
-TRIES, POLL = 3, 0.5  # of a job whose workers die; seconds between looks at what is done
 # Keys whose axis has a column of its own in every table.
 AXIS_COLUMNS = {"model", "data", "seed", "transform", *SETTINGS}
 
@@ -233,236 +218,3 @@ def _values(words: Iterable[str]) -> dict[str, Scalar]:
             with suppress(ValueError):
                 values[key] = kind(text)
     return values
-
-
-# Run
-
-
-@dataclass(frozen=True, eq=False)
-class Job:
-    """What one worker does: a training, or cells that share one and its scores, in their order.
-
-    It can be pickled. ``after``: jobs that have to be done before it.
-    """
-
-    name: str
-    training: TrainingSpec | None = None
-    cells: Sequence[Cell] = ()
-    after: Sequence["Job"] = ()
-
-
-def heal(cell: Cell, error: CorruptFileError, observer: Observer, stop: Stop) -> None:
-    """Set aside what is damaged of the training or of what a cell reads, and make it again.
-
-    Raises the error where that is not ours to make.
-    """
-    ours = [cell.training.run.path, *(of.folder for of in (cell, *cell.reads.values()))]
-    if error.path is None or error.path.parent not in ours:
-        raise error
-    observer.say(f"{error.message} It is set aside, in {set_aside(error.path)}, and made again.")
-    if not cell.training.done():
-        ensure_trained(cell.training, observer, stop)
-
-
-def jobs_of(plan: SweepPlan) -> list[Job]:
-    """What a plan does, as a graph: trainings, then the controls of each, then cuts by criterion.
-
-    Of cells only those that are missing.
-    """
-    trainings = {of.hash: Job(of.run.name, of) for of in plan.trainings}
-    controls: dict[str, Job] = {}  # by the hash of a cell
-    cuts = list[Job]()
-    for kind in ("controls", "cuts"):
-        groups: dict[object, list[Cell]] = defaultdict(list)
-        for cell in (cell for cell in plan.cells if (cell.kind == PRUNED) is (kind == "cuts")):
-            if not cell.done():
-                spec = cell.spec
-                judge = (spec.criterion, spec.transform, spec.base) if kind == "cuts" else None
-                groups[cell.training.hash, judge].append(cell)
-        for cells in groups.values():
-            first, read = cells[0], [of for cell in cells for of in cell.reads.values()]
-            hashes = dict.fromkeys([first.training.hash, *(of.training.hash for of in read)])
-            after = [trainings[of] for of in hashes if of in trainings]
-            after += {id(job): job for of in read if (job := controls.get(of.hash))}.values()
-            does = first.spec.method_name if kind == "cuts" else kind
-            job = Job(f"{first.training.run.name}: {does}", cells=cells, after=after)
-            if kind == "cuts":
-                cuts.append(job)
-            else:
-                controls |= dict.fromkeys((cell.hash for cell in cells), job)
-    return [*trainings.values(), *{id(job): job for job in controls.values()}.values(), *cuts]
-
-
-class Done(NamedTuple):
-    """What came of a job: whether it trained, why cells failed, by their hashes, what was said."""
-
-    trained: bool
-    failed: Mapping[str, BaseException]
-    said: Sequence[str]
-
-
-class _Heard(Observer):
-    """Remembers what a worker says, for who started it."""
-
-    def __init__(self) -> None:
-        self.said = list[str]()
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-
-Tell = Callable[[Cell, BaseException | None], None]
-
-
-def run_job(
-    job: Job,
-    stop: Stop = never,
-    observer: Observer | None = None,
-    wait: bool = True,
-    tell: Tell = lambda cell, error: None,
-) -> Done:
-    """Do what is missing of a job. ``tell`` hears of each cell; without an ``observer`` it is kept
-    what was said. Raises what a training fails of, and what stops everything.
-    """
-    trained, failed, heard = False, dict[str, BaseException](), _Heard()
-    if job.training is not None:
-        trained = ensure_trained(job.training, observer or heard, stop, wait)
-    for cell in job.cells:
-        try:
-            try:
-                run_cell(cell, stop)
-            except CorruptFileError as error:
-                heal(cell, error, observer or heard, stop)
-                run_cell(cell, stop)
-        except (Interrupted, StorageError):
-            raise
-        except Exception as error:
-            failed[cell.hash] = error
-        tell(cell, failed.get(cell.hash))
-    return Done(trained, failed, heard.said)
-
-
-@dataclass
-class Outcome:
-    """Rows in the plan's order, failed ones among them, and what it took to get them.
-
-    ``stages``: seconds of this very run by stage (training, recovery, evaluation, …), those of all
-    workers.
-    """
-
-    rows: list[Row] = field(default_factory=list)
-    trained: int = 0
-    ran: int = 0
-    reused: int = 0
-    seconds: float = 0.0
-    stages: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-
-    @property
-    def failed(self) -> list[Row]:
-        return [row for row in self.rows if row.status == "failed"]
-
-
-def run_sweep(plan: SweepPlan, observer: Observer, stop: Stop, wait: bool = False) -> Outcome:
-    """Run what is missing of a plan. What fails becomes a row; the rest goes on.
-
-    A training that diverges fails the rows of its own cells only. The job of a worker that dies is
-    given to another, ``TRIES`` times in all. Raises Interrupted when ``stop`` asks; finished cells
-    and checkpoints are safe by then.
-    """
-    outcome, started, launcher = Outcome(), time.perf_counter(), plan.launcher
-    launcher.start(plan.threads)
-    jobs, running = jobs_of(plan), dict[Future[Done], tuple[Job, float]]()
-    left = {cell.hash for job in jobs for cell in job.cells}
-    outcome.reused = len(plan.cells) - len(left)
-    lost: dict[str, BaseException] = {}  # why there is no row, by the hash of a cell
-    tries, announced = Counter[Job](), False
-
-    def tell(cell: Cell, error: BaseException | None, ran: bool = True) -> None:
-        if cell.hash not in left:
-            return
-        left.remove(cell.hash)
-        lost.update({cell.hash: error} if error is not None else {})
-        outcome.ran += ran
-        for name, amount in measured_beside(cell.folder).items() if ran else ():
-            if name.endswith(".seconds") and name != "score.seconds":  # of another cell
-                outcome.stages[name.removesuffix(".seconds")] += amount
-        if announced:
-            observer.cell_done(_failed(cell, error) if error is not None else cell.row())
-
-    work: Callable[..., Done] = run_job
-    if launcher.in_process:
-        work = partial(run_job, stop=stop, observer=observer, wait=wait, tell=tell)
-
-    def end(job: Job, begun: float, future: Future[Done]) -> None:
-        error = future.exception()
-        came = Done(False, {}, ()) if error is not None else future.result()
-        for words in came.said:
-            observer.say(words)
-        if isinstance(error, launcher.lost) and (tries.update([job]) or tries[job] < TRIES):
-            observer.say(f"{job.name}: its worker died, and another takes it on.")
-            jobs.insert(0, job)
-            return
-        if job.training is not None:
-            if isinstance(error, TrainingError):
-                observer.say(f"{job.training.run.name}: {error.message}")
-                for cell in (c for c in plan.cells if c.training.run == job.training.run):
-                    tell(cell, error, ran=False)
-            elif error is not None:
-                raise error
-            else:
-                outcome.trained += came.trained
-                outcome.stages["training"] += came.trained * (time.perf_counter() - begun)
-            return
-        if isinstance(error, Interrupted | StorageError):
-            raise error
-        for cell in job.cells:
-            tell(cell, came.failed.get(cell.hash, error))
-
-    whole = False
-    try:
-        while jobs or running:
-            busy = {*jobs, *(job for job, _ in running.values())}
-            for job in [job for job in jobs if busy.isdisjoint(job.after)]:
-                if len(running) >= launcher.slots:
-                    break
-                jobs.remove(job)
-                if job.cells and not announced:
-                    announced = True
-                    observer.cells(outcome.reused + len(left), outcome.reused)
-                for cell in job.cells:  # what it is compared with failed, and would again
-                    errors = [lost[of.hash] for of in cell.reads.values() if of.hash in lost]
-                    if errors:
-                        tell(cell, errors[0], ran=False)
-                cells = [cell for cell in job.cells if cell.hash in left]
-                if job.training is None and not cells:
-                    continue
-                begun = time.perf_counter()
-                if job.training is not None and job.training.done():
-                    ensure_trained(job.training, observer, stop, wait)
-                    continue
-                future = launcher.submit(work, replace(job, cells=cells, after=()))
-                running[future] = job, begun
-            done, _ = futures.wait(running, POLL, futures.FIRST_COMPLETED)
-            for future in done:
-                end(*running.pop(future), future)
-            if not launcher.in_process:
-                check_stop(stop)
-                observer.working([job.name for job, _ in running.values()])
-                for cell in (cell for job, _ in running.values() for cell in job.cells):
-                    if cell.hash in left and cell.done():
-                        tell(cell, None)
-        whole = True
-    finally:
-        launcher.close(now=not whole)
-    outcome.rows = [
-        _failed(cell, lost[cell.hash]) if cell.hash in lost else cell.row() for cell in plan.cells
-    ]
-    outcome.seconds = time.perf_counter() - started
-    return outcome
-
-
-def _failed(cell: Cell, error: BaseException) -> Row:
-    """The row of a cell that could not be measured: visible, not kept as done, so tried again."""
-    message = " ".join(f"{type(error).__name__}: {error}".split())
-    why = error.message if isinstance(error, SweError) else message
-    return cell.new_row(status="failed", error=why, fingerprint="", axes=cell.axes)

@@ -19,7 +19,7 @@ from swe_cli.errors import Interrupted, UsageError
 from swe_cli.experiments import cell as cells
 from swe_cli.experiments.cell import run_cell
 from swe_cli.experiments.ensure import ensure_trained
-from swe_cli.experiments.sweep import run_sweep
+from swe_cli.experiments.jobs import run_sweep
 from swe_cli.files import read_tensors
 from swe_cli.launchers import local
 from swe_cli.training.state import never
@@ -76,7 +76,24 @@ KILLER = {
         class Killer:
             def score(self, evidence):
                 os.kill(os.getpid(), signal.SIGKILL)
+
+        class Deadly:
+            def __init__(self, weights):
+                self.weights = weights
+
+            def update(self, weights, index, share):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+            def state(self):
+                return self.weights
+
+            def load(self, state): ...
+
+        class Needy(Killer):
+            needs = ("deadly",)
     """,
+    "conf/statistic/deadly.yaml": "_target_: lab.killer.Deadly\n",
+    "conf/criterion/needy.yaml": "_target_: lab.killer.Needy\n",
     "conf/criterion/killer.yaml": "_target_: lab.killer.Killer\n",
 }
 
@@ -284,6 +301,15 @@ def test_a_job_that_kills_every_worker_fails_its_own_cells(text, tmp_path, packa
     assert [row.settings["criterion"] for row in outcome.failed] == ["killer"]
     assert "Abnormal termination" in str(outcome.failed[0].error)
     assert sum("its worker died" in words for words in observer.said) == 2
+
+
+def test_a_training_that_kills_every_worker_fails_its_cells(text, tmp_path, package):
+    root = package(tmp_path / "own", KILLER)
+    words = (*COMMON, "threads=1", "criteria=needy", "ratio=0.5", "launcher.workers=2")
+    outcome = swept(sweep_of(text, tmp_path, *words, root=root))
+    assert outcome.trained == 0
+    assert len(outcome.failed) == len(outcome.rows) == 5
+    assert "Abnormal termination" in str(outcome.failed[0].error)
 
 
 def test_workers_stop_where_they_are_and_go_on(text, tmp_path, alone):

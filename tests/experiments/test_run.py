@@ -125,7 +125,7 @@ def test_a_failed_cell_is_a_visible_row_and_is_tried_again(text, tmp_path, monke
             raise ZeroDivisionError("by\nzero")
         return run_cell(cell, stop)
 
-    monkeypatch.setattr("swe_cli.experiments.sweep.run_cell", fail)
+    monkeypatch.setattr("swe_cli.experiments.jobs.run_cell", fail)
     outcome = swept(plan)
     assert len(outcome.rows) == len(plan.cells)
     assert [row.settings["criterion"] for row in outcome.failed] == ["swe", "swe"]
@@ -154,7 +154,7 @@ def test_what_is_compared_with_a_failed_control_fails_with_it_and_is_not_begun(
             raise ZeroDivisionError("by zero")
         return run_cell(cell, stop)
 
-    monkeypatch.setattr("swe_cli.experiments.sweep.run_cell", fail)
+    monkeypatch.setattr("swe_cli.experiments.jobs.run_cell", fail)
     outcome = swept(plan)
     assert sorted(begun) == ["dense", "dense_averaged", "dense_best", "dense_recovered"]
     assert {row.kind for row in outcome.failed} == {"dense_recovered", "pruned"}

@@ -15,8 +15,9 @@ from swe_cli.data.tokenizers import CharTokenizer
 from swe_cli.data.tokens import TextDataset
 from swe_cli.device import Machine
 from swe_cli.experiments.ensure import ensure_trained
+from swe_cli.experiments.jobs import Outcome, run_sweep
 from swe_cli.experiments.model import TrainedModel
-from swe_cli.experiments.sweep import Outcome, SweepPlan, plan_sweep, run_sweep
+from swe_cli.experiments.sweep import SweepPlan, plan_sweep
 from swe_cli.experiments.training import TrainingSpec, stored_training, training_spec
 from swe_cli.files import read_tensors
 from swe_cli.models.gpt import GPT

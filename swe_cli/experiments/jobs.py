@@ -1,0 +1,275 @@
+"""A plan as jobs that read each other's results, run through a launcher; what fails is a row."""
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent import futures
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import NamedTuple
+
+from swe_cli.controls import PRUNED
+from swe_cli.errors import CorruptFileError, Interrupted, StorageError, SweError, TrainingError
+from swe_cli.experiments.cell import Cell, check_stop, measured_beside, run_cell
+from swe_cli.experiments.ensure import Observer, ensure_trained
+from swe_cli.experiments.sweep import SweepPlan
+from swe_cli.experiments.training import TrainingSpec
+from swe_cli.files import set_aside
+from swe_cli.records import Row
+from swe_cli.training.state import Stop, never
+
+TRIES, POLL = 3, 0.5  # of a job whose workers die; seconds between looks at what is done
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What one worker does: a training, or cells that share one and its scores, in their order.
+
+    It can be pickled. ``after``: jobs that have to be done before it.
+    """
+
+    name: str
+    training: TrainingSpec | None = None
+    cells: Sequence[Cell] = ()
+    after: Sequence["Job"] = ()
+
+
+def heal(cell: Cell, error: CorruptFileError, observer: Observer, stop: Stop) -> None:
+    """Set aside what is damaged of the training or of what a cell reads, and make it again.
+
+    Raises the error where that is not ours to make.
+    """
+    ours = [cell.training.run.path, *(of.folder for of in (cell, *cell.reads.values()))]
+    if error.path is None or error.path.parent not in ours:
+        raise error
+    observer.say(f"{error.message} It is set aside, in {set_aside(error.path)}, and made again.")
+    if not cell.training.done():
+        ensure_trained(cell.training, observer, stop)
+
+
+def jobs_of(plan: SweepPlan) -> list[Job]:
+    """What a plan does, as a graph: trainings, then the controls of each, then cuts by criterion.
+
+    Of cells only those that are missing.
+    """
+    trainings = {of.hash: Job(of.run.name, of) for of in plan.trainings}
+    controls: dict[str, Job] = {}  # by the hash of a cell
+    cuts = list[Job]()
+    for kind in ("controls", "cuts"):
+        groups: dict[object, list[Cell]] = defaultdict(list)
+        for cell in (cell for cell in plan.cells if (cell.kind == PRUNED) is (kind == "cuts")):
+            if not cell.done():
+                spec = cell.spec
+                judge = (spec.criterion, spec.transform, spec.base) if kind == "cuts" else None
+                groups[cell.training.hash, judge].append(cell)
+        for cells in groups.values():
+            first, read = cells[0], [of for cell in cells for of in cell.reads.values()]
+            hashes = dict.fromkeys([first.training.hash, *(of.training.hash for of in read)])
+            after = [trainings[of] for of in hashes if of in trainings]
+            after += {id(job): job for of in read if (job := controls.get(of.hash))}.values()
+            does = first.spec.method_name if kind == "cuts" else kind
+            job = Job(f"{first.training.run.name}: {does}", cells=cells, after=after)
+            if kind == "cuts":
+                cuts.append(job)
+            else:
+                controls |= dict.fromkeys((cell.hash for cell in cells), job)
+    return [*trainings.values(), *{id(job): job for job in controls.values()}.values(), *cuts]
+
+
+class Done(NamedTuple):
+    """What came of a job: whether it trained, why cells failed, by their hashes, what was said."""
+
+    trained: bool
+    failed: Mapping[str, BaseException]
+    said: Sequence[str]
+
+
+class _Heard(Observer):
+    """Remembers what a worker says, for who started it."""
+
+    def __init__(self) -> None:
+        self.said = list[str]()
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+Tell = Callable[[Cell, BaseException | None], None]
+
+
+def run_job(
+    job: Job,
+    stop: Stop = never,
+    observer: Observer | None = None,
+    wait: bool = True,
+    tell: Tell = lambda cell, error: None,
+) -> Done:
+    """Do what is missing of a job. ``tell`` hears of each cell; without an ``observer`` it is kept
+    what was said. Raises what a training fails of, and what stops everything.
+    """
+    trained, failed, heard = False, dict[str, BaseException](), _Heard()
+    if job.training is not None:
+        trained = ensure_trained(job.training, observer or heard, stop, wait)
+    for cell in job.cells:
+        try:
+            try:
+                run_cell(cell, stop)
+            except CorruptFileError as error:
+                heal(cell, error, observer or heard, stop)
+                run_cell(cell, stop)
+        except (Interrupted, StorageError):
+            raise
+        except Exception as error:
+            failed[cell.hash] = error
+        tell(cell, failed.get(cell.hash))
+    return Done(trained, failed, heard.said)
+
+
+@dataclass
+class Outcome:
+    """Rows in the plan's order, failed ones among them, and what it took to get them.
+
+    ``stages``: seconds of this very run by stage (training, recovery, evaluation, …), those of all
+    workers.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    trained: int = 0
+    ran: int = 0
+    reused: int = 0
+    seconds: float = 0.0
+    stages: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+    @property
+    def failed(self) -> list[Row]:
+        return [row for row in self.rows if row.status == "failed"]
+
+
+def run_sweep(plan: SweepPlan, observer: Observer, stop: Stop, wait: bool = False) -> Outcome:
+    """Run what is missing of a plan. What fails becomes a row; the rest goes on.
+
+    A training that diverges fails the rows of its own cells only. The job of a worker that dies is
+    given to another, ``TRIES`` times in all. Raises Interrupted when ``stop`` asks; finished cells
+    and checkpoints are safe by then.
+    """
+    started, whole = time.perf_counter(), False
+    plan.launcher.start(plan.threads)
+    running = _Running(plan, observer, stop, wait)
+    try:
+        while running.jobs or running.futures:
+            running.begin()
+            running.look()
+        whole = True
+    finally:
+        plan.launcher.close(now=not whole)
+    running.outcome.rows = [
+        _failed(cell, running.lost[cell.hash]) if cell.hash in running.lost else cell.row()
+        for cell in plan.cells
+    ]
+    running.outcome.seconds = time.perf_counter() - started
+    return running.outcome
+
+
+class _Running:
+    """A plan on its way: ``jobs`` that wait, ``futures`` of those that run and since when, cells
+    that are ``left``, and why others are ``lost``, by their hashes.
+    """
+
+    def __init__(self, plan: SweepPlan, observer: Observer, stop: Stop, wait: bool) -> None:
+        self.plan, self.observer, self.stop, self.wait = plan, observer, stop, wait
+        self.launcher, self.outcome = plan.launcher, Outcome()
+        self.jobs, self.futures = jobs_of(plan), dict[Future[Done], tuple[Job, float]]()
+        self.left = {cell.hash for job in self.jobs for cell in job.cells}
+        self.lost: dict[str, BaseException] = {}
+        self.tries, self.announced = Counter[Job](), False
+        self.outcome.reused = len(plan.cells) - len(self.left)
+        self.work: Callable[..., Done] = run_job
+        if self.launcher.in_process:  # elsewhere nobody can look on
+            watched = partial(run_job, stop=stop, observer=observer, wait=wait)
+            self.work = partial(watched, tell=self.tell)
+
+    def begin(self) -> None:
+        """Submit what is ready, as far as there is room."""
+        busy = {*self.jobs, *(job for job, _ in self.futures.values())}
+        for job in [job for job in self.jobs if busy.isdisjoint(job.after)]:
+            if len(self.futures) >= self.launcher.slots:
+                break
+            self.jobs.remove(job)
+            if job.training is not None and job.training.done():
+                ensure_trained(job.training, self.observer, self.stop, self.wait)
+                continue
+            if job.cells and not self.announced:
+                self.announced = True
+                total = self.outcome.reused + len(self.left)
+                self.observer.cells(total, self.outcome.reused)
+            for cell in job.cells:  # what it is compared with failed, and would again
+                errors = [self.lost[of.hash] for of in cell.reads.values() if of.hash in self.lost]
+                if errors:
+                    self.tell(cell, errors[0], ran=False)
+            cells = [cell for cell in job.cells if cell.hash in self.left]
+            if job.training is not None or cells:
+                begun = time.perf_counter()
+                future = self.launcher.submit(self.work, replace(job, cells=cells, after=()))
+                self.futures[future] = job, begun
+
+    def look(self) -> None:
+        """Wait a moment for jobs to end, and see how far the others are."""
+        done, _ = futures.wait(self.futures, POLL, futures.FIRST_COMPLETED)
+        for future in done:
+            self.end(*self.futures.pop(future), future)
+        if not self.launcher.in_process:
+            check_stop(self.stop)
+            running = [job for job, _ in self.futures.values()]
+            self.observer.working([job.name for job in running])
+            for cell in (cell for job in running for cell in job.cells):
+                if cell.hash in self.left and cell.done():
+                    self.tell(cell, None)
+
+    def end(self, job: Job, begun: float, future: Future[Done]) -> None:
+        """Take what came of a job; raise what stops everything."""
+        error = future.exception()
+        came = Done(False, {}, ()) if error is not None else future.result()
+        for words in came.said:
+            self.observer.say(words)
+        died = isinstance(error, self.launcher.lost)
+        self.tries[job] += died
+        if died and self.tries[job] < TRIES:
+            self.observer.say(f"{job.name}: its worker died, and another takes it on.")
+            self.jobs.insert(0, job)
+        elif isinstance(error, Interrupted | StorageError):
+            raise error
+        elif job.training is None:
+            for cell in job.cells:
+                self.tell(cell, came.failed.get(cell.hash, error))
+        elif error is None:
+            self.outcome.trained += came.trained
+            self.outcome.stages["training"] += came.trained * (time.perf_counter() - begun)
+        elif died or isinstance(error, TrainingError):
+            self.observer.say(f"{job.name}: {getattr(error, 'message', error)}")
+            for cell in self.plan.cells:
+                if cell.training.run == job.training.run:
+                    self.tell(cell, error, ran=False)
+        else:
+            raise error
+
+    def tell(self, cell: Cell, error: BaseException | None, ran: bool = True) -> None:
+        """Of each cell once: it is done, or why it is not."""
+        if cell.hash not in self.left:
+            return
+        self.left.remove(cell.hash)
+        if error is not None:
+            self.lost[cell.hash] = error
+        self.outcome.ran += ran
+        for name, amount in measured_beside(cell.folder).items() if ran else ():
+            if name.endswith(".seconds") and name != "score.seconds":  # of another cell
+                self.outcome.stages[name.removesuffix(".seconds")] += amount
+        if self.announced:
+            self.observer.cell_done(_failed(cell, error) if error is not None else cell.row())
+
+
+def _failed(cell: Cell, error: BaseException) -> Row:
+    """The row of a cell that could not be measured: visible, not kept as done, so tried again."""
+    message = " ".join(f"{type(error).__name__}: {error}".split())
+    why = error.message if isinstance(error, SweError) else message
+    return cell.new_row(status="failed", error=why, fingerprint="", axes=cell.axes)
