@@ -383,6 +383,10 @@ codecs.register_error(ASCII_SIGNS, _in_ascii)
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     """Ctrl-C outside of long work, also while modules are imported and words are read."""
     os.write(2, INTERRUPTED.encode())
+    while frame:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            os._exit(128 + number)  # an exception in a module's C++ would abort the process
+        frame = frame.f_back
     raise SystemExit(128 + number)
 
 
