@@ -587,6 +587,9 @@ class Launcher:
     def submit(self, function: Callable[..., R], job: Any) -> "Future[R]":
         """Have ``function(job)`` run. Workers that can be asked to stop hand it ``stop``, too."""
 
+    def look(self) -> None:
+        """Called now and then: time to send what was submitted, and to see what came of it."""
+
     def close(self, *, now: bool) -> None:
         """There are no more jobs; ``now``: those that run are asked to stop, too."""
 

@@ -1,5 +1,6 @@
 """A plan as jobs that read each other's results, run through a launcher; what fails is a row."""
 
+import pickle
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +34,11 @@ class Job:
     training: TrainingSpec | None = None
     cells: Sequence[Cell] = ()
     after: Sequence["Job"] = ()
+
+    @property
+    def does(self) -> frozenset[str]:
+        """Hashes of what comes of it: a job under way that does as much serves as well."""
+        return frozenset(of.hash for of in (self.training, *self.cells) if of is not None)
 
 
 def heal(cell: Cell, error: CorruptFileError, observer: Observer, stop: Stop) -> None:
@@ -78,11 +84,14 @@ def jobs_of(plan: SweepPlan) -> list[Job]:
 
 
 class Done(NamedTuple):
-    """What came of a job: whether it trained, why cells failed, by their hashes, what was said."""
+    """What came of a job: whether it trained, why cells failed, by their hashes, what was said, and
+    what it ended in.
+    """
 
-    trained: bool
-    failed: Mapping[str, BaseException]
-    said: Sequence[str]
+    trained: bool = False
+    failed: Mapping[str, BaseException] = {}
+    said: Sequence[str] = ()
+    error: BaseException | None = None
 
 
 class _Heard(Observer):
@@ -106,23 +115,26 @@ def run_job(
     tell: Tell = lambda cell, error: None,
 ) -> Done:
     """Do what is missing of a job. ``tell`` hears of each cell; without an ``observer`` it is kept
-    what was said. Raises what a training fails of, and what stops everything.
+    what was said. It ends in what a training fails of, and in what stops everything.
     """
     trained, failed, heard = False, dict[str, BaseException](), _Heard()
-    if job.training is not None:
-        trained = ensure_trained(job.training, observer or heard, stop, wait)
-    for cell in job.cells:
-        try:
+    try:
+        if job.training is not None:
+            trained = ensure_trained(job.training, observer or heard, stop, wait)
+        for cell in job.cells:
             try:
-                run_cell(cell, stop)
-            except CorruptFileError as error:
-                heal(cell, error, observer or heard, stop)
-                run_cell(cell, stop)
-        except (Interrupted, StorageError):
-            raise
-        except Exception as error:
-            failed[cell.hash] = error
-        tell(cell, failed.get(cell.hash))
+                try:
+                    run_cell(cell, stop)
+                except CorruptFileError as error:
+                    heal(cell, error, observer or heard, stop)
+                    run_cell(cell, stop)
+            except (Interrupted, StorageError):
+                raise
+            except Exception as error:
+                failed[cell.hash] = error if observer else _portable(error)
+            tell(cell, failed.get(cell.hash))
+    except Exception as error:
+        return Done(trained, failed, heard.said, error if observer else _portable(error))
     return Done(trained, failed, heard.said)
 
 
@@ -215,6 +227,7 @@ class _Running:
 
     def look(self) -> None:
         """Wait a moment for jobs to end, and see how far the others are."""
+        self.launcher.look()
         done, _ = futures.wait(self.futures, POLL, futures.FIRST_COMPLETED)
         for future in done:
             self.end(*self.futures.pop(future), future)
@@ -228,8 +241,9 @@ class _Running:
 
     def end(self, job: Job, begun: float, future: Future[Done]) -> None:
         """Take what came of a job; raise what stops everything."""
-        error = future.exception()
-        came = Done(False, {}, ()) if error is not None else future.result()
+        lost = future.exception()
+        came = Done(error=lost) if lost is not None else future.result()
+        error = came.error
         for words in came.said:
             self.observer.say(words)
         died = isinstance(error, self.launcher.lost)
@@ -268,8 +282,21 @@ class _Running:
             self.observer.cell_done(_failed(cell, error) if error is not None else cell.row())
 
 
+def _portable(error: Exception) -> Exception:
+    """An error that another process can read; those of libraries often cannot be unpickled."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return SweError(_sentence(error))
+    return error
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, SweError):
+        return error.message
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
 def _failed(cell: Cell, error: BaseException) -> Row:
     """The row of a cell that could not be measured: visible, not kept as done, so tried again."""
-    message = " ".join(f"{type(error).__name__}: {error}".split())
-    why = error.message if isinstance(error, SweError) else message
-    return cell.new_row(status="failed", error=why, fingerprint="", axes=cell.axes)
+    return cell.new_row(status="failed", error=_sentence(error), fingerprint="", axes=cell.axes)

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import sys
-import warnings
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -14,7 +12,8 @@ from typing import Any
 from pebble import ProcessExpired, ProcessPool
 
 from swe_cli.contracts import Count, Launcher, R
-from swe_cli.errors import SweWarning, UsageError
+from swe_cli.errors import UsageError
+from swe_cli.launchers.worker import say_warnings
 
 SPAWN = get_context("spawn")
 GRACE = 60.0  # seconds that workers have to write their checkpoints
@@ -88,9 +87,7 @@ _ASKED: list[Callable[[], bool]] = []
 
 def _begin(asked: Event, parent: int) -> None:
     """Ctrl-C reaches every process of a terminal: only the parent decides what it means."""
-    warnings.showwarning = lambda message, *_: print(message, file=sys.stderr)
-    warnings.simplefilter("ignore")
-    warnings.simplefilter("default", SweWarning)
+    say_warnings()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     _ASKED[:] = [lambda: asked.is_set() or os.getppid() != parent]

@@ -274,32 +274,43 @@ class Deadly(Silent):
 
 
 def workers_here() -> list[int]:
-    """Processes whose parent is this one, that are no resource tracker."""
+    """Our children that are no resource tracker, and what works for Ray."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError, IndexError):
             stat = (folder / "stat").read_text().rpartition(")")[2].split()
             command = (folder / "cmdline").read_bytes()
-            if int(stat[1]) == os.getpid() and b"spawn_main" in command:
+            ours = int(stat[1]) == os.getpid() and b"spawn_main" in command
+            if ours or command.startswith(b"ray::_opened"):
                 found.append(int(folder.name))
     return sorted(found)
 
 
-def test_the_job_of_a_worker_that_is_killed_is_given_to_another(text, tmp_path, alone):
-    plan, deadly = sweep_of(text, tmp_path, *OWN, "launcher.workers=2"), Deadly(1)
+@pytest.fixture(params=["launcher.workers=2", "launcher=ray"])
+def workers(request, monkeypatch):
+    """The words for workers that are processes of their own."""
+    if request.param == "launcher=ray":
+        pytest.importorskip("ray", reason="the extra ray is missing")
+        monkeypatch.setenv("RAY_worker_register_timeout_seconds", "120")
+    return request.param
+
+
+def test_the_job_of_a_worker_that_is_killed_is_given_to_another(text, tmp_path, alone, workers):
+    plan, deadly = sweep_of(text, tmp_path, *OWN, workers), Deadly(1)
     outcome = swept(plan, observer=deadly)
     assert deadly.times == 0
     assert any("its worker died" in words for words in deadly.said)
     assert (outcome.rows, files(plan)) == alone
 
 
-def test_a_job_that_kills_every_worker_fails_its_own_cells(text, tmp_path, package):
+def test_a_job_that_kills_every_worker_fails_its_own_cells(text, tmp_path, package, workers):
     root = package(tmp_path / "own", KILLER)
-    words = (*COMMON, "threads=1", "criteria=killer,magnitude", "ratio=0.5", "launcher.workers=2")
+    words = (*COMMON, "threads=1", "criteria=killer,magnitude", "ratio=0.5", workers)
     observer = Silent()
     outcome = swept(sweep_of(text, tmp_path, *words, root=root), observer=observer)
     assert [row.settings["criterion"] for row in outcome.failed] == ["killer"]
-    assert "Abnormal termination" in str(outcome.failed[0].error)
+    died = "Abnormal termination" if "workers" in workers else "WorkerCrashedError"
+    assert died in str(outcome.failed[0].error)
     assert sum("its worker died" in words for words in observer.said) == 2
 
 
@@ -312,12 +323,13 @@ def test_a_training_that_kills_every_worker_fails_its_cells(text, tmp_path, pack
     assert "Abnormal termination" in str(outcome.failed[0].error)
 
 
-def test_workers_stop_where_they_are_and_go_on(text, tmp_path, alone):
-    words = (*OWN, "launcher.workers=2", "training.checkpoint_every=1")
+def test_workers_stop_where_they_are_and_go_on(text, tmp_path, alone, workers):
+    words = (*OWN, workers, "training.checkpoint_every=1000")
     plan = sweep_of(text, tmp_path, *words)
     asked = iter([False] * 6 + [True] * 1000)
     with pytest.raises(Interrupted):
         swept(plan, stop=lambda: next(asked))
     assert workers_here() == []
+    assert list(plan.trainings[0].run.path.parent.glob("*/checkpoints/*"))  # as they were asked to
     outcome = swept(sweep_of(text, tmp_path, *words))
     assert (outcome.rows, files(plan)) == alone
