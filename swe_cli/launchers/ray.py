@@ -16,7 +16,7 @@ GRACE = 60.0  # seconds that workers have to write their checkpoints
 
 
 class Ray(Launcher):
-    """``address``: of a cluster, host:port or auto; null starts one here, which ends with the sweep.
+    """``address``: of a cluster, host:port or auto; null starts one here, ended with the sweep.
 
     A job takes as many CPUs as it has threads, ``gpus`` and, with ``memory_gb``, so many gigabytes.
     Results have to lie where all machines read and write them. Ray does not try jobs again, the

@@ -4,6 +4,8 @@ import multiprocessing
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import suppress
@@ -11,8 +13,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import slurm as slurm_here
 import torch
-from training.toys import Silent, sweep_of, swept
+from training.toys import Silent, sweep_of, swept, words_for
 
 from swe_cli.config import ConfigRoot
 from swe_cli.errors import Interrupted, UsageError
@@ -281,22 +284,41 @@ def workers_here() -> list[int]:
             stat = (folder / "stat").read_text().rpartition(")")[2].split()
             command = (folder / "cmdline").read_bytes()
             ours = int(stat[1]) == os.getpid() and b"spawn_main" in command
-            if ours or command.startswith(b"ray::_opened"):
+            if ours or command.startswith(b"ray::_opened") or b"submitit.core._submit" in command:
                 found.append(int(folder.name))
     return sorted(found)
 
 
-@pytest.fixture(params=["launcher.workers=2", "launcher=ray"])
-def workers(request, monkeypatch):
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory):
+    """A real Slurm, for this session."""
+    if lacking := slurm_here.missing():
+        pytest.skip(f"a Slurm of this machine lacks {', '.join(lacking)}")
+    pytest.importorskip("submitit", reason="the extra slurm is missing")
+    with slurm_here.cluster(tmp_path_factory.mktemp("slurm")):
+        yield
+
+
+@pytest.fixture(params=["local", "ray", pytest.param("slurm", marks=pytest.mark.slurm)])
+def workers(request, monkeypatch, tmp_path):
     """The words for workers that are processes of their own."""
-    if request.param == "launcher=ray":
+    if request.param == "local":
+        return ("launcher.workers=2",)
+    if request.param == "ray":
         pytest.importorskip("ray", reason="the extra ray is missing")
         monkeypatch.setenv("RAY_worker_register_timeout_seconds", "120")
-    return request.param
+        return ("launcher=ray",)
+    return request.getfixturevalue("slurm")
+
+
+@pytest.fixture
+def slurm(cluster, monkeypatch, tmp_path):
+    monkeypatch.setattr("swe_cli.launchers.slurm.POLL", 1.0)
+    return ("launcher=slurm", f"launcher.folder={tmp_path}/jobs")
 
 
 def test_the_job_of_a_worker_that_is_killed_is_given_to_another(text, tmp_path, alone, workers):
-    plan, deadly = sweep_of(text, tmp_path, *OWN, workers), Deadly(1)
+    plan, deadly = sweep_of(text, tmp_path, *OWN, *workers), Deadly(1)
     outcome = swept(plan, observer=deadly)
     assert deadly.times == 0
     assert any("its worker died" in words for words in deadly.said)
@@ -305,12 +327,12 @@ def test_the_job_of_a_worker_that_is_killed_is_given_to_another(text, tmp_path, 
 
 def test_a_job_that_kills_every_worker_fails_its_own_cells(text, tmp_path, package, workers):
     root = package(tmp_path / "own", KILLER)
-    words = (*COMMON, "threads=1", "criteria=killer,magnitude", "ratio=0.5", workers)
+    words = (*COMMON, "threads=1", "criteria=killer,magnitude", "ratio=0.5", *workers)
     observer = Silent()
     outcome = swept(sweep_of(text, tmp_path, *words, root=root), observer=observer)
     assert [row.settings["criterion"] for row in outcome.failed] == ["killer"]
-    died = "Abnormal termination" if "workers" in workers else "WorkerCrashedError"
-    assert died in str(outcome.failed[0].error)
+    died = ("Abnormal termination", "WorkerCrashedError", "left no result")
+    assert any(words in str(outcome.failed[0].error) for words in died)
     assert sum("its worker died" in words for words in observer.said) == 2
 
 
@@ -324,7 +346,9 @@ def test_a_training_that_kills_every_worker_fails_its_cells(text, tmp_path, pack
 
 
 def test_workers_stop_where_they_are_and_go_on(text, tmp_path, alone, workers):
-    words = (*OWN, workers, "training.checkpoint_every=1000")
+    if "launcher=slurm" in workers:
+        pytest.skip("there they go on")
+    words = (*OWN, *workers, "training.checkpoint_every=1000")
     plan = sweep_of(text, tmp_path, *words)
     asked = iter([False] * 6 + [True] * 1000)
     with pytest.raises(Interrupted):
@@ -333,3 +357,88 @@ def test_workers_stop_where_they_are_and_go_on(text, tmp_path, alone, workers):
     assert list(plan.trainings[0].run.path.parent.glob("*/checkpoints/*"))  # as they were asked to
     outcome = swept(sweep_of(text, tmp_path, *words))
     assert (outcome.rows, files(plan)) == alone
+
+
+# On a Slurm
+
+LONG = ("training.steps=150", "training.checkpoint_every=1000", "recovery.steps=2", "keep=models")
+LONG += ("threads=1", "criteria=swe", "ratio=0.5")
+
+
+def driver(text: Path, results: Path, *words: str) -> subprocess.Popen:
+    """The sweep as a command of its own."""
+    code = "from swe_cli.app import main; main()"
+    words = ("sweep", *words_for(text, *words), f"results_dir={results}", "-q")
+    return subprocess.Popen([sys.executable, "-c", code, *words], stderr=subprocess.PIPE, text=True)
+
+
+def slurm_jobs() -> set[str]:
+    return {*slurm_here.said("squeue", "--noheader", "--array", "--states=all", "-o%i").split()}
+
+
+def on_its_way(results: Path) -> None:
+    """Wait until a training has come past its first steps."""
+    lines = "runs/train-*/metrics.jsonl"
+    slurm_here.wait_for(
+        lambda: any(path.read_text().count("\n") > 5 for path in results.glob(lines))
+    )
+
+
+@pytest.mark.slurm
+@pytest.mark.parametrize("by", ["a job of more priority", "the end of its time"])
+def test_a_job_that_is_stopped_by_slurm_goes_on_from_its_checkpoint(by, text, tmp_path, slurm):
+    expected = sweep_of(text, tmp_path / "alone", *LONG)
+    swept(expected)
+    before = slurm_jobs()
+    process = driver(text, tmp_path / "results", *LONG, *slurm)
+    on_its_way(tmp_path / "results")
+    (job,) = slurm_jobs() - before
+    if by == "the end of its time":
+        slurm_here.said("scancel", "--signal=USR2", job)
+    else:
+        all_cores = f"--cpus-per-task={os.cpu_count()}"
+        slurm_here.said("sbatch", "--partition=high", all_cores, "-o/dev/null", "--wrap=sleep 1")
+    slurm_here.wait_for(lambda: "Restarts=1" in slurm_here.said("scontrol", "show", "job", job))
+    assert [*tmp_path.glob("results/runs/train-*/checkpoints/*")]
+    slurm_here.said("scontrol", "update", f"JobId={job}", "StartTime=now")  # else in two minutes
+    _, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr
+    assert slurm_jobs() >= {job}
+    there = files(sweep_of(text, tmp_path / "results", *LONG))
+    assert {name: there[name] for name in there if not name.startswith("sweep-")} == files(expected)
+
+
+@pytest.mark.slurm
+def test_a_driver_killed_and_started_again_finds_its_jobs(text, tmp_path, alone, slurm):
+    before = slurm_jobs()
+    process = driver(text, tmp_path, *OWN, *slurm)
+    slurm_here.wait_for(lambda: [*tmp_path.glob("jobs/*.json")])
+    process.kill()
+    process.wait()
+    there = slurm_jobs() - before
+    assert there
+    outcome = swept(plan := sweep_of(text, tmp_path, *OWN, *slurm))
+    assert plan.launcher.found == {}
+    assert (outcome.rows, files(plan)) == alone
+    assert len(slurm_jobs() - before) == 8  # 2 trainings, 2 of controls, 4 of cuts
+    assert not [*tmp_path.glob("jobs/*")]
+
+
+@pytest.mark.slurm
+def test_what_is_submitted_outlives_ctrl_c(text, tmp_path, slurm):
+    process = driver(text, tmp_path, *LONG, *slurm)
+    on_its_way(tmp_path)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "goes on, and is found again. To end it: scancel " in stderr
+    job = stderr.partition("scancel ")[2].split()[0]
+    assert job in slurm_jobs()
+    slurm_here.said("scancel", job)
+
+
+@pytest.mark.slurm
+def test_jobs_are_not_read_from_where_others_write(text, tmp_path, slurm):
+    (tmp_path / "jobs").mkdir(mode=0o755)
+    with pytest.raises(UsageError, match="is not yours alone"):
+        sweep_of(text, tmp_path, *LONG, *slurm).launcher.start(1)
