@@ -104,7 +104,7 @@ def _print_outcome(this: Page, run: Run, outcome: Outcome) -> None:
     this.print(f"  {run.path}")
     if outcome.failed:
         failed, first = len(outcome.failed), outcome.failed[0].error
-        hint = "The other rows are safe. The same command tries the failed ones again."
+        hint = f"The others are safe. What failed, and only that, is run by: {this.again}"
         raise SweError(f"{failed} of {len(outcome.rows)} cells failed, first: {first}", hint)
 
 

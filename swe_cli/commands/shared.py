@@ -22,7 +22,7 @@ from rich.table import Column
 
 from swe_cli.config import Composed, ConfigRoot, Tokens, compose, read_tokens, said_by
 from swe_cli.errors import Interrupted, RunError, UsageError
-from swe_cli.experiments.ensure import Observer
+from swe_cli.experiments.ensure import Observer, Working
 from swe_cli.experiments.sweep import compose_point, preview
 from swe_cli.experiments.training import results_root
 from swe_cli.records import Row
@@ -88,11 +88,15 @@ class Page:
         return run.name if here else str(run.path)
 
     @property
-    def resume(self) -> str:
+    def again(self) -> str:
         """The command as one would type it again."""
         options = ["--config-dir", str(self.config_dir)] if self.config_dir else []
-        again = shlex.join(["swe", self.command, *self.words, *options])
-        return f"Type the same again to resume: {again}"
+        return shlex.join(["swe", self.command, *self.words, *options])
+
+    @property
+    def resume(self) -> str:
+        """What to do after it was stopped."""
+        return f"Type the same again to resume: {self.again}"
 
     @cached_property
     def console(self) -> Console:
@@ -227,8 +231,8 @@ class Watcher(Observer):
 
     def __init__(self, quiet: bool) -> None:
         self.quiet = quiet
-        self._workers: Any = None
-        self._told = time.monotonic()
+        self._workers: dict[str, _Work] = {}
+        self._told, self._failed = time.monotonic(), 0
         self.console = Console(stderr=True, highlight=False)
         # At 80 columns a bar must not wrap: the note gives way first, and the name is said above.
         whole, short = Column(no_wrap=True), Column(no_wrap=True, overflow="ellipsis", ratio=1)
@@ -266,16 +270,24 @@ class Watcher(Observer):
             self._cells = _Work(self, "cells", "cell", total - reused)
 
     def cell_done(self, row: Row) -> None:
-        self._cells.advance(_in_words(row))
+        self._failed += row.status == "failed"
+        failed = f"{self._failed} failed; " if self._failed else ""
+        self._cells.advance(failed + _in_words(row))
 
-    def working(self, jobs: Sequence[str]) -> None:
-        if self.bars.live.is_started:
-            if self._workers is None:
-                self._workers = self.bars.add_task("workers", total=None, rate="", note="")
-            self.bars.update(self._workers, total=len(jobs), completed=0, note="; ".join(jobs))
-        elif jobs and time.monotonic() - self._told >= WORKERS_SECONDS:
+    def working(self, jobs: Sequence[Working]) -> None:
+        for name in self._workers.keys() - {job.name for job in jobs}:
+            self.bars.remove_task(self._workers.pop(name).bar)
+        for job in jobs:
+            run, _, does = job.name.partition(": ")
+            if job.name not in self._workers:
+                work = _Work(self, does or "training", job.unit, job.total, job.done)
+                self._workers[job.name] = work
+            self._workers[job.name].reach(job.done, run)
+        due = time.monotonic() - self._told >= WORKERS_SECONDS
+        if jobs and due and not self.bars.live.is_started:
             self._told = time.monotonic()
-            self.say(f"{len(jobs)} at work: {'; '.join(jobs)}")
+            all_ = "; ".join(work.words for work in self._workers.values())
+            self.say(f"{len(jobs)} at work. {all_}")
 
 
 def _in_words(row: Row) -> str:
@@ -292,29 +304,35 @@ def _in_words(row: Row) -> str:
 class _Work(Callback):
     """So many units of work: what moves a bar or, without one, says a line now and then."""
 
-    def __init__(self, watcher: Watcher, title: str, unit: str, total: int) -> None:
+    def __init__(
+        self, watcher: Watcher, title: str, unit: str, total: int, before: int = 0
+    ) -> None:
         self._watcher, self._title, self._unit, self._total = watcher, title, unit, total
         self._started = self._spoken = time.monotonic()
-        self._done = self._before = 0
-        self._bar = watcher.bars.add_task(title, total=total, rate="", note="")
+        self._done = self._before = before
+        self.bar, self.words = watcher.bars.add_task(title, total=total, rate="", note=""), ""
 
     def after_step(self, state: TrainState, metrics: dict[str, Any]) -> None:
         self.advance(f"loss {metrics['loss_nats']:.3f}")
 
     def advance(self, note: str) -> None:
         """One more is done; a few words about it."""
-        self._done += 1
+        self.reach(self._done + 1, note)
         now = time.monotonic()
-        speed = (self._done - self._before) / max(1e-9, now - self._started)
-        rate = f"{speed:.1f} {self._unit}s/s"
-        bars = self._watcher.bars
-        bars.update(self._bar, completed=self._done, rate=rate, note=note)
         due = now - self._spoken >= PLAIN_SECONDS or self._done >= self._total
-        if due and not bars.live.is_started:
+        if due and not self._watcher.bars.live.is_started:
             self._spoken = now
-            left = f"{(self._total - self._done) / speed:.0f} s left"
-            done = f"{self._unit} {self._done}/{self._total}"
-            self._watcher.say(f"{self._title}: {done}, {rate}, {left}, {note}")
+            self._watcher.say(self.words)
+
+    def reach(self, done: int, note: str) -> None:
+        """So many are done by now."""
+        self._done = done
+        speed = (done - self._before) / max(1e-9, time.monotonic() - self._started)
+        rate = f"{speed:.1f} {self._unit}s/s" if speed else ""
+        self._watcher.bars.update(self.bar, completed=done, rate=rate, note=note)
+        left = f"{(self._total - done) / speed:.0f} s left" if speed else ""
+        said = (f"{self._unit} {done}/{self._total}", rate, left, note)
+        self.words = f"{self._title}: {', '.join(word for word in said if word)}"
 
 
 class _Training(_Work):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from swe_cli.config import component
 from swe_cli.contracts import SPLITS, Dataset, Model, Questions, Setup
@@ -28,6 +29,15 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 FREE = {"name", "source", "from_run", "context", "dropout", "initialization", "split_heads"}
 
 
+class Working(NamedTuple):
+    """A job under way elsewhere: how many of its ``total`` steps or cells are done."""
+
+    name: str
+    unit: str
+    done: int
+    total: int
+
+
 class Observer:
     """Who watches a sweep; every call is information, none is a question. This one looks away."""
 
@@ -41,7 +51,7 @@ class Observer:
 
     def cell_done(self, row: Row) -> None: ...
 
-    def working(self, jobs: Sequence[str]) -> None:
+    def working(self, jobs: Sequence[Working]) -> None:
         """What runs now, in other processes; said again and again."""
 
 

@@ -13,11 +13,12 @@ from typing import NamedTuple
 from swe_cli.controls import PRUNED
 from swe_cli.errors import CorruptFileError, Interrupted, StorageError, SweError, TrainingError
 from swe_cli.experiments.cell import Cell, check_stop, measured_beside, run_cell
-from swe_cli.experiments.ensure import Observer, ensure_trained
+from swe_cli.experiments.ensure import Observer, Working, ensure_trained
 from swe_cli.experiments.sweep import SweepPlan
 from swe_cli.experiments.training import TrainingSpec
 from swe_cli.files import set_aside
 from swe_cli.records import Row
+from swe_cli.training.run import steps_done
 from swe_cli.training.state import Stop, never
 
 TRIES, POLL = 3, 0.5  # of a job whose workers die; seconds between looks at what is done
@@ -234,10 +235,18 @@ class _Running:
         if not self.launcher.in_process:
             check_stop(self.stop)
             running = [job for job, _ in self.futures.values()]
-            self.observer.working([job.name for job in running])
+            self.observer.working([self.how_far(job) for job in running])
             for cell in (cell for job in running for cell in job.cells):
                 if cell.hash in self.left and cell.done():
                     self.tell(cell, None)
+
+    def how_far(self, job: Job) -> Working:
+        """By what lies on disk, whoever writes it."""
+        if job.training is not None:
+            steps = job.training.composed["training"].instance.steps
+            return Working(job.name, "step", steps_done(job.training.run), steps)
+        done = sum(cell.hash not in self.left for cell in job.cells)
+        return Working(job.name, "cell", done, len(job.cells))
 
     def end(self, job: Job, begun: float, future: Future[Done]) -> None:
         """Take what came of a job; raise what stops everything."""

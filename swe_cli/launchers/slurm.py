@@ -76,11 +76,14 @@ class Slurm(Launcher):
         self.lost = (Vanished,)
         self.asked, self.queued = time.monotonic(), _queued()
         self.found: dict[str, set[str]] = {}  # jobs that a sweep left there, with what they do
-        for record in self.folder.glob("*.json"):
-            if record.stem in self.queued:
-                self.found[record.stem] = set(read_json(record))
-            elif time.time() - record.stat().st_mtime > WEEK:
-                self._forget(record.stem)
+        arrays = {job.partition("_")[0] for job in self.queued}
+        for path in [*self.folder.iterdir()]:
+            if path.suffix == ".json" and path.stem in self.queued:
+                self.found[path.stem] = set(read_json(path))
+            elif path.name.partition("_")[0].partition(".")[0] in arrays:
+                continue
+            elif time.time() - path.stat().st_mtime > WEEK:
+                path.unlink(missing_ok=True)
 
     def submit(self, function: Callable[..., R], job: Any) -> "Future[R]":
         future: Future[R] = Future()

@@ -5,6 +5,7 @@ a snapshot is one that is kept for good: what is cut in the middle of training s
 """
 
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -38,7 +39,7 @@ from swe_cli.training.recipe import Recipe, freeze
 from swe_cli.training.state import Callback, Stop, TrainState, fit, gradient
 from swe_cli.training.tracker import Tracker, Tracking, trajectory_of, unrecorded
 
-METRICS = "metrics.jsonl"
+METRICS, TAIL = "metrics.jsonl", 4096  # bytes that hold its last line
 BEST = "best.safetensors"
 FILES = ["model.safetensors", BEST, "trajectory.safetensors", METRICS]
 CHECKPOINTS, SNAPSHOTS = "checkpoints", "snapshots"
@@ -119,6 +120,16 @@ def train_run(run: Run, training: Training, callbacks: Sequence[Callback], stop:
         parameters=sum(p.numel() for p in model.parameters()),
     )
     remove_directory(run.path / CHECKPOINTS)
+
+
+def steps_done(run: Run) -> int:
+    """How far a training has come, which another process may be at."""
+    try:
+        with (run.path / METRICS).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+            return int(json.loads(file.read().splitlines()[-1])["step"])
+    except (OSError, ValueError, IndexError, KeyError):  # not begun; half a line
+        return 0
 
 
 def _flops(state: TrainState) -> float:

@@ -421,6 +421,7 @@ def test_a_sweep_with_failed_cells_is_done_and_says_so(swe, tiny_words):
     found = swe("sweep", "-q", *words, "allocation=uniform", "ratios=0.5,0.9")
     assert found.exit_code == FAILED
     assert "1 of 6 cells failed, first: This would remove every head of" in found.stderr
+    assert "What failed, and only that, is run by: swe sweep" in found.stderr
     assert "done, 1 failed" in swe("runs").stdout
     reported = swe("report")
     assert reported.exit_code == 0

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import slurm as slurm_here
 import torch
 from training.toys import Silent, sweep_of, swept, words_for
 
+from swe_cli.commands.shared import Watcher
 from swe_cli.config import ConfigRoot
 from swe_cli.errors import Interrupted, UsageError
 from swe_cli.experiments import cell as cells
@@ -325,6 +327,19 @@ def test_the_job_of_a_worker_that_is_killed_is_given_to_another(text, tmp_path, 
     assert (outcome.rows, files(plan)) == alone
 
 
+def test_what_workers_do_is_told_with_how_far_they_are(text, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("swe_cli.commands.shared.WORKERS_SECONDS", 0.0)
+    words = ("training.steps=60", "criteria=swe,magnitude", "ratio=0.5", "seeds=1,2", "threads=1")
+    watcher = Watcher(quiet=False)
+    swept(sweep_of(text, tmp_path, *words, "launcher.workers=2"), observer=watcher)
+    said = capsys.readouterr().err
+    assert re.search(
+        r"2 at work\. training: step [1-9]\d*/60, [\d.]+ steps/s, \d+ s left, tr", said
+    )
+    assert re.search(r"1 at work\. (swe|magnitude|controls): cell [01]/\d", said)
+    assert watcher._workers == {}
+
+
 def test_a_job_that_kills_every_worker_fails_its_own_cells(text, tmp_path, package, workers):
     root = package(tmp_path / "own", KILLER)
     words = (*COMMON, "threads=1", "criteria=killer,magnitude", "ratio=0.5", *workers)
@@ -400,6 +415,7 @@ def test_a_job_that_is_stopped_by_slurm_goes_on_from_its_checkpoint(by, text, tm
         slurm_here.said("sbatch", "--partition=high", all_cores, "-o/dev/null", "--wrap=sleep 1")
     slurm_here.wait_for(lambda: "Restarts=1" in slurm_here.said("scontrol", "show", "job", job))
     assert [*tmp_path.glob("results/runs/train-*/checkpoints/*")]
+    slurm_here.wait_for(lambda: job in slurm_here.said("squeue", "--noheader", "-tPD", "-o%i"))
     slurm_here.said("scontrol", "update", f"JobId={job}", "StartTime=now")  # else in two minutes
     _, stderr = process.communicate(timeout=300)
     assert process.returncode == 0, stderr
@@ -421,7 +437,7 @@ def test_a_driver_killed_and_started_again_finds_its_jobs(text, tmp_path, alone,
     assert plan.launcher.found == {}
     assert (outcome.rows, files(plan)) == alone
     assert len(slurm_jobs() - before) == 8  # 2 trainings, 2 of controls, 4 of cuts
-    assert not [*tmp_path.glob("jobs/*")]
+    assert not [*tmp_path.glob("jobs/*.json"), *tmp_path.glob("jobs/*.pkl")]
 
 
 @pytest.mark.slurm
