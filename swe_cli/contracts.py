@@ -585,7 +585,9 @@ class Launcher:
 
     @abstractmethod
     def submit(self, function: Callable[..., R], job: Any) -> "Future[R]":
-        """Have ``function(job)`` run. Workers that can be asked to stop hand it ``stop``, too."""
+        """Have ``function(job)`` run, of which ``job.does`` are hashes of what comes of it. Workers
+        that can be asked to stop hand it ``stop``, too.
+        """
 
     def look(self) -> None:
         """Called now and then: time to send what was submitted, and to see what came of it."""
