@@ -91,7 +91,11 @@ class Page:
     def resume(self) -> str:
         """The command as one would type it again."""
         options = ["--config-dir", str(self.config_dir)] if self.config_dir else []
-        again = shlex.join(["swe", self.command, *self.words, *options])
+        ranks = os.environ.get("LOCAL_WORLD_SIZE", "1")
+        swe = (
+            ["torchrun", f"--nproc-per-node={ranks}", "-m", "swe_cli"] if ranks != "1" else ["swe"]
+        )
+        again = shlex.join([*swe, self.command, *self.words, *options])
         return f"Type the same again to resume: {again}"
 
     @cached_property
@@ -206,7 +210,9 @@ def listening(resume: str | None = None) -> Iterator[Callable[[], bool]]:
     taken: list[int] = []
 
     def take(number: int, frame: FrameType | None) -> None:
-        if taken:
+        if (
+            taken and "TORCHELASTIC_RUN_ID" not in os.environ
+        ):  # torchrun passes on what came already
             raise KeyboardInterrupt
         taken.append(number)
 
