@@ -92,10 +92,8 @@ class Page:
         """The command as one would type it again."""
         options = ["--config-dir", str(self.config_dir)] if self.config_dir else []
         ranks = os.environ.get("LOCAL_WORLD_SIZE", "1")
-        swe = (
-            ["torchrun", f"--nproc-per-node={ranks}", "-m", "swe_cli"] if ranks != "1" else ["swe"]
-        )
-        again = shlex.join([*swe, self.command, *self.words, *options])
+        swe = "swe" if ranks == "1" else f"torchrun --nproc-per-node={ranks} -m swe_cli"
+        again = shlex.join([*swe.split(), self.command, *self.words, *options])
         return f"Type the same again to resume: {again}"
 
     @cached_property
@@ -208,11 +206,10 @@ def listening(resume: str | None = None) -> Iterator[Callable[[], bool]]:
     for a hint where it has none.
     """
     taken: list[int] = []
+    relayed = "TORCHELASTIC_RUN_ID" in os.environ  # torchrun sends again what a terminal sent
 
     def take(number: int, frame: FrameType | None) -> None:
-        if (
-            taken and "TORCHELASTIC_RUN_ID" not in os.environ
-        ):  # torchrun passes on what came already
+        if taken and not relayed:
             raise KeyboardInterrupt
         taken.append(number)
 

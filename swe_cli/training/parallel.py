@@ -58,13 +58,12 @@ class Ranks:
         tokens = [int((of["targets"] != IGNORED).sum()) for of in (ours, batch)]
         return ours, tokens[0] * self.count / tokens[1]
 
-    def sum(self, *values: float) -> list[float]:
-        """Sums over the ranks."""
-        total = torch.tensor(values, dtype=torch.float64)
+    def sum(self, value: float) -> float:
+        """Over the ranks, which all wait for it."""
+        total = torch.tensor(value, dtype=torch.float64)
         if self.count > 1:
             dist.all_reduce(total)
-        summed: list[float] = total.tolist()
-        return summed
+        return float(total)
 
     def whole(self, tensors: Tensors) -> Tensors:
         """On the first rank, and its CPU, all of what the ranks hold some rows of; none on others.
@@ -80,9 +79,9 @@ class Ranks:
         for key, tensor in tensors.items():
             of, ours = self._parameter(key), local(tensor)
             if of is not None and ours.shape == local(of).shape:
-                laid = of.device_mesh, of.placements
-                sizes = {"shape": of.shape, "stride": of.stride()}
-                ours = DTensor.from_local(ours, *laid, **sizes).full_tensor()
+                laid = {"shape": of.shape, "stride": of.stride()}
+                laid |= {"device_mesh": of.device_mesh, "placements": of.placements}
+                ours = DTensor.from_local(ours, **laid).full_tensor()
             elif of is not None and ours.dim():
                 why = f"{key} is no tensor like its parameter, and cannot be put together."
                 raise TrainingError(why, "Write training.parallel=ddp")

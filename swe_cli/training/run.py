@@ -136,8 +136,8 @@ def _flops(state: TrainState) -> float:
     total, thinned = 0.0, [state.backward.thins(step + 1) for step in range(state.step)]
     size = state.batch_size if state.setup.dataset.questions else 1
     for kind in {*thinned}:
-        alone = replace(state, learner=None, ranks=ALONE, batch_size=size)
-        step = replace(alone, step=1 + thinned.index(kind))
+        alone: dict[str, Any] = {"learner": None, "ranks": ALONE, "batch_size": size}
+        step = replace(state, step=1 + thinned.index(kind), **alone)
         flops = flops_of(state.setup.model, partial(gradient, step))
         total += thinned.count(kind) * flops * (state.batch_size // size)
     state.optimizer.zero_grad(set_to_none=True)
@@ -157,15 +157,11 @@ def _tracker(training: Training, ranks: Ranks) -> Tracker:
     told |= {"steps": recipe.steps, "steps_per_epoch": epoch}
     if not ranks.keeps:
         tracking = replace(tracking, sample=0)
-    followed = setup.model.prunable({} if ranks.shards else tracked, "linear")
-    if ranks.shards and tracking.sample:  # names alone: rows of shards cannot be shown as views
-        shapes = {n: torch.empty(w.shape, device="meta") for n, w in whole.items()}
-        names = setup.model.prunable(shapes, "linear")
-        if not names.keys() <= whole.keys():
-            why = "Single weights of heads that are split (model.split_heads) are on several ranks."
-            raise UsageError(why, "Write tracking.sample=0, or training.parallel=ddp")
-        followed = {n: whole[n] for n in names}
-    return Tracker(tracked, made, followed, tracking, **told)
+    shapes = {n: torch.empty(w.shape, device="meta") for n, w in whole.items()}
+    if ranks.shards and not setup.model.prunable(shapes, "linear").keys() <= whole.keys():
+        why = "Heads that are shown apart (model.split_heads) are no rows that a rank could hold."
+        raise UsageError(why, "Write training.parallel=ddp")
+    return Tracker(tracked, made, setup.model.prunable(whole, "linear"), tracking, **told)
 
 
 def _check_same(run: Run, weights: Tensors) -> None:
@@ -235,9 +231,7 @@ class _Recorder(Callback):
         at = agreed(0 if self.ranks.number else self._newest())
         if not at:
             return
-        files, saved = read_directory(
-            self._checkpoint(at)
-        )  # mapped: rows that are not ours are not read
+        files, saved = read_directory(self._checkpoint(at))  # mapped: others' rows cost no memory
         for name, parameter in state.setup.model.named_parameters():
             parameter.copy_(laid_as(parameter, files["model"][name]))
         state.load_optimizer(files["optimizer"])
@@ -274,7 +268,7 @@ class _Recorder(Callback):
         self._keep_snapshot(state)
         if last:
             return
-        stopping = self.ranks.sum(self.stop())[0]
+        stopping = self.ranks.sum(self.stop())
         if stopping or state.step % recipe.checkpoint_every == 0:
             self._keep_checkpoint(state)
         if stopping:
@@ -306,11 +300,8 @@ class _Recorder(Callback):
             self._write(path, state, files, step=step, recent_losses=recent)
 
     def _write(self, to: Path, state: TrainState, files: dict[str, Tensors], **told: Any) -> None:
-        files = {
-            "model": state.setup.model.weights(),
-            "optimizer": state.optimizer_tensors(),
-        } | files
-        whole = {name: self.ranks.whole(tensors) for name, tensors in files.items()}
+        of_state = {"model": state.setup.model.weights(), "optimizer": state.optimizer_tensors()}
+        whole = {name: self.ranks.whole(of) for name, of in (of_state | files).items()}
         told["tracker"] = self.tracker.info()
         if not self.ranks.number:
             write_directory(to, whole, told)

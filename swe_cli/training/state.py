@@ -89,10 +89,8 @@ class TrainState:
         seed, device = self.setup.seed, self.setup.machine.device
         if self.recovering:
             return global_randomness(seed, "recovery_dropout", self.step, device)
-        number = self.ranks.number  # each drops other values of its rows
-        return global_randomness(
-            seed, f"dropout/{number}" if number else "dropout", self.step, device
-        )
+        name = f"dropout/{self.ranks.number}".removesuffix("/0")  # each drops others of its rows
+        return global_randomness(seed, name, self.step, device)
 
     def check_finite(self, what: str, value: float) -> None:
         """Raise TrainingError, naming the step, for a value that is not finite."""
@@ -199,8 +197,8 @@ def gradient(state: TrainState, attempt: int = 0) -> float:
         for part in range(state.accumulation):
             batch = setup.random_batch("train", state.batch_size, state.batch_seed(part, attempt))
             ours, share = state.ranks.part(batch)
-            mean = setup.mean_loss(setup.machine.move(ours), state.learner)
-            loss = mean * share / state.accumulation
+            loss = setup.mean_loss(setup.machine.move(ours), state.learner) * share
+            loss = loss / state.accumulation
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.item()
-    return state.ranks.sum(total)[0] / state.ranks.count
+    return state.ranks.sum(total) / state.ranks.count

@@ -124,9 +124,8 @@ class Tracker(Callback):
 
     def before_step(self, state: TrainState) -> None:
         started, parameters = time.perf_counter(), state.setup.model.named_parameters()
-        self.see(
-            state.step, lambda: {n: local(p.grad) for n, p in parameters if p.grad is not None}
-        )
+        known = ((n, local(p.grad)) for n, p in parameters if p.grad is not None)
+        self.see(state.step, lambda: dict(known))
         self.seconds += time.perf_counter() - started
 
     def after_step(self, state: TrainState, metrics: dict[str, Any]) -> None:
@@ -171,7 +170,7 @@ class Tracker(Callback):
             stands_for, begun = live[name].numel() / max(1, len(now)), self.begun[name]
             far += stands_for * float((now - begun).square().sum())
             long += stands_for * float(begun.square().sum())
-        far, long = self.ranks.sum(far, long)
+        far, long = self.ranks.sum(far), self.ranks.sum(long)
         return math.sqrt(far / long) if long else 0.0
 
     def _next(self) -> tuple[float, float]:
