@@ -89,8 +89,9 @@ class TrainState:
         seed, device = self.setup.seed, self.setup.machine.device
         if self.recovering:
             return global_randomness(seed, "recovery_dropout", self.step, device)
-        name = f"dropout/{self.ranks.number}".removesuffix("/0")  # each drops others of its rows
-        return global_randomness(seed, name, self.step, device)
+        if number := self.ranks.number:  # each rank drops others, of its own rows
+            return global_randomness(seed, f"dropout/{number}", self.step, device)
+        return global_randomness(seed, "dropout", self.step, device)
 
     def check_finite(self, what: str, value: float) -> None:
         """Raise TrainingError, naming the step, for a value that is not finite."""
