@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
-from swe_cli.errors import SweError, SweWarning
+from swe_cli.errors import SweError, SweWarning, UsageError
 
 # torch, hydra and pandas take seconds to import; help must not wait for them, so each command
 # imports its page when it runs.
@@ -306,7 +306,14 @@ def _run(page: str, common: dict[str, Any], words: Sequence[str] = (), **own: An
     debug, show, form = common.pop("debug"), common.pop("show", False), own.pop("form", None)
     form = "json" if common.pop("json", False) else form
     module, command = page.split(".")
+    rank, first = (os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK"))
+    if rank != "0":  # of torchrun the first speaks
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        common["quiet"] = True
     try:
+        if command != "train" and os.environ.get("WORLD_SIZE", "1") != "1":
+            why = f"swe {command} is the work of one process, and torchrun started several."
+            raise UsageError(why, f"Leave torchrun out: swe {command}")
         with warnings.catch_warnings():
             warnings.showwarning = _print_warning
             warnings.simplefilter("default", SweWarning)  # each once
@@ -328,6 +335,8 @@ def _run(page: str, common: dict[str, Any], words: Sequence[str] = (), **own: An
         if debug:
             traceback.print_exc()
         explained = _explained(error)
+        if first != "0" and isinstance(error, SweError):  # which the first of this machine met, too
+            raise typer.Exit(explained.exit_code) from None
         _print_error(explained.message, "yellow" if explained.exit_code > 128 else "red")
         if explained.hint:
             _print_error(explained.hint)
@@ -338,7 +347,7 @@ def _print_warning(
     message: Warning | str, category: type[Warning], *where: Any, **more: Any
 ) -> None:
     """A sentence where the warning is ours; what a library has to say only developers want."""
-    if issubclass(category, SweWarning):
+    if issubclass(category, SweWarning) and os.environ.get("RANK", "0") == "0":
         _print_error(str(message), "yellow")
 
 

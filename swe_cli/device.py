@@ -42,8 +42,11 @@ def resolve(device: str, dtype: str, threads: int | None) -> Machine:
     except RuntimeError:
         raise UsageError(f"device={device!r} is not a device.", "Try cpu, cuda or auto.") from None
     mps = chosen.type == "mps" and torch.backends.mps.is_available()
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # of torchrun, which share this machine
+    if str(chosen) == "cuda" and ranks > 1:
+        chosen = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     if not (chosen.type == "cpu" or mps or (chosen.type == "cuda" and (chosen.index or 0) < gpus)):
         raise UsageError(f"device={device} is not present on this machine.", "Try device=cpu.")
     count = threads or len(os.sched_getaffinity(0))
-    torch.set_num_threads(count)
+    torch.set_num_threads(max(1, count // ranks))
     return Machine(chosen, dtype, count)

@@ -91,7 +91,9 @@ class Page:
     def again(self) -> str:
         """The command as one would type it again."""
         options = ["--config-dir", str(self.config_dir)] if self.config_dir else []
-        return shlex.join(["swe", self.command, *self.words, *options])
+        ranks = os.environ.get("LOCAL_WORLD_SIZE", "1")
+        swe = "swe" if ranks == "1" else f"torchrun --nproc-per-node={ranks} -m swe_cli"
+        return shlex.join([*swe.split(), self.command, *self.words, *options])
 
     @property
     def resume(self) -> str:
@@ -208,9 +210,10 @@ def listening(resume: str | None = None) -> Iterator[Callable[[], bool]]:
     for a hint where it has none.
     """
     taken: list[int] = []
+    relayed = "TORCHELASTIC_RUN_ID" in os.environ  # torchrun sends again what a terminal sent
 
     def take(number: int, frame: FrameType | None) -> None:
-        if taken:
+        if taken and not relayed:
             raise KeyboardInterrupt
         taken.append(number)
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from swe_cli.files import write_json
 from swe_cli.pruning.shrink import load
 from swe_cli.records import Row
 from swe_cli.store import Run, training_of
+from swe_cli.training.parallel import agreed, joined, rank
 from swe_cli.training.run import Training, train_run
 from swe_cli.training.state import Callback, Stop, never
 
@@ -62,18 +64,26 @@ def ensure_trained(
     spec: TrainingSpec, observer: Observer = NOBODY, stop: Stop = never, wait: bool = True
 ) -> bool:
     """Train unless a finished run serves, which has all that is asked for; whether training ran.
-    With ``wait`` whoever trains the same is waited for.
+    With ``wait`` whoever trains the same is waited for. Of torchrun each process comes here; the
+    first decides, holds the run and writes.
     """
-    run, tracker = spec.run, spec.composed.components.get("tracker")
-    if spec.done():
+    recipe, device = spec.composed["training"].instance, spec.machine.device
+    with joined(recipe.parallel, recipe.batch_size, device, observer.say):
+        return _ensure(spec, observer, stop, wait)
+
+
+def _ensure(spec: TrainingSpec, observer: Observer, stop: Stop, wait: bool) -> bool:
+    run, first = spec.run, rank() == 0
+    tracker = spec.composed.components.get("tracker") if first else None
+    if agreed(spec.done()):
         with shown(tracker, run):  # what it missed
             pass
-        if run.config["paths"] != spec.config["paths"]:
+        if first and run.config["paths"] != spec.config["paths"]:
             # The same text at another path is the same training; later commands read it there.
             write_json(run.path / "config.json", spec.config)
         return False
-    with run.hold(wait):
-        if spec.done():  # finished while we waited
+    with run.hold(wait) if first else nullcontext():
+        if agreed(spec.done()):  # finished while we waited
             return False
         if spec.first is not None:
             ensure_trained(spec.first, observer, stop, wait)

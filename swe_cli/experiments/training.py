@@ -268,7 +268,8 @@ def roles_of(model: Component) -> Sequence[str] | None:
 
 def _without_paths(chosen: Component) -> dict[str, Any]:
     described = chosen.describe()
-    unused = ("backward_keep",) if described.get("backward") == "dense" else ()
+    unused = ["backward_keep"] if described.get("backward") == "dense" else []
+    unused += ["parallel"] if described.get("parallel") is None else []
     for key in (*chosen.paths(), *NOT_IDENTITY.get(chosen.group, ()), *unused):
         _set(described, key, None)
     return described

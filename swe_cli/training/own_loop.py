@@ -15,7 +15,8 @@ from swe_cli.contracts import Statistic
 from swe_cli.errors import ModelError, UsageError
 from swe_cli.files import read_json, read_tensors, write_json, write_tensors
 from swe_cli.records import Tensors
-from swe_cli.training.state import local, slots_of
+from swe_cli.training.parallel import local
+from swe_cli.training.state import slots_of
 from swe_cli.training.tracker import Tracker, Tracking, probed, trajectory_of
 
 TRAJECTORY, TOLD = "trajectory.safetensors", "trajectory.json"
@@ -77,7 +78,7 @@ class WeightTracker(Tracker):
                 why = f"statistic={name} looks at gradients, and merged weights of LoRA have none."
                 raise UsageError(why, "Track what is of the weights: weighted_average, mean, …")
         length = sys.maxsize if steps is None else steps
-        about = {"steps": length, "steps_per_epoch": 1, "seed": 0}
+        about: dict[str, Any] = {"steps": length, "steps_per_epoch": 1, "seed": 0}
         super().__init__({}, made, {}, chosen, **about, sources=sources)
         before = optimizer.register_step_pre_hook(lambda *_: self._before())
         self._hooks = [before, optimizer.register_step_post_hook(lambda *_: self._after())]

@@ -12,6 +12,7 @@ from torch import nn
 from swe_cli.contracts import Count, Fraction, Model, Setup
 from swe_cli.errors import UsageError
 from swe_cli.training.backward import Backward
+from swe_cli.training.parallel import Parallel
 from swe_cli.training.state import OnSpike, TrainState
 
 Trains = Literal["all"] | list[str]
@@ -23,7 +24,8 @@ class Recipe:
     model is what it was before, and has no trajectory.
 
     ``trains``: the roles of the model whose weights move; the others are frozen. ``on_spike``: see
-    ``TrainState``; ``backward``: see ``Backward``, of linear layers inside blocks.
+    ``TrainState``; ``backward``: see ``Backward``, of linear layers inside blocks. ``parallel``:
+    how the processes of torchrun share a training, each a part of every batch; see ``Ranks``.
     """
 
     steps: NonNegativeInt
@@ -45,6 +47,7 @@ class Recipe:
     on_spike: OnSpike
     backward: Literal["dense", "ssprop", "random"]
     backward_keep: Annotated[float, Field(gt=0, le=1, description="The paper's: 0.2")]
+    parallel: Parallel | None = None
 
     def __post_init__(self) -> None:
         if not self.trains:
@@ -55,6 +58,11 @@ class Recipe:
         if self.compile and self.backward != "dense":
             why = f"training.backward={self.backward} changes on the way what would be compiled."
             raise UsageError(why, "Write training.compile=false")
+        alone = {"steps": self.steps == 0, "compile": self.compile}
+        alone["backward"] = self.backward != "dense"
+        for key in (key for key, found in alone.items() if found and self.parallel):
+            why = f"training.parallel={self.parallel} does not go with {key}={getattr(self, key)}."
+            raise UsageError(why, "Write training.parallel=null")
 
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of optimizer step ``step`` (1-based): linear warm-up, then the schedule.

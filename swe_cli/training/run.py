@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from swe_cli.contracts import Setup, Statistic
-from swe_cli.errors import Interrupted, RunError, TrainingError
+from swe_cli.errors import Interrupted, RunError, TrainingError, UsageError
 from swe_cli.evaluation.cost import flops_of
 from swe_cli.evaluation.loss import validation_loss
 from swe_cli.files import (
@@ -35,6 +35,7 @@ from swe_cli.files import (
 from swe_cli.records import Tensors
 from swe_cli.store import Run
 from swe_cli.training.own_loop import read_trajectory
+from swe_cli.training.parallel import ALONE, Ranks, agreed, laid_as, local, spread
 from swe_cli.training.recipe import Recipe, freeze
 from swe_cli.training.state import Callback, Stop, TrainState, fit, gradient
 from swe_cli.training.tracker import Tracker, Tracking, trajectory_of, unrecorded
@@ -67,18 +68,22 @@ class Training:
 
 
 def train_run(run: Run, training: Training, callbacks: Sequence[Callback], stop: Stop) -> None:
-    """Train into ``run``, which the caller holds, going on from its newest checkpoint. Raises
-    Interrupted once ``stop`` is true and a checkpoint is safe.
+    """Train into ``run``, which the caller holds, going on from its newest checkpoint; of ranks
+    that are joined the first writes. Raises Interrupted once ``stop`` is true, for any of them, and
+    a checkpoint is safe.
     """
     setup, recipe = training.setup, training.recipe
     model = setup.model.to(setup.machine.device)
     freeze(model, recipe.trains)
-    state, tracker = recipe.begin(setup), _tracker(training)
-    run.begin(training.config)
-    remove_litter(run.path)
-    if run.finished:  # what says that it is being trained again, should it be killed at once
-        (run.path / CHECKPOINTS).mkdir(exist_ok=True)
-    recorder = _Recorder(run, training, tracker, stop)
+    ranks = spread(model, recipe.parallel, setup.machine.device)
+    state, tracker = recipe.begin(setup), _tracker(training, ranks)
+    state.ranks, state.learner = ranks, ranks.learner or state.learner
+    if not ranks.number:
+        run.begin(training.config)
+        remove_litter(run.path)
+        if run.finished:  # what says that it is being trained again, should it be killed at once
+            (run.path / CHECKPOINTS).mkdir(exist_ok=True)
+    recorder = _Recorder(run, training, tracker, stop, ranks)
     recorder.start(state)
     if not recipe.steps:
         recorder.validate(state, {})
@@ -87,15 +92,19 @@ def train_run(run: Run, training: Training, callbacks: Sequence[Callback], stop:
     seconds, taken = time.perf_counter() - started, max(1, state.step - resumed_at)
     if recipe.steps and not tracker.count:
         raise TrainingError("All to be observed were spikes.", "Write training.on_spike=record")
-    weights, progress = model.weights(), recorder.progress
+    progress = recorder.progress
     measures = {"spikes": progress.spikes, "training_flops": _flops(state)} if recipe.steps else {}
+    lived, told = ranks.whole(tracker.tensors()), tracker.info()
+    weights, best = ranks.whole(model.weights()), ranks.whole(recorder.best)
+    if ranks.number:
+        agreed(True)  # the run is whole
+        return
     if run.finished:  # trained again for one more statistic, or for what was damaged
         _check_same(run, weights)
     write_tensors(run.path / "model.safetensors", weights)
     files = [name for name in FILES if recipe.steps or name != BEST]
     if BEST in files:
-        write_tensors(run.path / BEST, recorder.best)
-    lived, told = tracker.tensors(), tracker.info()
+        write_tensors(run.path / BEST, best)
     if training.trajectory is not None:
         lived, came = read_trajectory(training.trajectory, weights, model.prefix)
         told |= came
@@ -120,6 +129,7 @@ def train_run(run: Run, training: Training, callbacks: Sequence[Callback], stop:
         parameters=sum(p.numel() for p in model.parameters()),
     )
     remove_directory(run.path / CHECKPOINTS)
+    agreed(True)
 
 
 def steps_done(run: Run) -> int:
@@ -137,22 +147,32 @@ def _flops(state: TrainState) -> float:
     total, thinned = 0.0, [state.backward.thins(step + 1) for step in range(state.step)]
     size = state.batch_size if state.setup.dataset.questions else 1
     for kind in {*thinned}:
-        step = replace(state, learner=None, step=1 + thinned.index(kind), batch_size=size)
+        alone: dict[str, Any] = {"learner": None, "ranks": ALONE, "batch_size": size}
+        step = replace(state, step=1 + thinned.index(kind), **alone)
         flops = flops_of(state.setup.model, partial(gradient, step))
         total += thinned.count(kind) * flops * (state.batch_size // size)
     state.optimizer.zero_grad(set_to_none=True)
     return total
 
 
-def _tracker(training: Training) -> Tracker:
+def _tracker(training: Training, ranks: Ranks) -> Tracker:
+    """Of our shards; of ranks that have the same weights, only the first looks."""
     setup, recipe, tracking = training.setup, training.recipe, training.tracking
     parameters, size = setup.model.named_parameters(), recipe.batch_size * recipe.accumulation
-    tracked = {n: p.detach() for n, p in parameters if p.requires_grad or tracking.frozen}
-    made = {name: make(tracked) for name, make in training.statistics.items()}
+    whole = {n: p.detach() for n, p in parameters if p.requires_grad or tracking.frozen}
+    tracked = {n: local(w) for n, w in whole.items()}
+    looking = training.statistics if ranks.keeps else {}
+    made = {name: make(tracked) for name, make in looking.items()}
     epoch = setup.dataset.steps_per_epoch(size=size, context=setup.model.context)
-    told: Any = {"seed": setup.seed, "sources": training.sources}
+    told: Any = {"seed": setup.seed, "sources": training.sources, "ranks": ranks}
     told |= {"steps": recipe.steps, "steps_per_epoch": epoch}
-    return Tracker(tracked, made, setup.model.prunable(tracked, "linear"), tracking, **told)
+    if not ranks.keeps:
+        tracking = replace(tracking, sample=0)
+    shapes = {n: torch.empty(w.shape, device="meta") for n, w in whole.items()}
+    if ranks.shards and not setup.model.prunable(shapes, "linear").keys() <= whole.keys():
+        why = "Heads that are shown apart (model.split_heads) are no rows that a rank could hold."
+        raise UsageError(why, "Write training.parallel=ddp")
+    return Tracker(tracked, made, setup.model.prunable(whole, "linear"), tracking, **told)
 
 
 def _check_same(run: Run, weights: Tensors) -> None:
@@ -195,6 +215,7 @@ class _Recorder(Callback):
     training: Training
     tracker: Tracker
     stop: Stop
+    ranks: Ranks = ALONE
     progress: _Progress = field(default_factory=_Progress)
     best: Tensors = field(default_factory=dict)
 
@@ -207,7 +228,8 @@ class _Recorder(Callback):
             with suppress(ValueError):  # the last line of a killed process may be torn
                 if json.loads(line)["step"] <= state.step:
                     kept.append(line + "\n")
-        write_bytes(path, "".join(kept).encode())
+        if not self.ranks.number:
+            write_bytes(path, "".join(kept).encode())
         self._keep_snapshot(state)
 
     @torch.no_grad()
@@ -217,22 +239,32 @@ class _Recorder(Callback):
         One that lacks a statistic now wanted cannot serve, nor can one that lies behind a snapshot
         still to be taken. Those are dropped: they would pass for the newest of a fresh start.
         """
-        model, sources = state.setup.model, self.tracker.sources
-        wanted = self.training.snapshots
+        at = agreed(0 if self.ranks.number else self._newest())
+        if not at:
+            return
+        files, saved = read_directory(self._checkpoint(at))  # mapped: others' rows cost no memory
+        for name, parameter in state.setup.model.named_parameters():
+            parameter.copy_(laid_as(parameter, files["model"][name]))
+        state.load_optimizer(files["optimizer"])
+        self.tracker.load(self.ranks.ours(files["tracker"]), saved["tracker"])
+        self.best, self.progress = self.ranks.ours(files["best"]), _Progress(**saved["progress"])
+        state.step = at
+
+    def _newest(self) -> int:
+        """The step of the newest checkpoint that serves; 0 where none does."""
+        sources, wanted = self.tracker.sources, self.training.snapshots
         absent = [step for step in wanted if not has_snapshot(self.run, step, sources)]
         for path in sorted((self.run.path / CHECKPOINTS).glob("step-*"), reverse=True):
-            files, saved = read_directory(path)
-            progress = _Progress(**saved["progress"])
-            behind = any(step <= progress.step for step in absent)
-            if behind or unrecorded(saved["tracker"], sources):
+            saved = read_json(path / "state.json")
+            step: int = saved["progress"]["step"]
+            if any(s <= step for s in absent) or unrecorded(saved["tracker"], sources):
                 remove_directory(path)
                 continue
-            for name, parameter in model.named_parameters():
-                parameter.copy_(files["model"][name])
-            state.load_optimizer(files["optimizer"])
-            self.tracker.load(files["tracker"], saved["tracker"])
-            self.best, self.progress, state.step = files["best"], progress, progress.step
-            return
+            return step
+        return 0
+
+    def _checkpoint(self, step: int) -> Path:
+        return self.run.path / CHECKPOINTS / f"step-{step:08d}"
 
     def after_step(self, state: TrainState, metrics: dict[str, Any]) -> None:
         recipe, self.progress.step = self.training.recipe, state.step
@@ -241,12 +273,13 @@ class _Recorder(Callback):
         if last or state.step % recipe.evaluate_every == 0:
             self.validate(state, metrics)
         path, line = self.run.path / METRICS, {"step": state.step, **metrics}
-        with storage(path), path.open("a") as file:
-            file.write(json.dumps(line, sort_keys=True) + "\n")
+        if not self.ranks.number:
+            with storage(path), path.open("a") as file:
+                file.write(json.dumps(line, sort_keys=True) + "\n")
         self._keep_snapshot(state)
         if last:
             return
-        stopping = self.stop()
+        stopping = self.ranks.sum(self.stop())
         if stopping or state.step % recipe.checkpoint_every == 0:
             self._keep_checkpoint(state)
         if stopping:
@@ -259,26 +292,30 @@ class _Recorder(Callback):
         metrics["validation_loss_nats"] = progress.final_loss_nats = loss
         if progress.best_loss_nats is None or loss < progress.best_loss_nats:
             progress.best_loss_nats, progress.best_step = loss, state.step
-            self.best = {name: w.clone() for name, w in state.setup.model.weights().items()}
+            weights = state.setup.model.weights() if self.ranks.keeps else {}
+            self.best = {name: local(w).clone() for name, w in weights.items()}
 
     def _keep_checkpoint(self, state: TrainState) -> None:
-        folder = self.run.path / CHECKPOINTS
+        path = self._checkpoint(state.step)
         files = {"tracker": self.tracker.tensors(), "best": self.best}
-        self._write(folder / f"step-{state.step:08d}", state, files, progress=asdict(self.progress))
-        for old in sorted(folder.glob("step-*"))[:-KEPT]:
+        self._write(path, state, files, progress=asdict(self.progress))
+        for old in [] if self.ranks.number else sorted(path.parent.glob("step-*"))[:-KEPT]:
             remove_directory(old)
 
     def _keep_snapshot(self, state: TrainState) -> None:
         """Write a snapshot, if one is wanted of this step and there is none."""
         step, wanted = state.step, self.training.snapshots
-        if step in wanted and not has_snapshot(self.run, step, self.tracker.sources):
+        if step in wanted and agreed(not has_snapshot(self.run, step, self.tracker.sources)):
             files = {"trajectory": self.tracker.tensors()}
             recent, path = state.recent_losses, snapshot_path(self.run, step)
             self._write(path, state, files, step=step, recent_losses=recent)
 
     def _write(self, to: Path, state: TrainState, files: dict[str, Tensors], **told: Any) -> None:
-        whole = {"model": state.setup.model.weights(), "optimizer": state.optimizer_tensors()}
-        write_directory(to, whole | files, {**told, "tracker": self.tracker.info()})
+        of_state = {"model": state.setup.model.weights(), "optimizer": state.optimizer_tensors()}
+        whole = {name: self.ranks.whole(of) for name, of in (of_state | files).items()}
+        told["tracker"] = self.tracker.info()
+        if not self.ranks.number:
+            write_directory(to, whole, told)
 
 
 # What a run kept

@@ -15,6 +15,7 @@ from swe_cli.errors import Interrupted, TrainingError
 from swe_cli.records import Tensors
 from swe_cli.seeds import derive, global_randomness
 from swe_cli.training.backward import Backward
+from swe_cli.training.parallel import ALONE, Ranks, full, laid_as, local
 
 OnSpike = Literal["record", "skip", "retry"]
 SPIKE = 1.5  # a loss this many times the median of the recent ones is a spike
@@ -43,6 +44,7 @@ class TrainState:
     recovering: bool = False
     backward: Backward = field(default_factory=Backward)
     on_spike: OnSpike = "record"
+    ranks: Ranks = ALONE
     recent_losses: list[float] = field(default_factory=list)
     step: int = 0
 
@@ -63,12 +65,13 @@ class TrainState:
     def load_optimizer(self, saved: Tensors) -> None:
         """Give the optimizer a copy of the state that ``optimizer_tensors`` gave."""
         named: dict[Tensor, str] = {p: name for name, p in self.setup.model.named_parameters()}
-        names, state = [named[p] for p in self.parameters], defaultdict[int, Tensors](dict)
+        parameters, state = self.parameters, defaultdict[int, Tensors](dict)
+        names = [named[p] for p in parameters]
         for key, value in saved.items():
             name, _, slot = key.rpartition("/")
             # Version 0.1 wrote the place of a parameter among those of the optimizer.
             place = names.index(name) if name in names else int(name)
-            state[place][slot] = value.clone()
+            state[place][slot] = laid_as(parameters[place], value.clone())
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
 
@@ -86,6 +89,8 @@ class TrainState:
         seed, device = self.setup.seed, self.setup.machine.device
         if self.recovering:
             return global_randomness(seed, "recovery_dropout", self.step, device)
+        if number := self.ranks.number:  # each rank drops others, of its own rows
+            return global_randomness(seed, f"dropout/{number}", self.step, device)
         return global_randomness(seed, "dropout", self.step, device)
 
     def check_finite(self, what: str, value: float) -> None:
@@ -106,11 +111,6 @@ def slots_of(optimizer: Any, parameters: Mapping[str, nn.Parameter]) -> dict[str
         for slot, value in optimizer.state.get(parameter, {}).items():
             slots.setdefault(slot, {})[name] = local(value)
     return slots
-
-
-def local(tensor: Any) -> Any:
-    """Our shard of a tensor, or all of it where it has none."""
-    return getattr(tensor, "_local_tensor", tensor)
 
 
 class Callback:
@@ -178,7 +178,8 @@ def train_step(state: TrainState, callbacks: Sequence[Callback] = ()) -> dict[st
         del state.recent_losses[:-RECENT]
         if state.on_spike == "skip" and "spike" in metrics:
             return metrics | {"skipped": True}
-        norm = nn.utils.get_total_norm([p.grad for p in state.parameters if p.grad is not None])
+        gradients = [p.grad for p in state.parameters if p.grad is not None]
+        norm = full(nn.utils.get_total_norm(gradients))
         state.check_finite("norm of the gradient", float(norm))
         for callback in callbacks:
             callback.before_step(state)
@@ -196,7 +197,9 @@ def gradient(state: TrainState, attempt: int = 0) -> float:
     with state.backward(state.step):
         for part in range(state.accumulation):
             batch = setup.random_batch("train", state.batch_size, state.batch_seed(part, attempt))
-            loss = setup.mean_loss(setup.machine.move(batch), state.learner) / state.accumulation
+            ours, share = state.ranks.part(batch)
+            loss = setup.mean_loss(setup.machine.move(ours), state.learner) * share
+            loss = loss / state.accumulation
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.item()
-    return total
+    return state.ranks.sum(total) / state.ranks.count

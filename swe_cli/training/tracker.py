@@ -16,6 +16,7 @@ from swe_cli.contracts import Count, Statistic
 from swe_cli.errors import TrainingError, UsageError
 from swe_cli.records import Tensors
 from swe_cli.seeds import derive
+from swe_cli.training.parallel import ALONE, Ranks, full, local
 from swe_cli.training.state import Callback, TrainState
 
 SAMPLE_POINTS = 200  # at most about twice as many moments of the sampled weights are kept
@@ -103,7 +104,9 @@ class Tracker(Callback):
         steps_per_epoch: int,
         seed: int,
         sources: Mapping[str, str | None] | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
+        self.ranks = ranks
         self.weights, self.statistics, self.tracking = weights, statistics, tracking
         self.sources = {name: (sources or {}).get(name) for name in statistics}
         self.every = tracking.steps_between(steps, steps_per_epoch)
@@ -121,7 +124,8 @@ class Tracker(Callback):
 
     def before_step(self, state: TrainState) -> None:
         started, parameters = time.perf_counter(), state.setup.model.named_parameters()
-        self.see(state.step, lambda: {n: p.grad for n, p in parameters if p.grad is not None})
+        known = ((n, local(p.grad)) for n, p in parameters if p.grad is not None)
+        self.see(state.step, lambda: dict(known))
         self.seconds += time.perf_counter() - started
 
     def after_step(self, state: TrainState, metrics: dict[str, Any]) -> None:
@@ -166,6 +170,7 @@ class Tracker(Callback):
             stands_for, begun = live[name].numel() / max(1, len(now)), self.begun[name]
             far += stands_for * float((now - begun).square().sum())
             long += stands_for * float(begun.square().sum())
+        far, long = self.ranks.sum(far), self.ranks.sum(long)
         return math.sqrt(far / long) if long else 0.0
 
     def _next(self) -> tuple[float, float]:
@@ -247,5 +252,5 @@ def gather(tensors: Tensors, index: Tensor) -> Tensor:
     values = [torch.empty(0)]
     for place, tensor in enumerate(tensors.values()):
         here = index[inside == place] - (ends[place] - tensor.numel())
-        values.append(tensor.reshape(-1)[here.to(tensor.device)].float().cpu())
+        values.append(full(tensor).reshape(-1)[here.to(tensor.device)].float().cpu())
     return torch.cat(values)

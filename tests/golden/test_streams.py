@@ -18,6 +18,7 @@ NAMES = {
         "calibration",
         "digit_sums",
         "dropout",
+        "dropout/{}",
         "easy_vqa",
     ),
     *("image_folder/{}", "init", "probe/{}", "random/{}", "random_batches", "recovery"),
