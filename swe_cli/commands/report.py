@@ -282,7 +282,7 @@ def present(
         page = Report(
             title=f"{summaries[0].model} on {summaries[0].data}: {own.name}",
             command=rows + _typed("report", [*this.words, "--html"]),
-            summaries=summaries,
+            summaries=[summary.thinned() for summary in summaries],
             table=table.assign(**timed),
             sentences=[said for summary in summaries for said in answer(summary, beside.both)],
             training=trainings(own.parent, table["training"].dropna().unique()),
@@ -297,10 +297,11 @@ def _look_into(
     """Draw a summary, and print what its cuts hurt and what they save: parts of a ``Report``. What
     is missing of them is said where it would have stood.
     """
-    figures = {"grid": grid(summary)} if len(summary.lines) > MANY else {}
+    drawn = summary.thinned()
+    figures = {"grid": grid(drawn)} if len(summary.lines) > MANY else {}
     for quantity in (q for q in QUANTITIES if q.drawable(summary.cuts)):
         try:
-            figures[quantity.name] = curve(summary, quantity, elsewhere=f"grid{suffix}.png")
+            figures[quantity.name] = curve(drawn, quantity, elsewhere=f"grid{suffix}.png")
         except SweError as error:  # cuts that were compared with nothing, or only exploded
             this.print(error.message)
     line, lives, harm, told = judged(summary), pd.DataFrame(), pd.DataFrame(), list[str]()
