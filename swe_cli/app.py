@@ -262,9 +262,12 @@ def generate(
     """Continue a text, or answer a question about an image: dense and pruned side by side."""
 
 
+WATCH = "Look again every second, on a terminal, until Ctrl-C."
+
+
 @app.command(epilog="Example: swe runs results_dir=/data/results")
 @_page("inventory.runs", "json")
-def runs(words: Words) -> None:
+def runs(words: Words, watch: Annotated[bool, _flag("--watch", help=WATCH)]) -> None:
     """All runs, newest first: kind, status, size."""
 
 
