@@ -227,7 +227,10 @@ def report(
     *,
     tolerance: Annotated[float, typer.Option(min=0.0, metavar="NATS", help=TOLERANCE)] = 0.01,
 ) -> None:
-    """Tables and figures of a sweep (the newest, unless named), or of all cuts of a training."""
+    """Tables and figures of a sweep (the newest, unless named), or of all cuts of a training.
+
+    A sweep may be an address, as s3://bucket/results/runs/sweep-demo-1a2b3c4d: its rows are copied.
+    """
 
 
 @app.command(epilog="Example: swe compare train-gpt_nano-04fb82ab prune-gpt_nano-swe-1a2b3c4d")

@@ -6,10 +6,12 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
 
+from swe_cli.commands.elsewhere import fetched
 from swe_cli.commands.evidence import Beside, judged, paid_back
 from swe_cli.commands.plan import show_plan
 from swe_cli.commands.shared import Page, listening
@@ -114,14 +116,27 @@ def report(
     """Report a sweep, or every cut of a training; the newest sweep, unless named.
 
     ``against``: a criterion that every line is then also compared with. ``as_html``: one page of it
-    all, too; ``told``: options of ``print_summary``.
+    all, too; ``told``: options of ``print_summary``. A sweep may be an address (``s3://…``): what
+    the report needs is copied, and it goes to ``results_dir``'s ``reports``, or to ``folder``.
     """
+    if "://" in (url := next(iter(this.tokens.runs), "")):
+        with TemporaryDirectory(prefix="swe-") as copied:
+            run = fetched(url, Path(copied))
+            folder = folder or this.results / "reports" / run.name
+            _report(this, run, folder, against, as_html=as_html, **told)
+        return
     kinds: tuple[str, ...] = ("sweep", "train", "prune")
     if not this.tokens.runs:  # sweeps where there is one, else whatever has been cut
         swept = any(run.finished for run in list_runs(this.results, ("sweep",)))
         kinds = ("sweep",) if swept else ("prune", "train")
     otherwise = "Make some rows: swe sweep experiment=demo"
     run = training_of(this.chosen_run(kinds, "Reporting", otherwise=otherwise))
+    _report(this, run, folder, against, as_html=as_html, **told)
+
+
+def _report(
+    this: Page, run: Run, folder: Path | None, against: str | None, *, as_html: bool, **told: Any
+) -> None:
     table = table_of(run, this.root)
     criteria = sorted(table["criterion"].dropna().unique())
     if against is not None and against not in criteria:
