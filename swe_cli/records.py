@@ -219,7 +219,7 @@ class Row:
         metrics = {}
         for column, mean in columns.items():  # loss_nats, loss_low, loss_high are one metric
             name = column.removesuffix("_nats")
-            if not isinstance(mean, int | float | None):
+            if not isinstance(mean, _NUMBER):
                 raise TypeError(f"{column} is no number")
             if mean is not None and not column.endswith(("_low", "_high")):
                 bounds = columns.get(f"{name}_low"), columns.get(f"{name}_high")
@@ -237,3 +237,4 @@ OF_ROW = tuple(of.name for of in fields(Row) if of.name not in ("settings", "met
 # Those that are measured; and of all tables.
 _MEASURED = tuple(name for name in COLUMNS if name not in {*OF_ROW, *SETTINGS})
 _TABLED = {*COLUMNS, *YOUNGER}
+_NUMBER = (int, float, type(None))  # of a union the making takes longer than the asking
