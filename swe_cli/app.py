@@ -227,7 +227,10 @@ def report(
     *,
     tolerance: Annotated[float, typer.Option(min=0.0, metavar="NATS", help=TOLERANCE)] = 0.01,
 ) -> None:
-    """Tables and figures of a sweep (the newest, unless named), or of all cuts of a training."""
+    """Tables and figures of a sweep (the newest, unless named), or of all cuts of a training.
+
+    A sweep may be an address, as s3://bucket/results/runs/sweep-demo-1a2b3c4d: its rows are copied.
+    """
 
 
 @app.command(epilog="Example: swe compare train-gpt_nano-04fb82ab prune-gpt_nano-swe-1a2b3c4d")
@@ -262,9 +265,12 @@ def generate(
     """Continue a text, or answer a question about an image: dense and pruned side by side."""
 
 
+WATCH = "Look again every second, on a terminal, until Ctrl-C."
+
+
 @app.command(epilog="Example: swe runs results_dir=/data/results")
 @_page("inventory.runs", "json")
-def runs(words: Words) -> None:
+def runs(words: Words, watch: Annotated[bool, _flag("--watch", help=WATCH)]) -> None:
     """All runs, newest first: kind, status, size."""
 
 

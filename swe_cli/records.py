@@ -195,7 +195,7 @@ class Row:
         values = dict.fromkeys(COLUMNS) | {name: getattr(self, name) for name in OF_ROW}
         values |= {name: of for name, of in self.settings.items() if name in SETTINGS}
         for name, (mean, low, high) in self.metrics.items():
-            values[f"{name}_nats" if f"{name}_nats" in (*COLUMNS, *YOUNGER) else name] = mean
+            values[f"{name}_nats" if f"{name}_nats" in _TABLED else name] = mean
             values |= {f"{name}_low": low} if low is not None else {}
             values |= {f"{name}_high": high} if high is not None else {}
         return values
@@ -214,12 +214,12 @@ class Row:
         no number where one should be.
         """
         settings = {name: values.get(name) for name in SETTINGS} | values.get("settings", {})
-        measured = [n for n in COLUMNS if n in values and n not in (*OF_ROW, *SETTINGS)]
-        columns = {name: values[name] for name in measured} | values.get("measures", {})
+        measured = {name: values[name] for name in _MEASURED if name in values}
+        columns = measured | values.get("measures", {})
         metrics = {}
         for column, mean in columns.items():  # loss_nats, loss_low, loss_high are one metric
             name = column.removesuffix("_nats")
-            if not isinstance(mean, int | float | None):
+            if not isinstance(mean, _NUMBER):
                 raise TypeError(f"{column} is no number")
             if mean is not None and not column.endswith(("_low", "_high")):
                 bounds = columns.get(f"{name}_low"), columns.get(f"{name}_high")
@@ -234,3 +234,7 @@ class Row:
 
 # Of COLUMNS, those that say what a row is of.
 OF_ROW = tuple(of.name for of in fields(Row) if of.name not in ("settings", "metrics", "axes"))
+# Those that are measured; and of all tables.
+_MEASURED = tuple(name for name in COLUMNS if name not in {*OF_ROW, *SETTINGS})
+_TABLED = {*COLUMNS, *YOUNGER}
+_NUMBER = (int, float, type(None))  # of a union the making takes longer than the asking

@@ -71,6 +71,9 @@ class Beside:
         """
         runs = [Run(self.runs / name) for name in table["training"].unique()]
         told: dict[str, Any] = {run.name: run.manifest for run in runs if run.finished}
+        names = {*table["criterion"].dropna()} & {*self.root.options("criterion")}
+        judges = {n: built(component("criterion", n, self.root)) for n in names}
+        tracked = {name for name, judge in judges.items() if recorded_needs(judge.needs)}
         lines = []
         for name, of in told.items():
             seconds = of["results"]["steps"] * of["seconds_per_step"]
@@ -78,9 +81,7 @@ class Beside:
         for row in records(table):
             line = {"config_hash": row["config_hash"]}
             line |= measured_beside(self.cell(row["config_hash"]))
-            criterion, of = row["criterion"], told.get(row["training"], {})
-            judges = criterion in self.root.options("criterion") and of
-            if judges and recorded_needs(built(component("criterion", criterion, self.root)).needs):
+            if row["criterion"] in tracked and (of := told.get(row["training"])):
                 seconds = of.get("tracking_seconds_per_step", 0.0)
                 line["tracking.seconds"] = of["results"]["steps"] * seconds
             lines.append(line)

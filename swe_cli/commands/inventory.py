@@ -4,6 +4,7 @@ import os
 import platform
 import shutil
 import time
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,20 @@ from typing import Any
 import torch
 from platformdirs import user_cache_dir
 from rich.filesize import decimal
+from rich.live import Live
+from rich.table import Table
 from rich.text import Text
 
-from swe_cli.commands.shared import Page
+from swe_cli.commands.shared import Page, listening
 from swe_cli.config import shipped_conf
-from swe_cli.errors import CorruptFileError
+from swe_cli.errors import CorruptFileError, UsageError
 from swe_cli.evaluation.cost import Meter
 from swe_cli.records import Row
-from swe_cli.report.console import Cells, print_pairs, print_table
-from swe_cli.report.text import number, word
+from swe_cli.report.console import Cells, print_pairs, table_of
+from swe_cli.report.text import number, printable, word
 from swe_cli.store import list_runs
 
+EVERY = 1.0  # seconds between looks of --watch
 PACKAGES = ("swe-cli", "torch", "numpy", "hydra-core", "safetensors", "pandas")
 # Package → the extra that brings it, and what needs it.
 OPTIONAL = {
@@ -37,12 +41,48 @@ OPTIONAL = {
 }
 
 
-def runs(this: Page) -> None:
-    """Every run, newest first, with its kind, status, age and size on disk."""
+def runs(this: Page, *, watch: bool = False) -> None:
+    """Every run, newest first, with its kind, status, age and size on disk.
+
+    ``watch``: again every second, until Ctrl-C. UsageError where there is no terminal to redraw.
+    """
+    if watch:
+        if this.form is not None or not this.console.is_terminal:
+            why = "--watch redraws a terminal, and here is none."
+            raise UsageError(why, "Type: swe runs")
+        _watch(this)
+        return
+    told, table = _listed(this.results)
+    if told:
+        this.console.print(table)
+    else:
+        this.print(_nothing(this))
+    this.result(told)
+
+
+def _watch(this: Page) -> None:
+    """Ctrl-C is how one leaves it: no failure."""
+    with listening() as stop, Live(console=this.console, auto_refresh=False) as live:
+        while not stop():
+            with suppress(FileNotFoundError):  # a run that went meanwhile: the next look tells
+                told, table = _listed(this.results)
+                live.update(table if told else Text(_nothing(this)), refresh=True)
+            time.sleep(EVERY)
+
+
+def _nothing(this: Page) -> str:
+    return printable(f"No runs in {this.results / 'runs'}.\nStart one: swe sweep experiment=demo")
+
+
+def _listed(results: Path) -> tuple[list[dict[str, Any]], Table]:
+    """All runs as values, and as a table."""
     rows, told = list[Cells](), list[dict[str, Any]]()
-    for run in list_runs(this.results):
+    for run in list_runs(results):
         moment = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.written))
-        size = sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file())
+        size = 0
+        with suppress(FileNotFoundError):  # what is being written has a name that goes
+            for path in run.path.rglob("*"):
+                size += path.stat().st_size if path.is_file() else 0
         try:
             manifest, status = run.manifest if run.finished else {}, run.status
         except CorruptFileError:
@@ -53,11 +93,7 @@ def runs(this: Page) -> None:
         told.append({**about, "bytes": size, "path": run.path})
         named = Text.assemble(run.name, (f"\n  {what}" if (what := _what(manifest)) else "", "dim"))
         rows.append([named, status, moment, decimal(size)])
-    if rows:
-        print_table(this.console, ["", "status", "written", "size"], rows)
-    else:
-        this.print(f"No runs in {this.results / 'runs'}.\nStart one: swe sweep experiment=demo")
-    this.result(told)
+    return told, table_of(["", "status", "written", "size"], rows)
 
 
 def _what(manifest: dict[str, Any]) -> str:

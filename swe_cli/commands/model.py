@@ -24,7 +24,7 @@ from swe_cli.experiments.cell import Cell, evaluate_pruned, run_cell
 from swe_cli.experiments.ensure import ensure_trained
 from swe_cli.experiments.model import TrainedModel
 from swe_cli.experiments.spec import Spec, check_spec, cut_spec
-from swe_cli.experiments.sweep import cells_of
+from swe_cli.experiments.sweep import cells_of, controls_by
 from swe_cli.experiments.training import TrainingSpec, roles_of, stored_training, training_spec
 from swe_cli.files import compressed, digest, write_bytes, write_json
 from swe_cli.models.gpt import generate as continue_tokens
@@ -81,7 +81,8 @@ def prune(this: Page) -> None:
         one.check_early(steps, "trajectory" in training.config["identity"])
         one.check_recorded({*tracker["statistics"]} - {*stale}, run.name)
     check_kept(run, at_step, sources)
-    cells = cells_of(spec, training, False, dict.fromkeys(values["controls"], training))
+    of_asked = dict.fromkeys(values["controls"], training)
+    cells = cells_of(spec, training, controls_by(spec, training, False, of_asked))
     cell = cells[spec.kind]
     pruned = Run(run.path.parent / f"prune-{training.label}-{spec.method_name}-{cell.hash[:8]}")
     cell = replace(cell, model_to=pruned.path / "model.safetensors")

@@ -1,8 +1,8 @@
 """A command's configuration: YAMLs and overrides put together by Hydra, then checked."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -32,13 +32,29 @@ Words = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Composed:
-    """A checked configuration: components by group, plain values by key of the top level."""
+    """A checked configuration: components by group, plain values by key of the top level.
+
+    ``refers``: whether some value of a YAML was that of another key.
+    """
 
     components: dict[str, Component]
     values: dict[str, Any]
+    refers: bool = False
 
     def __getitem__(self, group: str) -> Component:
         return self.components[group]
+
+    def at(self, words: Iterable[str]) -> "Composed":
+        """The same with plain keys (``is_plain``) set by ``words``, to which nothing refers."""
+        told = {word.partition("=")[0]: value_of(word) for word in words}
+        checked = {key: check(key, SETTINGS[key], value) for key, value in told.items()}
+        return replace(self, values=self.values | checked)
+
+
+def is_plain(word: str) -> bool:
+    """Whether an override sets a plain key of the top level, to what is no mapping."""
+    key, _, value = word.partition("=")
+    return key in SETTINGS and not value.startswith("{")
 
 
 def compose(command: str, typed: Words = (), root: ConfigRoot = SHIPPED, *about: str) -> Composed:
@@ -57,8 +73,9 @@ def compose(command: str, typed: Words = (), root: ConfigRoot = SHIPPED, *about:
     for word in overrides:
         if _key(word) not in choices:
             nodes = _overridden(nodes, word, command, root)
-    composed = Composed({}, {})
-    for key, node in _resolved(nodes).items():
+    resolved = _resolved(nodes)
+    composed = Composed({}, {}, refers=resolved is not nodes)
+    for key, node in resolved.items():
         if key not in plain.nodes:
             raise _unknown_key(key, command, plain.nodes, root)
         if key in SETTINGS:

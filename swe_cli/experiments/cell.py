@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,17 @@ class Cell:
 
 def row_of(folder: Path) -> Row:
     """The row in a cell's folder. CorruptFileError where it is missing, or is none."""
-    values = read_json(path := folder / "row.json", "kind", "model", "data", "seed", "training")
+    path = folder / "row.json"
+    try:
+        state = path.stat()
+    except FileNotFoundError:
+        raise corrupt(path, "is missing", "Run") from None
+    return _row_in(path, (state.st_mtime_ns, state.st_size))
+
+
+@lru_cache(maxsize=50_000)  # each once a process: a resumed sweep asks of every one several times
+def _row_in(path: Path, version: tuple[int, int]) -> Row:
+    values = read_json(path, "kind", "model", "data", "seed", "training")
     try:
         return Row.from_json(values)
     except (TypeError, ValueError, AttributeError) as error:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from swe_cli.config import (
     component,
     compose,
     expand_range,
+    is_plain,
     read_tokens,
 )
 from swe_cli.contracts import Launcher
@@ -69,9 +71,13 @@ def plan_sweep(tokens: Tokens, root: ConfigRoot, results: Path, refresh: bool = 
     axes, asked = axes_of(composed, tokens), [BY_KIND[k] for k in composed.values["controls"]]
     given = _values(tokens.overrides)
     typed = given.keys() | tokens.axes.keys()
+    shared = cache(partial(compose_point, tokens, root))
     points = []
     for words in product(*axes.values()):
-        point = compose_point(tokens, root, *words)
+        # Of ten thousand points, most differ in plain values alone: their components are the same.
+        chosen = tuple(word for word in words if not is_plain(word))
+        point = shared(*chosen).at(word for word in words if word not in chosen)
+        point = compose_point(tokens, root, *words) if point.refers else point
         spec = cut_spec(point, root, roles_of(point["model"]))
         check_spec(spec, point, typed, axes)
         measured = [spec, *map(spec.judged_by, asked)]
@@ -85,12 +91,13 @@ def plan_sweep(tokens: Tokens, root: ConfigRoot, results: Path, refresh: bool = 
     # And whether its data are questions, and what is trained for the controls that are asked for.
     specified: dict[object, tuple[TrainingSpec, bool, Mapping[str, TrainingSpec]]] = {}
     trainings: dict[str, TrainingSpec] = {}
+    judges: dict[object, dict[str, Cell]] = {}  # which all cuts of a training share
     cells: dict[str, Cell] = {}
     notes: list[str] = []
     for values, point, measured in points:
         spec = measured[0]
-        chosen = [point[group] for group in TRAINING_GROUPS]
-        key = (*chosen, *(point.values[of] for of in ("seed", "device", "dtype", "threads")))
+        values_of = (point.values[of] for of in ("seed", "device", "dtype", "threads"))
+        key = (*(point[group] for group in TRAINING_GROUPS), *values_of)
         if key not in specified:  # which takes a look at the data: once for each
             training = training_spec(point, root, results, statistics, early)
             recipe, anew = point["training"], dict[str, TrainingSpec]()
@@ -109,13 +116,17 @@ def plan_sweep(tokens: Tokens, root: ConfigRoot, results: Path, refresh: bool = 
             training = specified[key][0]
             for one in measured:
                 one.check_recorded(training.statistics, training.run.name)
-        for cell in cells_of(spec, *specified[key]).values():
-            if cell.hash not in cells:
-                keep = point.values["keep"] == "models"
-                model_to = cell.folder / "model.safetensors" if keep else None
+        judged = key, spec.evaluation, spec.recovery, spec.fuse
+        if judged not in judges:
+            judges[judged] = controls_by(spec, *specified[key])
+        for cell in cells_of(spec, specified[key][0], judges[judged]).values():
+            if cell.kind == PRUNED or cell.hash not in cells:  # a cut's is taken once, below
                 timed = point.values["costs"] == "measured" and cell.kind == PRUNED
-                cell = replace(cell, model_to=model_to, refresh=refresh, costs=timed)
-                cells[cell.hash] = replace(cell, axes=_shown_axes(cell, values))
+                axes_of_it = _shown_axes(cell, values)
+                cell = replace(cell, refresh=refresh, costs=timed, axes=axes_of_it)
+                if point.values["keep"] == "models":
+                    cell = replace(cell, model_to=cell.folder / "model.safetensors")
+                cells.setdefault(cell.hash, cell)
     # Controls first: pruned cells read them. Then training by training, so that each is loaded,
     # and each of its criteria scored, once.
     places = {training: place for place, training in enumerate(trainings)}
@@ -139,10 +150,10 @@ def preview(tokens: Tokens, root: ConfigRoot) -> Composed:
     return replace(composed, values={**composed.values, "axes": spanned})
 
 
-def cells_of(
+def controls_by(
     spec: Spec, training: TrainingSpec, questions: bool, asked: Mapping[str, TrainingSpec]
 ) -> dict[str, Cell]:
-    """The cell of one cut and those of the controls it is judged by, by kind.
+    """The cells of the controls that one cut is judged by, by kind.
 
     ``questions``: whether its data are. ``asked``: the controls that are asked for, and what is
     trained anew for each.
@@ -153,8 +164,13 @@ def cells_of(
         reads = {} if control is DENSE else {DENSE.kind: cells[DENSE.kind]}
         of = asked[control.kind] if control.training else training
         cells[control.kind] = Cell(spec.judged_by(control), of, reads)
-    reads = {kind: cells[kind] for kind in (DENSE.kind, RECOVERED.kind)}
-    return {**cells, spec.kind: Cell(spec, training, reads)}
+    return cells
+
+
+def cells_of(spec: Spec, training: TrainingSpec, controls: Mapping[str, Cell]) -> dict[str, Cell]:
+    """The cells of ``controls``, and that of the cut they judge, by kind."""
+    reads = {kind: controls[kind] for kind in (DENSE.kind, RECOVERED.kind)}
+    return {**controls, spec.kind: Cell(spec, training, reads)}
 
 
 def compose_point(tokens: Tokens, root: ConfigRoot, *point: str) -> Composed:

@@ -52,6 +52,11 @@ def marked(
 def print_table(
     console: Console, heads: Sequence[str], rows: Sequence[Cells], gap: int = 1
 ) -> None:
+    """See ``table_of``."""
+    console.print(table_of(heads, rows, gap))
+
+
+def table_of(heads: Sequence[str], rows: Sequence[Cells], gap: int = 1) -> Table:
     """Numbers to the right; words and marks, under an empty head, to the left: they may fold."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gap, 0, 0))
     names = max((len(str(row[0])) for row in rows), default=0)
@@ -66,7 +71,7 @@ def print_table(
         for cell in cells:
             cell.plain = minus(printable(cell.plain))
         table.add_row(*cells)
-    console.print(table)
+    return table
 
 
 def print_grid(console: Console, heads: Sequence[str], rows: Sequence[Cells]) -> None:

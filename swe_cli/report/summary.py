@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
@@ -40,6 +40,7 @@ LOSSES = (LOSS.mean, LOSS.before, CALIBRATED.mean)
 FIRST = "swe"  # whose settings and colour a line keeps that is another's, too
 RIVAL = "magnitude"
 ALWAYS = (FIRST, RIVAL, "random")  # shown, wherever not all lines are
+DRAWN = 100  # amounts of a figure, a few pixels each
 SAME = 0.99  # from here on a criterion does not tell itself from magnitude
 
 
@@ -108,6 +109,7 @@ class Summary:
     differences the q values, over all points (``q_of``). Lines of the very same models are one,
     of several ``criteria``. ``uncalibrated``: how many rows fitted no temperature. ``baselines``:
     what is always answered the same is worth, by quantity. ``published``: criterion → allocation.
+    ``left_out``: how many of the amounts that were cut it does not have, ``thinned``.
     """
 
     model: str
@@ -120,6 +122,19 @@ class Summary:
     settings: Sequence[str]
     baselines: Mapping[str, float]
     published: Mapping[str, str]
+    left_out: int = 0
+
+    def thinned(self) -> "Summary":
+        """For a figure, which shows no more: of the amounts that were cut evenly ``DRAWN``, with
+        the first and the last.
+        """
+        amounts = self.points["ratio"].fillna(self.points["rate"])
+        levels = np.sort(amounts.dropna().unique())
+        if len(levels) <= DRAWN:
+            return self
+        drawn = levels[np.linspace(0, len(levels) - 1, DRAWN).round().astype(int)]
+        points = self.points[amounts.isna() | amounts.isin(drawn)]
+        return replace(self, points=points, left_out=len(levels) - DRAWN)
 
     @cached_property
     def controls(self) -> list[Point]:
@@ -149,7 +164,8 @@ class Summary:
     def caveats(self) -> list[str]:
         """To be said with the numbers."""
         ran = zip(self.points["criterion"], self.points["allocation"], strict=True)
-        return [*caveats(ran, self.published), *self._doubtful()]
+        drawn = [f"{count(self.left_out, 'amount')} of {self.left_out + DRAWN} not drawn."]
+        return [*drawn[: self.left_out], *caveats(ran, self.published), *self._doubtful()]
 
     @cached_property
     def equal(self) -> dict[str, str]:
@@ -179,10 +195,10 @@ class Summary:
             yield f"{name} = {other}: the same weights."
         rows = [row for point in (*self.controls, *self.cuts) for row in point["cells"].values()]
         bounds = [1 / max(SHARPNESSES), 1 / min(SHARPNESSES)]
-        ends = [r for r in rows if np.isclose(r.get("temperature") or math.nan, bounds).any()]
-        if ends:
+        at = np.array([row.get("temperature") or math.nan for row in rows], float)
+        if ends := int(np.isclose(at[:, None], bounds).any(1).sum()):
             yield (
-                f"The temperature of {count(len(ends), 'row')} stands at its bound "
+                f"The temperature of {count(ends, 'row')} stands at its bound "
                 f"({' or '.join(map(exact, bounds))}): calibrated, they say little."
             )
 

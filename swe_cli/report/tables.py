@@ -6,10 +6,12 @@ Whatever takes such a frame also takes a ``table.csv`` that ``pd.read_csv`` has 
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import compress
+from itertools import compress, groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from swe_cli.controls import KIND_NAMES, KINDS, PRUNED
@@ -47,9 +49,14 @@ def frame(rows: Iterable[Row]) -> pd.DataFrame:
     Empty where null. Losses and deltas in nats per token. The order of lines does not depend on
     that of ``rows``; a row that is there twice is kept once.
     """
-    pairs = [(row.columns(), row.varied) for row in rows]
-    unique = {json.dumps(pair, sort_keys=True, default=str): pair for pair in pairs}
-    lines = sorted(unique.values(), key=_place)
+    placed = [(_place(pair := (row.columns(), row.varied)), pair) for row in rows]
+    lines: list[tuple[Any, Any]] = []
+    for _, run in groupby(sorted(placed, key=itemgetter(0)), itemgetter(0)):
+        pairs = [pair for _, pair in run]
+        if len(pairs) > 1:  # nothing that has a place of its own in the order tells them apart
+            unique = {json.dumps(pair, sort_keys=True, default=str): pair for pair in pairs}
+            pairs = sorted(unique.values(), key=_last_place)
+        lines += pairs
     axes = sorted({axis for _, varied in lines for axis in varied})
     present = {name for line, _ in lines for name in line}
     names = [*COLUMNS, *(name for name in OPTIONAL_SETTINGS if name in present)]
@@ -112,7 +119,12 @@ def caveats(ran: Iterable[tuple[Any, Any]], published: Mapping[str, str]) -> lis
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Lines as plain values; None where null."""
     plain: Any = table.astype(object).where(table.notna(), None)
-    return list(plain.to_dict("records"))
+    columns = (
+        [v.item() if isinstance(v, np.generic) else v for v in plain.iloc[:, at]]
+        for at in range(plain.shape[1])
+    )
+    names = list(plain)
+    return [dict(zip(names, line, strict=True)) for line in zip(*columns, strict=True)]
 
 
 def csv_bytes(table: pd.DataFrame) -> bytes:
@@ -196,7 +208,7 @@ def markdown(table: pd.DataFrame, notes: Sequence[str] = ()) -> str:
 
 
 def _place(line: tuple[Mapping[str, Any], Mapping[str, Any]]) -> tuple[Any, ...]:
-    """Controls first, then axes, settings and cuts; at last whatever else tells rows apart."""
+    """Controls first, then axes, settings and cuts; see ``_last_place``."""
     row, axes = line
     return (
         KINDS.index(row["kind"]) if row["kind"] in KINDS else len(KINDS),  # of another version
@@ -205,8 +217,12 @@ def _place(line: tuple[Mapping[str, Any], Mapping[str, Any]]) -> tuple[Any, ...]
         tuple((name, _rank(value)) for name, value in sorted(axes.items())),
         tuple(_rank(row.get(name)) for name in SETTINGS),
         row["seed"],
-        json.dumps({name: row[name] for name in COLUMNS}, sort_keys=True),
     )
+
+
+def _last_place(line: tuple[Mapping[str, Any], Mapping[str, Any]]) -> str:
+    """Whatever else tells rows apart."""
+    return json.dumps({name: line[0][name] for name in COLUMNS}, sort_keys=True)
 
 
 def _rank(value: Any) -> tuple[int, float, str]:

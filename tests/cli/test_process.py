@@ -1,8 +1,10 @@
 """The console script as a process: signals, encodings, the shell's tab key, the version."""
 
 import os
+import pty
 import subprocess
 import sys
+from contextlib import suppress
 from importlib.metadata import version
 
 import pytest
@@ -126,3 +128,26 @@ def test_runs_are_completed(own_run):
     offered = completed("prune", "train-", SWE_RESULTS_DIR=str(own_run.results))
     assert offered == [own_run.name]
     assert completed("train", "train-", SWE_RESULTS_DIR=str(own_run.results)) == []
+
+
+# A terminal
+
+
+def test_runs_are_watched_until_ctrl_c(own_run):
+    """Redrawn on a terminal, again and again; leaving is no failure."""
+    process, terminal = pty.fork()
+    if process == 0:
+        os.execv(sys.executable, [sys.executable, "-c", MAIN, "runs", "--watch"])
+    shown = b""
+    with suppress(OSError):  # the terminal goes with its process
+        while part := os.read(terminal, 4096):
+            shown += part
+            if shown.count(own_run.name.encode()) >= 2 and b"^C" not in shown:
+                os.write(terminal, b"\x03")
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0, shown.decode()
+    assert b"Traceback" not in shown
+
+
+def test_without_a_terminal_nothing_is_watched(own_run):
+    code, _, stderr = swe("runs", "--watch")
+    assert (code, stderr.splitlines()[-1]) == (2, "Type: swe runs")
