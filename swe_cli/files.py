@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+import platform
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,7 @@ from swe_cli.records import Tensors
 
 LARGEST_JSON = 64 << 20
 DAMAGED = "damaged"  # a folder of what was set aside
+HOST = platform.node()
 SCALE = ":scale"  # ends the name of what the rows of an int8 tensor are multiplied by
 
 
@@ -133,7 +135,7 @@ def _zstd() -> Any:
 def write_directory(path: Path, files: Mapping[str, Tensors], state: Mapping[str, Any]) -> None:
     """Write a directory of tensor files and ``state.json`` that appears whole or not at all."""
     with _replacing(path) as temporary:
-        _remove(temporary)
+        remove(temporary)
         hashes = {}
         for name, tensors in files.items():
             file = temporary / f"{name}.safetensors"
@@ -145,7 +147,7 @@ def write_directory(path: Path, files: Mapping[str, Tensors], state: Mapping[str
 
 def remove_directory(path: Path) -> None:
     """Remove a directory, if it is there, without ever showing half of it under its name."""
-    removed = path.with_name(f".{path.name}.{os.getpid()}.removed.tmp")
+    removed = _temporary(path.with_name(f"{path.name}.removed"))
     if path.exists():
         with storage(path):
             shutil.rmtree(removed, ignore_errors=True)
@@ -153,13 +155,34 @@ def remove_directory(path: Path) -> None:
             shutil.rmtree(removed)
 
 
+def litter(folder: Path) -> list[tuple[Path, str]]:
+    """What lies half-written, with the machine whose it is (none: of an older version), but for
+    what other processes write that run here.
+    """
+    found = list[tuple[Path, str]]()
+    for path in folder.rglob(".*.tmp"):
+        process, host, *name = [*path.name[1:].split("@", 2), ""]
+        host = host if name else ""
+        if host != HOST or process == str(os.getpid()) or not _alive(process):
+            found.append((path, host))
+    return found
+
+
+def _alive(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except (OSError, ValueError, OverflowError) as error:
+        return isinstance(error, PermissionError)  # another user's
+    return True
+
+
 def remove_litter(folder: Path) -> None:
     """Remove what a killed process left half-written; only the holder of the folder may ask."""
-    for left in list(folder.rglob(".*.tmp")):
-        _remove(left)
+    for left, _ in litter(folder):
+        remove(left)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -169,7 +192,7 @@ def _remove(path: Path) -> None:
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
     """A temporary name to write to, which then becomes ``path``; it goes where that fails."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         with storage(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -179,8 +202,13 @@ def _replacing(path: Path) -> Iterator[Path]:
             _sync(path.parent)
     except StorageError:  # on a full disk, room is what is wanted
         with suppress(OSError):
-            _remove(temporary)
+            remove(temporary)
         raise
+
+
+def _temporary(path: Path) -> Path:
+    """A name beside ``path`` that says whose it is."""
+    return path.with_name(f".{os.getpid()}@{HOST}@{path.name}.tmp")
 
 
 def _sync(path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import typer
 from platformdirs import user_cache_dir
 from rich.filesize import decimal
 from rich.text import Text
@@ -17,10 +18,11 @@ from swe_cli.commands.shared import Page
 from swe_cli.config import shipped_conf
 from swe_cli.errors import CorruptFileError
 from swe_cli.evaluation.cost import Meter
+from swe_cli.files import HOST, litter, remove
 from swe_cli.records import Row
 from swe_cli.report.console import Cells, print_pairs, print_table
-from swe_cli.report.text import number, word
-from swe_cli.store import list_runs
+from swe_cli.report.text import count, number, word
+from swe_cli.store import holder, list_runs, notes
 
 PACKAGES = ("swe-cli", "torch", "numpy", "hydra-core", "safetensors", "pandas")
 # Package → the extra that brings it, and what needs it.
@@ -37,8 +39,14 @@ OPTIONAL = {
 }
 
 
-def runs(this: Page) -> None:
-    """Every run, newest first, with its kind, status, age and size on disk."""
+def runs(this: Page, *, clean: bool = False, yes: bool = False) -> None:
+    """Every run, newest first, with its kind, status, age and size on disk.
+
+    ``clean``: instead, remove what processes that are gone left; ``yes``: without asking.
+    """
+    if clean:
+        this.result(_clean(this, yes))
+        return
     rows, told = list[Cells](), list[dict[str, Any]]()
     for run in list_runs(this.results):
         moment = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.written))
@@ -58,6 +66,32 @@ def runs(this: Page) -> None:
     else:
         this.print(f"No runs in {this.results / 'runs'}.\nStart one: swe sweep experiment=demo")
     this.result(told)
+
+
+def _clean(this: Page, yes: bool) -> list[Path]:
+    """Remove, after a yes, what processes left that are gone; on other machines nobody here knows
+    whether they are, so that this is a question of its own. What was removed.
+    """
+    place, removed = this.results / "runs", list[Path]()
+    left = [(path, f"half-written on {of or '?'}", of == HOST) for path, of in litter(place)]
+    for lock, note in notes(place):
+        if (who := holder(lock)) is None:
+            left.append((note, "of a process that is gone", True))
+        elif f" on {HOST} since" not in who:
+            left.append((lock, f"held by {who}", False))
+    theirs = "Only their machines know whether these processes are gone. Remove what is theirs?"
+    for ours, question in ((True, "Remove these?"), (False, theirs)):
+        those = [(path, told) for path, told, of in left if of is ours]
+        for path, told in those:
+            this.print(f"{path.relative_to(place)}: {told}")
+        if those and yes and not ours:
+            this.print("These stay: without --yes you are asked about other machines.")
+        elif those and (yes or typer.confirm(question, err=True)):
+            removed += [path for path, _ in those]
+    for path in removed:
+        remove(path)
+    this.print(f"Removed {count(len(removed), 'file')} of {len(left)} that were left.")
+    return removed
 
 
 def _what(manifest: dict[str, Any]) -> str:

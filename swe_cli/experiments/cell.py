@@ -23,6 +23,7 @@ from swe_cli.files import (
     corrupt,
     read_json,
     read_tensors,
+    remove_litter,
     set_aside,
     sha256,
     write_json,
@@ -145,7 +146,8 @@ def run_cell(cell: Cell, stop: Stop = never, callbacks: Sequence[Callback] = ())
     check_stop(stop)
     for reference in cell.reads.values():
         run_cell(reference, stop)
-    with locked(cell.folder.parent / ".locks" / cell.hash):
+    with locked(cell.folder.parent / ".locks" / cell.hash, f"Cell {cell.hash}"):
+        remove_litter(cell.folder)
         if cell.spoilt():
             set_aside(cell.folder / "row.json")
         if not cell.done():  # or another process finished it while we waited

@@ -24,7 +24,6 @@ from swe_cli.files import (
     read_directory,
     read_json,
     remove_directory,
-    remove_litter,
     sha256,
     storage,
     write_bytes,
@@ -74,7 +73,6 @@ def train_run(run: Run, training: Training, callbacks: Sequence[Callback], stop:
     freeze(model, recipe.trains)
     state, tracker = recipe.begin(setup), _tracker(training)
     run.begin(training.config)
-    remove_litter(run.path)
     if run.finished:  # what says that it is being trained again, should it be killed at once
         (run.path / CHECKPOINTS).mkdir(exist_ok=True)
     recorder = _Recorder(run, training, tracker, stop)

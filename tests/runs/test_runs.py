@@ -101,7 +101,7 @@ def test_a_file_is_synced_before_it_is_renamed_and_its_folder_after(tmp_path, mo
         os, "replace", lambda a, b: (events.append(("rename", b.name)), replace(a, b))
     )
     write_bytes(tmp_path / "x", b"1")
-    temporary = f".x.{os.getpid()}.tmp"
+    temporary = f".{os.getpid()}@{files.HOST}@x.tmp"
     assert events == [("sync", temporary), ("rename", "x"), ("sync", tmp_path.name)]
 
 
@@ -152,8 +152,8 @@ def test_litter_is_only_what_was_never_renamed(tmp_path):
     write_json(tmp_path / "kept.json", 1)
     write_json(tmp_path / ".holder.json", 1)
     (tmp_path / ".x.json.99.tmp").write_text("half")
-    (tmp_path / "deep" / ".step-1.99.tmp").mkdir(parents=True)
-    (tmp_path / "deep" / ".step-1.99.tmp" / "half").write_text("half")
+    (tmp_path / "deep" / ".99@there@step-1.tmp").mkdir(parents=True)
+    (tmp_path / "deep" / ".99@there@step-1.tmp" / "half").write_text("half")
     remove_litter(tmp_path)
     assert files_under(tmp_path) == [".holder.json", "kept.json"]
 
