@@ -11,20 +11,23 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save, save_file
 
-from swe_cli.errors import CorruptFileError, StorageError
+from swe_cli.errors import CorruptFileError, StorageError, SweWarning
 from swe_cli.records import Tensors
+from swe_cli.shapes import SHAPES, misfit
 
+T = TypeVar("T")
 LARGEST_JSON = 64 << 20
 DAMAGED = "damaged"  # a folder of what was set aside
 HOST = platform.node()
@@ -245,20 +248,40 @@ def content_sha256(path: Path) -> str | None:
 
 
 def read_json(path: Path, *needed: str) -> Any:
-    """Read JSON, of an object that must have ``needed`` keys; or say which file is damaged."""
+    """Read JSON of an object with ``needed`` keys, or of the shape that its name promises; or say
+    which file is damaged.
+    """
     try:
+        if path.exists() and not path.is_file():
+            raise ValueError("it is no file")
         if path.stat().st_size > LARGEST_JSON:
             raise ValueError(f"it is larger than {LARGEST_JSON >> 20} MiB")
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise corrupt(path, "is missing", "Run") from None
+    except OSError as error:  # a link that leads to itself
+        raise corrupt(path, f"is damaged: {error.strerror}") from None
     except RecursionError:
         raise corrupt(path, "is damaged: it is nested too deep") from None
     except ValueError as error:
         raise corrupt(path, f"is damaged: {error}") from None
-    for key in needed:
-        if not isinstance(value, dict) or key not in value:
-            raise corrupt(path, f"is damaged: it holds no {key}")
+    return checked(path, value, dict.fromkeys(needed) if needed else SHAPES.get(path.name))
+
+
+def read_or_none(read: Callable[[Path], T], path: Path) -> T | None:
+    """What ``read`` makes of a path; what is damaged there is said, and left out."""
+    try:
+        return read(path)
+    except CorruptFileError as error:
+        hint = "It is left out; a row, the same swe sweep makes again."
+        warnings.warn(f"{error.message} {hint}", SweWarning, stacklevel=2)
+        return None
+
+
+def checked(path: Path, value: Any, shape: Any) -> Any:
+    """What was read of a file, if it is of a shape; or say that the file is damaged."""
+    if wrong := misfit(value, shape):
+        raise corrupt(path, f"is damaged: {wrong}")
     return value
 
 

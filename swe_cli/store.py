@@ -1,8 +1,8 @@
 """Run directories: identity, names, manifests, locks, provenance."""
 
-import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import time
@@ -20,11 +20,13 @@ from typing import Any
 
 import filelock
 
-from swe_cli.errors import RunError, SweWarning
+from swe_cli.errors import CorruptFileError, RunError, SweWarning
 from swe_cli.files import (
     DAMAGED,
     HOST,
     canonical,
+    checked,
+    corrupt,
     digest,
     read_json,
     read_tensors,
@@ -34,6 +36,7 @@ from swe_cli.files import (
     write_json,
 )
 from swe_cli.records import Tensors
+from swe_cli.shapes import CONFIGS, DONE
 
 FORMAT_VERSION, NOTE = 1, ".holder.json"
 # Seconds that a lock may be held by who only looks, and after which who waits is told for whom.
@@ -75,6 +78,14 @@ def _without_introductions(config: Mapping[str, Any], prefix: str = "") -> dict[
     return kept
 
 
+def check_identity(path: Path, config: Mapping[str, Any], name: str) -> None:
+    """Raise CorruptFileError for a configuration, read from ``path``, that is not what the name of
+    its folder is a hash of.
+    """
+    if not identity(config).startswith(name):
+        raise corrupt(path, "is damaged: it is not what the name of its folder says")
+
+
 @dataclass(frozen=True)
 class Run:
     """One directory under the results root. What it is, its manifest says; its name may change."""
@@ -108,8 +119,11 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        needed = {"train": ("identity", "paths"), "prune": ("training",)}.get(self.kind, ())
-        return dict(read_json(self.path / "config.json", *needed))
+        path, kind, tail = self.path / "config.json", self.kind, self.name.rpartition("-")[2]
+        config = dict(checked(path, read_json(path), CONFIGS.get(kind, {})))
+        if kind == "train" and re.fullmatch("[0-9a-f]{8}", tail):
+            check_identity(path, config["identity"], tail)
+        return config
 
     @property
     def written(self) -> float:
@@ -117,12 +131,14 @@ class Run:
         path = self.path / "manifest.json"
         try:
             return datetime.fromisoformat(str(_read_or_none(path)["written"])).timestamp()
-        except (KeyError, ValueError):
-            return path.stat().st_mtime
+        except (KeyError, ValueError, OverflowError):
+            return (path if path.exists() else self.path).stat().st_mtime
 
     @property
     def manifest(self) -> dict[str, Any]:
-        return dict(read_json(self.path / "manifest.json", "status", "files"))
+        told = dict(read_json(path := self.path / "manifest.json"))
+        shape = DONE.get(told.get("kind", self.kind)) if told["status"] == "done" else None
+        return dict(checked(path, told, shape))
 
     @property
     def finished(self) -> bool:
@@ -241,8 +257,8 @@ def list_runs(root: Path, kinds: tuple[str, ...] = KINDS) -> list[Run]:
 def _read_or_none(path: Path) -> dict[str, Any]:
     """A JSON object; empty where it cannot be read, which is said by whoever needs it."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        value = read_json(path)
+    except CorruptFileError:
         return {}
     return value if isinstance(value, dict) else {}
 

@@ -22,7 +22,7 @@ from swe_cli.files import HOST, litter, remove
 from swe_cli.records import Row
 from swe_cli.report.console import Cells, print_pairs, print_table
 from swe_cli.report.text import count, number, word
-from swe_cli.store import holder, list_runs, notes
+from swe_cli.store import Run, holder, list_runs, notes
 
 PACKAGES = ("swe-cli", "torch", "numpy", "hydra-core", "safetensors", "pandas")
 # Package → the extra that brings it, and what needs it.
@@ -48,19 +48,23 @@ def runs(this: Page, *, clean: bool = False, yes: bool = False) -> None:
         this.result(_clean(this, yes))
         return
     rows, told = list[Cells](), list[dict[str, Any]]()
-    for run in list_runs(this.results):
+    found = list_runs(this.results)
+    named = [Run(path) for path in sorted((this.results / "runs").glob("*-*"))]
+    lost = [run for run in named if run not in found and any(run.path.glob("[!.]*"))]
+    for run in [*found, *lost]:
         moment = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.written))
         size = sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file())
         try:
-            manifest, status = run.manifest if run.finished else {}, run.status
-        except CorruptFileError:
-            manifest, status = {}, "damaged"
+            manifest, status = run.manifest, run.status
+            what = _what(manifest)
+        except CorruptFileError as error:
+            manifest, status, what = {}, "damaged", error.message.replace(f"{run.path}/", "")
         if failed := manifest.get("failed"):
             status += f", {failed} failed"
         about = {"run": run.name, "kind": run.kind, "status": status, "written": moment}
-        told.append({**about, "bytes": size, "path": run.path})
-        named = Text.assemble(run.name, (f"\n  {what}" if (what := _what(manifest)) else "", "dim"))
-        rows.append([named, status, moment, decimal(size)])
+        told.append({**about, "bytes": size, "path": run.path, "what": what})
+        words = Text.assemble(run.name, (f"\n  {what}" if what else "", "dim"))
+        rows.append([words, status, moment, decimal(size)])
     if rows:
         print_table(this.console, ["", "status", "written", "size"], rows)
     else:

@@ -20,7 +20,6 @@ from swe_cli.experiments.spec import Spec, built
 from swe_cli.experiments.training import TrainingSpec
 from swe_cli.files import (
     compressed,
-    corrupt,
     read_json,
     read_tensors,
     remove_litter,
@@ -34,7 +33,7 @@ from swe_cli.pruning.prune import Scorer, check_evidence, overlap_with_magnitude
 from swe_cli.pruning.recover import EnforceMasks, Recovery
 from swe_cli.pruning.shrink import Tried, chosen_of, quantized, shrink, transform
 from swe_cli.records import COSTS, OF_TRAINING, Interval, Masks, Row, Scalar, Tensors
-from swe_cli.store import identity, locked, provenance
+from swe_cli.store import check_identity, identity, locked, provenance
 from swe_cli.training.state import Callback, Stop, StopWhen, TrainState, fit, never
 
 COSTS_FILE, WINDOWS = "costs.json", "windows.safetensors"
@@ -119,11 +118,14 @@ class Cell:
 
 def row_of(folder: Path) -> Row:
     """The row in a cell's folder. CorruptFileError where it is missing, or is none."""
-    values = read_json(path := folder / "row.json", "kind", "model", "data", "seed", "training")
-    try:
-        return Row.from_json(values)
-    except (TypeError, ValueError, AttributeError) as error:
-        raise corrupt(path, f"is no row: {error}") from None
+    return Row.from_json(read_json(folder / "row.json"))
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    """What a cell stands for. CorruptFileError where that is not what its name is a hash of."""
+    config = dict(read_json(path := folder / "cell.json", "kind"))
+    check_identity(path, config, folder.name)
+    return config
 
 
 def windows_of(folder: Path) -> Measured:
