@@ -266,12 +266,19 @@ def generate(
 
 
 WATCH = "Look again every second, on a terminal, until Ctrl-C."
+CLEAN = "List what processes that are gone left half-written or held, and ask whether to remove it."
+YES = "Do not ask; what processes of other machines left then stays."
 
 
 @app.command(epilog="Example: swe runs results_dir=/data/results")
 @_page("inventory.runs", "json")
-def runs(words: Words, watch: Annotated[bool, _flag("--watch", help=WATCH)]) -> None:
-    """All runs, newest first: kind, status, size."""
+def runs(
+    words: Words,
+    watch: Annotated[bool, _flag("--watch", help=WATCH)],
+    clean: Annotated[bool, _flag("--clean", help=CLEAN)],
+    yes: Annotated[bool, _flag("--yes", help=YES)],
+) -> None:
+    """All runs, newest first: kind, status, size; or what killed processes left among them."""
 
 
 @app.command(epilog="Example: swe criteria stability")
@@ -361,6 +368,8 @@ def _explained(error: Exception) -> SweError:
     """One sentence, also for what nobody foresaw: a place that refuses, no memory, our defects."""
     if isinstance(error, SweError):
         return error
+    if isinstance(error, typer.Abort):
+        return SweError("Nobody answered.", "Add --yes to be asked nothing.")
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return SweError(f"{where}{error.strerror or error}.", "Add --debug to see where.")

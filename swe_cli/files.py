@@ -8,24 +8,29 @@ import hashlib
 import json
 import math
 import os
+import platform
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save, save_file
 
-from swe_cli.errors import CorruptFileError, StorageError
+from swe_cli.errors import CorruptFileError, StorageError, SweWarning
 from swe_cli.records import Tensors
+from swe_cli.shapes import SHAPES, misfit
 
+T = TypeVar("T")
 LARGEST_JSON = 64 << 20
 DAMAGED = "damaged"  # a folder of what was set aside
+HOST = platform.node()
 SCALE = ":scale"  # ends the name of what the rows of an int8 tensor are multiplied by
 
 
@@ -133,7 +138,7 @@ def _zstd() -> Any:
 def write_directory(path: Path, files: Mapping[str, Tensors], state: Mapping[str, Any]) -> None:
     """Write a directory of tensor files and ``state.json`` that appears whole or not at all."""
     with _replacing(path) as temporary:
-        _remove(temporary)
+        remove(temporary)
         hashes = {}
         for name, tensors in files.items():
             file = temporary / f"{name}.safetensors"
@@ -145,7 +150,7 @@ def write_directory(path: Path, files: Mapping[str, Tensors], state: Mapping[str
 
 def remove_directory(path: Path) -> None:
     """Remove a directory, if it is there, without ever showing half of it under its name."""
-    removed = path.with_name(f".{path.name}.{os.getpid()}.removed.tmp")
+    removed = _temporary(path.with_name(f"{path.name}.removed"))
     if path.exists():
         with storage(path):
             shutil.rmtree(removed, ignore_errors=True)
@@ -153,13 +158,34 @@ def remove_directory(path: Path) -> None:
             shutil.rmtree(removed)
 
 
+def litter(folder: Path) -> list[tuple[Path, str]]:
+    """What lies half-written, with the machine whose it is (none: of an older version), but for
+    what other processes write that run here.
+    """
+    found = list[tuple[Path, str]]()
+    for path in folder.rglob(".*.tmp"):
+        process, host, *name = [*path.name[1:].split("@", 2), ""]
+        host = host if name else ""
+        if host != HOST or process == str(os.getpid()) or not _alive(process):
+            found.append((path, host))
+    return found
+
+
+def _alive(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except (OSError, ValueError, OverflowError) as error:
+        return isinstance(error, PermissionError)  # another user's
+    return True
+
+
 def remove_litter(folder: Path) -> None:
     """Remove what a killed process left half-written; only the holder of the folder may ask."""
-    for left in list(folder.rglob(".*.tmp")):
-        _remove(left)
+    for left, _ in litter(folder):
+        remove(left)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -169,7 +195,7 @@ def _remove(path: Path) -> None:
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
     """A temporary name to write to, which then becomes ``path``; it goes where that fails."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         with storage(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -179,8 +205,13 @@ def _replacing(path: Path) -> Iterator[Path]:
             _sync(path.parent)
     except StorageError:  # on a full disk, room is what is wanted
         with suppress(OSError):
-            _remove(temporary)
+            remove(temporary)
         raise
+
+
+def _temporary(path: Path) -> Path:
+    """A name beside ``path`` that says whose it is."""
+    return path.with_name(f".{os.getpid()}@{HOST}@{path.name}.tmp")
 
 
 def _sync(path: Path) -> None:
@@ -217,20 +248,40 @@ def content_sha256(path: Path) -> str | None:
 
 
 def read_json(path: Path, *needed: str) -> Any:
-    """Read JSON, of an object that must have ``needed`` keys; or say which file is damaged."""
+    """Read JSON of an object with ``needed`` keys, or of the shape that its name promises; or say
+    which file is damaged.
+    """
     try:
+        if path.exists() and not path.is_file():
+            raise ValueError("it is no file")
         if path.stat().st_size > LARGEST_JSON:
             raise ValueError(f"it is larger than {LARGEST_JSON >> 20} MiB")
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise corrupt(path, "is missing", "Run") from None
+    except OSError as error:  # a link that leads to itself
+        raise corrupt(path, f"is damaged: {error.strerror}") from None
     except RecursionError:
         raise corrupt(path, "is damaged: it is nested too deep") from None
     except ValueError as error:
         raise corrupt(path, f"is damaged: {error}") from None
-    for key in needed:
-        if not isinstance(value, dict) or key not in value:
-            raise corrupt(path, f"is damaged: it holds no {key}")
+    return checked(path, value, dict.fromkeys(needed) if needed else SHAPES.get(path.name))
+
+
+def read_or_none(read: Callable[[Path], T], path: Path) -> T | None:
+    """What ``read`` makes of a path; what is damaged there is said, and left out."""
+    try:
+        return read(path)
+    except CorruptFileError as error:
+        hint = "It is left out; a row, the same swe sweep makes again."
+        warnings.warn(f"{error.message} {hint}", SweWarning, stacklevel=2)
+        return None
+
+
+def checked(path: Path, value: Any, shape: Any) -> Any:
+    """What was read of a file, if it is of a shape; or say that the file is damaged."""
+    if wrong := misfit(value, shape):
+        raise corrupt(path, f"is damaged: {wrong}")
     return value
 
 

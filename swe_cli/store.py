@@ -1,11 +1,12 @@
 """Run directories: identity, names, manifests, locks, provenance."""
 
-import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,11 +20,27 @@ from typing import Any
 
 import filelock
 
-from swe_cli.errors import RunError
-from swe_cli.files import DAMAGED, digest, read_json, read_tensors, sha256, storage, write_json
+from swe_cli.errors import CorruptFileError, RunError, SweWarning
+from swe_cli.files import (
+    DAMAGED,
+    HOST,
+    canonical,
+    checked,
+    corrupt,
+    digest,
+    read_json,
+    read_tensors,
+    remove_litter,
+    sha256,
+    storage,
+    write_json,
+)
 from swe_cli.records import Tensors
+from swe_cli.shapes import CONFIGS, DONE
 
-FORMAT_VERSION = 1
+FORMAT_VERSION, NOTE = 1, ".holder.json"
+# Seconds that a lock may be held by who only looks, and after which who waits is told for whom.
+GLANCE, PATIENCE = 0.2, 60.0
 KINDS = ("train", "prune", "sweep")
 _TELLING = {"train": "paths", "prune": "cell", "sweep": "words"}  # keys of a config.json
 
@@ -61,6 +78,14 @@ def _without_introductions(config: Mapping[str, Any], prefix: str = "") -> dict[
     return kept
 
 
+def check_identity(path: Path, config: Mapping[str, Any], name: str) -> None:
+    """Raise CorruptFileError for a configuration, read from ``path``, that is not what the name of
+    its folder is a hash of.
+    """
+    if not identity(config).startswith(name):
+        raise corrupt(path, "is damaged: it is not what the name of its folder says")
+
+
 @dataclass(frozen=True)
 class Run:
     """One directory under the results root. What it is, its manifest says; its name may change."""
@@ -94,8 +119,11 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        needed = {"train": ("identity", "paths"), "prune": ("training",)}.get(self.kind, ())
-        return dict(read_json(self.path / "config.json", *needed))
+        path, kind, tail = self.path / "config.json", self.kind, self.name.rpartition("-")[2]
+        config = dict(checked(path, read_json(path), CONFIGS.get(kind, {})))
+        if kind == "train" and re.fullmatch("[0-9a-f]{8}", tail):
+            check_identity(path, config["identity"], tail)
+        return config
 
     @property
     def written(self) -> float:
@@ -103,12 +131,14 @@ class Run:
         path = self.path / "manifest.json"
         try:
             return datetime.fromisoformat(str(_read_or_none(path)["written"])).timestamp()
-        except (KeyError, ValueError):
-            return path.stat().st_mtime
+        except (KeyError, ValueError, OverflowError):
+            return (path if path.exists() else self.path).stat().st_mtime
 
     @property
     def manifest(self) -> dict[str, Any]:
-        return dict(read_json(self.path / "manifest.json", "status", "files"))
+        told = dict(read_json(path := self.path / "manifest.json"))
+        shape = DONE.get(told.get("kind", self.kind)) if told["status"] == "done" else None
+        return dict(checked(path, told, shape))
 
     @property
     def finished(self) -> bool:
@@ -154,41 +184,67 @@ class Run:
 
     def holder(self) -> str | None:
         """Who holds this run, in words, or None where nobody does."""
-        lock = self.path / ".lock"
-        if not lock.is_file():
-            return None
-        with suppress(OSError), filelock.FileLock(lock, timeout=0):
-            return None
-        held = _read_or_none(self.path / ".holder.json")
-        with suppress(KeyError):
-            return f"process {held['process']} on {held['host']} since {held['since']}"
-        return "another process"
+        return holder(self.path / ".lock")
 
     @contextmanager
     def hold(self, wait: bool = False) -> Iterator[None]:
-        """Keep other processes out. They are told who holds the run, and wait only if asked."""
-        lock = filelock.FileLock(self.path / ".lock", timeout=-1 if wait else 0)
-        with storage(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-            try:
-                held = lock.acquire()
-            except filelock.Timeout:  # an OSError, too
-                why = f"{self.name} is held by {self.holder() or 'another process'}."
-                raise RunError(why, "Add --wait to wait for it.") from None
-        with held:
-            since = time.strftime("%Y-%m-%d %H:%M:%S")
-            holder = {"process": os.getpid(), "host": platform.node(), "since": since}
-            write_json(self.path / ".holder.json", holder)
+        """Keep other processes out. They are told who holds the run, and wait only if asked. What
+        a killed one left half-written goes.
+        """
+        with locked(self.path / ".lock", self.name, wait):
+            remove_litter(self.path)
             yield
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Keep other processes, which wait, out of what the lock file ``path`` stands for."""
+def locked(path: Path, name: str, wait: bool = True) -> Iterator[None]:
+    """Keep other processes out of what the lock file ``path`` stands for: by flock, which the
+    system lets go when a process ends. Those that do not ``wait`` are told who holds ``name``.
+    """
+    lock, note = filelock.FileLock(path), _note(path)
     with storage(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(path):
-        yield
+        try:
+            held = lock.acquire(PATIENCE if wait else GLANCE)
+        except filelock.Timeout:  # an OSError, too
+            why = f"{name} is held by {holder(path) or 'another process'}."
+            if not wait:
+                raise RunError(why, "Add --wait to wait for it.") from None
+            hint = "If its machine is gone, free it: swe runs --clean"
+            warnings.warn(f"{why} Waiting for it. {hint}", SweWarning, stacklevel=2)
+            held = lock.acquire()
+    with held:
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        with storage(path.parent):
+            note.write_text(canonical({"process": os.getpid(), "host": HOST, "since": since}))
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                note.unlink()
+
+
+def holder(lock: Path) -> str | None:
+    """Who holds a lock, in words, or None where nobody does."""
+    if not lock.is_file():
+        return None
+    with suppress(OSError), filelock.FileLock(lock, timeout=0):
+        return None
+    held = _read_or_none(_note(lock))
+    with suppress(KeyError):
+        return f"process {held['process']} on {held['host']} since {held['since']}"
+    return "another process"
+
+
+def _note(lock: Path) -> Path:
+    """Where it is written down who holds a lock."""
+    return lock.with_name(lock.name.removesuffix(".lock") + NOTE)
+
+
+def notes(runs: Path) -> list[tuple[Path, Path]]:
+    """Locks of runs and cells that somebody holds, or did when killed, with the notes of whom."""
+    found = [*runs.glob(f"*/{NOTE}"), *runs.glob(f"cells/.locks/*{NOTE}")]
+    return [(path.with_name(path.name.removesuffix(NOTE) or ".lock"), path) for path in found]
 
 
 def list_runs(root: Path, kinds: tuple[str, ...] = KINDS) -> list[Run]:
@@ -201,8 +257,8 @@ def list_runs(root: Path, kinds: tuple[str, ...] = KINDS) -> list[Run]:
 def _read_or_none(path: Path) -> dict[str, Any]:
     """A JSON object; empty where it cannot be read, which is said by whoever needs it."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        value = read_json(path)
+    except CorruptFileError:
         return {}
     return value if isinstance(value, dict) else {}
 
@@ -254,7 +310,7 @@ def provenance() -> dict[str, Any]:
     """Where a number comes from: code, packages, host, time."""
     packages = ("swe-cli", "torch", "numpy", "safetensors")
     versions = {"python": platform.python_version()} | {name: version(name) for name in packages}
-    host, written = platform.node(), datetime.now().astimezone().isoformat()
+    host, written = HOST, datetime.now().astimezone().isoformat()
     return {"versions": versions, "commit": _commit(), "host": host, "written": written}
 
 

@@ -94,9 +94,10 @@ def swe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.chdir(tmp_path)
 
-    def run(*words: object) -> Result:
+    def run(*words: object, input: str | None = None) -> Result:
         training._dataset.cache_clear()  # both are kept for one process
         training.OPEN.clear()
-        return CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+        typed = [str(word) for word in words]
+        return CliRunner().invoke(app, typed, input=input, catch_exceptions=False)
 
     return run

@@ -10,7 +10,8 @@ from swe_cli.config.root import dotted
 from swe_cli.controls import DENSE
 from swe_cli.errors import UsageError
 from swe_cli.evaluation.measure import paired_difference
-from swe_cli.files import read_json
+from swe_cli.experiments.cell import row_of
+from swe_cli.files import read_or_none
 from swe_cli.records import Interval, Row
 from swe_cli.report.console import print_table, say
 from swe_cli.report.text import NOTHING, number, word
@@ -81,9 +82,9 @@ def _measured(run: Run) -> dict[str, Row]:
     if run.kind == "prune":
         return {(row := pruned_row(run)).fingerprint: row}
     paths = sorted((run.path.parent / "cells").glob("*/row.json"))
-    rows = (Row.from_json(read_json(path)) for path in paths)
+    rows = (read_or_none(row_of, path.parent) for path in paths)
     kind = (DENSE.kind, run.name)
-    return {row.fingerprint: row for row in rows if (row.kind, row.training) == kind}
+    return {row.fingerprint: row for row in rows if row and (row.kind, row.training) == kind}
 
 
 def _spelt(value: Any, name: str) -> str:

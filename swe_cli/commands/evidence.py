@@ -13,11 +13,11 @@ from swe_cli.contracts import Evidence
 from swe_cli.controls import DENSE
 from swe_cli.errors import CorruptFileError, RunError, SweError, SweWarning
 from swe_cli.evaluation.loss import Measured
-from swe_cli.experiments.cell import measured_beside, windows_of
+from swe_cli.experiments.cell import config_of, measured_beside, windows_of
 from swe_cli.experiments.model import ALWAYS_RECORDED
 from swe_cli.experiments.spec import built
 from swe_cli.experiments.training import stored_training
-from swe_cli.files import read_json, set_aside
+from swe_cli.files import read_json, read_or_none, set_aside
 from swe_cli.pruning.prune import recorded_needs
 from swe_cli.ranking import Ranking, exact_count
 from swe_cli.report.costs import faster, ledger, with_energy
@@ -70,17 +70,19 @@ class Beside:
         criterion that judges by it, the tracking of its training, too. Trainings, by name, first.
         """
         runs = [Run(self.runs / name) for name in table["training"].unique()]
-        told: dict[str, Any] = {run.name: run.manifest for run in runs if run.finished}
         names = {*table["criterion"].dropna()} & {*self.root.options("criterion")}
         judges = {n: built(component("criterion", n, self.root)) for n in names}
         tracked = {name for name, judge in judges.items() if recorded_needs(judge.needs)}
-        lines = []
+        lines, told = list[dict[str, Any]](), dict[str, Any]()
+        for path in (run.path for run in runs if run.exists):
+            of = read_or_none(lambda path: Run(path).manifest, path)
+            told |= {path.name: of} if of and of["status"] == "done" else {}
         for name, of in told.items():
             seconds = of["results"]["steps"] * of["seconds_per_step"]
             lines.append({"config_hash": name, "host": of["host"], "training.seconds": seconds})
         for row in records(table):
             line = {"config_hash": row["config_hash"]}
-            line |= measured_beside(self.cell(row["config_hash"]))
+            line |= read_or_none(measured_beside, self.cell(row["config_hash"])) or {}
             if row["criterion"] in tracked and (of := told.get(row["training"])):
                 seconds = of.get("tracking_seconds_per_step", 0.0)
                 line["tracking.seconds"] = of["results"]["steps"] * seconds
@@ -117,7 +119,7 @@ class Beside:
         if dense is None:
             raise SweError("No dense row is there to hold it against.")
         row = dense["cells"][dense["seeds"][0]]
-        options = read_json(self.cell(row["config_hash"]) / "cell.json")["evaluation"]
+        options = config_of(self.cell(row["config_hash"]))["evaluation"]
         trained = stored_training(Run(self.runs / row["training"]), self.root, device="cpu").open()
         protocol = built(component("evaluation", options.pop("name"), self.root, options))
 
@@ -138,7 +140,8 @@ class Beside:
         for point in line.points:
             first = next(iter(point["cells"].values()))
             path = self.cell(first["config_hash"]) / "layers.json"
-            for tensor, (cut, of) in (read_json(path) if path.is_file() else {}).items():
+            by_tensor = read_or_none(read_json, path) if path.is_file() else None
+            for tensor, (cut, of) in (by_tensor or {}).items():
                 about = {"line": line.label, "ratio": point["x"], "tensor": tensor}
                 rows.append(about | {"sparsity": cut / of if of else 0.0})
         return pd.DataFrame(rows)

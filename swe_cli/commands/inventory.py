@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import typer
 from platformdirs import user_cache_dir
 from rich.filesize import decimal
 from rich.live import Live
@@ -20,10 +21,11 @@ from swe_cli.commands.shared import Page, listening
 from swe_cli.config import shipped_conf
 from swe_cli.errors import CorruptFileError, UsageError
 from swe_cli.evaluation.cost import Meter
+from swe_cli.files import HOST, litter, remove
 from swe_cli.records import Row
 from swe_cli.report.console import Cells, print_pairs, table_of
-from swe_cli.report.text import number, printable, word
-from swe_cli.store import list_runs
+from swe_cli.report.text import count, number, printable, word
+from swe_cli.store import Run, holder, list_runs, notes
 
 EVERY = 1.0  # seconds between looks of --watch
 PACKAGES = ("swe-cli", "torch", "numpy", "hydra-core", "safetensors", "pandas")
@@ -41,11 +43,15 @@ OPTIONAL = {
 }
 
 
-def runs(this: Page, *, watch: bool = False) -> None:
+def runs(this: Page, *, watch: bool = False, clean: bool = False, yes: bool = False) -> None:
     """Every run, newest first, with its kind, status, age and size on disk.
 
-    ``watch``: again every second, until Ctrl-C. UsageError where there is no terminal to redraw.
+    ``watch``: again every second, until Ctrl-C. ``clean``: instead, remove what processes that are
+    gone left; ``yes``: without asking. UsageError where there is no terminal to redraw.
     """
+    if clean:
+        this.result(_clean(this, yes))
+        return
     if watch:
         if this.form is not None or not this.console.is_terminal:
             why = "--watch redraws a terminal, and here is none."
@@ -77,23 +83,53 @@ def _nothing(this: Page) -> str:
 def _listed(results: Path) -> tuple[list[dict[str, Any]], Table]:
     """All runs as values, and as a table."""
     rows, told = list[Cells](), list[dict[str, Any]]()
-    for run in list_runs(results):
+    found = list_runs(results)
+    named = [Run(path) for path in sorted((results / "runs").glob("*-*"))]
+    lost = [run for run in named if run not in found and any(run.path.glob("[!.]*"))]
+    for run in [*found, *lost]:
         moment = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.written))
         size = 0
         with suppress(FileNotFoundError):  # what is being written has a name that goes
             for path in run.path.rglob("*"):
                 size += path.stat().st_size if path.is_file() else 0
         try:
-            manifest, status = run.manifest if run.finished else {}, run.status
-        except CorruptFileError:
-            manifest, status = {}, "damaged"
+            manifest, status = run.manifest, run.status
+            what = _what(manifest)
+        except CorruptFileError as error:
+            manifest, status, what = {}, "damaged", error.message.replace(f"{run.path}/", "")
         if failed := manifest.get("failed"):
             status += f", {failed} failed"
         about = {"run": run.name, "kind": run.kind, "status": status, "written": moment}
-        told.append({**about, "bytes": size, "path": run.path})
-        named = Text.assemble(run.name, (f"\n  {what}" if (what := _what(manifest)) else "", "dim"))
-        rows.append([named, status, moment, decimal(size)])
+        told.append({**about, "bytes": size, "path": run.path, "what": what})
+        words = Text.assemble(run.name, (f"\n  {what}" if what else "", "dim"))
+        rows.append([words, status, moment, decimal(size)])
     return told, table_of(["", "status", "written", "size"], rows)
+
+
+def _clean(this: Page, yes: bool) -> list[Path]:
+    """Remove, after a yes, what processes left that are gone; on other machines nobody here knows
+    whether they are, so that this is a question of its own. What was removed.
+    """
+    place, removed = this.results / "runs", list[Path]()
+    left = [(path, f"half-written on {of or '?'}", of == HOST) for path, of in litter(place)]
+    for lock, note in notes(place):
+        if (who := holder(lock)) is None:
+            left.append((note, "of a process that is gone", True))
+        elif f" on {HOST} since" not in who:
+            left.append((lock, f"held by {who}", False))
+    theirs = "Only their machines know whether these processes are gone. Remove what is theirs?"
+    for ours, question in ((True, "Remove these?"), (False, theirs)):
+        those = [(path, told) for path, told, of in left if of is ours]
+        for path, told in those:
+            this.print(f"{path.relative_to(place)}: {told}")
+        if those and yes and not ours:
+            this.print("These stay: without --yes you are asked about other machines.")
+        elif those and (yes or typer.confirm(question, err=True)):
+            removed += [path for path, _ in those]
+    for path in removed:
+        remove(path)
+    this.print(f"Removed {count(len(removed), 'file')} of {len(left)} that were left.")
+    return removed
 
 
 def _what(manifest: dict[str, Any]) -> str:

@@ -16,12 +16,13 @@ from swe_cli.commands.shared import Page, listening, pruned_row
 from swe_cli.config import compose
 from swe_cli.contracts import Questions
 from swe_cli.controls import BY_KIND, DENSE
-from swe_cli.errors import Interrupted, UsageError
+from swe_cli.errors import CorruptFileError, Interrupted, UsageError
 from swe_cli.evaluation.cost import SkipZeros, batch_that_fits, measured_cost
 from swe_cli.evaluation.measure import answers_of
 from swe_cli.evaluation.tasks import run_task
 from swe_cli.experiments.cell import Cell, evaluate_pruned, run_cell
 from swe_cli.experiments.ensure import ensure_trained
+from swe_cli.experiments.jobs import mended, run_mended
 from swe_cli.experiments.model import TrainedModel
 from swe_cli.experiments.spec import Spec, check_spec, cut_spec
 from swe_cli.experiments.sweep import cells_of, controls_by
@@ -91,11 +92,11 @@ def prune(this: Page) -> None:
     steps = spec.recovery_steps + (0 if at_step is None else steps - at_step)
     steps += 0 if spec.fuse is None else spec.recovery_steps // 2
     with listening() as stop, this.watcher.showing(), pruned.hold(this.wait):
-        already = pruned.finished
+        already = _whole(this, pruned)
         pruned.begin({"training": run.name, "cell": cell.hash, "cut": cell.config})
         try:
-            row = run_cell(cell, stop, [this.watcher.recovery(steps)])
-            controls = [run_cell(cells[control.kind], stop) for control in asked]
+            row = run_mended(cell, stop, this.watcher, [this.watcher.recovery(steps)])
+            controls = [run_mended(cells[c.kind], stop, this.watcher) for c in asked]
         except Interrupted:
             raise
         except Exception:
@@ -113,6 +114,15 @@ def prune(this: Page) -> None:
     this.print(f"  next: swe report {this.named(run)}")
     rows = [one_row.columns() | one_row.varied for one_row in (row, *controls)]
     this.result({"run": pruned.name, "path": pruned.path, "rows": rows})
+
+
+def _whole(this: Page, run: Run) -> bool:
+    """Whether a cut is there as it was made; what is damaged of it is set aside."""
+    try:
+        return run.finished and bool(run.tensors("model.safetensors"))
+    except CorruptFileError as error:
+        this.watcher.say(mended(error))
+        return False
 
 
 def _as_it_is(this: Page) -> Run | None:

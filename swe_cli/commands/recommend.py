@@ -9,7 +9,7 @@ from swe_cli.commands.report import options_of, table_of
 from swe_cli.commands.shared import Page
 from swe_cli.config import compose
 from swe_cli.errors import UsageError
-from swe_cli.files import read_json
+from swe_cli.experiments.cell import config_of
 from swe_cli.report.console import print_grid, say, title
 from swe_cli.report.costs import faster, ledger
 from swe_cli.report.recommend import TIMED, Option, choose, sentences, worst
@@ -71,7 +71,7 @@ def recommend(this: Page, *, most: float, minimise: str) -> None:
         timed = costs.get(row["config_hash"], {})
         if timed.get("speedup") is not None:
             say(this.console, f"{faster(timed)} {ledger(timed)}")
-        config = read_json(beside.cell(row["config_hash"]) / "cell.json")
+        config = config_of(beside.cell(row["config_hash"]))
         results[-1]["command"] = command = _command(this, row, config)
         this.print(f"  make it: {command}")
         this.print("  ship it: swe export RUN FOLDER --compress    (RUN: the name it prints)")

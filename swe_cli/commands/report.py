@@ -2,7 +2,6 @@
 
 import shlex
 import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +16,13 @@ from swe_cli.commands.plan import show_plan
 from swe_cli.commands.shared import Page, listening
 from swe_cli.config import ConfigRoot, component, did_you_mean
 from swe_cli.controls import DENSE
-from swe_cli.errors import CorruptFileError, RunError, SweError, SweWarning, UsageError
-from swe_cli.experiments.cell import row_of
+from swe_cli.errors import RunError, SweError, UsageError
+from swe_cli.experiments.cell import config_of, row_of
 from swe_cli.experiments.jobs import Outcome, run_sweep
 from swe_cli.experiments.shown import shown
 from swe_cli.experiments.spec import built
 from swe_cli.experiments.sweep import SweepPlan, plan_sweep
-from swe_cli.files import read_json, sha256, write_bytes, write_json
+from swe_cli.files import read_json, read_or_none, sha256, write_bytes, write_json
 from swe_cli.records import Row, Scalar
 from swe_cli.report.against import present_against
 from swe_cli.report.answer import answer
@@ -195,7 +194,7 @@ def table_of(run: Run, root: ConfigRoot) -> pd.DataFrame:
         rows = list[Row]()
         for entry in cells:
             path = run.path.parent / "cells" / entry["cell"] / "row.json"
-            if path.is_file() and (row := _row(path.parent)) is not None:
+            if path.is_file() and (row := read_or_none(row_of, path.parent)) is not None:
                 rows.append(replace(row, axes=entry["axes"]))
         done = {row.config_hash for row in rows}  # perhaps by another sweep since
         rows += [row for row in lost if row.config_hash not in done]
@@ -207,24 +206,14 @@ def table_of(run: Run, root: ConfigRoot) -> pd.DataFrame:
     return frame(rows)
 
 
-def _row(folder: Path) -> Row | None:
-    """The row of a cell; what cannot be read is said, and left out."""
-    try:
-        return row_of(folder)
-    except CorruptFileError as error:
-        hint = "It is left out; the same swe sweep makes it again."
-        warnings.warn(f"{error.message} {hint}", SweWarning, stacklevel=2)
-        return None
-
-
 def _rows_of_training(run: Run, root: ConfigRoot) -> list[Row]:
     """Every cut of a training; what was set differently among them becomes an axis."""
     found: list[tuple[Row, dict[str, Scalar]]] = []
     keys: set[str] = set()
     for path in sorted((run.path.parent / "cells").glob("*/row.json")):
-        if (row := _row(path.parent)) is None:
+        row, config = read_or_none(row_of, path.parent), read_or_none(config_of, path.parent)
+        if row is None or config is None:
             continue
-        config = read_json(path.with_name("cell.json"))
         same = row.training.rpartition("-")[2] == run.name.rpartition("-")[2]  # of another folder
         if same and "against" not in config:  # or judged by another training
             keys |= options_of(config, root).keys()
@@ -313,7 +302,7 @@ def present(
             parts["declared"] = f"Declared: {words_of(line['line'])}", compared(table, line)
         by_cell = costs.set_index("config_hash")
         timed = {n: table["config_hash"].map(by_cell[n]) for n in TIMED if n in by_cell}
-        words = read_json(own / "config.json").get("words")
+        words = Run(own).config.get("words")
         rows = _typed("sweep", words) + " && " if words is not None else ""
         page = Report(
             title=f"{summaries[0].model} on {summaries[0].data}: {own.name}",

@@ -20,9 +20,9 @@ from swe_cli.experiments.spec import Spec, built
 from swe_cli.experiments.training import TrainingSpec
 from swe_cli.files import (
     compressed,
-    corrupt,
     read_json,
     read_tensors,
+    remove_litter,
     set_aside,
     sha256,
     write_json,
@@ -33,7 +33,7 @@ from swe_cli.pruning.prune import Scorer, check_evidence, overlap_with_magnitude
 from swe_cli.pruning.recover import EnforceMasks, Recovery
 from swe_cli.pruning.shrink import Tried, chosen_of, quantized, shrink, transform
 from swe_cli.records import COSTS, OF_TRAINING, Interval, Masks, Row, Scalar, Tensors
-from swe_cli.store import identity, locked, provenance
+from swe_cli.store import check_identity, identity, locked, provenance
 from swe_cli.training.state import Callback, Stop, StopWhen, TrainState, fit, never
 
 COSTS_FILE, WINDOWS = "costs.json", "windows.safetensors"
@@ -119,20 +119,20 @@ class Cell:
 def row_of(folder: Path) -> Row:
     """The row in a cell's folder. CorruptFileError where it is missing, or is none."""
     path = folder / "row.json"
-    try:
-        state = path.stat()
-    except FileNotFoundError:
-        raise corrupt(path, "is missing", "Run") from None
-    return _row_in(path, (state.st_mtime_ns, state.st_size))
+    state = path.stat() if path.is_file() else None
+    return _row_in(path, state and (state.st_mtime_ns, state.st_size))
 
 
 @lru_cache(maxsize=50_000)  # each once a process: a resumed sweep asks of every one several times
-def _row_in(path: Path, version: tuple[int, int]) -> Row:
-    values = read_json(path, "kind", "model", "data", "seed", "training")
-    try:
-        return Row.from_json(values)
-    except (TypeError, ValueError, AttributeError) as error:
-        raise corrupt(path, f"is no row: {error}") from None
+def _row_in(path: Path, version: tuple[int, int] | None) -> Row:
+    return Row.from_json(read_json(path))
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    """What a cell stands for. CorruptFileError where that is not what its name is a hash of."""
+    config = dict(read_json(path := folder / "cell.json", "kind"))
+    check_identity(path, config, folder.name)
+    return config
 
 
 def windows_of(folder: Path) -> Measured:
@@ -155,7 +155,8 @@ def run_cell(cell: Cell, stop: Stop = never, callbacks: Sequence[Callback] = ())
     check_stop(stop)
     for reference in cell.reads.values():
         run_cell(reference, stop)
-    with locked(cell.folder.parent / ".locks" / cell.hash):
+    with locked(cell.folder.parent / ".locks" / cell.hash, f"Cell {cell.hash}"):
+        remove_litter(cell.folder)
         if cell.spoilt():
             set_aside(cell.folder / "row.json")
         if not cell.done():  # or another process finished it while we waited

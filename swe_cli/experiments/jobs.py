@@ -19,7 +19,7 @@ from swe_cli.experiments.training import TrainingSpec
 from swe_cli.files import set_aside
 from swe_cli.records import Row
 from swe_cli.training.run import steps_done
-from swe_cli.training.state import Stop, never
+from swe_cli.training.state import Callback, Stop, never
 
 TRIES, POLL = 3, 0.5  # of a job whose workers die; seconds between looks at what is done
 
@@ -42,17 +42,31 @@ class Job:
         return frozenset(of.hash for of in (self.training, *self.cells) if of is not None)
 
 
-def heal(cell: Cell, error: CorruptFileError, observer: Observer, stop: Stop) -> None:
-    """Set aside what is damaged of the training or of what a cell reads, and make it again.
+def run_mended(
+    cell: Cell, stop: Stop, observer: Observer, callbacks: Sequence[Callback] = ()
+) -> Row:
+    """Run a cell; what is damaged of its training or of what it reads is set aside and made again.
 
-    Raises the error where that is not ours to make.
+    Raises CorruptFileError where that is not ours to make, as a training that is only read.
     """
-    ours = [cell.training.run.path, *(of.folder for of in (cell, *cell.reads.values()))]
-    if error.path is None or error.path.parent not in ours:
-        raise error
-    observer.say(f"{error.message} It is set aside, in {set_aside(error.path)}, and made again.")
-    if not cell.training.done():
+    try:
+        return run_cell(cell, stop, callbacks)
+    except CorruptFileError as error:
+        ours = [of.folder for of in (cell, *cell.reads.values())]
+        if "tracking" in cell.training.composed.components:
+            ours.append(cell.training.run.path)
+        if error.path is None or error.path.parent not in ours:
+            raise
+        observer.say(mended(error))
+    if cell.training.run.damaged:
         ensure_trained(cell.training, observer, stop)
+    return run_cell(cell, stop, callbacks)
+
+
+def mended(error: CorruptFileError) -> str:
+    """Set aside what is damaged, for whoever makes it again; what to say."""
+    assert error.path is not None
+    return f"{error.message} It is set aside, in {set_aside(error.path)}, and made again."
 
 
 def jobs_of(plan: SweepPlan) -> list[Job]:
@@ -124,11 +138,7 @@ def run_job(
             trained = ensure_trained(job.training, observer or heard, stop, wait)
         for cell in job.cells:
             try:
-                try:
-                    run_cell(cell, stop)
-                except CorruptFileError as error:
-                    heal(cell, error, observer or heard, stop)
-                    run_cell(cell, stop)
+                run_mended(cell, stop, observer or heard)
             except (Interrupted, StorageError):
                 raise
             except Exception as error:

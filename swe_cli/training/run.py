@@ -25,7 +25,6 @@ from swe_cli.files import (
     read_directory,
     read_json,
     remove_directory,
-    remove_litter,
     sha256,
     storage,
     write_bytes,
@@ -80,7 +79,6 @@ def train_run(run: Run, training: Training, callbacks: Sequence[Callback], stop:
     state.ranks, state.learner = ranks, ranks.learner or state.learner
     if not ranks.number:
         run.begin(training.config)
-        remove_litter(run.path)
         if run.finished:  # what says that it is being trained again, should it be killed at once
             (run.path / CHECKPOINTS).mkdir(exist_ok=True)
     recorder = _Recorder(run, training, tracker, stop, ranks)

@@ -205,3 +205,40 @@ def test_a_torn_last_line_of_metrics_is_cut_off(text, tmp_path, expected):
     with (run_of(plan, tmp_path).path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 5, "loss_na')
     assert_same(contents(trained(plan, tmp_path)), expected)
+
+
+@pytest.mark.parametrize("damage", [shorten, flip, Path.unlink])
+@pytest.mark.parametrize("name", ["model.safetensors", "manifest.json", "config.json"])
+def test_a_damaged_cut_is_set_aside_and_made_again(name, damage, swe, own_run):
+    words = ("prune", own_run.name, "--ratio", "0.5", "recovery.steps=2")
+    path, model = own_run.pruned_path / name, own_run.pruned_path / "model.safetensors"
+    whole = model.read_bytes()
+    damage(path)
+    again = swe(*words)
+    assert again.exit_code == 0, again.output
+    assert model.read_bytes() == whole
+    if name != "config.json":  # which is written anew by every command that cuts so
+        gone = name == "manifest.json" and damage is Path.unlink  # as where it never was done
+        assert len([*own_run.pruned_path.glob(f"damaged/{name}.*")]) == (not gone)
+        assert gone or "and made again" in " ".join(again.output.split())
+    assert swe("evaluate", own_run.pruned).exit_code == 0
+    assert "Already cut" in swe(*words).output
+
+
+def test_damaged_windows_of_dense_are_made_again_for_the_next_cut(swe, own_run):
+    rows = (own_run.results / "runs" / "cells").glob("*/row.json")
+    (dense,) = (path.parent for path in rows if '"kind": "dense"' in path.read_text())
+    whole = (dense / "windows.safetensors").read_bytes()
+    flip(dense / "windows.safetensors")
+    cut = swe("prune", own_run.name, "--ratio", "0.4", "recovery.steps=2")
+    assert cut.exit_code == 0, cut.output
+    assert (dense / "windows.safetensors").read_bytes() == whole
+    assert len([*(dense / "damaged").iterdir()]) == 1
+
+
+def test_a_training_is_not_set_aside_by_who_only_cuts_it(swe, own_run):
+    flip(own_run.path / "model.safetensors")
+    cut = swe("prune", own_run.name, "--ratio", "0.4", "recovery.steps=2")
+    assert cut.exit_code == 1
+    assert "does not match its recorded hash" in " ".join(cut.output.split())
+    assert not (own_run.path / "damaged").exists()

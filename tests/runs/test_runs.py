@@ -30,10 +30,17 @@ from swe_cli.store import Run, find_run, list_runs
 TENSORS = {"a/b": torch.arange(6.0).view(2, 3), "c": torch.tensor(7), "e": torch.zeros(0)}
 
 
+TRACKER = {"tracker": {"statistics": [], "count": 0}}
+RESULTS = {"steps": 1, "best_validation_loss_nats": 3.0, "final_validation_loss_nats": 3.0}
+ROW = {"kind": "pruned", "model": "x", "data": "d", "seed": 1, "training": "train-x-1"}
+ROW |= {"config_hash": "c", "fingerprint": "f"}
+DONE = {**TRACKER, "results": RESULTS, "seconds_per_step": 0.1, "row": ROW}  # of any kind
+
+
 def make_run(root: Path, name: str, status: str = "done", age: int = 0, **manifest) -> Run:
     """A run whose file is ``age`` seconds old."""
     run = Run(root / "runs" / name)
-    write_json(run.path / "manifest.json", {"status": status, "files": {}, **manifest})
+    write_json(run.path / "manifest.json", {"status": status, "files": {}, **DONE, **manifest})
     os.utime(run.path / "manifest.json", (10**9 - age, 10**9 - age))
     return run
 
@@ -101,18 +108,18 @@ def test_a_file_is_synced_before_it_is_renamed_and_its_folder_after(tmp_path, mo
         os, "replace", lambda a, b: (events.append(("rename", b.name)), replace(a, b))
     )
     write_bytes(tmp_path / "x", b"1")
-    temporary = f".x.{os.getpid()}.tmp"
+    temporary = f".{os.getpid()}@{files.HOST}@x.tmp"
     assert events == [("sync", temporary), ("rename", "x"), ("sync", tmp_path.name)]
 
 
 def test_a_directory_appears_whole_and_comes_back(tmp_path):
-    write_directory(tmp_path / "step", {"one": TENSORS, "none": {}}, {"step": 3})
+    write_directory(tmp_path / "step", {"one": TENSORS, "none": {}}, {"step": 3, **TRACKER})
     files, state = read_directory(tmp_path / "step")
     assert torch.equal(files["one"]["a/b"], TENSORS["a/b"])
     assert files["none"] == {}
     assert state["step"] == 3
     assert set(state["files"]) == {"one.safetensors", "none.safetensors"}
-    write_directory(tmp_path / "step", {"one": {"w": torch.ones(1)}}, {"step": 4})
+    write_directory(tmp_path / "step", {"one": {"w": torch.ones(1)}}, {"step": 4, **TRACKER})
     assert read_directory(tmp_path / "step")[1]["step"] == 4
     assert files_under(tmp_path) == ["step/one.safetensors", "step/state.json"]
 
@@ -152,8 +159,8 @@ def test_litter_is_only_what_was_never_renamed(tmp_path):
     write_json(tmp_path / "kept.json", 1)
     write_json(tmp_path / ".holder.json", 1)
     (tmp_path / ".x.json.99.tmp").write_text("half")
-    (tmp_path / "deep" / ".step-1.99.tmp").mkdir(parents=True)
-    (tmp_path / "deep" / ".step-1.99.tmp" / "half").write_text("half")
+    (tmp_path / "deep" / ".99@there@step-1.tmp").mkdir(parents=True)
+    (tmp_path / "deep" / ".99@there@step-1.tmp" / "half").write_text("half")
     remove_litter(tmp_path)
     assert files_under(tmp_path) == [".holder.json", "kept.json"]
 
@@ -218,7 +225,7 @@ def test_a_run_begins_runs_and_finishes(tmp_path):
     run.begin(config)
     assert (run.exists, run.finished, run.status) == (True, False, "stopped")
     write_tensors(run.path / "model.safetensors", TENSORS)
-    run.finish(["model.safetensors"], seed=1)
+    run.finish(["model.safetensors"], seed=1, **DONE)
     assert (run.finished, run.status, run.kind) == (True, "done", "train")
     assert run.config == config
     manifest = run.manifest
@@ -235,7 +242,7 @@ def test_a_run_begins_runs_and_finishes(tmp_path):
 def test_a_tensor_file_of_a_run_is_checked_against_its_manifest(tmp_path):
     run = Run(tmp_path / "runs" / "train-x-1234")
     write_tensors(run.path / "model.safetensors", TENSORS)
-    run.finish(["model.safetensors"])
+    run.finish(["model.safetensors"], **DONE)
     write_tensors(run.path / "model.safetensors", {"c": torch.tensor(8)})
     with pytest.raises(CorruptFileError, match=r"train-x-1234/model\.safetensors does not match"):
         run.tensors("model.safetensors")
@@ -276,7 +283,7 @@ CONFIGS = {
 def test_a_run_that_was_renamed_is_a_run_of_its_kind(kind, name, version, tmp_path):
     run = Run(tmp_path / "runs" / f"{kind}-x-1")
     run.begin(CONFIGS[kind])
-    run.finish([])
+    run.finish([], **DONE)
     if version == "0.1":  # which did not write the kind
         manifest = run.manifest
         del manifest["kind"]
@@ -287,7 +294,7 @@ def test_a_run_that_was_renamed_is_a_run_of_its_kind(kind, name, version, tmp_pa
     assert find_run(name, tmp_path, (kind,)) == renamed
     assert renamed.finished
     renamed.begin(CONFIGS[kind])
-    renamed.finish([])
+    renamed.finish([], **DONE)
     assert renamed.manifest["kind"] == kind
 
 
