@@ -18,8 +18,6 @@ OF_SWEEP = ("manifest.json", "config.json", "cells.json", "failed.json", "compar
 OF_CELL = ("row.json", WINDOWS, FILES, "cell.json", "layers.json", "timing.json", COSTS_FILE)
 NAME = re.compile(r"\w[\w.-]*")
 LARGEST, MOST, AT_ONCE = 32 << 20, 4 << 30, 32  # bytes of a file, of all; files held in memory
-PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "http": "aiohttp"}
-PACKAGES |= {"s3": "s3fs", "https": "aiohttp requests", "sftp": "paramiko", "hf": "huggingface_hub"}
 
 
 def fetched(url: str, folder: Path) -> Run:
@@ -30,12 +28,10 @@ def fetched(url: str, folder: Path) -> Run:
     """
     from fsspec.core import url_to_fs
 
-    protocol = url.partition("://")[0]
     try:
         there, path = url_to_fs(url)
     except ImportError as error:
-        hint = f"pip install {PACKAGES.get(protocol, protocol)}"
-        raise UsageError(f"{url} cannot be opened: {error}.".replace("..", "."), hint) from None
+        raise UsageError(f"{url} cannot be opened.", str(error)) from None
     except Exception as error:  # each protocol has its own
         raise UsageError(f"{url} cannot be opened: {error}.", "Known: s3, gs, zip, …") from None
     runs, _, name = path.rstrip("/").rpartition("/")
@@ -50,7 +46,8 @@ def fetched(url: str, folder: Path) -> Run:
             paths = [f"{runs}/{one}" if runs else one for one in some]
             contents = there.cat_ranges(paths, [0] * len(some), ends, on_error="return")
             for one, content in zip(some, contents, strict=True):
-                if isinstance(content, FileNotFoundError | KeyError):  # as zip:// has it
+                # As zip:// has it; as a bucket that may not be listed.
+                if isinstance(content, FileNotFoundError | KeyError | PermissionError):
                     continue
                 if isinstance(content, Exception):
                     raise RunError(f"{url}: {one} cannot be read: {content}.", "Try again.")

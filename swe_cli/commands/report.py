@@ -22,7 +22,7 @@ from swe_cli.experiments.jobs import Outcome, run_sweep
 from swe_cli.experiments.shown import shown
 from swe_cli.experiments.spec import built
 from swe_cli.experiments.sweep import SweepPlan, plan_sweep
-from swe_cli.files import read_json, read_or_none, sha256, write_bytes, write_json
+from swe_cli.files import read_json, read_or_none, write_bytes, write_json
 from swe_cli.records import Row, Scalar
 from swe_cli.report.against import present_against
 from swe_cli.report.answer import answer
@@ -42,7 +42,6 @@ from swe_cli.report.text import count
 from swe_cli.store import Run, list_runs, provenance, training_of
 
 COMPARE = "compare.json"  # what a sweep declared before it ran
-TABLES = ("table.csv", "table.md", "table.parquet", "summary.csv", "costs.csv")
 HARMS = 2  # sentences on what was hurt, and on what is faster, in a terminal
 
 
@@ -59,7 +58,6 @@ def sweep(this: Page, *, refresh: bool = False, plan: bool = False) -> None:
         run = Run(this.results / "runs" / f"sweep-{todo.name}-{todo.hash[:8]}")
         with run.hold(this.wait):
             declare(run, todo)
-            whole = _as_it_is_now(this, run)
             run.begin({"identity": {"sweep": todo.hash}, "words": list(this.words)})
             for note in todo.notes:
                 this.watcher.say(note)
@@ -68,32 +66,13 @@ def sweep(this: Page, *, refresh: bool = False, plan: bool = False) -> None:
             cells = [{"cell": cell.hash, "axes": dict(cell.axes)} for cell in todo.cells]
             write_json(run.path / "cells.json", cells)
             write_json(run.path / "failed.json", [row.to_json() for row in outcome.failed])
-            table, did = frame(outcome.rows), outcome.trained or outcome.ran or outcome.failed
-            if did or not whole or csv_bytes(table) != (run.path / "table.csv").read_bytes():
-                present(this, run.path, table, run.path)
-                with shown(this.composed["tracker"], run):  # its table
-                    pass
-            else:
-                this.print(f"Its report is as it was. Read it again: swe report {this.named(run)}")
-            files = [p.relative_to(run.path).as_posix() for p in sorted(run.path.rglob("[!.]*.*"))]
-            made = [name for name in files if name.startswith("figures/") or name in TABLES]
-            run.finish(["cells.json", *made], failed=len(outcome.failed))
-    if this.form is not None:
-        told = {"run": run.name, "path": run.path, "failed": len(outcome.failed)}
-        this.result({**told, "rows": records(table)})
+            present(this, run.path, frame(outcome.rows), run.path)
+            with shown(this.composed["tracker"], run):  # its table
+                pass
+            run.finish(["cells.json", "table.csv"], failed=len(outcome.failed))
+    rows = records(frame(outcome.rows))
+    this.result({"run": run.name, "path": run.path, "failed": len(outcome.failed), "rows": rows})
     _print_outcome(this, run, outcome)
-
-
-def _as_it_is_now(this: Page, run: Run) -> bool:
-    """Whether this very code made a sweep's report, of these very words, and all of it is there."""
-    now, told = provenance(), run.manifest if run.finished else {}
-    if not told or str(now["commit"]).endswith("-dirty"):
-        return False
-    if run.config.get("words") != [*this.words]:
-        return False
-    made = {name: run.path / name for name in told["files"]}
-    same = all(told.get(key) == now[key] for key in ("versions", "commit")) and len(made) > 2
-    return same and all(f.is_file() and sha256(f) == told["files"][n] for n, f in made.items())
 
 
 def declare(run: Run, plan: SweepPlan) -> None:
@@ -142,8 +121,9 @@ def report(
     if "://" in (url := next(iter(this.tokens.runs), "")):
         with TemporaryDirectory(prefix="swe-") as copied:
             run = fetched(url, Path(copied))
-            folder = folder or this.results / "reports" / run.name
-            _report(this, run, folder, against, as_html=as_html, **told)
+            _report(
+                this, run, folder or this.results / "reports" / run.name, against, as_html, told
+            )
         return
     kinds: tuple[str, ...] = ("sweep", "train", "prune")
     if not this.tokens.runs:  # sweeps where there is one, else whatever has been cut
@@ -151,11 +131,16 @@ def report(
         kinds = ("sweep",) if swept else ("prune", "train")
     otherwise = "Make some rows: swe sweep experiment=demo"
     run = training_of(this.chosen_run(kinds, "Reporting", otherwise=otherwise))
-    _report(this, run, folder, against, as_html=as_html, **told)
+    _report(this, run, folder, against, as_html, told)
 
 
 def _report(
-    this: Page, run: Run, folder: Path | None, against: str | None, *, as_html: bool, **told: Any
+    this: Page,
+    run: Run,
+    folder: Path | None,
+    against: str | None,
+    as_html: bool,
+    told: Mapping[str, Any],
 ) -> None:
     table = table_of(run, this.root)
     criteria = sorted(table["criterion"].dropna().unique())

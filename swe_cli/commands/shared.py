@@ -234,7 +234,7 @@ class Watcher(Observer):
 
     def __init__(self, quiet: bool) -> None:
         self.quiet = quiet
-        self._workers: dict[str, _Work] = {}
+        self._workers: dict[int, _Work] = {}
         self._told, self._failed = time.monotonic(), 0
         self.console = Console(stderr=True, highlight=False)
         # At 80 columns a bar must not wrap: the note gives way first, and the name is said above.
@@ -278,14 +278,14 @@ class Watcher(Observer):
         self._cells.advance(failed + _in_words(row))
 
     def working(self, jobs: Sequence[Working]) -> None:
-        for name in self._workers.keys() - {job.name for job in jobs}:
-            self.bars.remove_task(self._workers.pop(name).bar)
+        for key in self._workers.keys() - {job.key for job in jobs}:
+            self.bars.remove_task(self._workers.pop(key).bar)
         for job in jobs:
             run, _, does = job.name.partition(": ")
-            if job.name not in self._workers:
+            if job.key not in self._workers:
                 work = _Work(self, does or "training", job.unit, job.total, job.done)
-                self._workers[job.name] = work
-            self._workers[job.name].reach(job.done, run)
+                self._workers[job.key] = work
+            self._workers[job.key].reach(job.done, run)
         due = time.monotonic() - self._told >= WORKERS_SECONDS
         if jobs and due and not self.bars.live.is_started:
             self._told = time.monotonic()

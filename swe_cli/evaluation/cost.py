@@ -321,12 +321,11 @@ class SkipZeros:
 
     ``layers``: name → (sparsity, speedup) of all that were tried, those that won kept; on a CPU a
     product in CSR wins from about 85 % zeros on. Results are those of the dense product, to
-    rounding. ``undo`` gives the layers back.
+    rounding.
     """
 
     def __init__(self, setup: Setup, rows: int) -> None:
         self.layers: dict[str, tuple[float, float]] = {}
-        self.replaced: list[nn.Linear] = []
         with torch.no_grad():
             for name, layer in setup.model.linear_layers().items():
                 if isinstance(layer, nn.Linear) and layer.weight.numel():
@@ -348,13 +347,7 @@ class SkipZeros:
         speedup: float = taken["dense"] / taken["csr"]
         if speedup > 1:
             layer.forward = sparse  # type: ignore[method-assign]
-            self.replaced.append(layer)
         return speedup
-
-    def undo(self) -> None:
-        for layer in self.replaced:
-            del layer.forward
-        self.replaced = []
 
 
 def _csr_linear(csr: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:

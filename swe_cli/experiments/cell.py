@@ -448,9 +448,9 @@ def _write(cell: Cell, run: CellRun) -> None:
         measured = measured_cost(run.trained, dense, size)
         write_json(cell.folder / COSTS_FILE, measured)
         run.lap("timing")
-    write_json(cell.folder / "row.json", row.to_json())  # last: its presence means done
     run.lap("write")
     write_json(cell.folder / "timing.json", {**provenance(), **run.spent})
+    write_json(cell.folder / "row.json", row.to_json())  # last: its presence means done
 
 
 def measured_beside(folder: Path) -> dict[str, Any]:

@@ -34,6 +34,7 @@ FREE = {"name", "source", "from_run", "context", "dropout", "initialization", "s
 class Working(NamedTuple):
     """A job under way elsewhere: how many of its ``total`` steps or cells are done."""
 
+    key: int
     name: str
     unit: str
     done: int

@@ -1,5 +1,6 @@
 """A plan as jobs that read each other's results, run through a launcher; what fails is a row."""
 
+import os
 import pickle
 import time
 from collections import Counter, defaultdict
@@ -38,8 +39,14 @@ class Job:
 
     @property
     def does(self) -> frozenset[str]:
-        """Hashes of what comes of it: a job under way that does as much serves as well."""
-        return frozenset(of.hash for of in (self.training, *self.cells) if of is not None)
+        """What comes of it, and where: a job under way that does as much serves as well."""
+        cells = {
+            f"{of.folder.absolute()} {of.model_to} {of.costs} {of.refresh}" for of in self.cells
+        }
+        if (of := self.training) is None:
+            return frozenset(cells)
+        recorded = sorted(of.sources.items()), sorted(of.statistics), of.snapshots
+        return frozenset({f"{of.run.path.absolute()} {recorded}"})
 
 
 def run_mended(
@@ -88,14 +95,14 @@ def jobs_of(plan: SweepPlan) -> list[Job]:
             first, read = cells[0], [of for cell in cells for of in cell.reads.values()]
             hashes = dict.fromkeys([first.training.hash, *(of.training.hash for of in read)])
             after = [trainings[of] for of in hashes if of in trainings]
-            after += {id(job): job for of in read if (job := controls.get(of.hash))}.values()
+            after += dict.fromkeys(job for of in read if (job := controls.get(of.hash)))
             does = first.spec.method_name if kind == "cuts" else kind
             job = Job(f"{first.training.run.name}: {does}", cells=cells, after=after)
             if kind == "cuts":
                 cuts.append(job)
             else:
                 controls |= dict.fromkeys((cell.hash for cell in cells), job)
-    return [*trainings.values(), *{id(job): job for job in controls.values()}.values(), *cuts]
+    return [*trainings.values(), *dict.fromkeys(controls.values()), *cuts]
 
 
 class Done(NamedTuple):
@@ -173,13 +180,13 @@ def run_sweep(plan: SweepPlan, observer: Observer, stop: Stop, wait: bool = Fals
     """Run what is missing of a plan. What fails becomes a row; the rest goes on.
 
     A training that diverges fails the rows of its own cells only. The job of a worker that dies is
-    given to another, ``TRIES`` times in all. Raises Interrupted when ``stop`` asks; finished cells
-    and checkpoints are safe by then.
+    given to another, ``TRIES`` times where it comes no further. Raises Interrupted when ``stop``
+    asks; finished cells and checkpoints are safe by then.
     """
     started, whole = time.perf_counter(), False
     plan.launcher.start(plan.threads)
-    running = _Running(plan, observer, stop, wait)
     try:
+        running = _Running(plan, observer, stop, wait)
         while running.jobs or running.futures:
             running.begin()
             running.look()
@@ -205,7 +212,7 @@ class _Running:
         self.jobs, self.futures = jobs_of(plan), dict[Future[Done], tuple[Job, float]]()
         self.left = {cell.hash for job in self.jobs for cell in job.cells}
         self.lost: dict[str, BaseException] = {}
-        self.tries, self.announced = Counter[Job](), False
+        self.tries, self.announced = Counter[tuple[Job, int]](), False
         self.outcome.reused = len(plan.cells) - len(self.left)
         self.work: Callable[..., Done] = run_job
         if self.launcher.in_process:  # elsewhere nobody can look on
@@ -246,17 +253,21 @@ class _Running:
             check_stop(self.stop)
             running = [job for job, _ in self.futures.values()]
             self.observer.working([self.how_far(job) for job in running])
-            for cell in (cell for job in running for cell in job.cells):
-                if cell.hash in self.left and cell.done():
+            cells = [of for job in running for of in job.cells if of.hash in self.left]
+            there = (
+                {*os.listdir(of)} if cells and (of := cells[0].folder.parent).is_dir() else set()
+            )
+            for cell in cells:
+                if cell.folder.name in there and cell.done():
                     self.tell(cell, None)
 
     def how_far(self, job: Job) -> Working:
         """By what lies on disk, whoever writes it."""
         if job.training is not None:
             steps = job.training.composed["training"].instance.steps
-            return Working(job.name, "step", steps_done(job.training.run), steps)
+            return Working(id(job), job.name, "step", steps_done(job.training.run), steps)
         done = sum(cell.hash not in self.left for cell in job.cells)
-        return Working(job.name, "cell", done, len(job.cells))
+        return Working(id(job), job.name, "cell", done, len(job.cells))
 
     def end(self, job: Job, begun: float, future: Future[Done]) -> None:
         """Take what came of a job; raise what stops everything."""
@@ -266,15 +277,16 @@ class _Running:
         for words in came.said:
             self.observer.say(words)
         died = isinstance(error, self.launcher.lost)
-        self.tries[job] += died
-        if died and self.tries[job] < TRIES:
+        at = job, self.how_far(job).done  # dying further on is another matter
+        self.tries[at] += died
+        if died and self.tries[at] < TRIES:
             self.observer.say(f"{job.name}: its worker died, and another takes it on.")
             self.jobs.insert(0, job)
         elif isinstance(error, Interrupted | StorageError):
             raise error
         elif job.training is None:
             for cell in job.cells:
-                self.tell(cell, came.failed.get(cell.hash, error))
+                self.tell(cell, None if cell.done() else came.failed.get(cell.hash, error))
         elif error is None:
             self.outcome.trained += came.trained
             self.outcome.stages["training"] += came.trained * (time.perf_counter() - begun)

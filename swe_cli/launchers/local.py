@@ -66,6 +66,7 @@ class Local(Launcher):
             self._open()
         scheduled: Future[R] = self.pool.schedule(_work, args=(function, job))
         self.futures.add(scheduled)
+        scheduled.add_done_callback(self.futures.discard)
         return scheduled
 
     def close(self, *, now: bool) -> None:
@@ -73,7 +74,7 @@ class Local(Launcher):
             return
         if now:
             self.stop.set()
-            wait(self.futures, GRACE)
+            wait({*self.futures}, GRACE)
             self.pool.stop()
         else:
             self.pool.close()

@@ -40,35 +40,39 @@ class Ray(Launcher):
         try:
             ray.init(self.address, log_to_driver=False, logging_level="ERROR", **here)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            why = f"No Ray cluster answers at {self.address}: {str(error).splitlines()[0]}"
+            where = f"answers at {self.address}" if self.address else "could be started"
+            why = f"No Ray cluster {where}: {str(error).splitlines()[0]}"
             hint = "Start one: ray start --head. Or let the sweep: launcher.address=null"
             raise UsageError(why, hint) from None
-        needs = {"CPU": float(threads), "GPU": self.gpus}
-        needs["memory"] = (self.memory_gb or 0.0) * 1e9
-        there = ray.cluster_resources()
-        self.slots = int(min(there.get(of, 0.0) // much for of, much in needs.items() if much))
+        memory = (self.memory_gb or 0.0) * 1e9
+        needs = {"CPU": float(threads), "GPU": self.gpus, "memory": memory}
+        asked = {of: much for of, much in needs.items() if much}
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        room = (min(of.get(name, 0.0) // much for name, much in asked.items()) for of in nodes)
+        self.slots = int(sum(room))
         if not self.slots:
             ray.shutdown()
-            asked = ", ".join(f"{much:g} {of}" for of, much in needs.items() if much)
-            raise UsageError(f"No machine of this Ray cluster has {asked}.", "Ask for less.")
+            told = ", ".join(f"{much:g} {of}" for of, much in asked.items())
+            raise UsageError(f"No machine of this Ray cluster has {told}.", "Ask for less.")
         of = ray.exceptions
         self.lost = (of.WorkerCrashedError, of.NodeDiedError, of.OutOfMemoryError)
         self.lost += (of.LocalRayletDiedError, of.RaySystemError, of.ObjectLostError)
         options = {"num_cpus": threads, "num_gpus": self.gpus, "max_retries": 0}
-        self.open = ray.remote(**options, memory=needs["memory"] or None)(_opened)
+        self.open = ray.remote(**options, memory=memory or None)(_opened)
         self.going: dict[Future[Any], Any] = {}
 
     def submit(self, function: Callable[..., R], job: Any) -> "Future[R]":
         reference = self.open.remote(Parcel(function, job))
         future: Future[R] = reference.future()
         self.going[future] = reference
+        future.add_done_callback(self.going.pop)
         return future
 
     def close(self, *, now: bool) -> None:
         if now:
-            running = [future for future in self.going if not future.done()]
-            for future in running:
-                self.ray.cancel(self.going[future])
+            running = {**self.going}
+            for reference in running.values():
+                self.ray.cancel(reference)
             wait(running, GRACE)
         self.ray.shutdown()
 

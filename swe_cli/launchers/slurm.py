@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from stat import S_ISDIR
 from typing import Annotated, Any
@@ -34,9 +35,9 @@ class Slurm(Launcher):
     ``more``: other options of sbatch, as {qos: low}. A job that is pre-empted, or whose time is
     over, keeps a checkpoint and is queued again.
 
-    ``folder`` is where jobs and what came of them are pickled: null is one in your home. It, and
-    results, must be seen by all nodes. Raises UsageError where there is no Slurm, or where others
-    may write into that folder.
+    ``folder`` has one where jobs and what came of them are pickled; null: in your home. It, and
+    results, must be seen by all nodes. Raises UsageError where there is no Slurm, where sbatch
+    refuses, and where others may look into that folder.
     """
 
     def __init__(
@@ -56,34 +57,32 @@ class Slurm(Launcher):
             "mem_gb": memory_gb,
             "gpus_per_node": gpus or None,
             "slurm_partition": partition,
+            "slurm_signal_delay_s": min(90, 15 * minutes),
             "slurm_additional_parameters": {"requeue": True, **more},
         }
         self.slots = array
-        self.folder = Path(folder).expanduser() if folder else user_state_path("swe") / "slurm"
+        place = Path(folder).expanduser() if folder else user_state_path("swe")
+        self.folder = place / "slurm"
 
     def start(self, threads: int) -> None:
-        submitit = optional("submitit", "launcher=slurm", "slurm")
+        self.submitit = optional("submitit", "launcher=slurm", "slurm")
         if shutil.which("sbatch") is None:
             why = "There is no Slurm here: sbatch was not found."
             raise UsageError(why, "Type the same where jobs are submitted. Here: launcher=local")
         _make_private(self.folder)
-        self.executor = submitit.AutoExecutor(self.folder, cluster="slurm")
+        self.executor = self.submitit.AutoExecutor(self.folder, cluster="slurm")
         given = {name: value for name, value in self.parameters.items() if value is not None}
         self.executor.update_parameters(**given, cpus_per_task=threads)
         self.waiting: list[tuple[Future[Any], Any, Parcel[Any]]] = []
         self.sent: dict[Future[Any], Any] = {}
-        self.missed: set[str] = set()
+        self.missed: set[str] = set()  # ids that were neither queued nor had a result
         self.lost = (Vanished,)
-        self.asked, self.queued = time.monotonic(), _queued()
-        self.found: dict[str, set[str]] = {}  # jobs that a sweep left there, with what they do
-        arrays = {job.partition("_")[0] for job in self.queued}
-        for path in [*self.folder.iterdir()]:
-            if path.suffix == ".json" and path.stem in self.queued:
-                self.found[path.stem] = set(read_json(path))
-            elif path.name.partition("_")[0].partition(".")[0] in arrays:
-                continue
-            elif time.time() - path.stat().st_mtime > WEEK:
-                path.unlink(missing_ok=True)
+        if (queued := _queued()) is None:
+            raise UsageError("Slurm does not answer.", "Try: sinfo")
+        self.asked, self.queued = time.monotonic(), queued
+        # Jobs that a sweep left there, with what they do.
+        records = {of: self.folder / f"{of}.json" for of in queued}
+        self.found = {of: {*read_json(path)} for of, path in records.items() if path.is_file()}
 
     def submit(self, function: Callable[..., R], job: Any) -> "Future[R]":
         future: Future[R] = Future()
@@ -97,44 +96,52 @@ class Slurm(Launcher):
 
     def look(self) -> None:
         if self.waiting:
-            with self.executor.batch():
-                jobs = [self.executor.submit(_opened, parcel) for _, _, parcel in self.waiting]
-            for (future, of, _), job in zip(self.waiting, jobs, strict=True):
-                write_json(self.folder / f"{job.job_id}.json", sorted(of.does))
-                self.sent[future] = job
-            self.waiting.clear()
-        if asks := time.monotonic() - self.asked > POLL:
-            self.asked, self.queued = time.monotonic(), _queued()
+            self._send()
+        asks, queued = time.monotonic() - self.asked > POLL, None
+        if asks and (queued := _queued()) is not None:
+            self.asked, self.queued = time.monotonic(), queued
         os.chown(self.folder, -1, -1)  # NFS looks anew
         there = {*os.listdir(self.folder)}
         for future, job in [*self.sent.items()]:
-            gone = asks and job.job_id not in self.queued
-            if job.paths.result_pickle.name in there:
-                outcome = self._outcome(job)
-            elif gone and job.job_id in self.missed:  # twice: a result may be on its way
-                why = f"Slurm's job {job.job_id} left no result. What it said: {job.paths.stderr}"
-                outcome = Vanished(why)
-            else:
-                self.missed |= {job.job_id} if gone else set()
-                continue
-            del self.sent[future]
-            if isinstance(outcome, Exception):
-                future.set_exception(outcome)
-            else:
-                future.set_result(outcome)
+            if job.paths.result_pickle.name in there and self._receive(future, job):
+                del self.sent[future]
+            elif queued is not None and job.job_id not in queued:
+                if job.job_id in self.missed:  # twice: a result may be on its way
+                    why = f"Slurm's job {job.job_id} left no result. See {job.paths.stderr}"
+                    self.sent.pop(future).set_exception(Vanished(why))
+                self.missed.add(job.job_id)
 
-    def _outcome(self, job: Any) -> Any:
+    def _send(self) -> None:
+        for path in self.folder.iterdir():
+            with suppress(OSError):  # another sweep clears away, too
+                if time.time() - path.stat().st_mtime > WEEK:
+                    path.unlink()
         try:
-            result = job.result()
+            with self.executor.batch():
+                jobs = [self.executor.submit(_opened, parcel) for _, _, parcel in self.waiting]
+        except Exception as error:  # submitit has what sbatch said
+            why = f"sbatch refuses: {str(error).strip().splitlines()[-1]}"
+            hint = "See launcher.partition and launcher.more; or lower launcher.array."
+            raise UsageError(why, hint) from None
+        for (future, of, _), job in zip(self.waiting, jobs, strict=True):
+            write_json(self.folder / f"{job.job_id}.json", sorted(of.does))
+            self.sent[future] = job
+        self.waiting.clear()
+
+    def _receive(self, future: Future[Any], job: Any) -> bool:
+        """Take what came of a job; not so where another sweep just took it away."""
+        try:
+            future.set_result(job.result())
+        except self.submitit.core.utils.UncompletedJobError:
+            return False
         except Exception as error:  # before our own code was reached: modules that are not there
             last = str(error).strip().splitlines()[-1]
-            return UsageError(f"A job failed on its node: {last}", f"See {job.paths.stderr}")
-        self._forget(job.job_id)
-        return result
-
-    def _forget(self, job: str) -> None:
-        for path in [self.folder / f"{job}.json", *self.folder.glob(f"{job}_*")]:
+            why = f"A job failed on its node: {last}"
+            future.set_exception(UsageError(why, f"See {job.paths.stderr}"))
+            return True
+        for path in [*self.folder.glob(f"{job.job_id}.json"), *self.folder.glob(f"{job.job_id}_*")]:
             path.unlink(missing_ok=True)
+        return True
 
     def close(self, *, now: bool) -> None:
         if self.sent:
@@ -144,7 +151,7 @@ class Slurm(Launcher):
 
 
 def _make_private(folder: Path) -> None:
-    """Pickles are code: nobody else may write there."""
+    """Pickles are code: nobody else may come there."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.lstat()
     if not S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
@@ -152,16 +159,15 @@ def _make_private(folder: Path) -> None:
         raise UsageError(why, f"Type: chmod 700 {folder}")
 
 
-def _queued() -> set[str]:
-    """Ids of our jobs that wait or run."""
+def _queued() -> set[str] | None:
+    """Ids of our jobs that wait or run. None, and a warning, where Slurm does not answer."""
     asked = ["squeue", "--me", "--noheader", "--array", "--format=%i"]
-    for wait in (1.0, 5.0, 25.0, None):
-        answer = subprocess.run(asked, capture_output=True, text=True, check=False)
-        if not answer.returncode:
-            return {*answer.stdout.split()}
-        if wait:
-            time.sleep(wait)
-    raise UsageError(f"Slurm does not answer: {answer.stderr.strip()}", "Try: sinfo")
+    answer = subprocess.run(asked, capture_output=True, text=True, check=False)
+    if not answer.returncode:
+        return {*answer.stdout.split()}
+    why = f"Slurm does not answer: {answer.stderr.strip()}"
+    warnings.warn(why, SweWarning, stacklevel=2)
+    return None
 
 
 # On a node

@@ -22,7 +22,7 @@ from swe_cli.controls import BY_KIND, DENSE, KIND_NAMES, PRUNED
 from swe_cli.errors import SweError
 from swe_cli.files import write_files
 from swe_cli.report.look import GREY, colour_of
-from swe_cli.report.quantities import LOSS, Quantity, bounds
+from swe_cli.report.quantities import Quantity, bounds
 from swe_cli.report.summary import ALWAYS, Line, Point, Summary, mean_ranks
 from swe_cli.report.text import count, short_label
 
@@ -327,13 +327,10 @@ def _cuts(
     return cuts[cuts["label"].isin([o.label for lines in shown.values() for o in lines])]
 
 
-def same_models(controls: Sequence[Point]) -> list[tuple[str, Point]]:
-    """Each control and its name; those of one loss, to the last bit, are one checkpoint."""
-    found = defaultdict(list)
-    for point in controls:
-        found[point[LOSS.mean] or point["label"]].append(point)
+def named_models(summary: Summary) -> list[tuple[str, Point]]:
+    """Each control and its name; those of the very same weights are one checkpoint."""
     named = []
-    for of in found.values():
+    for of in summary.models:
         kinds = ", ".join(dict.fromkeys(KIND_NAMES[point["kind"]] for point in of))
         same = ": same checkpoint" if len(of) > 1 else ""
         named.append((_brief(kinds, of[0]["parts"]) + same, of[-1]))
@@ -342,7 +339,7 @@ def same_models(controls: Sequence[Point]) -> list[tuple[str, Point]]:
 
 def control_lines(summary: Summary, quantity: Quantity) -> pd.DataFrame:
     """The controls, and what could always be answered: name, value and dash."""
-    models = same_models(summary.controls)
+    models = named_models(summary)
     known = [(name, p[quantity.delta], BY_KIND[p["kind"]].dash) for name, p in models]
     dense = [p[quantity.mean] for p in summary.controls if p["kind"] == DENSE.kind]
     if quantity.name in summary.baselines and len(dense) == 1:

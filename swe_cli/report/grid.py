@@ -8,7 +8,7 @@ import altair as alt
 import pandas as pd
 
 from swe_cli.controls import BY_KIND, DENSE, PRUNED
-from swe_cli.report.figures import SIGNED, same_models, spelt, squash, ticks, titled
+from swe_cli.report.figures import SIGNED, named_models, spelt, squash, ticks, titled
 from swe_cli.report.quantities import BEFORE_RECOVERY, LOSS, sign
 from swe_cli.report.summary import Point, Summary, mean_ranks
 from swe_cli.report.tables import records
@@ -83,7 +83,7 @@ def _cells(summary: Summary, panel: str) -> pd.DataFrame:
     """What is drawn of every point, row by row: controls, then lines; a control has no column."""
     ranks, rows = mean_ranks(summary, LOSS), list[tuple[str, Sequence[Point]]]()
     # Without dense, whose difference to itself says nothing.
-    rows += [(n, [p]) for n, p in same_models(summary.controls) if p["kind"] != DENSE.kind]
+    rows += [(n, [p]) for n, p in named_models(summary) if p["kind"] != DENSE.kind]
     lines = sorted(summary.lines, key=lambda line: ranks[line.label])
     rows += [(line.short, line.points) for line in lines]
     found = []

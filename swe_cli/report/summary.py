@@ -168,12 +168,17 @@ class Summary:
         return [*drawn[: self.left_out], *caveats(ran, self.published), *self._doubtful()]
 
     @cached_property
+    def models(self) -> list[list[Point]]:
+        """Controls, those of the very same weights together."""
+        found = defaultdict[Any, list[Point]](list)
+        for control in self.controls:
+            found[_losses_of(control, [LOSS.mean])].append(control)
+        return [*found.values()]
+
+    @property
     def equal(self) -> dict[str, str]:
         """Controls that are the same model as an earlier one, and which, by their labels."""
-        firsts = dict[Any, str]()
-        losses = {c["label"]: _losses_of(c, [LOSS.mean]) for c in self.controls}
-        found = {name: firsts.setdefault(of, name) for name, of in losses.items()}
-        return {name: first for name, first in found.items() if name != first}
+        return {other["label"]: of[0]["label"] for of in self.models for other in of[1:]}
 
     @property
     def stage(self) -> str:
