@@ -242,3 +242,48 @@ def test_a_training_is_not_set_aside_by_who_only_cuts_it(swe, own_run):
     assert cut.exit_code == 1
     assert "does not match its recorded hash" in " ".join(cut.output.split())
     assert not (own_run.path / "damaged").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "manifest.json is missing"),
+        (b"", "manifest.json is damaged: Expecting value"),
+        (b"{}", "manifest.json is damaged: it holds no status"),
+        (b'{"status": "done", "files": []}', "manifest.json is damaged: files is no dict"),
+        (b'{"status": "done", "files": {}}', "manifest.json is damaged: it holds no tracker"),
+    ],
+)
+def test_a_bad_folder_is_listed_with_its_reason(content, reason, swe, own_run):
+    manifest = own_run.path / "manifest.json"
+    manifest.unlink()
+    if content is not None:
+        manifest.write_bytes(content)
+    (own_run.path.parent / "train-nothing-in-it").mkdir()
+    listed = swe("runs")
+    assert listed.exit_code == 0, listed.output
+    assert own_run.name in listed.stdout
+    assert own_run.pruned in listed.stdout
+    assert listed.stdout.count("damaged ") == 1  # the status
+    assert reason in " ".join(listed.stdout.split())
+    assert "nothing-in-it" not in listed.stdout
+
+
+def test_a_training_that_is_not_what_its_name_says_is_refused(swe, own_run):
+    config = own_run.path / "config.json"
+    config.write_text(config.read_text().replace('"heads": 2', '"heads": 4'))
+    said = " ".join(swe("evaluate", own_run.name).output.split())
+    assert f"{config} is damaged: it is not what the name of its folder says" in said
+
+
+@pytest.mark.parametrize("name", ["timing.json", "layers.json", "cell.json", "row.json"])
+def test_one_bad_cell_never_stops_a_report(name, swe, tmp_path, tiny_words):
+    words = ["sweep", "-q", *tiny_words, "recovery.steps=2", "criteria=swe", "ratio=0.5"]
+    assert swe(*words).exit_code == 0
+    cells = [path.parent for path in (tmp_path / "results/runs/cells").glob("*/row.json")]
+    (cut,) = (cell for cell in cells if '"kind": "pruned"' in (cell / "row.json").read_text())
+    (cut / name).write_text('{"seconds": "many"}')
+    report = swe("report")
+    assert report.exit_code == 0, report.output
+    if name != "cell.json":  # of which a sweep reads that of dense
+        assert "It is left out" in " ".join(report.output.split())
