@@ -121,9 +121,8 @@ def report(
     if "://" in (url := next(iter(this.tokens.runs), "")):
         with TemporaryDirectory(prefix="swe-") as copied:
             run = fetched(url, Path(copied))
-            _report(
-                this, run, folder or this.results / "reports" / run.name, against, as_html, told
-            )
+            folder = folder or this.results / "reports" / run.name
+            _report(this, run, folder, against, as_html, told)
         return
     kinds: tuple[str, ...] = ("sweep", "train", "prune")
     if not this.tokens.runs:  # sweeps where there is one, else whatever has been cut
