@@ -18,6 +18,7 @@ from swe_cli.experiments.jobs import jobs_of
 from swe_cli.experiments.sweep import SweepPlan
 from swe_cli.files import canonical, sha256
 from tests.conftest import TINY
+from tests.reporting.toys import controls, pruned, summed
 from tests.training.toys import sweep_of, swept, write_text
 
 # Of ten thousand cells, at most: CPU time in that of importing what swe report needs (about two
@@ -160,3 +161,15 @@ def test_ten_thousand_cells(tmp_path):
     for name, (units, most) in LIMITS.items():
         assert seconds[name] <= units * unit, (told, unit)
         assert memory[name] <= most, told
+
+
+def test_a_figure_draws_a_hundred_amounts_of_a_line():
+    rows = [pruned(n / 1000, 2.1) for n in range(1, 400)]
+    whole = summed([*controls(), *rows])
+    thin = whole.thinned()
+    ratios = [point["ratio"] for point in thin.cuts]
+    assert (len(ratios), ratios[0], ratios[-1]) == (100, 0.001, 0.399)
+    assert "299 amounts of 399 not drawn." in thin.caveats
+    assert not any("not drawn" in words for words in whole.caveats)
+    assert thin.thinned() is thin
+    assert len(thin.controls) == len(whole.controls)
