@@ -108,7 +108,8 @@ class Slurm(Launcher):
             elif queued is not None and job.job_id not in queued:
                 if job.job_id in self.missed:  # twice: a result may be on its way
                     why = f"Slurm's job {job.job_id} left no result. See {job.paths.stderr}"
-                    self.sent.pop(future).set_exception(Vanished(why))
+                    del self.sent[future]
+                    future.set_exception(Vanished(why))
                 self.missed.add(job.job_id)
 
     def _send(self) -> None:

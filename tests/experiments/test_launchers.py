@@ -24,7 +24,7 @@ from swe_cli.errors import Interrupted, UsageError
 from swe_cli.experiments import cell as cells
 from swe_cli.experiments.cell import run_cell
 from swe_cli.experiments.ensure import ensure_trained
-from swe_cli.experiments.jobs import run_sweep
+from swe_cli.experiments.jobs import jobs_of, run_sweep
 from swe_cli.files import read_tensors
 from swe_cli.launchers import local
 from swe_cli.training.state import never
@@ -428,7 +428,7 @@ def test_a_job_that_is_stopped_by_slurm_goes_on_from_its_checkpoint(by, text, tm
 def test_a_driver_killed_and_started_again_finds_its_jobs(text, tmp_path, alone, slurm):
     before = slurm_jobs()
     process = driver(text, tmp_path, *OWN, *slurm)
-    slurm_here.wait_for(lambda: [*tmp_path.glob("jobs/*.json")])
+    slurm_here.wait_for(lambda: [*tmp_path.glob("jobs/slurm/*.json")])
     process.kill()
     process.wait()
     there = slurm_jobs() - before
@@ -437,7 +437,7 @@ def test_a_driver_killed_and_started_again_finds_its_jobs(text, tmp_path, alone,
     assert plan.launcher.found == {}
     assert (outcome.rows, files(plan)) == alone
     assert len(slurm_jobs() - before) == 8  # 2 trainings, 2 of controls, 4 of cuts
-    assert not [*tmp_path.glob("jobs/*.json"), *tmp_path.glob("jobs/*.pkl")]
+    assert not [*tmp_path.glob("jobs/slurm/*.json"), *tmp_path.glob("jobs/slurm/*.pkl")]
 
 
 @pytest.mark.slurm
@@ -455,6 +455,34 @@ def test_what_is_submitted_outlives_ctrl_c(text, tmp_path, slurm):
 
 @pytest.mark.slurm
 def test_jobs_are_not_read_from_where_others_write(text, tmp_path, slurm):
-    (tmp_path / "jobs").mkdir(mode=0o755)
+    (tmp_path / "jobs" / "slurm").mkdir(parents=True, mode=0o755)
     with pytest.raises(UsageError, match="is not yours alone"):
         sweep_of(text, tmp_path, *LONG, *slurm).launcher.start(1)
+
+
+@pytest.mark.slurm
+def test_what_sbatch_refuses_is_said(text, tmp_path, slurm):
+    plan = sweep_of(text, tmp_path, *LONG, *slurm, "launcher.partition=typo")
+    with pytest.raises(UsageError, match=r"sbatch refuses: .*Invalid partition"):
+        swept(plan)
+
+
+@pytest.mark.slurm
+def test_the_job_of_another_place_is_not_ours(text, tmp_path, slurm):
+    """Found again is what does as much, and there."""
+    process = driver(text, tmp_path / "one", *LONG, *slurm)
+    slurm_here.wait_for(lambda: [*tmp_path.glob("jobs/slurm/*.json")])
+    for results, finds in (("one", True), ("another", False)):
+        plan = sweep_of(text, tmp_path / results, *LONG, *slurm)
+        plan.launcher.start(1)
+        (job,) = (job for job in jobs_of(plan) if job.training)
+        assert [job.does <= does for does in plan.launcher.found.values()] == [finds]
+    process.kill()
+    process.communicate()
+
+
+def test_a_ray_that_has_no_room_says_so(text, tmp_path):
+    pytest.importorskip("ray", reason="the extra ray is missing")
+    plan = sweep_of(text, tmp_path, *LONG, "launcher=ray", "launcher.gpus=64")
+    with pytest.raises(UsageError, match=r"No machine of this Ray cluster has 1 CPU, 64 GPU"):
+        plan.launcher.start(1)
