@@ -430,7 +430,7 @@ def test_a_driver_killed_and_started_again_finds_its_jobs(text, tmp_path, alone,
     process = driver(text, tmp_path, *OWN, *slurm)
     slurm_here.wait_for(lambda: [*tmp_path.glob("jobs/slurm/*.json")])
     process.kill()
-    process.wait()
+    process.communicate()
     there = slurm_jobs() - before
     assert there
     outcome = swept(plan := sweep_of(text, tmp_path, *OWN, *slurm))
