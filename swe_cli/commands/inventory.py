@@ -51,6 +51,7 @@ def runs(this: Page, *, clean: bool = False, yes: bool = False) -> None:
     found = list_runs(this.results)
     named = [Run(path) for path in sorted((this.results / "runs").glob("*-*"))]
     lost = [run for run in named if run not in found and any(run.path.glob("[!.]*"))]
+    lost = [run for run in lost if run.holder() is None]  # else it begins
     for run in [*found, *lost]:
         moment = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.written))
         size = sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file())
