@@ -86,6 +86,7 @@ def _listed(results: Path) -> tuple[list[dict[str, Any]], Table]:
     found = list_runs(results)
     named = [Run(path) for path in sorted((results / "runs").glob("*-*"))]
     lost = [run for run in named if run not in found and any(run.path.glob("[!.]*"))]
+    lost = [run for run in lost if run.holder() is None]  # else it begins
     for run in [*found, *lost]:
         moment = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.written))
         size = 0
