@@ -120,7 +120,7 @@ def test_on_the_averaged_weights_magnitude_and_swe_give_the_same_rows(text, tmp_
 def test_a_failed_cell_is_a_visible_row_and_is_tried_again(text, tmp_path, monkeypatch):
     plan = planned(text, tmp_path, *TWICE)
 
-    def fail(cell, stop):
+    def fail(cell, stop, callbacks):
         if cell.spec.settings().get("criterion") == "swe":
             raise ZeroDivisionError("by\nzero")
         return run_cell(cell, stop)
@@ -148,7 +148,7 @@ def test_what_is_compared_with_a_failed_control_fails_with_it_and_is_not_begun(
 ):
     plan, begun = planned(text, tmp_path, *TWICE), []
 
-    def fail(cell, stop):
+    def fail(cell, stop, callbacks):
         begun.append(cell.kind)
         if cell.kind == "dense_recovered":
             raise ZeroDivisionError("by zero")
