@@ -18,7 +18,13 @@ ROW = {**WORDS, "status?": str, "seed": int, "ratio?": MAYBE, "rate?": MAYBE, "*
 ROW |= {f"{name}?": MAYBE for name in COLUMNS if name not in (*OF_ROW, *SETTINGS)}
 ROW |= {"measures?": {"*": MAYBE}, "axes?": SCALARS, "settings?": SCALARS}
 LOSSES = "best_validation_loss_nats", "final_validation_loss_nats"
-TRACKER = {"statistics": [str], "count": int, "sources?": TEXT, "start?": int, "every_steps?": int}
+TRACKER = {
+    "statistics": [str],
+    "count": int,
+    "sources?": TEXT,
+    "start?": (int, str),
+    "every_steps?": int,
+}
 MANIFEST = {"status": str, "files": TEXT, "kind?": str, "written?": str, "host?": str}
 MANIFEST |= {"failed?": int, "measures?": NUMBERS, "tracking_seconds_per_step?": NUMBER}
 RESULTS = {"steps": int, **dict.fromkeys(LOSSES, MAYBE)}
@@ -32,6 +38,7 @@ DONE: dict[str, Any] = {
     "train": {"tracker": TRACKER, "results": RESULTS, "seconds_per_step": NUMBER},
     "prune": {"row": ROW},
 }
+DECLARED = {"line": SCALARS, "primary": SCALARS, "secondary": [SCALARS]}
 SHAPES: dict[str, Any] = {
     "manifest.json": MANIFEST,
     "cells.json": [{"cell": str, "axes": SCALARS}],
@@ -40,7 +47,7 @@ SHAPES: dict[str, Any] = {
     "files.json": TEXT,
     "layers.json": {"*": [int, int]},
     "timing.json": {"host": str, "seconds": NUMBERS, "cpu_seconds?": NUMBERS, "joules?": NUMBERS},
-    "compare.json": {"declared": {"line": SCALAR}, "written": str, "done": int, "cells": int},
+    "compare.json": {"declared": DECLARED, "written": str, "done": int, "cells": int},
     "costs.json": {"warnings?": [str], "conditions?": {"fingerprint": str, "load": None}},
     "state.json": {"files": TEXT, "tracker": TRACKER},
     "shown.json": SCALARS,

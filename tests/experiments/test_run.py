@@ -10,7 +10,7 @@ from swe_cli.errors import DataError, RunError
 from swe_cli.evaluation.loss import by_window, mean_of, row_pass
 from swe_cli.experiments import ensure, training
 from swe_cli.experiments.cell import measured_beside, run_cell
-from swe_cli.experiments.sweep import cells_of
+from swe_cli.experiments.sweep import cells_of, controls_by
 from swe_cli.experiments.training import stored_training
 from swe_cli.files import read_tensors, write_json
 from swe_cli.pruning.masks import sparsity
@@ -284,7 +284,8 @@ def test_another_machine_is_another_cell(finished):
 
     def pruned_on(threads):
         training = stored_training(cell.training.run, ConfigRoot(), threads=threads)
-        return cells_of(cell.spec, training, False, {})["pruned"]
+        controls = controls_by(cell.spec, training, False, {})
+        return cells_of(cell.spec, training, controls)["pruned"]
 
     threads = cell.training.config["identity"]["machine"]["threads"]
     assert pruned_on(None).hash == pruned_on(threads).hash == cell.hash

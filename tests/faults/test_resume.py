@@ -53,7 +53,7 @@ def test_another_seed_gives_other_tensors(text, tmp_path, expected):
 def test_two_uninterrupted_runs_are_the_same_file_by_file(text, tmp_path, expected):
     run = trained(spec_of(text), tmp_path)
     assert_same(contents(run), expected)
-    hidden = {".holder.json", ".lock"}
+    hidden = {".lock"}
     described = {"config.json", "manifest.json", "metrics.jsonl"}
     assert set(files_under(run.path)) == hidden | described | set(FILES)  # no litter
 

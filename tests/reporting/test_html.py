@@ -198,7 +198,7 @@ def test_trainings_are_read_with_their_tracked_steps(tmp_path: Path) -> None:
     (tmp_path / "t").mkdir()
     lines = [json.dumps({"step": step, "loss_nats": 1.0}) for step in range(1, 11)]
     (tmp_path / "t" / "metrics.jsonl").write_text("\n".join(lines))
-    manifest = {"tracker": {"start": 4, "every_steps": 3}}
+    manifest = {"tracker": {"start": 4, "every_steps": 3}, "status": "done", "files": {}}
     (tmp_path / "t" / "manifest.json").write_text(json.dumps(manifest))
     (tmp_path / "untrained").mkdir()
     (tmp_path / "untrained" / "manifest.json").write_text("{}")
