@@ -505,8 +505,8 @@ class Allocation:
         """Exact counts per tensor; their sum is ``round(ratio · n)``."""
 
     def counts_at_rate(self, ranking: Ranking, rate: float) -> Counts:
-        """Counts per tensor at a rate, where ``takes_rate``."""
-        raise NotImplementedError
+        """Counts per tensor at a rate, where ``takes_rate``; else a UsageError."""
+        raise UsageError("This allocation shares out a ratio, not a rate.", "Write ratio=0.5")
 
     def stands_for(self, criterion: Criterion) -> str | None:
         """The choice of the group that is meant by a word for another; None where this one is."""

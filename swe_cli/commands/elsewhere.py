@@ -31,7 +31,7 @@ def fetched(url: str, folder: Path) -> Run:
     try:
         there, path = url_to_fs(url)
     except ImportError as error:
-        raise UsageError(f"{url} cannot be opened.", str(error)) from None
+        raise UsageError(f"{url} cannot be opened.", f"With pip: {error}.") from None
     except Exception as error:  # each protocol has its own
         raise UsageError(f"{url} cannot be opened: {error}.", "Known: s3, gs, zip, …") from None
     runs, _, name = path.rstrip("/").rpartition("/")

@@ -254,10 +254,9 @@ class _Running:
             running = [job for job, _ in self.futures.values()]
             self.observer.working([self.how_far(job) for job in running])
             cells = [of for job in running for of in job.cells if of.hash in self.left]
-            there = (
-                {*os.listdir(of)} if cells and (of := cells[0].folder.parent).is_dir() else set()
-            )
-            for cell in cells:
+            place = cells[0].folder.parent if cells else None
+            there = {*os.listdir(place)} if place and place.is_dir() else set()
+            for cell in cells:  # most have no folder yet, and to ask of each takes its time
                 if cell.folder.name in there and cell.done():
                     self.tell(cell, None)
 

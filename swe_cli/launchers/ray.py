@@ -34,6 +34,7 @@ class Ray(Launcher):
 
     def start(self, threads: int) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told
+        # As Ray itself will have it, which warns until one says so: no GPU asked for hides none.
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         self.ray = ray = optional("ray", "launcher=ray", "ray")
         here = {} if self.address else {"include_dashboard": False}

@@ -118,4 +118,4 @@ def test_a_protocol_whose_package_is_missing_says_what_to_install(swe, monkeypat
     monkeypatch.setattr("fsspec.core.url_to_fs", missing)
     refused = swe("report", "s3://bucket/results/runs/sweep-demo")
     assert refused.exit_code == 2
-    assert "cannot be opened.\nInstall s3fs to access S3" in refused.stderr
+    assert "cannot be opened.\nWith pip: Install s3fs to access S3" in refused.stderr

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from swe_cli.contracts import Evidence, Pattern, UnitKind
+from swe_cli.errors import UsageError
 from swe_cli.ranking import Ranking
 
 from .conftest import built, fed, names
@@ -96,7 +97,7 @@ def test_it_asks_just_what_it_says_it_does(allocation, rank_by, context):
 def test_a_larger_rate_takes_no_less(allocation, rank_by):
     chosen, ranked = built("allocation", allocation), rank_by("magnitude")
     if not chosen.takes_rate:
-        with pytest.raises(NotImplementedError):
+        with pytest.raises(UsageError, match="shares out a ratio, not a rate"):
             chosen.counts_at_rate(ranked, 1.0)
         return
     cut = [sum(chosen.counts_at_rate(ranked, rate).values()) for rate in (0, 0.5, 1, 2, 100)]

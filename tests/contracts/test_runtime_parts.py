@@ -36,7 +36,7 @@ def test_a_launcher_hands_back_every_job_with_its_result_or_its_error(name):
     launcher.start(threads=1)
     assert launcher.slots == (int(workers[0]) if workers else os.cpu_count())
     futures = {number: launcher.submit(half, number) for number in (1, 2, 3, 4, -1)}
-    errors = {number: future.exception(60) for number, future in futures.items()}
+    errors = {number: future.exception(180) for number, future in futures.items()}
     launcher.close(now=False)
     assert (futures[2].result(), futures[4].result()) == (1, 2)
     assert isinstance(errors[1], ValueError)
