@@ -21,9 +21,7 @@ from swe_cli.config import (
 )
 from swe_cli.contracts import Launcher
 from swe_cli.controls import BY_KIND, DENSE, PRUNED, RECOVERED, controls_of
-from swe_cli.errors import (
-    UsageError,
-)
+from swe_cli.errors import UsageError
 from swe_cli.experiments.cell import Cell
 from swe_cli.experiments.spec import Spec, built, check_spec, cut_spec
 from swe_cli.experiments.training import (
