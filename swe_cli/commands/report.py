@@ -4,6 +4,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,6 +13,7 @@ import pandas as pd
 
 from swe_cli.commands.elsewhere import fetched
 from swe_cli.commands.evidence import Beside, judged, paid_back
+from swe_cli.commands.kept import keep
 from swe_cli.commands.plan import show_plan
 from swe_cli.commands.shared import Page, listening
 from swe_cli.config import ConfigRoot, component, did_you_mean
@@ -66,11 +68,14 @@ def sweep(this: Page, *, refresh: bool = False, plan: bool = False) -> None:
             cells = [{"cell": cell.hash, "axes": dict(cell.axes)} for cell in todo.cells]
             write_json(run.path / "cells.json", cells)
             write_json(run.path / "failed.json", [row.to_json() for row in outcome.failed])
-            present(this, run.path, frame(outcome.rows), run.path)
+            keep(
+                *(this, run.path, run.path, "sweep"),
+                lambda: present(this, run.path, frame(outcome.rows), run.path),
+            )
             with shown(this.composed["tracker"], run):  # its table
                 pass
             run.finish(["cells.json", "table.csv"], failed=len(outcome.failed))
-    rows = records(frame(outcome.rows))
+    rows = records(frame(outcome.rows)) if this.form else []
     this.result({"run": run.name, "path": run.path, "failed": len(outcome.failed), "rows": rows})
     _print_outcome(this, run, outcome)
 
@@ -121,8 +126,8 @@ def report(
     if "://" in (url := next(iter(this.tokens.runs), "")):
         with TemporaryDirectory(prefix="swe-") as copied:
             run = fetched(url, Path(copied))
-            folder = folder or this.results / "reports" / run.name
-            _report(this, run, folder, against, as_html, told)
+            place = folder.expanduser() if folder else this.results / "reports" / run.name
+            _report(this, run, place, against, as_html, told)
         return
     kinds: tuple[str, ...] = ("sweep", "train", "prune")
     if not this.tokens.runs:  # sweeps where there is one, else whatever has been cut
@@ -130,13 +135,16 @@ def report(
         kinds = ("sweep",) if swept else ("prune", "train")
     otherwise = "Make some rows: swe sweep experiment=demo"
     run = training_of(this.chosen_run(kinds, "Reporting", otherwise=otherwise))
-    _report(this, run, folder, against, as_html, told)
+    own = run.path if run.kind == "sweep" else run.path / "report"
+    folder = folder.expanduser() if folder else own
+    make = partial(_report, this, run, folder, against, as_html, told)
+    keep(this, run.path, folder, {"against": against, "html": as_html, **told}, make)
 
 
 def _report(
     this: Page,
     run: Run,
-    folder: Path | None,
+    place: Path,
     against: str | None,
     as_html: bool,
     told: Mapping[str, Any],
@@ -147,8 +155,6 @@ def _report(
         question = did_you_mean(against, criteria)
         hint = f"Criteria of these rows: {', '.join(criteria) or 'none'}."
         raise UsageError(f"--against {against}: no row is of that criterion.{question}", hint)
-    own = run.path if run.kind == "sweep" else run.path / "report"
-    place = folder.expanduser() if folder else own
     # A run named by its path has its trainings beside it, wherever that is.
     present(this, place, table, run.path, against, as_html=as_html, **told)
     if not this.quiet:

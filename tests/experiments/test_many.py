@@ -17,14 +17,16 @@ from swe_cli.experiments.cell import FILES, WINDOWS
 from swe_cli.experiments.jobs import jobs_of
 from swe_cli.experiments.sweep import SweepPlan
 from swe_cli.files import canonical, sha256
+from swe_cli.store import provenance
 from tests.conftest import TINY
 from tests.reporting.toys import controls, pruned, summed
 from tests.training.toys import sweep_of, swept, write_text
 
 # Of ten thousand cells, at most: CPU time in that of importing what swe report needs (about two
-# seconds of an idle core), and MiB. What is wanted of each is three seconds and 500 MiB, which only
-# the first has (docs/LOG.md); a checkout that is not clean draws its report anew when it resumes.
+# seconds of an idle core), and MiB. What is wanted of each is three seconds and 500 MiB, which not
+# all have (docs/LOG.md). What is said again is made anew in a checkout that is not clean.
 LIMITS = {"runs": (1.5, 500), "plan": (5.5, 600), "resume": (12.0, 1000), "report": (10.5, 1000)}
+SAID_AGAIN = {"resume": (4.5, 600), "again": (2.0, 500)}
 MAIN = "import sys; sys.argv[0] = 'swe'; from swe_cli.app import main; main()"
 
 
@@ -153,12 +155,13 @@ def test_ten_thousand_cells(tmp_path):
     unit, _ = cost_of()
     at = f"results_dir={results}"
     typed = {"plan": (*sweep, "--plan"), "resume": sweep, "runs": ("runs", at)}
-    typed["report"] = ("report", "-q", at)
+    typed["report"] = typed["again"] = ("report", "-q", at)
     seconds, memory = {}, {}
     for name, command in typed.items():
         seconds[name], memory[name] = cost_of(*command)
     told = {name: (round(of, 1), round(memory[name])) for name, of in seconds.items()}
-    for name, (units, most) in LIMITS.items():
+    clean = not str(provenance()["commit"]).endswith("-dirty")
+    for name, (units, most) in (LIMITS | SAID_AGAIN if clean else LIMITS).items():
         assert seconds[name] <= units * unit, (told, unit)
         assert memory[name] <= most, told
 
