@@ -273,8 +273,7 @@ def read_or_none(read: Callable[[Path], T], path: Path) -> T | None:
     try:
         return read(path)
     except CorruptFileError as error:
-        hint = "It is left out; a row, the same swe sweep makes again."
-        warnings.warn(f"{error.message} {hint}", SweWarning, stacklevel=2)
+        warnings.warn(f"{error.message} It is left out. {error.hint}", SweWarning, stacklevel=2)
         return None
 
 

@@ -16,6 +16,7 @@ from swe_cli.store import Run
 
 OF_SWEEP = ("manifest.json", "config.json", "cells.json", "failed.json", "compare.json")
 OF_CELL = ("row.json", WINDOWS, FILES, "cell.json", "layers.json", "timing.json", COSTS_FILE)
+AS = "As in s3://bucket/results/runs/sweep-…, or zip://runs/sweep-…::archive.zip"
 NAME = re.compile(r"\w[\w.-]*")
 LARGEST, MOST, AT_ONCE = 32 << 20, 4 << 30, 32  # bytes of a file, of all; files held in memory
 
@@ -33,7 +34,7 @@ def fetched(url: str, folder: Path) -> Run:
     except ImportError as error:
         raise UsageError(f"{url} cannot be opened.", f"With pip: {error}.") from None
     except Exception as error:  # each protocol has its own
-        raise UsageError(f"{url} cannot be opened: {error}.", "Known: s3, gs, zip, …") from None
+        raise UsageError(f"{url} cannot be opened: {error}.", AS) from None
     runs, _, name = path.rstrip("/").rpartition("/")
     _check(url, name)
     copied = 0
@@ -64,6 +65,9 @@ def fetched(url: str, folder: Path) -> Run:
     told = [run.path / "failed.json"]
     told += [run.path.parent / "cells" / cell / "row.json" for cell in cells]
     rows = [row for path in told for row in _lines(url, path, "config_hash", "training")]
+    if not rows:
+        why = f"{url}: none of its {len(cells)} cells is in {runs or '.'}/cells."
+        raise RunError(why, "They lie beside the sweep's folder: an archive needs them, too.")
     copy([f"{training}/manifest.json" for training in {row["training"] for row in rows}])
     return run
 

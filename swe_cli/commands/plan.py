@@ -48,8 +48,8 @@ def show_plan(this: Page, plan: SweepPlan) -> None:
     say(this.console, f"sweep-{plan.name}-{plan.hash[:8]}: {said}", "bold")
     print_table(this.console, ["", "there", "to run", "about s"], rows)
     unknown = any(row[-1] == "unknown" for row in rows)
-    more = " Nothing like the unknown was measured here." if unknown else ""
-    say(this.console, f"About {left / slots / 60:.1f} minutes.{more} Nothing was run.")
+    more = " without the unknown, of whose kind nothing was measured here" if unknown else ""
+    say(this.console, f"About {left / slots / 60:.1f} minutes{more}. Nothing was run.")
     this.result({"sweep": plan.hash, "threads": plan.threads, "workers": slots, "jobs": found})
 
 

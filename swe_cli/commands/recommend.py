@@ -16,6 +16,7 @@ from swe_cli.report.recommend import TIMED, Option, choose, sentences, worst
 from swe_cli.report.summary import cut_of, summarise
 from swe_cli.report.tables import records, split_by_protocol
 from swe_cli.report.text import count, exact, word
+from swe_cli.store import Run
 
 MOST = (
     "Nats more than the best control, raw or calibrated, whichever is worse; ≤: by a 95 % bound. "
@@ -72,7 +73,8 @@ def recommend(this: Page, *, most: float, minimise: str) -> None:
         if timed.get("speedup") is not None:
             say(this.console, f"{faster(timed)} {ledger(timed)}")
         config = config_of(beside.cell(row["config_hash"]))
-        results[-1]["command"] = command = _command(this, row, config)
+        training = this.named(Run(beside.runs / row["training"]))
+        results[-1]["command"] = command = _command(this, row, training, config)
         this.print(f"  make it: {command}")
         this.print("  ship it: swe export RUN FOLDER --compress    (RUN: the name it prints)")
     this.result(results)
@@ -90,7 +92,7 @@ def _cells(option: Option, most: float) -> list[str]:
     return [spelt, f"{share:.2f}", *(f"{of:+.3f}".replace("-", "−") for of in nats), fails]
 
 
-def _command(this: Page, row: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+def _command(this: Page, row: Mapping[str, Any], training: str, config: Mapping[str, Any]) -> str:
     """What to type for it: whatever is not as ``swe prune`` has it anyway."""
     usual = compose("prune", (), this.root)
     words = [
@@ -101,4 +103,4 @@ def _command(this: Page, row: Mapping[str, Any], config: Mapping[str, Any]) -> s
     ]
     words += [f"{key}={word(of)}" for key, of in options_of(config, this.root).items()]
     amount = "rate" if row["ratio"] is None else "ratio"
-    return shlex.join(["swe", "prune", row["training"], f"--{amount}", exact(row[amount]), *words])
+    return shlex.join(["swe", "prune", training, f"--{amount}", exact(row[amount]), *words])

@@ -41,6 +41,9 @@ def read_tokens(words: Iterable[str]) -> Tokens:
             runs.append(word)
             continue
         values = _values(key, value, word)
+        if key.startswith(("+axes.", "++axes.")):
+            own = f"Write {key.partition('axes.')[2]}={value}"
+            raise UsageError(f"{word}: the values of an axis are given to its own key.", own)
         if len(values) == 1 and key not in PLURALS:
             overrides.append(f"{key}={values[0]}" if equals else word)
         elif key.startswith("axes."):
@@ -66,6 +69,8 @@ def _values(key: str, value: str, word: str) -> list[str]:
         if ends := re.fullmatch(r"(\d*\.?\d+)-(\d*\.?\d+)", value):
             hint = f"A range is written {key}={ends[1]}..{ends[2]}"
             raise UsageError(f"{word} is neither a number nor a range.", hint)
+        if key in PLURALS and value[:1] + value[-1:] == "[]":
+            raise UsageError(f"{word} is one list.", f"Its values alone: {key}={value[1:-1]}")
         if ".." in value and not value.startswith(("[", "{", "'", '"')):
             numbers = [n for element in value.split(",") for n in expand_range(element, word)]
             word = f"{key}={','.join(numbers)}"

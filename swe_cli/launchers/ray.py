@@ -1,6 +1,7 @@
 """Workers of a Ray cluster, or of one that is started for this sweep on this machine."""
 
 import os
+import socket
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from signal import SIGINT
@@ -12,6 +13,7 @@ from swe_cli.contracts import Launcher, R
 from swe_cli.errors import UsageError, optional
 from swe_cli.launchers.worker import Parcel
 
+PATIENCE = 5.0  # seconds for an address to answer: Ray itself takes minutes to give up
 GRACE = 60.0  # seconds that workers have to write their checkpoints
 
 
@@ -38,9 +40,12 @@ class Ray(Launcher):
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         self.ray = ray = optional("ray", "launcher=ray", "ray")
         here = {} if self.address else {"include_dashboard": False}
+        host, _, port = (self.address or "").rpartition(":")
         try:
+            if host and "/" not in host:
+                socket.create_connection((host, int(port)), PATIENCE).close()
             ray.init(self.address, log_to_driver=False, logging_level="ERROR", **here)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             where = f"answers at {self.address}" if self.address else "could be started"
             why = f"No Ray cluster {where}: {str(error).splitlines()[0]}"
             hint = "Start one: ray start --head. Or let the sweep: launcher.address=null"

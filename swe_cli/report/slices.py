@@ -16,6 +16,7 @@ from swe_cli.errors import SweError
 from swe_cli.evaluation.loss import Evaluation, Measured
 from swe_cli.report.compare import holm
 from swe_cli.report.inference import LEVEL
+from swe_cli.report.text import count
 
 Array = np.ndarray[Any, np.dtype[Any]]
 WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
@@ -211,10 +212,10 @@ def sentences(frame: pd.DataFrame) -> list[str]:
         excess = excess[sure & (dense["low"] > 0) & (excess > 0)]
         shown = [*excess.nlargest(NAMED).index, *sure.index[sure & (sure.index == WHOLE)]]
         by, half = dense["difference_nats"][shown], (dense["high"] - dense["low"])[shown] / 2
-        verbs = by.gt(0).map({True: "lose", False: "gain"})
+        verbs = by.gt(0).map({True: "worse by", False: "better by"})
         words = [f"{n} {verbs[n]} {abs(by[n]):.3f} ± {half[n]:.3f}" for n in shown]
         unsure = [*sure.index[~sure]]
-        others = f" and {len(unsure) - NAMED} others" * (len(unsure) > NAMED)
+        others = f" and {count(len(unsure) - NAMED, 'other')}" * (len(unsure) > NAMED)
         if words and unsure:
             words.append(f"{', '.join(unsure[:NAMED])}{others}: undecided")
         if not rows[["low", "high"]].any(axis=None):

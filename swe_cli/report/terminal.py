@@ -209,5 +209,9 @@ def _print_gaps(console: Console, summary: Summary) -> None:
         cut = text.exact(first["ratio"]) or text.exact(first["rate"])
         name = f"{first['criterion']} at {cut}" if cut else KIND_NAMES[first["kind"]]
         words = (first["error"] or "no message").split("\n")[0]
-        say(console, f"\n{text.count(len(summary.failed), 'cell')} failed, left out above.", "red")
+        say(
+            console,
+            f"\n{text.count(len(summary.failed), 'cell')} failed, and are in no mean.",
+            "red",
+        )
         say(console, f"First: {name}: {words}")

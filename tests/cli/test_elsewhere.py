@@ -119,3 +119,17 @@ def test_a_protocol_whose_package_is_missing_says_what_to_install(swe, monkeypat
     refused = swe("report", "s3://bucket/results/runs/sweep-demo")
     assert refused.exit_code == 2
     assert "cannot be opened.\nWith pip: Install s3fs to access S3" in refused.stderr
+
+
+def test_an_archive_without_cells_and_an_address_without_its_file_say_how_it_is_meant(
+    swe, swept, tmp_path
+):
+    made = shutil.make_archive(str(tmp_path / "alone"), "zip", swept.parent, swept.name)
+    refused = swe("report", f"zip://{swept.name}::{made}")
+    assert refused.exit_code == 1
+    told = " ".join(refused.stderr.split())
+    assert f"none of its {len(json.loads((swept / 'cells.json').read_text()))} cells is in" in told
+    assert "an archive needs them, too" in told
+    refused = swe("report", f"zip://{made}")
+    assert refused.exit_code == 2
+    assert "zip://runs/sweep-…::archive.zip" in refused.stderr

@@ -114,6 +114,8 @@ def test_a_range_is_first_plus_multiples_of_its_step(first, step, count):
         ("ratio=range(1,3)", "not a list of values"),
         ("ratio=glob(*)", "not a list of values"),
         ("axes.ratio=0.1,0.2", "its own key"),
+        ("+axes.ratio=0.1,0.2", "its own key"),
+        ("ratios=[0.1,0.2]", "is one list"),
         ("model='gpt", "Cannot read"),
         ("model.=3", "Cannot read"),
         ("=3", "no key"),

@@ -221,7 +221,7 @@ def test_a_planted_damage_is_found_and_named(seeds):
     }
     frame = hurt(cuts, before, slices)
     first, *_, last = said = sentences(frame)
-    assert first.startswith("At 80 %, capitals lose 0.4"), said
+    assert first.startswith("At 80 %, capitals worse by 0.4"), said
     assert not any("10 %" in words for words in said)
     assert ("these trainings" if seeds > 1 else "this training") in last
     row = row_of(frame, "capitals")
