@@ -348,11 +348,10 @@ def _run(page: str, common: dict[str, Any], words: Sequence[str] = (), **own: An
         if debug:
             traceback.print_exc()
         explained = _explained(error)
-        if first != "0" and isinstance(error, SweError):  # which the first of this machine met, too
-            raise typer.Exit(explained.exit_code) from None
-        _print_error(explained.message, "yellow" if explained.exit_code > 128 else "red")
-        if explained.hint:
-            _print_error(explained.hint)
+        if first == "0" or not isinstance(error, SweError):  # else the first says so
+            _print_error(explained.message, "yellow" if explained.exit_code > 128 else "red")
+            if explained.hint:
+                _print_error(explained.hint)
         raise typer.Exit(explained.exit_code) from None
 
 

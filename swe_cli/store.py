@@ -183,7 +183,6 @@ class Run:
         write_json(self.path / "manifest.json", {**base, **provenance(), **values})
 
     def holder(self) -> str | None:
-        """Who holds this run, in words, or None where nobody does."""
         return holder(self.path / ".lock")
 
     @contextmanager

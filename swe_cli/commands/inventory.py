@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 import typer
-from platformdirs import user_cache_dir
 from rich.filesize import decimal
 from rich.live import Live
 from rich.table import Table
@@ -19,6 +18,7 @@ from rich.text import Text
 
 from swe_cli.commands.shared import Page, listening
 from swe_cli.config import shipped_conf
+from swe_cli.data.cache import cache_folder
 from swe_cli.errors import CorruptFileError, UsageError
 from swe_cli.evaluation.cost import Meter
 from swe_cli.files import HOST, litter, remove
@@ -158,7 +158,7 @@ def doctor(this: Page) -> None:
         "configuration": str(shipped_conf()),
         "results": f"{this.results.resolve()} ({_room(this.results)})",
         "data": os.environ.get("SWE_DATA_DIR") or "no SWE_DATA_DIR set (not needed)",
-        "cache": os.environ.get("SWE_CACHE_DIR") or user_cache_dir("swe"),
+        "cache": str(cache_folder()),
     }
     for name, (extra, use) in OPTIONAL.items():
         lines[name] = _version(name, f"missing; for {use}: pip install 'swe-cli[{extra}]'")

@@ -68,10 +68,8 @@ def sweep(this: Page, *, refresh: bool = False, plan: bool = False) -> None:
             cells = [{"cell": cell.hash, "axes": dict(cell.axes)} for cell in todo.cells]
             write_json(run.path / "cells.json", cells)
             write_json(run.path / "failed.json", [row.to_json() for row in outcome.failed])
-            keep(
-                *(this, run.path, run.path, "sweep"),
-                lambda: present(this, run.path, frame(outcome.rows), run.path),
-            )
+            at = run.path
+            keep(this, at, at, "sweep", lambda: present(this, at, frame(outcome.rows), at))
             with shown(this.composed["tracker"], run):  # its table
                 pass
             run.finish(["cells.json", "table.csv"], failed=len(outcome.failed))
@@ -142,12 +140,7 @@ def report(
 
 
 def _report(
-    this: Page,
-    run: Run,
-    place: Path,
-    against: str | None,
-    as_html: bool,
-    told: Mapping[str, Any],
+    this: Page, run: Run, place: Path, against: str | None, as_html: bool, told: Mapping[str, Any]
 ) -> None:
     table = table_of(run, this.root)
     criteria = sorted(table["criterion"].dropna().unique())
@@ -325,6 +318,7 @@ def _look_into(
         figures |= {"weights": weight_figure(lives)} if len(lives) else {}
     except SweError as error:  # the rows are there; only the trajectory cannot be drawn
         this.print(f"No weight figure: {error.message}")
+        this.console.record &= type(error) is SweError  # others may be mended elsewhere
     for name, figure in figures.items():
         write_figure(figure, folder / "figures", f"{name}{suffix}")
     try:
@@ -333,6 +327,7 @@ def _look_into(
         harm, told = harm[harm["against"] == DENSE.kind].assign(line=line.label), sentences(harm)
     except SweError as error:
         say(this.console, f"What it hurt is not told: {error.message}", "dim")
+        this.console.record &= type(error) is SweError
     ledger = paid_back(summary, costs)
     if told:
         say(this.console, f"What {line.label} hurts, nats a token, after Holm:", "bold")

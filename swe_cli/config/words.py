@@ -41,14 +41,12 @@ def read_tokens(words: Iterable[str]) -> Tokens:
             runs.append(word)
             continue
         values = _values(key, value, word)
-        if key.startswith(("+axes.", "++axes.")):
+        several = len(values) > 1 or key in PLURALS
+        if key.lstrip("+").startswith("axes.") and (several or key[0] == "+"):
             own = f"Write {key.partition('axes.')[2]}={value}"
             raise UsageError(f"{word}: the values of an axis are given to its own key.", own)
-        if len(values) == 1 and key not in PLURALS:
+        if not several:
             overrides.append(f"{key}={values[0]}" if equals else word)
-        elif key.startswith("axes."):
-            own = f"Write {key.removeprefix('axes.')}={value}"
-            raise UsageError(f"{word}: the values of an axis are given to its own key.", own)
         else:
             name = PLURALS.get(key, key)
             axes.append((name, tuple(f"{name}={value}" for value in values)))

@@ -11,7 +11,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -93,16 +93,10 @@ def _counted(setup: Setup) -> tuple[float, dict[str, float]]:
         for matrix, fed in model.fed(name, layer, given).items():
             rows[matrix] += fed.numel() // max(1, fed.shape[-1])
 
-    hooks = [
-        layer.register_forward_pre_hook(partial(count, name))
-        for name, layer in model.linear_layers().items()
-    ]
-    try:
-        with torch.no_grad():
-            flops = flops_of(model, partial(model, a_batch(setup, 1)))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as hooks, torch.no_grad():
+        for name, layer in model.linear_layers().items():
+            hooks.callback(layer.register_forward_pre_hook(partial(count, name)).remove)
+        flops = flops_of(model, partial(model, a_batch(setup, 1)))
     return flops, dict(rows)
 
 
@@ -283,9 +277,8 @@ def measured_cost(setup: Setup, dense: Model, size: int) -> dict[str, Any]:
                 timer = Measurement(1, seconds.tolist(), task)
                 if timer.has_warnings:
                     spread = f"spread {timer.iqr / timer.median:.0%} of the median"
-                    said.append(
-                        f"{name or 'pruned_'}batch {batch_size}: {spread}".replace("_", " ")
-                    )
+                    which = f"{name or 'pruned_'}batch {batch_size}".replace("_", " ")
+                    said.append(f"{which}: {spread}")
         saved = (taken["dense_"] - taken[""]) * 1e9 / tokens  # ms of a million tokens
         half = float(stdtrit(len(saved) - 1, 0.975)) * stdev(saved) / len(saved) ** 0.5
         mean = fmean(saved)

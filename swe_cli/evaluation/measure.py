@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from swe_cli.contracts import Example, Questions, Setup, Split
 from swe_cli.data.tokens import NUMBER
 from swe_cli.errors import DataError, PruningError, SweError, SweWarning
-from swe_cli.evaluation.cost import activated
+from swe_cli.evaluation.cost import Metrics, activated
 from swe_cli.evaluation.loss import (
     Evaluation,
     Measured,
@@ -29,7 +29,6 @@ from swe_cli.evaluation.loss import (
 from swe_cli.models.gpt import greedy
 from swe_cli.records import Batch, Interval
 
-Metrics = Iterator[tuple[str, Interval]]
 FEW_WINDOWS = 10
 DIFFERENCES = {"accuracy": "correct", "mae": "absolute_error"}
 RESAMPLES = 9_999

@@ -145,7 +145,7 @@ def windows_of(folder: Path) -> Measured:
 def check_stop(stop: Stop) -> None:
     """Raise Interrupted if ``stop`` says so; to be called between cells."""
     if stop():
-        raise Interrupted("Stopped; finished cells and checkpoints are safe.")
+        raise Interrupted("Stopped; finished cells are safe, and so are checkpoints.")
 
 
 def run_cell(cell: Cell, stop: Stop = never, callbacks: Sequence[Callback] = ()) -> Row:

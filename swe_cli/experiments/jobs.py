@@ -40,11 +40,9 @@ class Job:
     @property
     def does(self) -> frozenset[str]:
         """What comes of it, and where: a job under way that does as much serves as well."""
-        cells = {
-            f"{of.folder.absolute()} {of.model_to} {of.costs} {of.refresh}" for of in self.cells
-        }
         if (of := self.training) is None:
-            return frozenset(cells)
+            cells = ((c.folder.absolute(), c.model_to, c.costs, c.refresh) for c in self.cells)
+            return frozenset(" ".join(map(str, told)) for told in cells)
         recorded = sorted(of.sources.items()), sorted(of.statistics), of.snapshots
         return frozenset({f"{of.run.path.absolute()} {recorded}"})
 
@@ -82,27 +80,22 @@ def jobs_of(plan: SweepPlan) -> list[Job]:
     Of cells only those that are missing.
     """
     trainings = {of.hash: Job(of.run.name, of) for of in plan.trainings}
-    controls: dict[str, Job] = {}  # by the hash of a cell
-    cuts = list[Job]()
-    for kind in ("controls", "cuts"):
-        groups: dict[object, list[Cell]] = defaultdict(list)
-        for cell in (cell for cell in plan.cells if (cell.kind == PRUNED) is (kind == "cuts")):
-            if not cell.done():
-                spec = cell.spec
-                judge = (spec.criterion, spec.transform, spec.base) if kind == "cuts" else None
-                groups[cell.training.hash, judge].append(cell)
-        for cells in groups.values():
-            first, read = cells[0], [of for cell in cells for of in cell.reads.values()]
-            hashes = dict.fromkeys([first.training.hash, *(of.training.hash for of in read)])
-            after = [trainings[of] for of in hashes if of in trainings]
-            after += dict.fromkeys(job for of in read if (job := controls.get(of.hash)))
-            does = first.spec.method_name if kind == "cuts" else kind
-            job = Job(f"{first.training.run.name}: {does}", cells=cells, after=after)
-            if kind == "cuts":
-                cuts.append(job)
-            else:
-                controls |= dict.fromkeys((cell.hash for cell in cells), job)
-    return [*trainings.values(), *dict.fromkeys(controls.values()), *cuts]
+    groups: dict[object, list[Cell]] = defaultdict(list)
+    for cell in (cell for cell in plan.cells if not cell.done()):
+        spec = cell.spec
+        judge = (spec.criterion, spec.transform, spec.base) if cell.kind == PRUNED else None
+        groups[cell.training.hash, judge].append(cell)
+    controls, jobs = dict[str, Job](), list[Job]()  # by the hash of a cell; all but trainings
+    for cells in groups.values():  # controls first, as in the plan
+        first, read = cells[0], [of for cell in cells for of in cell.reads.values()]
+        hashes = dict.fromkeys([first.training.hash, *(of.training.hash for of in read)])
+        after = [trainings[of] for of in hashes if of in trainings]
+        after += dict.fromkeys(job for of in read if (job := controls.get(of.hash)))
+        does = first.spec.method_name if first.kind == PRUNED else "controls"
+        jobs.append(Job(f"{first.training.run.name}: {does}", cells=cells, after=after))
+        if first.kind != PRUNED:
+            controls |= dict.fromkeys((cell.hash for cell in cells), jobs[-1])
+    return [*trainings.values(), *jobs]
 
 
 class Done(NamedTuple):
@@ -216,8 +209,7 @@ class _Running:
         self.outcome.reused = len(plan.cells) - len(self.left)
         self.work: Callable[..., Done] = run_job
         if self.launcher.in_process:  # elsewhere nobody can look on
-            watched = partial(run_job, stop=stop, observer=observer, wait=wait)
-            self.work = partial(watched, tell=self.tell)
+            self.work = partial(run_job, stop=stop, observer=observer, wait=wait, tell=self.tell)
 
     def begin(self) -> None:
         """Submit what is ready, as far as there is room."""

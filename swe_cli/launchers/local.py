@@ -13,10 +13,9 @@ from pebble import ProcessExpired, ProcessPool
 
 from swe_cli.contracts import Count, Launcher, R
 from swe_cli.errors import UsageError
-from swe_cli.launchers.worker import say_warnings
+from swe_cli.launchers.worker import GRACE, say_warnings
 
 SPAWN = get_context("spawn")
-GRACE = 60.0  # seconds that workers have to write their checkpoints
 
 
 def cores() -> int:

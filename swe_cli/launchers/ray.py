@@ -11,10 +11,9 @@ from pydantic import Field
 
 from swe_cli.contracts import Launcher, R
 from swe_cli.errors import UsageError, optional
-from swe_cli.launchers.worker import Parcel
+from swe_cli.launchers.worker import GRACE, Parcel
 
 PATIENCE = 5.0  # seconds for an address to answer: Ray itself takes minutes to give up
-GRACE = 60.0  # seconds that workers have to write their checkpoints
 
 
 class Ray(Launcher):
@@ -43,7 +42,7 @@ class Ray(Launcher):
         host, _, port = (self.address or "").rpartition(":")
         try:
             if host and "/" not in host:
-                socket.create_connection((host, int(port)), PATIENCE).close()
+                socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
             ray.init(self.address, log_to_driver=False, logging_level="ERROR", **here)
         except (OSError, ValueError, RuntimeError) as error:
             where = f"answers at {self.address}" if self.address else "could be started"

@@ -79,7 +79,7 @@ class Slurm(Launcher):
         self.lost = (Vanished,)
         if (queued := _queued()) is None:
             raise UsageError("Slurm does not answer.", "Try: sinfo")
-        self.asked, self.queued = time.monotonic(), queued
+        self.asked = time.monotonic()
         # Jobs that a sweep left there, with what they do.
         records = {of: self.folder / f"{of}.json" for of in queued}
         self.found = {of: {*read_json(path)} for of, path in records.items() if path.is_file()}
@@ -97,9 +97,9 @@ class Slurm(Launcher):
     def look(self) -> None:
         if self.waiting:
             self._send()
-        asks, queued = time.monotonic() - self.asked > POLL, None
-        if asks and (queued := _queued()) is not None:
-            self.asked, self.queued = time.monotonic(), queued
+        queued = None
+        if time.monotonic() - self.asked > POLL:
+            self.asked, queued = time.monotonic(), _queued()
         os.chown(self.folder, -1, -1)  # NFS looks anew
         there = {*os.listdir(self.folder)}
         for future, job in [*self.sent.items()]:

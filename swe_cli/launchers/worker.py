@@ -11,6 +11,8 @@ from typing import Any, Generic
 from swe_cli.contracts import R
 from swe_cli.errors import SweWarning
 
+GRACE = 60.0  # seconds that workers have to write their checkpoints
+
 
 def say_warnings() -> None:
     """Ours, each once, as a line: a worker has no command around it that would print them."""

@@ -108,10 +108,9 @@ def _cuts(line: Line, other: Line, windows: Windows) -> list[Point]:
             ]
     cuts = []
     for amount, after, before in zip(stages[0], *map(paired, stages), strict=True):
-        over = (
-            None if after[DIFFERENCE[1]] is None else "seeds" if after["seeds"] > 1 else "windows"
-        )
-        cut = {line.by: amount, "seeds": after["seeds"], "interval": over}
+        over = "seeds" if after["seeds"] > 1 else "windows"
+        known = after[DIFFERENCE[1]] is not None
+        cut = {line.by: amount, "seeds": after["seeds"], "interval": over if known else None}
         for column, stage in ((AFTER, after), (BEFORE, before)):
             cut |= zip((column, *bounds(column)), map(stage.get, DIFFERENCE), strict=True)
         cuts.append(cut | {"detectable_nats": after["detectable_nats"]})

@@ -108,7 +108,5 @@ def print_layers(console: Console, layers: Mapping[str, tuple[float, float]]) ->
     ]
     print_table(console, ["layer", "zeros", "speedup", "computed"], rows)
     won = sum(times > 1 for _, times in layers.values())
-    words = (
-        f"{won} of {count(len(layers), 'layer')} skip zeros, since that is faster; –: not tried."
-    )
-    say(console, words)
+    of = count(len(layers), "layer")
+    say(console, f"{won} of {of} skip zeros, since that is faster; –: not tried.")

@@ -86,28 +86,22 @@ def cost(summaries: Sequence[Summary], table: pd.DataFrame) -> tuple[Charts, pd.
     told = ["label:N", "ratio:Q", "cost:Q", alt.Tooltip("delta:Q", format="+.4f")]
     line = alt.Chart().transform_filter("datum.front").encode(**step)
     line = line.mark_line(clip=True, color=INK, interpolate="step-after")
-    chart = alt.layer(
-        line, alt.Chart().mark_point(**DOT).encode(**step, color=COLOUR, tooltip=told)
-    )
+    dots = alt.Chart().mark_point(**DOT).encode(**step, color=COLOUR, tooltip=told)
     front = every.loc[every["front"], ["panel", "cost", "label", "ratio", "delta"]]
-    return _each(chart, every), front
+    return _each(alt.layer(line, dots), every), front
 
 
 def hurt(rows: pd.DataFrame) -> Charts:
     """Difference to dense of each slice with its interval, strong where it holds after Holm."""
     rows = rows.assign(panel=rows["line"] + " at " + rows["cut"])
     rows["colour"] = (rows["p_holm"] < 0.05).map({True: STRONG, False: GREY})
-    of = alt.Chart().encode(
-        alt.Y("slice:N", sort=None, title=None, axis={"labelLimit": 220}), COLOUR
-    )
+    y = alt.Y("slice:N", sort=None, title=None, axis={"labelLimit": 220})
+    of = alt.Chart().encode(y, COLOUR)
     x = alt.X("low:Q", title="loss less dense (nats per token)")
     zero = alt.Chart().mark_rule(color=INK).encode(alt.X(datum=0))
     bars = of.mark_rule(strokeWidth=2).encode(x, alt.X2("high:Q"))
-    return _each(
-        alt.layer(zero, bars, of.mark_point(**DOT).encode(x="difference_nats:Q")),
-        rows,
-        height={"step": 15},
-    )
+    dots = of.mark_point(**DOT).encode(x="difference_nats:Q")
+    return _each(alt.layer(zero, bars, dots), rows, height={"step": 15})
 
 
 def lives(rows: pd.DataFrame) -> Charts:

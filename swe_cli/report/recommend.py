@@ -149,13 +149,10 @@ def sentences(found: Recommendation, most: float) -> Iterator[str]:
         option = found.eligible[0]
         loss, high = worst(option.held)
         held = "it holds there" if high <= most else "there it may cost more than that"
-        yield (
-            f"On the other half of the windows it costs {loss:+.3f} nats, at most {high:+.3f}, "
-            f"against {against}: {held} ({where}, "
-            f"chosen of {count(len(found.eligible) + len(found.others), 'cut')}).".replace(
-                " -", " −"
-            )
-        )
+        cuts = count(len(found.eligible) + len(found.others), "cut")
+        said = f"On the other half of the windows it costs {loss:+.3f} nats, at most {high:+.3f}, "
+        said += f"against {against}: {held} ({where}, chosen of {cuts})."
+        yield said.replace(" -", " −")
         return
     cheaper = [option for option in found.others if option.cheaper]
     if not cheaper:

@@ -177,7 +177,7 @@ def test_evaluate_measures_the_model_as_it_is_and_nothing_else(swe, own_run):
 
 
 def test_what_to_ship_is_recommended_made_and_exported_as_small_as_the_row_says(
-    swe, tmp_path, tiny_words
+    swe, tmp_path, tiny_words, monkeypatch
 ):
     words = [
         "data.test_characters=2000",
@@ -189,6 +189,11 @@ def test_what_to_ship_is_recommended_made_and_exported_as_small_as_the_row_says(
     found = swe("recommend", "--max-loss-increase", "5")
     assert found.exit_code == 0, found.output
     assert "choice: 0.9, magnitude" in found.stdout
+    at = tmp_path / "results"
+    with monkeypatch.context() as moved:  # where results are looked for elsewhere, by its path
+        moved.setenv("SWE_RESULTS_DIR", str(tmp_path / "others"))
+        told = swe("recommend", "--max-loss-increase", "5", f"results_dir={at}").stdout
+    assert f"make it: swe prune {at}/runs/train-" in told
     command = re.search(r"make it: swe (.*)", found.stdout).group(1)
     made = swe(*command.split())
     assert made.exit_code == 0, made.output

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -98,9 +100,7 @@ CHANGES: dict[str, Callable[[Path], None]] = {
     "a row": lambda run: touch(next(run.parent.glob("cells/*/row.json"))),
     "windows": lambda run: touch(next(run.parent.glob("cells/*/windows.safetensors"))),
     "the trajectory": lambda run: touch(next(run.parent.glob("train-*/trajectory.safetensors"))),
-    "a new cell": lambda run: (
-        (run.parent / "cells/1234").mkdir() or (run.parent / "cells/1234/row.json").write_text("{}")
-    ),
+    "what is beside a row": lambda run: next(run.parent.glob("cells/*/layers.json")).unlink(),
     "what the sweep is of": lambda run: rewrite(run / "cells.json"),
     "the table": lambda run: rewrite(run / "table.csv"),
     "no table": lambda run: (run / "table.csv").unlink(),
@@ -158,3 +158,41 @@ def test_a_cache_that_is_damaged_or_cannot_be_written_is_no_failure(swe, made, t
     shutil.rmtree(tmp_path / "cache/reports")
     (tmp_path / "cache/reports").write_text("a file")
     assert swe("report", "-q").stdout == first
+
+
+def test_what_lies_in_the_way_is_not_looked_into(swe, made, tmp_path):
+    """Folders with dots and pipes where a report goes, links to themselves, other runs."""
+    out, runs = tmp_path / "out", tmp_path / "results" / "runs"
+    (out / "x.egg-info").mkdir(parents=True)
+    os.mkfifo(out / "a.pipe")
+    (runs / "train-x-12345678").mkdir()
+    (runs / "train-x-12345678" / "manifest.json").symlink_to("manifest.json")
+    for words in (("-o", out), ("--tolerance", "inf")):
+        first = swe("report", "-q", *words)
+        assert first.exit_code == 0
+        made.clear()
+        (runs / "train-x-12345678" / "metrics.jsonl").write_text(str(words))
+        assert swe("report", "-q", *words).stdout == first.stdout
+        assert not made
+
+
+def test_what_is_missing_may_come_back(swe, made, tmp_path):
+    (training,) = (tmp_path / "results" / "runs").glob("train-*")
+    text = training / "config.json"
+    held = text.read_text()
+    text.write_text("{}")
+    assert "config.json is damaged" in swe("report", "-q").stdout
+    text.write_text(held)  # which is not looked at
+    assert "config.json is damaged" not in swe("report", "-q").stdout
+
+
+def test_the_reader_of_a_pipe_may_leave(swe, made, tmp_path):
+    swe("report", "-q")
+    code = "from swe_cli import store; store._commit = lambda: 'abc'\n"
+    code += "from swe_cli.app import main; main()"
+    words = [sys.executable, "-c", code, "report", "-q", f"results_dir={tmp_path}/results"]
+    subprocess.run(words, check=True, stdout=subprocess.PIPE)  # it is made, for these words
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as told:
+        told.stdout.close()
+        assert b"Error" not in told.stderr.read()
+    assert told.returncode in (0, 1)

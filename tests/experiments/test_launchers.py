@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -479,6 +480,17 @@ def test_the_job_of_another_place_is_not_ours(text, tmp_path, slurm):
         assert [job.does <= does for does in plan.launcher.found.values()] == [finds]
     process.kill()
     process.communicate()
+
+
+def test_a_ray_that_does_not_answer_is_told_soon(text, tmp_path):
+    """Ray itself asks for minutes."""
+    pytest.importorskip("ray", reason="the extra ray is missing")
+    with socket.socket() as nobody:
+        nobody.bind(("localhost", 0))
+        address = f"localhost:{nobody.getsockname()[1]}"
+        plan = sweep_of(text, tmp_path, *LONG, "launcher=ray", f"launcher.address={address}")
+        with pytest.raises(UsageError, match=f"No Ray cluster answers at {address}: .*refused"):
+            plan.launcher.start(1)
 
 
 def test_a_ray_that_has_no_room_says_so(text, tmp_path):
