@@ -21,8 +21,9 @@ NOT_RUN = ("score", "timing")  # charged by another cell; only where costs are m
 
 def show_plan(this: Page, plan: SweepPlan) -> None:
     """Print trainings, controls and cuts by criterion; nothing is run or written."""
-    plan.launcher.start(plan.threads)
-    plan.launcher.close(now=True)
+    if "slots" not in vars(plan.launcher):  # else it knows beforehand
+        plan.launcher.start(plan.threads)
+        plan.launcher.close(now=True)
     known, speeds = _seconds(this.results / "runs" / "cells"), _speeds(this.results)
     kinds: dict[str, list[tuple[bool, float | None]]] = defaultdict(list)
     for of in plan.trainings:

@@ -274,6 +274,8 @@ def test_a_plan_says_what_is_there_and_runs_nothing(swe, tmp_path, tiny_words):
     assert "1 training, 8 cells; 3 workers of 1 thread" in lines[0]
     for line in ("trainings 0 1 unknown", "controls 0 4 unknown", "cuts by swe 0 2 unknown"):
         assert line in lines
+    queued = swe(*words, "--plan", "launcher=slurm", "launcher.array=7")  # where there is no Slurm
+    assert "1 training, 8 cells; 7 workers of 1 thread" in " ".join(queued.stdout.split())
     assert not (tmp_path / "results").exists()
     assert swe(*words, "-q", "launcher.workers=1").exit_code == 0
     told = json.loads(swe(*words, "seeds=1337,5", "--plan", "--json").stdout)
