@@ -377,7 +377,7 @@ def test_workers_stop_where_they_are_and_go_on(text, tmp_path, alone, workers):
 
 # On a Slurm
 
-LONG = ("training.steps=150", "training.checkpoint_every=1000", "recovery.steps=2", "keep=models")
+LONG = ("training.steps=2000", "training.checkpoint_every=10000", "recovery.steps=2", "keep=models")
 LONG += ("threads=1", "criteria=swe", "ratio=0.5")
 
 
